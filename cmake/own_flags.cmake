@@ -1,0 +1,19 @@
+# Flags of this project's own tests, examples, benchmarks and header checks; users never inherit them.
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+set(host_flags -Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  # Part of Clang's -Wconversion but not of g++'s: Eigen's signed indices meet the standard library's unsigned sizes everywhere.
+  list(APPEND host_flags -Wno-sign-conversion)
+endif()
+if(INSTINFER_WERROR)
+  list(APPEND host_flags -Werror)
+endif()
+if(INSTINFER_NATIVE)
+  list(APPEND host_flags -march=native)
+endif()
+
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${host_flags}>")
+# -std by hand: CMake 3.25 knows no C++20 for nvcc. The other flag lets kernels call constexpr functions of the core.
+add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")

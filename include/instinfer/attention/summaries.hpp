@@ -1,0 +1,65 @@
+#pragma once
+// Summaries: what the cache keeps of a KV head in fast memory beside the pages. A policy lists those it needs; the
+// engine maintains them on append and reclaim.
+//
+//   mean_value   running mean of V                 (SparQ, SparF: v-bar of InstInfer Alg. 1)
+
+#include <array>
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <tuple>
+
+#include "instinfer/core/shape.hpp"
+
+namespace instinfer::attention {
+
+// The summary S of one KV head under a format: told of every token that enters or leaves the cache, in order.
+template <class S>
+concept Summary =
+    requires(typename S::template state<kv_format<fp16, 128>> s, std::span<const fp16> row) {
+      s.append(row, row);  // k [k_dim], v [v_dim]
+      s.forget(row, row);  // the same values, when the token is reclaimed
+    };
+
+template <class... S>
+struct summary_list {
+  static_assert(
+      (Summary<S> && ...),
+      "instinfer: a summary lacks append(k, v) or forget(k, v), see attention/summaries.hpp");
+  template <class Format>
+  using states = std::tuple<typename S::template state<Format>...>;
+
+  template <class Wanted>
+  static constexpr bool has = (std::same_as<Wanted, S> || ...);
+};
+
+// Mean of all live V rows. Kept in double as sum and count, so that it does not drift over a long decode and rows can
+// leave again: after 1M appends of fp16 values the error stays below 1e-9 of the largest.
+struct mean_value {
+  template <class Format>
+  class state {
+   public:
+    using element = typename Format::element;
+
+    void append(std::span<const element> /*k*/, std::span<const element> v) { add(v, 1.0); }
+    void forget(std::span<const element> /*k*/, std::span<const element> v) { add(v, -1.0); }
+
+    // Mean of dim i; 0 for the empty cache.
+    double operator[](std::size_t i) const {
+      return count_ == 0 ? 0.0 : sum_[i] / static_cast<double>(count_);
+    }
+
+   private:
+    void add(std::span<const element> v, double sign) {
+      count_ += sign > 0 ? 1 : -1;
+      for (std::size_t i = 0; i < sum_.size(); ++i) {
+        sum_[i] += sign * static_cast<double>(to_float(v[i]));
+      }
+    }
+    std::array<double, static_cast<std::size_t>(Format::v_dim)> sum_{};
+    std::int64_t count_ = 0;
+  };
+};
+
+}  // namespace instinfer::attention

@@ -1,0 +1,86 @@
+#pragma once
+// The access plan: what one operation of the attention machine reads of one head's pages, as a value. Compute paths
+// read exactly the planned pages; the flash path charges exactly them.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "instinfer/core/index_set.hpp"
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/core/traffic.hpp"
+
+namespace instinfer {
+
+// One page and the entries wanted inside: the elements (t, i) with t in `tokens` and i in `dims`, both local to the
+// page's tile and given as slices of the plan's run pool.
+struct page_read {
+  struct run_slice {
+    std::uint32_t begin = 0;
+    std::uint32_t end = 0;
+    std::uint32_t count = 0;  // indices in the slice's runs
+  };
+
+  stream kind = stream::k_by_token;
+  std::uint32_t token_tile = 0;
+  std::uint32_t dim_tile = 0;
+  page_id page = no_page;
+  bool buffered = false;  // still in the group buffer in DRAM: costs no flash read
+  run_slice tokens;
+  run_slice dims;
+
+  std::uint64_t wanted_elements() const { return std::uint64_t{tokens.count} * dims.count; }
+};
+
+class access_plan {
+ public:
+  std::span<const page_read> reads() const { return reads_; }
+  index_view tokens(const page_read& read) const { return view(read.tokens); }
+  index_view dims(const page_read& read) const { return view(read.dims); }
+
+  // Keeps the memory: a plan that is filled again allocates nothing once it has grown.
+  void clear() {
+    reads_.clear();
+    runs_.clear();
+  }
+
+  // Starts a slice of the run pool, to be filled by add_run and taken by end_slice.
+  page_read::run_slice begin_slice() const {
+    const auto at = static_cast<std::uint32_t>(runs_.size());
+    return {at, at, 0};
+  }
+  void add_run(page_read::run_slice& slice, std::uint32_t first, std::uint32_t last) {
+    runs_.push_back({first, last});
+    slice.end = static_cast<std::uint32_t>(runs_.size());
+    slice.count += last - first;
+  }
+
+  void add(const page_read& read) { reads_.push_back(read); }
+
+  // Bytes at the stages that do not depend on the route: link_bytes stays 0, filtered_bytes are the wanted entries.
+  traffic bytes(std::uint64_t page_bytes, std::uint64_t element_bytes) const {
+    traffic sum;
+    for (const page_read& read : reads_) {
+      const std::uint64_t wanted = read.wanted_elements() * element_bytes;
+      if (read.buffered) {
+        sum.buffer_bytes += wanted;
+      } else {
+        sum.pages_read += 1;
+        sum.array_bytes += page_bytes;
+        sum.channel_bytes += page_bytes;
+        sum.filtered_bytes += wanted;
+      }
+    }
+    return sum;
+  }
+
+ private:
+  index_view view(const page_read::run_slice& slice) const {
+    return {std::span(runs_).subspan(slice.begin, slice.end - slice.begin), slice.count};
+  }
+
+  std::vector<page_read> reads_;
+  std::vector<index_run> runs_;
+};
+
+}  // namespace instinfer

@@ -1,0 +1,106 @@
+#pragma once
+// The logical address that an NVMe command carries for KV entries (InstInfer §IV-C, Fig. 10): bit fields Task, Batch,
+// Layer, Token, Head, Dim of configurable lengths. Overflow of a field is an error, never a wrap.
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <string>
+
+#include "instinfer/core/errors.hpp"
+#include "instinfer/core/page_key.hpp"
+
+namespace instinfer {
+
+// How many values each field can tell apart. Token counts groups of a token-indexed page; Dim counts dims or the
+// tiles of dims.
+struct address_lengths {
+  std::uint64_t task = 1;
+  std::uint64_t batch = 1u << 16;
+  std::uint64_t layer = 1u << 10;
+  std::uint64_t token = 1u << 20;
+  std::uint64_t head = 1u << 10;
+  std::uint64_t dim = 1u << 8;
+};
+
+// The example of Fig. 10, which fits a 32-bit address.
+inline constexpr address_lengths paper_address_lengths{
+    .task = 1, .batch = 4, .layer = 64, .token = 32, .head = 40, .dim = 128};
+
+struct address_fields {
+  std::uint64_t task = 0, batch = 0, layer = 0, token = 0, head = 0, dim = 0;
+  friend constexpr bool operator==(const address_fields&, const address_fields&) = default;
+};
+
+// Packs fields from Task (highest) to Dim (lowest), each in the least number of bits that its length needs.
+class address_codec {
+ public:
+  // Throws bad_argument if a length is 0, address_overflow if the fields need more than word_bits.
+  explicit address_codec(const address_lengths& lengths = {}, int word_bits = 64)
+      : lengths_{lengths.task,  lengths.batch, lengths.layer,
+                 lengths.token, lengths.head,  lengths.dim} {
+    int total = 0;
+    for (std::size_t i = 0; i < field_count; ++i) {
+      require(lengths_[i] > 0, [&] {
+        return std::string("address: field ") + names[i] + " has length 0, needs at least 1";
+      });
+      bits_[i] = static_cast<int>(std::bit_width(lengths_[i] - 1));
+      total += bits_[i];
+    }
+    require<address_overflow>(total <= word_bits, [&] {
+      return "address: the fields need " + std::to_string(total) + " bits, the address has " +
+             std::to_string(word_bits);
+    });
+    total_bits_ = total;
+  }
+
+  int bits() const { return total_bits_; }
+
+  // Throws address_overflow, naming the field, its value and its length.
+  std::uint64_t encode(const address_fields& fields) const {
+    const std::array<std::uint64_t, field_count> values{fields.task,  fields.batch, fields.layer,
+                                                        fields.token, fields.head,  fields.dim};
+    std::uint64_t address = 0;
+    for (std::size_t i = 0; i < field_count; ++i) {
+      require<address_overflow>(values[i] < lengths_[i], [&] {
+        return std::string("address: field ") + names[i] + " holds 0 to " +
+               std::to_string(lengths_[i] - 1) + ", got " + std::to_string(values[i]);
+      });
+      address = bits_[i] == 64 ? values[i] : (address << bits_[i]) | values[i];
+    }
+    return address;
+  }
+
+  address_fields decode(std::uint64_t address) const {
+    std::array<std::uint64_t, field_count> values{};
+    for (std::size_t i = field_count; i-- > 0;) {
+      const bool whole_word = bits_[i] == 64;
+      values[i] = whole_word ? address : address & ((std::uint64_t{1} << bits_[i]) - 1);
+      address = whole_word ? 0 : address >> bits_[i];
+    }
+    return {values[0], values[1], values[2], values[3], values[4], values[5]};
+  }
+
+  // Address of a page. The streams' two L2P tables (token-indexed, dim-indexed) are separate address spaces; V shares
+  // the token-indexed one and takes the upper half of Dim, as its pages hold all dims.
+  std::uint64_t encode(const page_key& key) const {
+    const std::uint64_t dim = key.kind == stream::v_by_token ? lengths_[5] / 2 : key.dim_tile;
+    return encode(address_fields{.task = 0,
+                                 .batch = key.sequence_slot,
+                                 .layer = key.layer,
+                                 .token = key.token_tile,
+                                 .head = key.kv_head,
+                                 .dim = dim});
+  }
+
+ private:
+  static constexpr std::size_t field_count = 6;
+  static constexpr const char* names[field_count] = {"Task",  "Batch", "Layer",
+                                                     "Token", "Head",  "Dim"};
+
+  std::array<std::uint64_t, field_count> lengths_;
+  std::array<int, field_count> bits_{};
+  int total_bits_ = 0;
+};
+
+}  // namespace instinfer

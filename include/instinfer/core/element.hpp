@@ -1,0 +1,101 @@
+#pragma once
+// Storage element types of K and V: fp32 (float), fp16 and bf16, with conversions that round to nearest even.
+
+#include <bit>
+#include <concepts>
+#include <cstdint>
+
+namespace instinfer {
+
+using fp32 = float;
+
+// IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. Only storage; arithmetic happens in fp32.
+struct fp16 {
+  std::uint16_t bits = 0;
+  friend constexpr bool operator==(fp16, fp16) = default;
+};
+
+// bfloat16: the upper half of an fp32.
+struct bf16 {
+  std::uint16_t bits = 0;
+  friend constexpr bool operator==(bf16, bf16) = default;
+};
+
+template <class E>
+concept Element = std::same_as<E, fp32> || std::same_as<E, fp16> || std::same_as<E, bf16>;
+
+constexpr float to_float(fp32 x) { return x; }
+
+constexpr float to_float(bf16 x) { return std::bit_cast<float>(std::uint32_t{x.bits} << 16); }
+
+constexpr float to_float(fp16 x) {
+  const std::uint32_t sign = (x.bits & 0x8000u) << 16;
+  const std::uint32_t exponent = (x.bits >> 10) & 0x1Fu;
+  const std::uint32_t fraction = x.bits & 0x3FFu;
+  if (exponent == 0) {  // zero and subnormals: fraction * 2^-24, exact in fp32
+    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  const std::uint32_t wide_exponent = exponent == 31 ? 255 : exponent + (127 - 15);
+  return std::bit_cast<float>(sign | (wide_exponent << 23) | (fraction << 13));
+}
+
+namespace detail {
+
+// Drops the lowest `shift` bits of x, rounding to nearest, ties to even.
+constexpr std::uint32_t round_shift(std::uint32_t x, int shift) {
+  const std::uint32_t half = 1u << (shift - 1);
+  const std::uint32_t odd = (x >> shift) & 1u;
+  return (x + half - 1 + odd) >> shift;
+}
+
+}  // namespace detail
+
+// Nearest E to x, ties to even; values beyond the range become infinity, NaN stays NaN.
+template <Element E>
+constexpr E from_float(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t sign = (bits >> 16) & 0x8000u;
+  const std::uint32_t magnitude = bits & 0x7FFF'FFFFu;
+  const bool is_nan = magnitude > 0x7F80'0000u;
+  if constexpr (std::same_as<E, fp32>) {
+    return x;
+  } else if constexpr (std::same_as<E, bf16>) {
+    const std::uint32_t rounded = is_nan ? (bits >> 16) | 0x40u : detail::round_shift(bits, 16);
+    return bf16{static_cast<std::uint16_t>(rounded)};
+  } else {
+    std::uint32_t half = 0;
+    if (is_nan) {
+      half = 0x7E00u;
+    } else if (magnitude >= 0x477F'F000u) {  // 65520 and above round to infinity
+      half = 0x7C00u;
+    } else if (magnitude >= 0x3880'0000u) {  // normal: 2^-14 and above; rebias 127 -> 15
+      half = detail::round_shift(magnitude - (112u << 23), 13);
+    } else if (magnitude > 0x3300'0000u) {  // subnormal: above 2^-25, in units of 2^-24
+      const int shift = 126 - static_cast<int>(magnitude >> 23);
+      half = detail::round_shift((magnitude & 0x7F'FFFFu) | 0x80'0000u, shift);
+    }
+    return fp16{static_cast<std::uint16_t>(sign | half)};
+  }
+}
+
+// Neither NaN nor infinite: not all exponent bits set. By bits, so that it vectorises and holds under -ffast-math.
+constexpr bool is_finite(fp32 x) {
+  return (std::bit_cast<std::uint32_t>(x) & 0x7F80'0000u) != 0x7F80'0000u;
+}
+constexpr bool is_finite(fp16 x) { return (x.bits & 0x7C00u) != 0x7C00u; }
+constexpr bool is_finite(bf16 x) { return (x.bits & 0x7F80u) != 0x7F80u; }
+
+// Largest relative rounding error of a normal number stored as E: half a unit in the last place.
+template <Element E>
+inline constexpr double rounding_error = std::same_as<E, fp32>   ? 0x1p-24
+                                         : std::same_as<E, fp16> ? 0x1p-11
+                                                                 : 0x1p-8;
+
+// Short name as used in safetensors headers and benchmark names.
+template <Element E>
+inline constexpr const char* element_name = std::same_as<E, fp32>   ? "fp32"
+                                            : std::same_as<E, fp16> ? "fp16"
+                                                                    : "bf16";
+
+}  // namespace instinfer

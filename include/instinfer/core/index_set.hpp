@@ -1,0 +1,98 @@
+#pragma once
+// A sorted set of indices stored as disjoint runs: the dims, tokens or pages that a policy chose.
+// All tokens of a long context are one run; a top-k selection is many short ones.
+
+#include <algorithm>
+#include <cassert>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace instinfer {
+
+// The half-open range [first, last).
+struct index_run {
+  std::uint32_t first = 0;
+  std::uint32_t last = 0;
+  constexpr std::uint32_t size() const { return last - first; }
+  friend constexpr bool operator==(const index_run&, const index_run&) = default;
+};
+
+// A set that somebody else owns: what operations take and return.
+class index_view {
+ public:
+  index_view() = default;
+  index_view(std::span<const index_run> runs, std::uint32_t count) : runs_{runs}, count_{count} {}
+
+  std::span<const index_run> runs() const { return runs_; }
+  std::uint32_t count() const { return count_; }
+  bool empty() const { return count_ == 0; }
+
+  bool contains(std::uint32_t index) const {
+    const auto after = std::ranges::upper_bound(runs_, index, {}, &index_run::first);
+    return after != runs_.begin() && index < (after - 1)->last;
+  }
+
+  template <class F>
+  void for_each(F&& f) const {
+    for (const index_run& run : runs_) {
+      for (std::uint32_t i = run.first; i < run.last; ++i) {
+        f(i);
+      }
+    }
+  }
+
+  friend bool operator==(const index_view& a, const index_view& b) {
+    return a.count_ == b.count_ && std::ranges::equal(a.runs_, b.runs_);
+  }
+
+ private:
+  std::span<const index_run> runs_;
+  std::uint32_t count_ = 0;
+};
+
+// The owner of a set. Appending is in order; memory is kept when cleared.
+class index_set {
+ public:
+  index_set() = default;
+
+  static index_set range(std::uint32_t first, std::uint32_t last) {
+    index_set s;
+    s.add(first, last);
+    return s;
+  }
+
+  // Appends [first, last); it may touch, but not precede, what is already in the set. Empty runs vanish.
+  void add(std::uint32_t first, std::uint32_t last) {
+    if (first >= last) {
+      return;
+    }
+    assert(runs_.empty() || runs_.back().last <= first);
+    count_ += last - first;
+    if (!runs_.empty() && runs_.back().last == first) {
+      runs_.back().last = last;
+    } else {
+      runs_.push_back({first, last});
+    }
+  }
+  void add(std::uint32_t index) { add(index, index + 1); }
+
+  void clear() {
+    runs_.clear();
+    count_ = 0;
+  }
+
+  index_view view() const { return {runs_, count_}; }
+  operator index_view() const {
+    return view();
+  }  // NOLINT: a view of the set, as string converts to string_view
+  std::uint32_t count() const { return count_; }
+
+  friend bool operator==(const index_set&, const index_set&) = default;
+
+ private:
+  std::vector<index_run> runs_;
+  std::uint32_t count_ = 0;
+};
+
+}  // namespace instinfer

@@ -1,0 +1,53 @@
+#pragma once
+// The logit hooks: scale, soft cap, and which tokens a query sees (sliding window, sinks).
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+
+#include "instinfer/core/errors.hpp"
+#include "instinfer/core/index_set.hpp"
+
+namespace instinfer {
+
+// Applied in this order: logit = q.k * scale; soft cap: logit = cap * tanh(logit / cap); then the mask.
+// The default is the plain rule: 1/sqrt(k_dim), no cap, every token visible.
+struct logit_rule {
+  float scale = 0.0f;        // 0 means 1/sqrt(k_dim)
+  float soft_cap = 0.0f;     // 0 means none (Gemma 2 uses 50)
+  std::uint32_t window = 0;  // newest tokens that are visible; 0 means all
+  std::uint32_t sinks = 0;  // oldest tokens that stay visible beside a window (StreamingLLM uses 4)
+
+  float scale_for(int k_dim) const {
+    return scale > 0.0f ? scale : 1.0f / std::sqrt(static_cast<float>(k_dim));
+  }
+
+  template <class T>
+  T capped(T logit) const {
+    return soft_cap > 0.0f ? static_cast<T>(soft_cap) * std::tanh(logit / static_cast<T>(soft_cap))
+                           : logit;
+  }
+
+  // Adds the visible ones of the live tokens [first, last) to `tokens`.
+  void visible(std::uint32_t first, std::uint32_t last, index_set& tokens) const {
+    if (window == 0 || window >= last - first) {
+      tokens.add(first, last);
+      return;
+    }
+    const std::uint32_t window_first = last - window;
+    tokens.add(first, std::min(first + sinks, window_first));
+    tokens.add(window_first, last);
+  }
+
+  // Throws bad_argument for NaN, infinite or negative scale and cap.
+  void validate() const {
+    require(std::isfinite(scale) && scale >= 0.0f, [&] {
+      return "logit_rule.scale must be finite and >= 0, got " + std::to_string(scale);
+    });
+    require(std::isfinite(soft_cap) && soft_cap >= 0.0f, [&] {
+      return "logit_rule.soft_cap must be finite and >= 0, got " + std::to_string(soft_cap);
+    });
+  }
+};
+
+}  // namespace instinfer

@@ -1,0 +1,48 @@
+#pragma once
+// Shapes: the head sizes and element type of KV entries (compile time), the model's heads and layers (run time).
+
+#include <string>
+
+#include "instinfer/core/element.hpp"
+#include "instinfer/core/errors.hpp"
+
+namespace instinfer {
+
+// What one KV entry is made of: K rows are [KDim], V rows are [VDim], both of type E.
+// Kernels exist for any multiple of 16 up to 256; models use 64, 80, 96, 128, 192 and 256.
+template <Element E = fp16, int KDim = 128, int VDim = KDim>
+struct kv_format {
+  static_assert(KDim > 0 && KDim % 16 == 0 && KDim <= 256 && VDim > 0 && VDim % 16 == 0 &&
+                    VDim <= 256,
+                "instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp");
+  using element = E;
+  static constexpr int k_dim = KDim;
+  static constexpr int v_dim = VDim;
+  static constexpr int element_bytes = sizeof(E);
+  static constexpr int token_bytes = (KDim + VDim) * element_bytes;  // K and V once
+};
+
+// Heads and layers of a model. MHA: q_heads == kv_heads; MQA: kv_heads == 1; GQA: between.
+// Query head h reads KV head h / group().
+struct model_shape {
+  int layers = 1;
+  int q_heads = 1;
+  int kv_heads = 1;
+
+  constexpr int group() const { return q_heads / kv_heads; }
+
+  // Throws bad_argument unless all counts are positive and kv_heads divides q_heads.
+  void validate() const {
+    require(layers > 0 && q_heads > 0 && kv_heads > 0, [&] {
+      return "model_shape: layers, q_heads and kv_heads must be positive, got " +
+             std::to_string(layers) + ", " + std::to_string(q_heads) + ", " +
+             std::to_string(kv_heads);
+    });
+    require(q_heads % kv_heads == 0, [&] {
+      return "model_shape: kv_heads must divide q_heads, got " + std::to_string(q_heads) +
+             " query heads over " + std::to_string(kv_heads) + " KV heads";
+    });
+  }
+};
+
+}  // namespace instinfer

@@ -1,0 +1,37 @@
+#pragma once
+// Traffic counters: what an access moves at each stage, from the flash array to the link.
+
+#include <cstdint>
+
+namespace instinfer {
+
+// Bytes by stage, in the order data passes them. One page read counts page_bytes in the array and on the channel; the
+// channel controller's filter then passes only wanted entries; the link is what crosses PCIe in either direction.
+struct traffic {
+  std::uint64_t pages_read = 0;
+  std::uint64_t pages_written = 0;
+  std::uint64_t array_bytes = 0;     // read from the flash arrays
+  std::uint64_t channel_bytes = 0;   // over the flash channels
+  std::uint64_t filtered_bytes = 0;  // wanted entries: what the filter passes on
+  std::uint64_t buffer_bytes =
+      0;  // wanted entries read from the group buffer in DRAM, not from flash
+  std::uint64_t written_bytes = 0;  // programmed into flash
+  std::uint64_t link_bytes = 0;     // over the link between drive and GPU
+
+  friend constexpr bool operator==(const traffic&, const traffic&) = default;
+
+  constexpr traffic& operator+=(const traffic& t) {
+    pages_read += t.pages_read;
+    pages_written += t.pages_written;
+    array_bytes += t.array_bytes;
+    channel_bytes += t.channel_bytes;
+    filtered_bytes += t.filtered_bytes;
+    buffer_bytes += t.buffer_bytes;
+    written_bytes += t.written_bytes;
+    link_bytes += t.link_bytes;
+    return *this;
+  }
+  friend constexpr traffic operator+(traffic a, const traffic& b) { return a += b; }
+};
+
+}  // namespace instinfer

@@ -1,0 +1,14 @@
+#pragma once
+// The engine of the CPU path.
+
+#include "instinfer/cpu/path.hpp"
+#include "instinfer/engine.hpp"
+
+namespace instinfer::cpu {
+inline namespace HWY_NAMESPACE {
+
+template <Design D, class Format = kv_format<>>
+using engine = instinfer::engine<D, Format, path>;
+
+}  // namespace HWY_NAMESPACE
+}  // namespace instinfer::cpu

@@ -1,0 +1,89 @@
+#pragma once
+// Softmax kernels of the CPU path: scaled and capped logits, their maximum, exponentials and sum. exp is Highway's,
+// within 1 unit in the last place of fp32.
+
+#include <limits>
+
+#include <hwy/contrib/math/math-inl.h>
+
+#include "instinfer/core/logit_rule.hpp"
+#include "instinfer/cpu/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace instinfer::cpu {
+inline namespace HWY_NAMESPACE {
+
+// Applies f to lanes() floats at a time; the tail goes through a small buffer filled up with `neutral`.
+template <class F>
+HWY_INLINE void transform(float* x, std::size_t n, float neutral, F&& f) {
+  const std::size_t step = lanes();
+  std::size_t i = 0;
+  for (; i + step <= n; i += step) {
+    hn::StoreU(f(hn::LoadU(float_tag{}, x + i)), float_tag{}, x + i);
+  }
+  if (i < n) {
+    HWY_ALIGN float tail[16];
+    std::fill_n(tail, 16, neutral);
+    std::copy(x + i, x + n, tail);
+    hn::Store(f(hn::Load(float_tag{}, tail)), float_tag{}, tail);
+    std::copy_n(tail, n - i, x + i);
+  }
+}
+
+// x[i] = cap(x[i] * scale); returns the maximum, -inf for n == 0.
+HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_cap) {
+  const float lowest = -std::numeric_limits<float>::infinity();
+  float_vec max = hn::Set(float_tag{}, lowest);
+  const float_vec factor = hn::Set(float_tag{}, scale);
+  if (soft_cap > 0.0f) {
+    const float_vec cap = hn::Set(float_tag{}, soft_cap);
+    const float_vec inverse = hn::Set(float_tag{}, 1.0f / soft_cap);
+    transform(x, n, lowest, [&](float_vec v) HWY_ATTR {
+      const float_vec capped =
+          hn::Mul(cap, hn::Tanh(float_tag{}, hn::Mul(hn::Mul(v, factor), inverse)));
+      max = hn::Max(max, capped);
+      return capped;
+    });
+  } else {
+    transform(x, n, lowest, [&](float_vec v) HWY_ATTR {
+      const float_vec scaled = hn::Mul(v, factor);
+      max = hn::Max(max, scaled);
+      return scaled;
+    });
+  }
+  return hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
+}
+
+// x[i] = exp(x[i] - max); returns the sum. max is not below any x, and finite.
+HWY_INLINE float exponentials(float* x, std::size_t n, float max) {
+  const float_vec shift = hn::Set(float_tag{}, max);
+  float_vec total = hn::Zero(float_tag{});
+  transform(x, n, -std::numeric_limits<float>::infinity(), [&](float_vec v) HWY_ATTR {
+    const float_vec p = hn::Exp(float_tag{}, hn::Sub(v, shift));
+    total = hn::Add(total, p);
+    return p;
+  });
+  return sum(total);
+}
+
+// x[i] *= factor.
+HWY_INLINE void multiply(float* x, std::size_t n, float factor) {
+  transform(x, n, 0.0f,
+            [&](float_vec v) HWY_ATTR { return hn::Mul(v, hn::Set(float_tag{}, factor)); });
+}
+
+// to[i] += from[i].
+HWY_INLINE void accumulate(float* to, const float* from, std::size_t n) {
+  std::size_t i = 0;
+  for (; i + lanes() <= n; i += lanes()) {
+    hn::StoreU(hn::Add(hn::LoadU(float_tag{}, to + i), hn::LoadU(float_tag{}, from + i)),
+               float_tag{}, to + i);
+  }
+  for (; i < n; ++i) {
+    to[i] += from[i];
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace instinfer::cpu
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,81 @@
+#pragma once
+// A path without data: selections are drawn at random, uniformly, and nothing is computed. For timing caches that no
+// machine at hand could hold. Uniform is the hard case for a page filter: real selections cluster in fewer pages.
+
+#include <cstdint>
+
+#include "instinfer/attention/machine.hpp"
+
+namespace instinfer::flash {
+
+// Output is set to zero. Draws depend only on the head and its number of tokens, so runs repeat.
+template <class Format>
+class drawn_selection {
+ public:
+  using format = Format;
+  struct scores {
+    index_view tokens;
+  };
+
+  void begin(const attention::query_group& /*q*/, const layout::head_pages& head) {
+    state_ = std::uint64_t{head.of(stream::v_by_token).head} << 32 | head.tokens;
+  }
+
+  void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
+    draw(index_set::range(0, Format::k_dim), r, 0, chosen);
+  }
+
+  template <class Pages>
+  scores score_dims(const attention::query_group&, index_view, index_view tokens,
+                    const access_plan&, const layout::head_pages&, const Pages&) {
+    return {tokens};
+  }
+
+  void top_tokens(const scores& s, std::uint32_t k, std::uint32_t local, index_set& chosen) {
+    draw(s.tokens, k, local, chosen);
+  }
+
+  template <class Pages>
+  void fold(const attention::query_group&, const access_plan&, const layout::head_pages&,
+            const Pages&) {}
+
+  template <class Mean>
+  void blend_mean(const scores&, index_view, const Mean&) {}
+
+  void finish(std::span<float> out) { std::ranges::fill(out, 0.0f); }
+
+ private:
+  // k of the set: its `local` last ones, and the rest by selection sampling (each subset equally likely, one pass).
+  void draw(index_view from, std::uint32_t k, std::uint32_t local, index_set& chosen) {
+    std::uint32_t left = from.count() - local;
+    std::uint32_t wanted = k - local;
+    from.for_each([&](std::uint32_t i) {
+      if (left == 0) {
+        chosen.add(i);
+        return;
+      }
+      if (next() % left < wanted) {
+        chosen.add(i);
+        --wanted;
+      }
+      --left;
+    });
+  }
+
+  // splitmix64 (Steele et al., OOPSLA 2014).
+  std::uint64_t next() {
+    std::uint64_t z = state_ += 0x9E37'79B9'7F4A'7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58'476D'1CE4'E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D0'49BB'1331'11EBu;
+    return z ^ (z >> 31);
+  }
+
+  std::uint64_t state_ = 0;
+};
+
+struct drawn {
+  template <class Format>
+  using arithmetic = drawn_selection<Format>;
+};
+
+}  // namespace instinfer::flash

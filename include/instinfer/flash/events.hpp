@@ -1,0 +1,53 @@
+#pragma once
+// What a timeline can tell about each operation while it replays: for traces, and for resources
+// downstream.
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+
+namespace instinfer::flash {
+
+enum class event_kind { command, array_read, data_out, data_in, program, erase };
+
+constexpr const char* event_name(event_kind kind) {
+  switch (kind) {
+    case event_kind::command:
+      return "command";
+    case event_kind::array_read:
+      return "array read";
+    case event_kind::data_out:
+      return "data out";
+    case event_kind::data_in:
+      return "data in";
+    case event_kind::program:
+      return "program";
+    case event_kind::erase:
+      return "erase";
+  }
+  return "";
+}
+
+// `command`, `data_out` and `data_in` occupy the channel's bus, the others the plane. A multi-plane
+// command is one event, on the plane of its first page. Channels come one after the other; within a
+// channel the bus events ascend in time.
+struct event {
+  event_kind kind;
+  std::int32_t channel;
+  std::int32_t chip;
+  std::int32_t die;
+  std::int32_t plane;
+  std::size_t index;         // of the page in the batch
+  std::int64_t begin_ticks;  // since the start of the batch
+  std::int64_t end_ticks;
+};
+
+template <class S>
+concept EventSink = std::invocable<S&, const event&>;
+
+// The default sink: costs nothing.
+struct no_events {
+  constexpr void operator()(const event&) const {}
+};
+
+}  // namespace instinfer::flash

@@ -1,0 +1,8 @@
+#pragma once
+// Everything that needs only the standard library: designs, layouts, stores, routes and the flash path. The compute
+// paths come with instinfer/reference.hpp (Eigen) and instinfer/cpu.hpp (Highway).
+
+#include "instinfer/design.hpp"
+#include "instinfer/flash/engine.hpp"
+#include "instinfer/layout/dim_indexed.hpp"
+#include "instinfer/transfer/peer_to_peer.hpp"

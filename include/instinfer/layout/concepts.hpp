@@ -1,0 +1,65 @@
+#pragma once
+// The contract of a KV page layout: a mapping (token, dim) of one head's stream <-> (page, offset), as layouts are in
+// mdspan. A layout is a small tag; everything else follows from the tiles it names.
+//
+//   token_indexed<PageBytes>            K and V by token                       (FlexGen, dense InstInfer)
+//   dim_indexed<PageBytes, Dims>        K by dim only, V by token              (one copy, for score-first methods)
+//   dual<PageBytes, Dims>               K by token and by dim, V by token      (SparF; K twice, 1.5x footprint)
+
+#include <concepts>
+#include <cstdint>
+
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/core/shape.hpp"
+
+namespace instinfer::layout {
+
+// The part of a stream that one page holds: `tokens` consecutive tokens times `dims` consecutive dims. Element (t, i)
+// of the tile lies at element offset t * token_stride + i * dim_stride of the page. tokens == 0: stream not stored.
+struct tile {
+  std::uint32_t tokens = 0;
+  std::uint32_t dims = 0;
+  std::uint32_t token_stride = 0;
+  std::uint32_t dim_stride = 0;
+
+  constexpr std::uint32_t offset(std::uint32_t token, std::uint32_t dim) const {
+    return token * token_stride + dim * dim_stride;
+  }
+  constexpr std::uint32_t elements() const {
+    return tokens == 0 ? 0 : offset(tokens - 1, dims - 1) + 1;
+  }
+  constexpr bool stored() const { return tokens != 0; }
+  friend constexpr bool operator==(const tile&, const tile&) = default;
+};
+
+// Rows of one token after another: [tokens, dims].
+constexpr tile by_token(std::uint32_t tokens, std::uint32_t dims) {
+  return {tokens, dims, dims, 1};
+}
+
+// Columns of one dim after another: [dims, tokens].
+constexpr tile by_dim(std::uint32_t tokens, std::uint32_t dims) {
+  return {tokens, dims, 1, tokens};
+}
+
+// The tiles of a head's three streams.
+struct tiling {
+  tile k_by_token;
+  tile k_by_dim;
+  tile v_by_token;
+
+  constexpr const tile& of(stream s) const {
+    return s == stream::k_by_token ? k_by_token : s == stream::k_by_dim ? k_by_dim : v_by_token;
+  }
+};
+
+// A layout names its page size and its tiles for a KV format and an expected context length.
+// Semantics, checked by validate(): tiles fit the page and map injectively; dims divide the head size; V is stored, K
+// at least once; all tiles of K span whole V tiles (so that a K tile and the V pages under it can be folded together).
+template <class L>
+concept Layout = requires(std::uint32_t context_tokens) {
+  { L::page_bytes } -> std::convertible_to<std::uint32_t>;
+  { L::template tiles<kv_format<fp16, 128>>(context_tokens) } -> std::same_as<tiling>;
+};
+
+}  // namespace instinfer::layout

@@ -1,0 +1,50 @@
+#pragma once
+// Dim-indexed pages of K: 2 to 8 dims share a page, each with a long run of tokens (InstInfer §IV-C; the paper calls
+// dims "embedding channels"). V stays token-indexed.
+
+#include "instinfer/layout/token_indexed.hpp"
+
+namespace instinfer::layout {
+
+inline constexpr std::uint32_t dims_by_context = 0;
+
+// Dims per page for a context length, when the layout leaves the choice open. Few dims a page make the page filter
+// sharp (a page is read if any of its dims is wanted); many make tiles short, so that less of a context waits in the
+// group buffer. Taken is the least of 2, 4, 8 whose tile the context fills at least four times; 8 otherwise.
+// At 4 KiB of fp16 that is 8 dims x 256 tokens below 2K, 4 x 512 from 2K, 2 x 1K from 4K tokens on.
+constexpr std::uint32_t dims_per_page(std::uint32_t page_elements, std::uint32_t context_tokens) {
+  for (const std::uint32_t dims : {2u, 4u}) {
+    if (4 * (page_elements / dims) <= context_tokens) {
+      return dims;
+    }
+  }
+  return 8;
+}
+
+// The K tile of dim-indexed pages; its tokens are a whole number of groups.
+template <class Format>
+constexpr tile dim_tile(std::uint32_t page_bytes, std::uint32_t dims,
+                        std::uint32_t context_tokens) {
+  const std::uint32_t elements = page_bytes / Format::element_bytes;
+  const std::uint32_t chosen =
+      dims == dims_by_context ? dims_per_page(elements, context_tokens) : dims;
+  const std::uint32_t group = group_tokens<Format>(page_bytes);
+  return by_dim(elements / chosen / group * group, chosen);
+}
+
+template <std::uint32_t PageBytes = 4096, std::uint32_t Dims = dims_by_context>
+struct dim_indexed {
+  static_assert(
+      Dims == dims_by_context || (Dims >= 2 && Dims <= 8 && 16 % Dims == 0),
+      "instinfer: dim_indexed pages hold 2, 4 or 8 dims, or dims_by_context, see layout/dim_indexed.hpp");
+  static constexpr std::uint32_t page_bytes = PageBytes;
+
+  template <class Format>
+  static constexpr tiling tiles(std::uint32_t context_tokens) {
+    return {.k_by_token = {},
+            .k_by_dim = dim_tile<Format>(PageBytes, Dims, context_tokens),
+            .v_by_token = by_token(group_tokens<Format>(PageBytes), Format::v_dim)};
+  }
+};
+
+}  // namespace instinfer::layout

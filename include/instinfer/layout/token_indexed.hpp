@@ -1,0 +1,31 @@
+#pragma once
+// Token-indexed pages: one page holds a group of consecutive tokens with all their dims (InstInfer §IV-C).
+
+#include <algorithm>
+
+#include "instinfer/layout/concepts.hpp"
+
+namespace instinfer::layout {
+
+// Tokens of a group: as many as fit the page; K and V groups are equally long. 4 KiB of fp16 with head size 128 hold
+// the paper's 16 tokens.
+template <class Format>
+constexpr std::uint32_t group_tokens(std::uint32_t page_bytes) {
+  return page_bytes /
+         static_cast<std::uint32_t>(std::max(Format::k_dim, Format::v_dim) * Format::element_bytes);
+}
+
+template <std::uint32_t PageBytes = 4096>
+struct token_indexed {
+  static constexpr std::uint32_t page_bytes = PageBytes;
+
+  template <class Format>
+  static constexpr tiling tiles(std::uint32_t /*context_tokens*/) {
+    constexpr std::uint32_t group = group_tokens<Format>(PageBytes);
+    return {.k_by_token = by_token(group, Format::k_dim),
+            .k_by_dim = {},
+            .v_by_token = by_token(group, Format::v_dim)};
+  }
+};
+
+}  // namespace instinfer::layout

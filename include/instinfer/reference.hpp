@@ -1,0 +1,6 @@
+#pragma once
+// One include for the reference path (fp64; needs Eigen).
+
+#include "instinfer/instinfer.hpp"
+#include "instinfer/reference/engine.hpp"
+#include "instinfer/reference/exact.hpp"

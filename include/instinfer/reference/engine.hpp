@@ -1,0 +1,12 @@
+#pragma once
+// The engine of the reference path.
+
+#include "instinfer/engine.hpp"
+#include "instinfer/reference/path.hpp"
+
+namespace instinfer::reference {
+
+template <Design D, class Format = kv_format<>>
+using engine = instinfer::engine<D, Format, path>;
+
+}  // namespace instinfer::reference

@@ -1,0 +1,32 @@
+#pragma once
+// The contract of a page store: where sealed pages live. Finite; pages are written once and read many times.
+//
+//   memory   pages in host memory                                    store/memory.hpp
+//   ledger   keeps books only: for timing caches larger than memory  store/ledger.hpp
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "instinfer/core/page_key.hpp"
+
+namespace instinfer::store {
+
+// allocate(channel) takes a free page, on that channel if it has one, else on the next that has; throws drive_full.
+// release(page) frees it. A store with holds_data gives write(page) once after allocate, and view(page) after that,
+// both [page_bytes] and stable until release.
+template <class S>
+concept PageStore = requires(S& s, const S& c, std::uint32_t channel, page_id page) {
+  { S::holds_data } -> std::convertible_to<bool>;
+  { s.allocate(channel) } -> std::same_as<page_id>;
+  s.release(page);
+  { c.free_pages() } -> std::convertible_to<std::uint64_t>;
+  { c.channels() } -> std::convertible_to<std::uint32_t>;
+  requires !S::holds_data || requires {
+    { s.write(page) } -> std::same_as<std::span<std::byte>>;
+    { c.view(page) } -> std::same_as<std::span<const std::byte>>;
+  };
+};
+
+}  // namespace instinfer::store

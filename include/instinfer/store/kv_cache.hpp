@@ -1,0 +1,238 @@
+#pragma once
+// The KV cache of many sequences and layers over one finite page store, with the paper's commands append and reclaim.
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "instinfer/core/access_plan.hpp"
+#include "instinfer/core/address.hpp"
+#include "instinfer/core/shape.hpp"
+#include "instinfer/layout/validate.hpp"
+#include "instinfer/store/layer_cache.hpp"
+
+namespace instinfer::store {
+
+// How much a drive holds, and what it is laid out for.
+struct capacity {
+  std::uint64_t bytes = std::uint64_t{256} << 20;
+  std::uint32_t context_tokens =
+      4096;  // expected length of a sequence: decides the dims of a dim-indexed page
+  address_codec address{};
+};
+
+// What reclaim gives up: tokens [0, tokens_before) of layers [first_layer, last_layer) of one sequence.
+struct reclaim_range {
+  std::uint32_t first_layer = 0;
+  std::uint32_t last_layer = 0;
+  std::uint32_t tokens_before = 0;
+};
+
+// Every call leaves the cache as it was when it throws.
+template <class Format, layout::Layout Layout, class SummaryStates, PageStore Store>
+class kv_cache {
+ public:
+  using element = typename Format::element;
+  using layer = layer_cache<Format, SummaryStates>;
+
+  // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity is below a page a
+  // channel.
+  kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels)
+      : shape_{(shape.validate(), shape)},
+        address_{cap.address},
+        tiles_{layout::checked_tiles<Format, Layout>(cap.context_tokens)},
+        store_{channels, pages_per_channel(cap, channels), Layout::page_bytes} {}
+
+  sequence open() {
+    std::uint32_t slot = 0;
+    while (slot < slots_.size() && slots_[slot].open) {
+      ++slot;
+    }
+    (void)address_.encode(address_fields{.batch = slot});
+    if (slot == slots_.size()) {
+      slots_.emplace_back();
+    }
+    slots_[slot].layers.assign(
+        static_cast<std::size_t>(shape_.layers),
+        layer{tiles_, Layout::page_bytes, static_cast<std::uint32_t>(shape_.kv_heads)});
+    slots_[slot].open = true;
+    return {slot, slots_[slot].generation};
+  }
+
+  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer; the pages written are
+  // added to `written`. Throws unknown_sequence; bad_argument for shapes and non-finite values; address_overflow; and
+  // drive_full.
+  traffic append(sequence seq, int layer_index, std::span<const element> k,
+                 std::span<const element> v, std::vector<page_id>& written) {
+    layer& to = layer_of(seq, layer_index);
+    const std::size_t k_row = static_cast<std::size_t>(shape_.kv_heads * Format::k_dim);
+    const std::size_t v_row = static_cast<std::size_t>(shape_.kv_heads * Format::v_dim);
+    require(k.size() % k_row == 0 && v.size() % v_row == 0 && k.size() / k_row == v.size() / v_row,
+            [&] {
+              return "append: k must be [new_tokens, " + std::to_string(shape_.kv_heads) + ", " +
+                     std::to_string(Format::k_dim) + "] and v [new_tokens, " +
+                     std::to_string(shape_.kv_heads) + ", " + std::to_string(Format::v_dim) +
+                     "], got " + std::to_string(k.size()) + " and " + std::to_string(v.size()) +
+                     " elements";
+            });
+    require_finite(k, "k", Format::k_dim);
+    require_finite(v, "v", Format::v_dim);
+    return append_checked(to, seq, layer_index, k, v, k.size() / k_row, written);
+  }
+
+  // Appends `count` tokens whose values nobody knows, for stores that keep books only.
+  traffic append_count(sequence seq, int layer_index, std::uint64_t count,
+                       std::vector<page_id>& written)
+    requires(!Store::holds_data)
+  {
+    return append_checked(layer_of(seq, layer_index), seq, layer_index, {}, {}, count, written);
+  }
+
+  // Gives up a whole sequence; the handle is unknown from here on.
+  void reclaim(sequence seq) {
+    sequence_slot& s = slot_of(seq);
+    for (layer& l : s.layers) {
+      l.release_all(store_);
+    }
+    s.layers.clear();
+    s.open = false;
+    ++s.generation;
+  }
+
+  // Gives up the oldest tokens of some layers. Throws bad_argument if the range is not within the cache.
+  void reclaim(sequence seq, const reclaim_range& range) {
+    sequence_slot& s = slot_of(seq);
+    require(range.first_layer <= range.last_layer && range.last_layer <= s.layers.size(), [&] {
+      return "reclaim: layers [" + std::to_string(range.first_layer) + ", " +
+             std::to_string(range.last_layer) + ") are not within [0, " +
+             std::to_string(s.layers.size()) + ")";
+    });
+    for (std::uint32_t l = range.first_layer; l < range.last_layer; ++l) {
+      require(range.tokens_before <= s.layers[l].tokens(), [&] {
+        return "reclaim: layer " + std::to_string(l) + " has " +
+               std::to_string(s.layers[l].tokens()) + " tokens, cannot give up " +
+               std::to_string(range.tokens_before);
+      });
+    }
+    for (std::uint32_t l = range.first_layer; l < range.last_layer; ++l) {
+      if (range.tokens_before > s.layers[l].first()) {
+        s.layers[l].reclaim(store_, range.tokens_before);
+      }
+    }
+  }
+
+  // The cache of one layer. Throws unknown_sequence or bad_argument.
+  const layer& at(sequence seq, int layer_index) const {
+    return const_cast<kv_cache*>(this)->layer_of(seq, layer_index);
+  }
+
+  const model_shape& shape() const { return shape_; }
+  const layout::tiling& tiles() const { return tiles_; }
+  const Store& pages() const { return store_; }
+
+  // What kernels read a head's planned pages through: the page's elements, from the store or the group buffer.
+  struct page_views {
+    const kv_cache& cache;
+    const layout::head_pages& head;
+
+    layout::tile_view<element> operator()(const page_read& read) const {
+      const std::byte* bytes =
+          read.buffered ? head.of(read.kind).open + std::size_t{read.dim_tile} * head.page_bytes
+                        : cache.store_.view(read.page).data();
+      return {reinterpret_cast<const element*>(bytes), cache.tiles_.of(read.kind),
+              head.fill(read.kind, read.token_tile)};
+    }
+  };
+
+ private:
+  struct sequence_slot {
+    std::vector<layer> layers;
+    std::uint32_t generation = 0;
+    bool open = false;
+  };
+
+  static std::uint64_t pages_per_channel(const capacity& cap, std::uint32_t channels) {
+    const std::uint64_t pages = channels == 0 ? 0 : cap.bytes / Layout::page_bytes / channels;
+    require(pages > 0, [&] {
+      return "capacity: " + std::to_string(cap.bytes) + " bytes are less than one page of " +
+             std::to_string(Layout::page_bytes) + " bytes on each of " + std::to_string(channels) +
+             " channels";
+    });
+    return pages;
+  }
+
+  sequence_slot& slot_of(sequence seq) {
+    require<unknown_sequence>(seq.slot < slots_.size() && slots_[seq.slot].open &&
+                                  slots_[seq.slot].generation == seq.generation,
+                              [&] {
+                                return "sequence " + std::to_string(seq.slot) + " (generation " +
+                                       std::to_string(seq.generation) +
+                                       ") is not open: it was never opened here, or was reclaimed";
+                              });
+    return slots_[seq.slot];
+  }
+
+  layer& layer_of(sequence seq, int layer_index) {
+    sequence_slot& s = slot_of(seq);
+    require(layer_index >= 0 && layer_index < shape_.layers, [&] {
+      return "layer must be in [0, " + std::to_string(shape_.layers) + "), got " +
+             std::to_string(layer_index);
+    });
+    return s.layers[static_cast<std::size_t>(layer_index)];
+  }
+
+  traffic append_checked(layer& to, sequence seq, int layer_index, std::span<const element> k,
+                         std::span<const element> v, std::uint64_t count,
+                         std::vector<page_id>& written) {
+    if (count == 0) {
+      return {};
+    }
+    const std::uint64_t total = to.tokens() + count;
+    require<address_overflow>(total <= UINT32_MAX / 2, [&] {
+      return "append: a sequence holds at most 2^31 - 1 tokens, would hold " +
+             std::to_string(total);
+    });
+    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+      if (const layout::tile& tile = tiles_.of(s); tile.stored()) {
+        const int head_dim = s == stream::v_by_token ? Format::v_dim : Format::k_dim;
+        (void)address_.encode({.sequence_slot = seq.slot,
+                               .layer = static_cast<std::uint32_t>(layer_index),
+                               .kv_head = static_cast<std::uint32_t>(shape_.kv_heads - 1),
+                               .kind = s,
+                               .token_tile = static_cast<std::uint32_t>((total - 1) / tile.tokens),
+                               .dim_tile = static_cast<std::uint32_t>(head_dim) / tile.dims - 1});
+      }
+    }
+    const auto n = static_cast<std::uint32_t>(count);
+    const std::uint64_t needed = to.pages_to_append(n);
+    require<drive_full>(needed <= store_.free_pages(), [&] {
+      return "append: " + std::to_string(count) + " tokens need " + std::to_string(needed) +
+             " pages, the drive has " + std::to_string(store_.free_pages()) + " free of " +
+             std::to_string(store_.capacity_pages());
+    });
+    return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, n, written);
+  }
+
+  void require_finite(std::span<const element> x, const char* name, int head_dim) const {
+    if (std::ranges::all_of(x, [](element e) { return is_finite(e); })) [[likely]] {
+      return;
+    }
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      require(is_finite(x[i]), [&] {
+        const std::size_t row = i / static_cast<std::size_t>(head_dim);
+        const auto heads = static_cast<std::size_t>(shape_.kv_heads);
+        return std::string("append: ") + name + " must be finite, is not at [token " +
+               std::to_string(row / heads) + ", head " + std::to_string(row % heads) + ", dim " +
+               std::to_string(i % static_cast<std::size_t>(head_dim)) + "]";
+      });
+    }
+  }
+
+  model_shape shape_;
+  address_codec address_;
+  layout::tiling tiles_;
+  Store store_;
+  std::vector<sequence_slot> slots_;
+};
+
+}  // namespace instinfer::store

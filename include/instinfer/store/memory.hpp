@@ -1,0 +1,46 @@
+#pragma once
+// A page store in host memory: the drive's pages as one array, filled as pages are allocated.
+
+#include <memory>
+#include <new>
+
+#include "instinfer/store/ledger.hpp"
+
+namespace instinfer::store {
+
+class memory {
+ public:
+  static constexpr bool holds_data = true;
+
+  // Reserves address space for all pages; the system backs it with memory only where pages are written.
+  // Throws bad_argument as ledger does, and std::bad_alloc.
+  memory(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
+      : books_{channels, pages_per_channel, page_bytes},
+        pages_{static_cast<std::byte*>(
+            ::operator new(books_.capacity_pages() * page_bytes, alignment))} {}
+
+  page_id allocate(std::uint32_t preferred) { return books_.allocate(preferred); }
+  void release(page_id page) { books_.release(page); }
+  std::uint64_t free_pages() const { return books_.free_pages(); }
+  std::uint64_t capacity_pages() const { return books_.capacity_pages(); }
+  std::uint32_t channels() const { return books_.channels(); }
+
+  std::span<std::byte> write(page_id page) { return {at(page), books_.page_bytes()}; }
+  std::span<const std::byte> view(page_id page) const { return {at(page), books_.page_bytes()}; }
+
+ private:
+  static constexpr std::align_val_t alignment{4096};  // a memory page, and at least any SIMD vector
+  struct aligned_delete {
+    void operator()(std::byte* p) const { ::operator delete(p, alignment); }
+  };
+
+  // Slot-major: the pages of a head that are strided over channels lie next to each other in memory.
+  std::byte* at(page_id page) const {
+    return pages_.get() + std::size_t{static_cast<std::uint32_t>(page)} * books_.page_bytes();
+  }
+
+  ledger books_;
+  std::unique_ptr<std::byte, aligned_delete> pages_;
+};
+
+}  // namespace instinfer::store

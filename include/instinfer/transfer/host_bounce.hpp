@@ -1,0 +1,23 @@
+#pragma once
+// The route of FlexGen: drive -> host memory through the file system -> GPU (InstInfer §III).
+
+#include "instinfer/transfer/concepts.hpp"
+
+namespace instinfer::transfer {
+
+struct host_bounce {
+  static constexpr bool computes_in_drive = false;
+
+  static link_bytes bytes(const traffic& pages, std::uint64_t /*query*/, std::uint64_t /*output*/) {
+    return detail::whole_pages(pages);
+  }
+
+  static route_time time(link_bytes moved, const machine_spec& machine) {
+    const std::uint64_t all = moved.up + moved.down;
+    return {.link_ns = detail::over(all, machine.drive_link) + detail::over(all, machine.gpu_link),
+            .latency_ns = machine.drive_link.latency_ns + machine.gpu_link.latency_ns,
+            .software_ns = detail::requests(all, machine.request_bytes) * machine.file_system_ns};
+  }
+};
+
+}  // namespace instinfer::transfer

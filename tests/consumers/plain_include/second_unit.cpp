@@ -1,0 +1,5 @@
+// Includes the same headers again: a function that lacks `inline` would now be defined twice.
+#include <instinfer/instinfer.hpp>
+
+int second_unit();
+int second_unit() { return 0; }

@@ -1,0 +1,265 @@
+#pragma once
+// The oracle for flash/timeline.hpp: an event-driven drive that searches its queues literally. Slow
+// on purpose.
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <queue>
+#include <span>
+#include <vector>
+
+#include "instinfer/flash/command_queues.hpp"
+#include "instinfer/flash/geometry.hpp"
+#include "instinfer/flash/location.hpp"
+#include "instinfer/flash/timing.hpp"
+
+namespace oracle {
+
+using instinfer::flash::arrival;
+using instinfer::flash::geometry;
+using instinfer::flash::location;
+using instinfer::flash::operation;
+using instinfer::flash::pairing;
+using instinfer::flash::timing;
+
+struct rules {
+  operation what = operation::read;
+  bool data_first = true;
+  pairing pair = pairing::same_block_and_page;
+  arrival arrive = arrival::together;
+};
+
+struct outcome {
+  std::int64_t makespan = 0;
+  std::vector<std::int64_t> finish;  // [pages]
+  std::int64_t commands = 0;
+};
+
+class event_driven_drive {
+ public:
+  event_driven_drive(const geometry& g, const timing& t, const rules& r) : g_{g}, t_{t}, r_{r} {
+    const auto scale = instinfer::flash::ticks_of(t, g);
+    ticks_per_ps_ = scale.ticks_per_ps;
+    transfer_ = scale.page_transfer_ticks;
+    channels_.resize(static_cast<std::size_t>(g.channels));
+    for (channel_state& channel : channels_) {
+      channel.dies.resize(static_cast<std::size_t>(g.chips * g.dies));
+    }
+  }
+
+  outcome run(std::span<const location> pages) {
+    pages_ = pages;
+    result_.finish.assign(pages.size(), -1);
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      const location& at = pages[i];
+      channel_state& channel = channels_[static_cast<std::size_t>(at.channel)];
+      channel.dies[static_cast<std::size_t>(at.die * g_.chips + at.chip)].waiting.push_back(i);
+      if (r_.arrive == arrival::one_by_one) {
+        grant_bus(static_cast<std::size_t>(at.channel));
+      }
+    }
+    grant_every_bus();
+    while (!events_.empty()) {
+      now_ = events_.top().time;
+      while (!events_.empty() &&
+             events_.top().time == now_) {  // all that happens now, before any bus is granted
+        const event e = events_.top();
+        events_.pop();
+        happen(e);
+      }
+      grant_every_bus();
+    }
+    return result_;
+  }
+
+ private:
+  struct die_state {
+    std::deque<std::size_t> waiting;  // pages, oldest first
+    std::vector<std::size_t> taken;   // pages of the current command
+    bool busy = false;
+  };
+  struct data_out {
+    std::size_t die;
+    std::size_t page;
+    bool last;
+  };
+  struct channel_state {
+    std::vector<die_state> dies;  // [dies, chips]
+    std::deque<data_out> ready;   // in the order in which the arrays finished
+    bool bus_busy = false;
+    std::size_t next_die = 0;  // at which the round robin goes on
+  };
+  enum class kind { bus_free, array_done, data_out_done };
+  struct event {
+    std::int64_t time;
+    std::int64_t order;  // of scheduling, breaks ties
+    kind what;
+    std::size_t channel;
+    std::size_t die = 0;
+    std::size_t page = 0;
+    bool last = false;
+    bool operator>(const event& other) const {
+      return time != other.time ? time > other.time : order > other.order;
+    }
+  };
+
+  void at(std::int64_t time, event e) {
+    e.time = time;
+    e.order = scheduled_++;
+    events_.push(e);
+  }
+
+  void done(std::size_t page) {
+    result_.finish[page] = now_;
+    result_.makespan = now_ > result_.makespan ? now_ : result_.makespan;
+  }
+
+  void happen(const event& e) {
+    channel_state& channel = channels_[e.channel];
+    die_state& die = channel.dies[e.die];
+    if (e.what == kind::bus_free) {
+      channel.bus_busy = false;
+    } else if (e.what == kind::data_out_done) {
+      channel.bus_busy = false;
+      done(e.page);
+      if (e.last) {
+        die.busy = false;
+      }
+    } else if (r_.what == operation::read) {
+      for (std::size_t k = 0; k < die.taken.size(); ++k) {
+        channel.ready.push_back({e.die, die.taken[k], k + 1 == die.taken.size()});
+      }
+    } else {
+      for (const std::size_t page : die.taken) {
+        done(page);
+      }
+      die.busy = false;
+    }
+  }
+
+  void grant_every_bus() {
+    for (std::size_t c = 0; c < channels_.size(); ++c) {
+      grant_bus(c);
+    }
+  }
+
+  void grant_bus(std::size_t c) {
+    channel_state& channel = channels_[c];
+    if (channel.bus_busy) {
+      return;
+    }
+    if (r_.data_first) {
+      send_data(c) || issue_command(c);
+    } else {
+      issue_command(c) || send_data(c);
+    }
+  }
+
+  bool send_data(std::size_t c) {
+    channel_state& channel = channels_[c];
+    if (channel.ready.empty()) {
+      return false;
+    }
+    const data_out next = channel.ready.front();
+    channel.ready.pop_front();
+    channel.bus_busy = true;
+    at(now_ + transfer_, {0, 0, kind::data_out_done, c, next.die, next.page, next.last});
+    return true;
+  }
+
+  bool issue_command(std::size_t c) {
+    channel_state& channel = channels_[c];
+    for (std::size_t step = 0; step < channel.dies.size(); ++step) {
+      const std::size_t d = (channel.next_die + step) % channel.dies.size();
+      if (channel.dies[d].busy || channel.dies[d].waiting.empty()) {
+        continue;
+      }
+      channel.next_die = d + 1;
+      take_pages(channel.dies[d]);
+      channel.dies[d].busy = true;
+      channel.bus_busy = true;
+      ++result_.commands;
+      const auto planes = static_cast<std::int32_t>(channel.dies[d].taken.size());
+      const std::int64_t bus = bus_ticks(planes);
+      at(now_ + bus, {0, 0, kind::bus_free, c});
+      at(now_ + bus + array_ticks(), {0, 0, kind::array_done, c, d});
+      return true;
+    }
+    return false;
+  }
+
+  // The oldest page, and the oldest one of each other plane that may go with it.
+  void take_pages(die_state& die) {
+    const location& oldest = pages_[die.waiting.front()];
+    std::vector<bool> plane_used(static_cast<std::size_t>(g_.planes), false);
+    std::deque<std::size_t> left;
+    die.taken.clear();
+    for (const std::size_t i : die.waiting) {
+      const location& other = pages_[i];
+      const auto plane = static_cast<std::size_t>(other.plane);
+      const bool goes = die.taken.empty() || (!plane_used[plane] && pairs(oldest, other));
+      if (goes) {
+        plane_used[plane] = true;
+        die.taken.push_back(i);
+      } else {
+        left.push_back(i);
+      }
+    }
+    die.waiting = left;
+  }
+
+  bool pairs(const location& a, const location& b) const {
+    const bool page = r_.what == operation::erase || a.page == b.page;
+    switch (r_.pair) {
+      case pairing::none:
+        return false;
+      case pairing::same_page:
+        return page;
+      case pairing::same_block_and_page:
+        return page && a.block == b.block;
+    }
+    return false;
+  }
+
+  std::int64_t bus_ticks(std::int32_t p) const {
+    switch (r_.what) {
+      case operation::read:
+        return (t_.read_command_ps + p * t_.read_address_ps + (p - 1) * t_.read_next_plane_ps) *
+               ticks_per_ps_;
+      case operation::program:
+        return (t_.program_command_ps + (p - 1) * t_.program_next_plane_ps) * ticks_per_ps_ +
+               p * transfer_;
+      case operation::erase:
+        return (t_.erase_command_ps + (p - 1) * t_.erase_next_plane_ps) * ticks_per_ps_;
+    }
+    return 0;
+  }
+
+  std::int64_t array_ticks() const {
+    switch (r_.what) {
+      case operation::read:
+        return (t_.read_ps + t_.read_turnaround_ps) * ticks_per_ps_;
+      case operation::program:
+        return t_.program_ps * ticks_per_ps_;
+      case operation::erase:
+        return t_.erase_ps * ticks_per_ps_;
+    }
+    return 0;
+  }
+
+  geometry g_;
+  timing t_;
+  rules r_;
+  std::int64_t ticks_per_ps_ = 1;
+  std::int64_t transfer_ = 0;
+  std::span<const location> pages_;
+  std::vector<channel_state> channels_;
+  std::priority_queue<event, std::vector<event>, std::greater<>> events_;
+  std::int64_t now_ = 0;
+  std::int64_t scheduled_ = 0;
+  outcome result_;
+};
+
+}  // namespace oracle

@@ -1,0 +1,97 @@
+#pragma once
+// Random K, V and queries for path tests, and their rows in fp64 exactly as stored.
+
+#include <random>
+#include <vector>
+
+#include "instinfer/core/shape.hpp"
+#include "instinfer/reference/exact.hpp"
+
+namespace instinfer::test {
+
+template <class Format>
+struct random_cache {
+  using element = typename Format::element;
+
+  // K has a few strong dims and topics, so that sparse methods have something to find; sizes as in small models.
+  random_cache(unsigned seed, int tokens_, int q_heads_, int kv_heads_)
+      : tokens{tokens_}, q_heads{q_heads_}, kv_heads{kv_heads_} {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    k.resize(static_cast<std::size_t>(tokens * kv_heads * Format::k_dim));
+    v.resize(static_cast<std::size_t>(tokens * kv_heads * Format::v_dim));
+    for (std::size_t i = 0; i < k.size(); ++i) {
+      k[i] = from_float<element>(normal(random) * (i % Format::k_dim % 7 == 0 ? 3.0f : 0.5f));
+    }
+    for (element& x : v) {
+      x = from_float<element>(normal(random) + 0.3f);
+    }
+    q.resize(static_cast<std::size_t>(q_heads * Format::k_dim));
+    for (std::size_t i = 0; i < q.size(); ++i) {
+      q[i] = normal(random) * (i % Format::k_dim % 7 == 0 ? 2.0f : 0.5f);
+    }
+  }
+
+  int group() const { return q_heads / kv_heads; }
+
+  // Rows [first, last) of K of a head, [last - first, k_dim].
+  reference::matrix K(int head, int first, int last) const {
+    return rows(k, head, first, last, Format::k_dim);
+  }
+  reference::matrix V(int head, int first, int last) const {
+    return rows(v, head, first, last, Format::v_dim);
+  }
+  reference::row_vector Q(int q_head) const {
+    reference::row_vector row(Format::k_dim);
+    for (int i = 0; i < Format::k_dim; ++i) {
+      row[i] = q[static_cast<std::size_t>(q_head * Format::k_dim + i)];
+    }
+    return row;
+  }
+
+  // Tokens [first, last) as append takes them.
+  std::span<const element> k_tokens(int first, int last) const {
+    return slice(k, first, last, Format::k_dim);
+  }
+  std::span<const element> v_tokens(int first, int last) const {
+    return slice(v, first, last, Format::v_dim);
+  }
+
+  int tokens;
+  int q_heads;
+  int kv_heads;
+  std::vector<element> k;  // [tokens, kv_heads, k_dim]
+  std::vector<element> v;  // [tokens, kv_heads, v_dim]
+  std::vector<float> q;    // [q_heads, k_dim]
+
+ private:
+  reference::matrix rows(const std::vector<element>& x, int head, int first, int last,
+                         int dim) const {
+    reference::matrix m(last - first, dim);
+    for (int t = first; t < last; ++t) {
+      for (int i = 0; i < dim; ++i) {
+        m(t - first, i) = static_cast<double>(
+            to_float(x[static_cast<std::size_t>((t * kv_heads + head) * dim + i)]));
+      }
+    }
+    return m;
+  }
+  std::span<const element> slice(const std::vector<element>& x, int first, int last,
+                                 int dim) const {
+    const auto row = static_cast<std::size_t>(kv_heads * dim);
+    return std::span(x).subspan(static_cast<std::size_t>(first) * row,
+                                static_cast<std::size_t>(last - first) * row);
+  }
+};
+
+// |a - b| / |b| in the 2-norm; |a| where b is zero.
+inline double relative_error(std::span<const float> a, const reference::row_vector& b) {
+  double difference = 0.0;
+  for (Eigen::Index i = 0; i < b.size(); ++i) {
+    difference += (a[static_cast<std::size_t>(i)] - b[i]) * (a[static_cast<std::size_t>(i)] - b[i]);
+  }
+  const double norm = b.norm();
+  return norm > 0.0 ? std::sqrt(difference) / norm : std::sqrt(difference);
+}
+
+}  // namespace instinfer::test

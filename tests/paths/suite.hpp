@@ -1,0 +1,199 @@
+#pragma once
+// The suite that every design runs through on the reference and the CPU path: against fp64 on the stored values, at all
+// group sizes and the lengths around a page, and plan against access.
+
+#include <doctest/doctest.h>
+
+#include "instinfer/cpu.hpp"
+#include "instinfer/reference.hpp"
+#include "random_cache.hpp"
+#include "transcription.hpp"
+#include "watched.hpp"
+
+namespace instinfer::test {
+
+// fp32 accumulation over n products in any order: relative error of a well-scaled sum grows as sqrt(n) eps in practice,
+// n eps at worst. Logits here reach |10|, and exp turns their absolute error into a relative one, hence 10 logits * 4.
+template <class Path>
+double tolerance(int tokens) {
+  const double eps = 0x1p-24;
+  return std::is_same_v<Path, reference::path> ? 2 * eps : 40 * eps * std::sqrt(64.0 + tokens);
+}
+
+template <class P>
+constexpr bool is_dense = std::is_same_v<P, attention::dense>;
+
+// One attend of a random cache, compared with the fp64 transcription head group by head group.
+template <class Engine, class Format>
+void check_against_transcription(unsigned seed, int tokens, int kv_heads, int group,
+                                 const typename Engine::policy& policy = {},
+                                 const logit_rule& rule = {}) {
+  CAPTURE(seed);
+  CAPTURE(tokens);
+  CAPTURE(group);
+  const random_cache<Format> data(seed, tokens, kv_heads * group, kv_heads);
+  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = kv_heads},
+                {.context_tokens = 1024}, policy, rule);
+  const sequence seq = engine.open();
+  engine.append(seq, 0, data.k, data.v);
+  std::vector<float> out(static_cast<std::size_t>(data.q_heads * Format::v_dim), -1.0f);
+  typename Engine::scratch scratch;
+  recorder seen(kv_heads);
+  engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
+
+  const double bound = tolerance<typename Engine::path>(tokens);
+  for (int g = 0; g < kv_heads; ++g) {
+    matrix Q(group, Format::k_dim);
+    for (int h = 0; h < group; ++h) {
+      Q.row(h) = data.Q(g * group + h);
+    }
+    const matrix K = data.K(g, 0, tokens);
+    const matrix V = data.V(g, 0, tokens);
+    matrix expected(group, Format::v_dim);
+    if constexpr (is_dense<typename Engine::policy>) {
+      for (int h = 0; h < group; ++h) {
+        expected.row(h) = reference::exact_attention(Q.row(h), K, V, rule);
+      }
+    } else {
+      const head_record& head = seen.heads[static_cast<std::size_t>(g)];
+      const sparf_selection mine{
+          head.chosen[static_cast<int>(attention::operation::top_dims)].at(0),
+          head.chosen[static_cast<int>(attention::operation::top_tokens)].at(0)};
+      index_set visible;
+      rule.visible(0, static_cast<std::uint32_t>(tokens), visible);
+      const std::uint32_t r = policy.keep_dims.of(Format::k_dim, "r");
+      const std::uint32_t k = policy.keep_tokens.of(visible.count(), "k");
+      const std::uint32_t local = policy.local.of(k, "local");
+      const auto free = transcribed_sparf(Q, K, V, static_cast<int>(r), static_cast<int>(k),
+                                          static_cast<int>(local), rule);
+      CHECK(mine.dims == free.chosen.dims);
+      REQUIRE(mine.tokens.size() == free.chosen.tokens.size());
+      // A token that fp64 would not have chosen must be as good as the worst chosen one, to fp32 rounding.
+      double worst = 1e300;
+      for (const int t : free.chosen.tokens) {
+        worst = std::min(worst, free.rank[t]);
+      }
+      for (const int t : mine.tokens) {
+        const bool forced = t >= tokens - static_cast<int>(local);
+        CHECK((forced || free.rank[t] >= worst * (1 - 1e-4)));
+      }
+      expected = transcribed_sparf(Q, K, V, static_cast<int>(r), static_cast<int>(k),
+                                   static_cast<int>(local), rule, mine)
+                     .out;
+    }
+    for (int h = 0; h < group; ++h) {
+      const auto mine = std::span(out).subspan(
+          static_cast<std::size_t>((g * group + h) * Format::v_dim), Format::v_dim);
+      CHECK(relative_error(mine, expected.row(h)) <= bound);
+    }
+  }
+}
+
+// Full selection is exact attention, empty selection the mean of V.
+template <class Engine, class Format>
+void check_ends(int tokens, const typename Engine::policy& all,
+                const typename Engine::policy& none) {
+  const random_cache<Format> data(12, tokens, 3, 1);
+  for (const bool keep_all : {true, false}) {
+    Engine engine({.layers = 1, .q_heads = 3, .kv_heads = 1}, {}, keep_all ? all : none);
+    const sequence seq = engine.open();
+    engine.append(seq, 0, data.k, data.v);
+    std::vector<float> out(3 * Format::v_dim);
+    engine.attend(seq, 0, data.q, out);
+    const matrix V = data.V(0, 0, tokens);
+    for (int h = 0; h < 3; ++h) {
+      const row_vector expected =
+          keep_all ? reference::exact_attention(data.Q(h), data.K(0, 0, tokens), V)
+                   : row_vector(V.colwise().mean());
+      const auto mine =
+          std::span(out).subspan(static_cast<std::size_t>(h * Format::v_dim), Format::v_dim);
+      CHECK(relative_error(mine, expected) <= tolerance<typename Engine::path>(tokens));
+    }
+  }
+}
+
+// Pages that the path reads = pages that the plan names = pages that the receipt counts.
+template <class D, class Format, class Path>
+void check_plan_is_access(int tokens) {
+  CAPTURE(tokens);
+  const random_cache<Format> data(11, tokens, 6, 2);
+  engine<D, Format, Path, watched_store> engine({.layers = 1, .q_heads = 6, .kv_heads = 2},
+                                                {.context_tokens = 1024});
+  const sequence seq = engine.open();
+  engine.append(seq, 0, data.k, data.v);
+  std::vector<float> out(6 * Format::v_dim);
+  typename decltype(engine)::scratch scratch;
+  recorder seen(2);
+  const auto& store = engine.cache().pages();
+  store.reads.clear();
+  const receipt done = engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
+  CHECK(store.reads == seen.pages());
+  std::uint64_t pages = 0;
+  std::uint64_t wanted = 0;
+  std::uint64_t buffered = 0;
+  for (const head_record& head : seen.heads) {
+    for (const page_read& read : head.reads) {
+      (read.buffered ? buffered : wanted) +=
+          read.wanted_elements() * sizeof(typename Format::element);
+      pages += read.buffered ? 0 : 1;
+    }
+  }
+  CHECK(done.moved.pages_read == pages);
+  CHECK(done.moved.array_bytes == pages * 4096);
+  CHECK(done.moved.buffer_bytes == buffered);
+  CHECK(done.moved.filtered_bytes ==
+        (D::transfer_policy::computes_in_drive ? wanted : pages * 4096));
+}
+
+template <class D, class Format>
+void run_suite() {
+  using on_reference = reference::engine<D, Format>;
+  using on_cpu = cpu::engine<D, Format>;
+  using policy = typename D::attention_policy;
+  const int page = static_cast<int>(layout::group_tokens<Format>(4096));
+  SUBCASE("group sizes and lengths") {
+    for (const int group : {1, 3, 4, 8}) {
+      for (const int tokens : {0, 1, page - 1, page, page + 1, 700}) {
+        check_against_transcription<on_reference, Format>(1, tokens, 2, group);
+        check_against_transcription<on_cpu, Format>(2, tokens, 2, group);
+      }
+    }
+  }
+  SUBCASE("soft cap, scale, window and sinks") {
+    for (const logit_rule rule :
+         {logit_rule{.soft_cap = 5.0f}, logit_rule{.scale = 0.05f}, logit_rule{.window = 100},
+          logit_rule{.window = 100, .sinks = 4}, logit_rule{.window = 1},
+          logit_rule{.window = 10'000}, logit_rule{.soft_cap = 2.0f, .window = 65, .sinks = 400}}) {
+      check_against_transcription<on_reference, Format>(3, 300, 1, 3, policy{}, rule);
+      check_against_transcription<on_cpu, Format>(4, 300, 1, 3, policy{}, rule);
+    }
+  }
+  if constexpr (!is_dense<policy>) {
+    SUBCASE("all kept is dense, none kept is the mean value") {
+      const policy all{.keep_dims = 1.0, .keep_tokens = 1.0};
+      const policy none{.keep_dims = 0.0, .keep_tokens = 0.0};
+      for (const int tokens : {1, page, 333}) {
+        check_against_transcription<on_reference, Format>(5, tokens, 1, 4, all);
+        check_against_transcription<on_cpu, Format>(6, tokens, 1, 4, all);
+        check_against_transcription<on_reference, Format>(7, tokens, 1, 4, none);
+        check_against_transcription<on_cpu, Format>(8, tokens, 1, 4, none);
+        check_ends<on_reference, Format>(tokens, all, none);
+        check_ends<on_cpu, Format>(tokens, all, none);
+      }
+    }
+    SUBCASE("compressions") {
+      for (const double c : {2.0, 4.0, 8.0, 16.0}) {
+        check_against_transcription<on_reference, Format>(9, 600, 1, 3, policy::at_compression(c));
+        check_against_transcription<on_cpu, Format>(10, 600, 1, 3, policy::at_compression(c));
+      }
+    }
+  }
+  SUBCASE("plan = access") {
+    for (const int tokens : {0, 1, page, page + 1, 700}) {
+      check_plan_is_access<D, Format, reference::path>(tokens);
+      check_plan_is_access<D, Format, cpu::path>(tokens);
+    }
+  }
+}
+
+}  // namespace instinfer::test
