@@ -30,6 +30,11 @@ enum class arrival {
   one_by_one  // a request per page: the first to reach an idle channel is issued at once, alone
 };
 
+struct batch_rules {
+  pairing pair = pairing::same_block_and_page;
+  arrival arrive = arrival::together;
+};
+
 // What is asked of the pages. An erase ignores the page coordinate: blocks pair as pages do.
 enum class operation { read, program, erase };
 

@@ -5,6 +5,10 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <type_traits>
+
+#include "instinfer/flash/location.hpp"
 
 namespace instinfer::flash {
 
@@ -49,5 +53,21 @@ concept EventSink = std::invocable<S&, const event&>;
 struct no_events {
   constexpr void operator()(const event&) const {}
 };
+
+template <class Sink>
+inline constexpr bool traced = !std::is_same_v<std::remove_cvref_t<Sink>, no_events>;
+
+// Tells the sink of one event of pages[page].
+template <class Sink>
+void report(Sink& sink, event_kind kind, std::span<const location> pages, std::size_t page,
+            std::int64_t begin, std::int64_t end) {
+  static_assert(
+      EventSink<Sink>,
+      "instinfer: an event sink must be callable with const event&, see flash/events.hpp");
+  if constexpr (traced<Sink>) {
+    const location& at = pages[page];
+    sink(event{kind, at.channel, at.chip, at.die, at.plane, page, begin, end});
+  }
+}
 
 }  // namespace instinfer::flash

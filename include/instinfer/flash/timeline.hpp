@@ -3,7 +3,6 @@
 // page, exact ticks.
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -17,16 +16,12 @@
 #include "instinfer/flash/command_queues.hpp"
 #include "instinfer/flash/die_ring.hpp"
 #include "instinfer/flash/events.hpp"
+#include "instinfer/flash/flight_queue.hpp"
 #include "instinfer/flash/geometry.hpp"
 #include "instinfer/flash/location.hpp"
 #include "instinfer/flash/timing.hpp"
 
 namespace instinfer::flash {
-
-struct batch_rules {
-  pairing pair = pairing::same_block_and_page;
-  arrival arrive = arrival::together;
-};
 
 // The model. Every batch starts on an idle drive at tick 0.
 // - read: command cycles RC(p) on the bus; the array, bus free; p data-outs, a bus grant each.
@@ -53,7 +48,7 @@ class timeline {
         arbitration_{arbitration},
         queues_{g},
         ring_{g.dies_per_channel()},
-        in_flight_(std::bit_ceil(static_cast<std::size_t>(g.dies_per_channel()))),
+        in_flight_{g.dies_per_channel()},
         channels_(static_cast<std::size_t>(g.channels)),
         dies_(static_cast<std::size_t>(g.dies_total())) {
     read_ = durations(t.read_array_ps(), [&](std::int32_t p) { return t.read_cycles_ps(p); });
@@ -107,15 +102,6 @@ class timeline {
     std::int64_t array = 0;
   };
 
-  // A command that has left its queue and still holds its die.
-  struct flight {
-    std::int32_t command = 0;
-    std::int32_t die = 0;        // within the channel
-    std::int32_t next_page = 0;  // of the command, to cross the bus
-    std::int64_t begin = 0;      // first command cycle
-    std::int64_t ready = 0;      // end of the array time
-  };
-
   template <class Cycles>
   operation_ticks durations(std::int64_t array_ps, Cycles cycles_ps) const {
     operation_ticks ticks{.cycles = {0}, .array = scale_.from_ps(array_ps)};
@@ -149,7 +135,7 @@ class timeline {
 
   // Empties the in-flight FIFO and lets every die with a command wait for the bus.
   void begin_channel(std::size_t channel) {
-    oldest_ = newest_ = 0;
+    in_flight_.clear();
     ring_.clear(std::max(queues_.first_die(channel), 0));
     for (std::int32_t die = 0; die < geometry_.dies_per_channel(); ++die) {
       if (queues_.front(die_of_drive(channel, die)) != command_queues::nothing) {
@@ -162,11 +148,6 @@ class timeline {
     return channel * static_cast<std::size_t>(geometry_.dies_per_channel()) +
            static_cast<std::size_t>(die);
   }
-
-  // Array times of a batch are equal, so commands finish in the order of issue and the FIFO is a
-  // ring buffer.
-  bool flying() const { return oldest_ != newest_; }
-  flight& front() { return in_flight_[oldest_ & (in_flight_.size() - 1)]; }
 
   // Takes the next command off its queue and starts it: cycles and data on the bus, then the array.
   flight& issue(std::size_t channel, std::int64_t now, const operation_ticks& ticks,
@@ -184,7 +165,7 @@ class timeline {
     ++load.commands;
     load.multi_plane_commands += pages > 1 ? 1 : 0;
     dies_[on_drive].array_ticks += ticks.array;
-    flight& started = in_flight_[newest_++ & (in_flight_.size() - 1)];
+    flight& started = in_flight_.push();
     started = {.command = command,
                .die = die,
                .begin = now,
@@ -194,14 +175,14 @@ class timeline {
 
   // The oldest command lets its die go.
   void retire(std::size_t channel, std::int64_t now) {
-    const flight& done = front();
+    const flight& done = in_flight_.oldest();
     const std::size_t on_drive = die_of_drive(channel, done.die);
     dies_[on_drive].held_ticks += now - done.begin;
     channels_[channel].end_ticks = now;
     if (queues_.front(on_drive) != command_queues::nothing) {
       ring_.add(done.die);
     }
-    ++oldest_;
+    in_flight_.pop();
   }
 
   template <class Sink>
@@ -212,10 +193,10 @@ class timeline {
     std::int64_t now = 0;  // the bus is free from here on
     const std::int64_t transfer = scale_.page_transfer_ticks;
     while (true) {
-      const bool data_waits = flying() && front().ready <= now;
+      const bool data_waits = !in_flight_.empty() && in_flight_.oldest().ready <= now;
       const bool command_waits = !ring_.empty();
       if (data_waits && (!command_waits || bus.choose() == bus_turn::data_out)) {
-        flight& sending = front();
+        flight& sending = in_flight_.oldest();
         if (!finish_ticks.empty() || traced<Sink>) {
           const std::size_t page = queues_.page(sending.command, sending.next_page);
           if (!finish_ticks.empty()) {
@@ -236,8 +217,8 @@ class timeline {
                  now);
           report_array(sink, event_kind::array_read, pages, started.command, now, started.ready);
         }
-      } else if (flying()) {
-        now = front().ready;
+      } else if (!in_flight_.empty()) {
+        now = in_flight_.oldest().ready;
       } else {
         return;
       }
@@ -252,8 +233,8 @@ class timeline {
     begin_channel(channel);
     std::int64_t now = 0;
     while (true) {
-      while (flying() && front().ready <= now) {
-        retire(channel, front().ready);
+      while (!in_flight_.empty() && in_flight_.oldest().ready <= now) {
+        retire(channel, in_flight_.oldest().ready);
       }
       if (!ring_.empty()) {
         const flight& started = issue(channel, now, ticks, data_ticks);
@@ -275,8 +256,8 @@ class timeline {
           }
           report_array(sink, kind, pages, started.command, now, started.ready);
         }
-      } else if (flying()) {
-        now = front().ready;
+      } else if (!in_flight_.empty()) {
+        now = in_flight_.oldest().ready;
       } else {
         return;
       }
@@ -295,21 +276,6 @@ class timeline {
   }
 
   template <class Sink>
-  static constexpr bool traced = !std::is_same_v<std::remove_cvref_t<Sink>, no_events>;
-
-  template <class Sink>
-  static void report(Sink& sink, event_kind kind, std::span<const location> pages, std::size_t page,
-                     std::int64_t begin, std::int64_t end) {
-    static_assert(
-        EventSink<Sink>,
-        "instinfer: an event sink must be callable with const event&, see flash/events.hpp");
-    if constexpr (traced<Sink>) {
-      const location& at = pages[page];
-      sink(event{kind, at.channel, at.chip, at.die, at.plane, page, begin, end});
-    }
-  }
-
-  template <class Sink>
   void report_array(Sink& sink, event_kind kind, std::span<const location> pages,
                     std::int32_t command, std::int64_t begin, std::int64_t end) const {
     for (std::int32_t k = 0; k < queues_.page_count(command); ++k) {
@@ -324,9 +290,7 @@ class timeline {
   operation_ticks read_, program_, erase_;
   command_queues queues_;
   die_ring ring_;
-  std::vector<flight> in_flight_;  // ring buffer, a power of two >= dies per channel
-  std::size_t oldest_ = 0;
-  std::size_t newest_ = 0;
+  flight_queue in_flight_;
   std::vector<channel_load> channels_;
   std::vector<die_load> dies_;
 };
