@@ -212,7 +212,7 @@ void run(const std::string& trace_file, const std::string& json_file,
 
   std::filesystem::create_directories(folder);
   write_file(folder / "demo.svg", [&](std::ostream& out) { draw(rows, out); });
-  write_file(folder / "timeline.json", [&](std::ostream& out) { timeline.write(out); });
+  write_file(folder / "timeline.json", [&](std::ostream& out) { out << timeline.json(); });
   fmt::print(
       "\nwritten    {}  the figure\n           {}  one SparF step on the drive; open it at https://ui.perfetto.dev\n",
       (folder / "demo.svg").string(), (folder / "timeline.json").string());

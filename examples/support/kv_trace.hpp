@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -180,7 +181,7 @@ inline kv_trace read(const std::string& path) {
   const json header = read_header(file, data_begin);
 
   kv_trace trace;
-  std::vector<int> indices;
+  std::set<int> indices;
   for (const auto& [name, value] : header.items()) {
     if (name == "__metadata__") {
       file.check(value.is_object(), "__metadata__ is not a JSON object");
@@ -192,17 +193,13 @@ inline kv_trace read(const std::string& path) {
     }
     int index = 0;
     char stream = 0;
-    int used = 0;
-    const bool known = std::sscanf(name.c_str(), "layers.%5d.%c%n", &index, &stream, &used) == 2 &&
-                       static_cast<std::size_t>(used) == name.size() &&
-                       (stream == 'k' || stream == 'v' || stream == 'q') && index >= 0;
+    const bool known = std::sscanf(name.c_str(), "layers.%5d.%c", &index, &stream) == 2 &&
+                       index >= 0 && (stream == 'k' || stream == 'v' || stream == 'q') &&
+                       name == "layers." + std::to_string(index) + "." + stream;
     file.check(known, "tensor '" + name + "' is not one of layers.<n>.k, .v, .q");
-    if (stream == 'k') {
-      indices.push_back(index);
-    }
+    indices.insert(index);
   }
-  file.check(!indices.empty(), "has no tensor layers.<n>.k");
-  std::ranges::sort(indices);
+  file.check(!indices.empty(), "has no tensors layers.<n>.k, .v, .q");
   for (const int index : indices) {
     const std::string prefix = "layers." + std::to_string(index) + ".";
     layer l{index, read_tensor(file, header, prefix + "k", data_begin),
@@ -218,7 +215,7 @@ inline kv_trace read(const std::string& path) {
     trace.layers.push_back(std::move(l));
     file.check(trace.layers.back().k.shape == trace.layers.front().k.shape &&
                    trace.layers.back().q.shape == trace.layers.front().q.shape,
-               "layers " + std::to_string(indices.front()) + " and " + std::to_string(index) +
+               "layers " + std::to_string(*indices.begin()) + " and " + std::to_string(index) +
                    " have different shapes");
   }
   return trace;

@@ -20,10 +20,16 @@ struct exact_answers {
   std::vector<std::vector<std::vector<query_head>>> heads;  // [layers][queries][q_heads]
 };
 
+// Throws bad_argument for a value that fp16 cannot hold.
 inline std::vector<fp16> as_stored(const tensor& x) {
   std::vector<fp16> stored(x.values.size());
-  std::ranges::transform(x.values, stored.begin(),
-                         [](float value) { return from_float<fp16>(value); });
+  for (std::size_t i = 0; i < stored.size(); ++i) {
+    stored[i] = from_float<fp16>(x.values[i]);
+    require(is_finite(stored[i]), [&] {
+      return "trace: K and V are stored as fp16 here, which cannot hold " +
+             std::to_string(x.values[i]);
+    });
+  }
   return stored;
 }
 
@@ -122,7 +128,7 @@ inline double relative_error(std::span<const float> out,
       ++mine;
     }
   }
-  return std::sqrt(difference / norm);
+  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
 // Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s - 1 ends, and all decode

@@ -2,7 +2,6 @@
 // One engine for all compute paths, with the paper's commands: config (construction), append, attend, reclaim.
 
 #include <exception>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -27,7 +26,7 @@ struct workspace {
     typename Path::template arithmetic<Format> arithmetic;
     attention::machine_scratch machine;
   };
-  std::vector<std::unique_ptr<worker>> workers;
+  std::vector<worker> workers;
   std::vector<traffic> moved;              // [kv_heads]
   std::vector<std::exception_ptr> failed;  // [kv_heads]
   std::vector<float> out;                  // [q_heads, v_dim]
@@ -39,7 +38,24 @@ struct watch_nothing {
   attention::no_observer head(std::uint32_t /*kv_head*/) { return {}; }
 };
 
+// An engine of any path answers to this: the paper's commands (config is construction) and the tokens that are there.
+template <class E>
+concept Engine =
+    requires(E& e, const E& c, sequence seq, std::span<const typename E::element> kv,
+             std::span<const float> q, std::span<float> out, const store::reclaim_range& range) {
+      { e.open() } -> std::same_as<sequence>;
+      { e.append(seq, 0, kv, kv) } -> std::convertible_to<receipt>;
+      { e.attend(seq, 0, q, out) } -> std::convertible_to<receipt>;
+      e.reclaim(seq);
+      e.reclaim(seq, range);
+      { c.tokens(seq, 0) } -> std::convertible_to<std::uint32_t>;
+      { c.positions(seq, 0) } -> std::convertible_to<std::uint32_t>;
+    };
+
 // Path supplies the arithmetic (reference::path, cpu::path, flash::drawn); Store is where sealed pages live.
+//
+// Attends of one engine may run at the same time, each with a workspace of its own. open, append and reclaim may not run
+// beside anything else on the engine, and end the life of spans and views that it gave out.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine {
  public:
@@ -108,10 +124,12 @@ class engine {
                  scratch& work, const P& workers, Watch&& watch) const {
     const auto& cache = cache_.at(seq, layer);
     check_spans(q, out);
+    require(workers.workers() > 0,
+            [] { return std::string("attend: the parallel policy has no worker"); });
     const auto kv_heads = static_cast<std::size_t>(cache_.shape().kv_heads);
     const auto group = static_cast<std::size_t>(cache_.shape().group());
-    while (work.workers.size() < workers.workers()) {
-      work.workers.push_back(std::make_unique<typename scratch::worker>());
+    if (work.workers.size() < workers.workers()) {
+      work.workers.resize(workers.workers());
     }
     work.moved.assign(kv_heads, {});
     work.failed.assign(kv_heads, nullptr);
@@ -123,7 +141,7 @@ class engine {
             std::span(work.out).subspan(h * group * Format::v_dim, group * Format::v_dim);
         attend_head(cache, static_cast<std::uint32_t>(h),
                     q.subspan(h * group * Format::k_dim, group * Format::k_dim), head_out,
-                    *work.workers[w], work.moved[h], watch);
+                    work.workers[w], work.moved[h], watch);
       } catch (...) {
         work.failed[h] = std::current_exception();
       }
@@ -158,6 +176,9 @@ class engine {
     const auto& cache = cache_.at(seq, layer);
     return cache.tokens() - cache.first();
   }
+
+  // Tokens ever appended to a layer: the position of the next one, and what reclaim_range::tokens_before counts.
+  std::uint32_t positions(sequence seq, int layer) const { return cache_.at(seq, layer).tokens(); }
 
   const policy& attention() const { return attention_; }
   const logit_rule& logits() const { return logits_; }

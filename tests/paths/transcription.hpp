@@ -80,6 +80,7 @@ inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const ma
   }
   const std::vector<int> j = given ? given->tokens : largest(forced, k);  // l. 10
 
+  const bool masked = visible.size() < static_cast<std::size_t>(K.rows());
   sparf_result result{matrix::Zero(Q.rows(), V.cols()), rank, {i, j}};
   row_vector mean = row_vector::Zero(V.cols());
   if (V.rows() > 0) {
@@ -92,6 +93,7 @@ inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const ma
       logits[static_cast<Eigen::Index>(at)] = rule.capped(Q.row(h).dot(K.row(j[at])) * scale);
       alpha += s_hat(h, j[at]);
     }
+    alpha = masked ? 1.0 : alpha;                     // the mean knows hidden values: no blend
     const row_vector s = reference::softmax(logits);  // l. 12-18
     for (std::size_t at = 0; at < j.size(); ++at) {
       result.out.row(h) += alpha * s[static_cast<Eigen::Index>(at)] * V.row(j[at]);

@@ -19,7 +19,7 @@ class watched_store {
       : pages_{channels, pages, page_bytes} {}
 
   page_id allocate(std::uint32_t channel) { return pages_.allocate(channel); }
-  void release(page_id page) { pages_.release(page); }
+  void release(page_id page) noexcept { pages_.release(page); }
   std::uint64_t free_pages() const { return pages_.free_pages(); }
   std::uint64_t capacity_pages() const { return pages_.capacity_pages(); }
   std::uint32_t channels() const { return pages_.channels(); }

@@ -23,8 +23,10 @@ namespace instinfer::attention {
 //                                  query head; reads K by dim where the layout has it
 //   top_tokens(scores, keep, local) the tokens with the largest sum of scores over the group; the `local` newest ones
 //                                  are always among them; ties to the lower token
-//   fold(q, tokens)                exact softmax attention over the tokens' K and V, merged into the result so far
-//   blend_mean(scores, tokens)     result = a * result + (1 - a) * mean V, with a = the scores' sum over the tokens
+//   fold(q, tokens)                exact softmax attention over the tokens' K and V, merged into the result so far; sets
+//                                  that are folded one after the other must be disjoint
+//   blend_mean(scores, tokens)     result = a * result + (1 - a) * mean V, with a = the scores' sum over the tokens; once,
+//                                  after the folds. Nothing happens where a window hides live tokens.
 template <class M>
 concept AttentionMachine =
     requires(M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,

@@ -3,9 +3,8 @@
 // plan to a path's arithmetic; so all paths choose, read and charge by the same code.
 
 #include <cstdint>
-#include <deque>
 #include <span>
-#include <string>
+#include <vector>
 
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/attention/planning.hpp"
@@ -46,10 +45,11 @@ struct no_observer {
   void accessed(operation, const access_plan&) {}
 };
 
-// Selections and the plan of one attend on one worker. Keeps its memory between calls.
+// Selections and the plan of one attend on one worker. Keeps its memory between calls. Views of a selection stay valid while
+// others are added: a set that moves keeps its runs where they are.
 struct machine_scratch {
   access_plan plan;
-  std::deque<index_set> selections;
+  std::vector<index_set> selections;
   std::size_t used = 0;
 
   index_set& next_selection() {
@@ -126,12 +126,15 @@ class machine {
     arithmetic_.fold(q, scratch_.plan, head_, pages_);
   }
 
+  // Skipped where the mask hides live tokens: the mean is that of all live V, and hidden values must not leak.
   void blend_mean(const scores& s, tokens chosen) {
     using mean = typename mean_value::template state<typename Arithmetic::format>;
     static_assert(
         requires { std::get<mean>(summaries_); },
         "instinfer: blend_mean needs mean_value among the policy's summaries, see attention/summaries.hpp");
-    arithmetic_.blend_mean(s, chosen, std::get<mean>(summaries_));
+    if (s.tokens.count() == head_.tokens - head_.first) {
+      arithmetic_.blend_mean(s, chosen, std::get<mean>(summaries_));
+    }
   }
 
  private:

@@ -70,7 +70,7 @@ inline void plan_score_dims(const layout::head_pages& head, index_view tokens, i
   plan.clear();
   const stream s = head.tiles.k_by_dim.stored() ? stream::k_by_dim : stream::k_by_token;
   std::size_t token_at = 0;
-  detail::add_stream(plan, head, s, tokens, dims, 0, head.tokens, token_at);
+  detail::add_stream(plan, head, s, tokens, dims, head.first_of_tile(s), head.tokens, token_at);
 }
 
 // fold: K and V of `tokens`, all dims. From the token-indexed copy of K if there is one. Each K tile comes first, then
@@ -89,7 +89,7 @@ inline void plan_fold(const layout::head_pages& head, index_view tokens, access_
   const index_view v_dims = all(head.of(stream::v_by_token).dim_tiles * v_tile.dims, v_run);
   std::size_t k_at = 0;
   std::size_t v_at = 0;
-  for (std::uint32_t first = 0; first < head.tokens; first += k_tile.tokens) {
+  for (std::uint32_t first = head.first_of_tile(k); first < head.tokens; first += k_tile.tokens) {
     const std::uint32_t last = std::min(first + k_tile.tokens, head.tokens);
     detail::add_stream(plan, head, k, tokens, k_dims, first, last, k_at);
     detail::add_stream(plan, head, stream::v_by_token, tokens, v_dims, first, last, v_at);

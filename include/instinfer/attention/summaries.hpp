@@ -17,33 +17,35 @@ namespace instinfer::attention {
 // The summary S of one KV head under a format: told of every token that enters or leaves the cache, in order.
 template <class S>
 concept Summary =
+    std::semiregular<typename S::template state<kv_format<fp16, 128>>> &&
     requires(typename S::template state<kv_format<fp16, 128>> s, std::span<const fp16> row) {
-      s.append(row, row);  // k [k_dim], v [v_dim]
-      s.forget(row, row);  // the same values, when the token is reclaimed
+      { s.append(row, row) } noexcept;  // k [k_dim], v [v_dim]
+      { s.forget(row, row) } noexcept;  // the same values, when the token is reclaimed
     };
 
 template <class... S>
 struct summary_list {
   static_assert(
       (Summary<S> && ...),
-      "instinfer: a summary lacks append(k, v) or forget(k, v), see attention/summaries.hpp");
+      "instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see attention/summaries.hpp");
   template <class Format>
   using states = std::tuple<typename S::template state<Format>...>;
-
-  template <class Wanted>
-  static constexpr bool has = (std::same_as<Wanted, S> || ...);
 };
 
-// Mean of all live V rows. Kept in double as sum and count, so that it does not drift over a long decode and rows can
-// leave again: after 1M appends of fp16 values the error stays below 1e-9 of the largest.
+// Mean of all live V rows. Kept in double as sum and count, so that rows can leave again; the error stays below 1e-9 of the
+// largest value ever held, after 1M appends and forgets.
 struct mean_value {
   template <class Format>
   class state {
    public:
     using element = typename Format::element;
 
-    void append(std::span<const element> /*k*/, std::span<const element> v) { add(v, 1.0); }
-    void forget(std::span<const element> /*k*/, std::span<const element> v) { add(v, -1.0); }
+    void append(std::span<const element> /*k*/, std::span<const element> v) noexcept {
+      add(v, 1.0);
+    }
+    void forget(std::span<const element> /*k*/, std::span<const element> v) noexcept {
+      add(v, -1.0);
+    }
 
     // Mean of dim i; 0 for the empty cache.
     double operator[](std::size_t i) const {
@@ -54,7 +56,7 @@ struct mean_value {
     void add(std::span<const element> v, double sign) {
       count_ += sign > 0 ? 1 : -1;
       for (std::size_t i = 0; i < sum_.size(); ++i) {
-        sum_[i] += sign * static_cast<double>(to_float(v[i]));
+        sum_[i] = count_ == 0 ? 0.0 : sum_[i] + sign * static_cast<double>(to_float(v[i]));
       }
     }
     std::array<double, static_cast<std::size_t>(Format::v_dim)> sum_{};

@@ -47,6 +47,8 @@ class address_codec {
       bits_[i] = static_cast<int>(std::bit_width(lengths_[i] - 1));
       total += bits_[i];
     }
+    require(word_bits > 0 && word_bits <= 64,
+            [&] { return "address: the word has 1 to 64 bits, got " + std::to_string(word_bits); });
     require<address_overflow>(total <= word_bits, [&] {
       return "address: the fields need " + std::to_string(total) + " bits, the address has " +
              std::to_string(word_bits);
@@ -81,16 +83,23 @@ class address_codec {
     return {values[0], values[1], values[2], values[3], values[4], values[5]};
   }
 
-  // Address of a page. The streams' two L2P tables (token-indexed, dim-indexed) are separate address spaces; V shares
-  // the token-indexed one and takes the upper half of Dim, as its pages hold all dims.
+  // Address of a page. There are two L2P tables and so two address spaces: K by dim has its own; K and V by token share one,
+  // K in the lower and V in the upper half of Dim. Throws address_overflow where a dim tile does not fit.
   std::uint64_t encode(const page_key& key) const {
-    const std::uint64_t dim = key.kind == stream::v_by_token ? lengths_[5] / 2 : key.dim_tile;
-    return encode(address_fields{.task = 0,
-                                 .batch = key.sequence_slot,
-                                 .layer = key.layer,
-                                 .token = key.token_tile,
-                                 .head = key.kv_head,
-                                 .dim = dim});
+    const std::uint64_t half = lengths_[5] / 2;
+    const bool shared = key.kind != stream::k_by_dim;
+    require<address_overflow>(!shared || key.dim_tile < half, [&] {
+      return "address: field Dim of length " + std::to_string(lengths_[5]) + " holds " +
+             std::to_string(half) + " dim tiles each of K and V by token, got tile " +
+             std::to_string(key.dim_tile);
+    });
+    return encode(
+        address_fields{.task = 0,
+                       .batch = key.sequence_slot,
+                       .layer = key.layer,
+                       .token = key.token_tile,
+                       .head = key.kv_head,
+                       .dim = key.dim_tile + (key.kind == stream::v_by_token ? half : 0)});
   }
 
  private:

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <string>
 
@@ -15,13 +16,17 @@ class budget {
   // A share in [0, 1], rounded up: a positive share of a non-empty set keeps at least one.
   constexpr budget(double share) : share_{share} {}  // NOLINT: a ratio reads best as a plain number
 
+  // A whole number could mean either; say exactly(n) or at_most(n).
+  template <std::integral T>
+  budget(T) = delete;
+
   // Exactly n; an error where there are fewer.
   static constexpr budget exactly(std::int64_t n) { return budget{n, true}; }
 
   // n, or all where there are fewer: the usual choice for a context that still grows.
   static constexpr budget at_most(std::int64_t n) { return budget{n, false}; }
 
-  // Number kept of `available`. `what` names the budget in the error, e.g. "sparf.keep_tokens".
+  // Number kept of `available`. `what` names the budget in the error, e.g. "keep_tokens".
   // Throws bad_argument for NaN, a share outside [0, 1], a negative count, or exactly(n) with n > available.
   std::uint32_t of(std::uint32_t available, const char* what) const {
     if (count_ == no_count) {
@@ -29,7 +34,8 @@ class budget {
         return std::string(what) + ": a share must lie in [0, 1], got " + std::to_string(share_);
       });
       // 1e-9 absorbs the rounding of shares like 1/3 so that 1/3 of 96 is 32, not 33.
-      return std::min(available, static_cast<std::uint32_t>(std::ceil(share_ * available - 1e-9)));
+      const auto kept = static_cast<std::uint32_t>(std::ceil(share_ * available - 1e-9));
+      return std::clamp(kept, share_ > 0.0 ? std::min(1u, available) : 0u, available);
     }
     require(count_ >= 0, [&] {
       return std::string(what) + ": a count must not be negative, got " + std::to_string(count_);

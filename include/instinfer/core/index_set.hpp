@@ -95,4 +95,30 @@ class index_set {
   std::uint32_t count_ = 0;
 };
 
+// Calls f(index, position) for every index of `chosen`, a subset of `all`, with its position in `all`. Linear in the runs
+// of `all` and the indices of `chosen`.
+template <class F>
+void for_each_position(index_view all, index_view chosen, F&& f) {
+  auto run = all.runs().begin();
+  std::uint32_t before = 0;  // indices in the runs before `run`
+  chosen.for_each([&](std::uint32_t index) {
+    for (; index >= run->last; ++run) {
+      before += run->size();
+    }
+    f(index, before + index - run->first);
+  });
+}
+
+// Adds the indices at the given positions of `all` to `chosen`: the inverse of for_each_position.
+inline void add_at_positions(index_view all, index_view positions, index_set& chosen) {
+  auto run = all.runs().begin();
+  std::uint32_t before = 0;
+  positions.for_each([&](std::uint32_t position) {
+    for (; position - before >= run->size(); ++run) {
+      before += run->size();
+    }
+    chosen.add(run->first + position - before);
+  });
+}
+
 }  // namespace instinfer

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "instinfer/core/element.hpp"
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/index_set.hpp"
 
@@ -16,7 +17,8 @@ struct logit_rule {
   float scale = 0.0f;        // 0 means 1/sqrt(k_dim)
   float soft_cap = 0.0f;     // 0 means none (Gemma 2 uses 50)
   std::uint32_t window = 0;  // newest tokens that are visible; 0 means all
-  std::uint32_t sinks = 0;  // oldest tokens that stay visible beside a window (StreamingLLM uses 4)
+  std::uint32_t sinks =
+      0;  // oldest live tokens that stay visible beside a window (StreamingLLM uses 4)
 
   float scale_for(int k_dim) const {
     return scale > 0.0f ? scale : 1.0f / std::sqrt(static_cast<float>(k_dim));
@@ -35,16 +37,16 @@ struct logit_rule {
       return;
     }
     const std::uint32_t window_first = last - window;
-    tokens.add(first, std::min(first + sinks, window_first));
+    tokens.add(first, first + std::min(sinks, window_first - first));
     tokens.add(window_first, last);
   }
 
   // Throws bad_argument for NaN, infinite or negative scale and cap.
   void validate() const {
-    require(std::isfinite(scale) && scale >= 0.0f, [&] {
+    require(is_finite(scale) && scale >= 0.0f, [&] {
       return "logit_rule.scale must be finite and >= 0, got " + std::to_string(scale);
     });
-    require(std::isfinite(soft_cap) && soft_cap >= 0.0f, [&] {
+    require(is_finite(soft_cap) && soft_cap >= 0.0f, [&] {
       return "logit_rule.soft_cap must be finite and >= 0, got " + std::to_string(soft_cap);
     });
   }

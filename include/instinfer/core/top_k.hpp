@@ -5,16 +5,16 @@
 #include <bit>
 #include <concepts>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <type_traits>
 #include <vector>
 
 #include "instinfer/core/index_set.hpp"
+#include "instinfer/core/scratch.hpp"
 
 namespace instinfer {
 
-// An unsigned integer that sorts as the number does (-inf lowest, NaN above +inf), so that selection is defined for
+// An unsigned integer that sorts as the number does (NaN beyond the infinity of its sign), so that selection is defined for
 // every bit pattern.
 template <std::floating_point T>
 constexpr auto order_key(T x) {
@@ -40,10 +40,10 @@ void top_k(std::span<const T> scores, std::uint32_t k, index_set& chosen,
   if (k == 0) {
     return;
   }
-  scratch.resize(n);
+  resize_scratch(scratch, n);
   std::ranges::transform(scores, scratch.begin(), [](T x) { return order_key(x); });
   const auto kth = scratch.begin() + (k - 1);
-  std::nth_element(scratch.begin(), kth, scratch.end(), std::greater<>{});
+  std::nth_element(scratch.begin(), kth, scratch.end(), [](auto a, auto b) { return a > b; });
   const order_key_t<T> threshold = *kth;
   auto ties = static_cast<std::uint32_t>(
       k - std::count_if(scratch.begin(), kth, [&](auto key) { return key > threshold; }));

@@ -7,10 +7,10 @@
 
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/core/softmax_state.hpp"
-#include "instinfer/core/top_k.hpp"
 #include "instinfer/cpu/fold-inl.hpp"
-#include "instinfer/cpu/score-inl.hpp"
+#include "instinfer/cpu/row_walk-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
+#include "instinfer/cpu/top_k-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
@@ -21,6 +21,7 @@ template <class Format>
 class arithmetic {
  public:
   using format = Format;
+  using element = typename Format::element;
 
   struct scores {
     index_view tokens;
@@ -41,25 +42,35 @@ class arithmetic {
     for (std::size_t i = 0; i < q.values.size(); ++i) {
       rank_[i % Format::k_dim] += std::abs(q.values[i]);
     }
-    top_k<float>(rank_, r, chosen, keys_);
+    top_k_of_many(rank_, r, chosen, top_k_);
   }
 
   template <class Pages>
   scores score_dims(const attention::query_group& q, index_view dims, index_view tokens,
                     const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
-    products_.assign(std::size_t{group_} * head.tokens, 0.0f);
-    for (const page_read& read : plan.reads()) {
-      score(read, plan, pages(read), q.values, products_.data() + first_token(read, head),
-            head.tokens);
+    // products_ [group, tokens from `base` on]
+    const std::uint32_t base =
+        plan.reads().empty() ? head.first : head.first_of_tile(plan.reads().front().kind);
+    const std::size_t stride = head.tokens - base;
+    resize_scratch(products_, group_ * stride);
+    if (!plan.reads().empty() && head.tiles.of(plan.reads().front().kind).token_stride == 1) {
+      score_by_columns(q, plan, pages, base, stride);
+    } else {
+      std::ranges::fill(products_, 0.0f);
+      for (const page_read& read : plan.reads()) {
+        const auto page = pages(read);
+        score_any(page, plan.tokens(read), plan.dims(read), group_,
+                  q.values.data() + std::size_t{read.dim_tile} * page.shape.dims, Format::k_dim,
+                  products_.data() + (first_token(read, head) - base), stride);
+      }
     }
     std::vector<float>& probabilities = next_scores();
-    probabilities.resize(std::size_t{group_} * tokens.count());
+    resize_scratch(probabilities, std::size_t{group_} * tokens.count());
     for (std::uint32_t h = 0; h < group_; ++h) {
       float* row = probabilities.data() + std::size_t{h} * tokens.count();
       float* to = row;
       for (const index_run run : tokens.runs()) {
-        to = std::copy_n(products_.data() + std::size_t{h} * head.tokens + run.first, run.size(),
-                         to);
+        to = std::copy_n(products_.data() + h * stride + (run.first - base), run.size(), to);
       }
       const float scale = q.logits.scale_for(Format::k_dim) / std::sqrt(coverage(q.head(h), dims));
       const float max = scale_logits(row, tokens.count(), scale, q.logits.soft_cap);
@@ -72,54 +83,37 @@ class arithmetic {
 
   void top_tokens(const scores& s, std::uint32_t k, std::uint32_t local, index_set& chosen) {
     const std::size_t n = s.tokens.count();
-    rank_.assign(n, 0.0f);
+    resize_scratch(rank_, n);
+    std::ranges::fill(rank_, 0.0f);
     for (std::uint32_t h = 0; h < group_; ++h) {
       accumulate(rank_.data(), s.probabilities.data() + h * n, n);
     }
     std::fill(rank_.end() - local, rank_.end(), std::numeric_limits<float>::infinity());
     positions_.clear();
-    top_k<float>(rank_, k, positions_, keys_);
-    tokens_at(s.tokens, positions_, chosen);
+    top_k_of_many(rank_, k, positions_, top_k_);
+    add_at_positions(s.tokens, positions_, chosen);
   }
 
-  // Tile by tile: the plan gives a K tile before the V pages under it.
   template <class Pages>
   void fold(const attention::query_group& q, const access_plan& plan,
             const layout::head_pages& head, const Pages& pages) {
-    const auto reads = plan.reads();
-    for (std::size_t i = 0; i < reads.size();) {
-      const std::uint32_t tile_first = first_token(reads[i], head);
-      const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
-      products_.assign(std::size_t{group_} * tile_tokens, 0.0f);
-      const index_view wanted = plan.tokens(reads[i]);
-      for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
-        score(reads[i], plan, pages(reads[i]), q.values, products_.data(), tile_tokens);
-      }
-      weigh(q, wanted, tile_tokens);
-      for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
-        const page_read& read = reads[i];
-        const auto page = pages(read);
-        const float* weights = products_.data() + (first_token(read, head) - tile_first);
-        float* o = outputs_.data() + std::size_t{read.dim_tile} * page.shape.dims;
-        for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-          fold_page<Heads>(page, plan.tokens(read), weights + std::size_t{h} * tile_tokens,
-                           tile_tokens, o + std::size_t{h} * Format::v_dim, Format::v_dim);
-        });
-      }
+    const layout::tile& k = head.tiles.k_by_token;
+    const layout::tile& v = head.tiles.v_by_token;
+    if (k.dim_stride == 1 && k.dims == Format::k_dim && v.dim_stride == 1 &&
+        v.dims == Format::v_dim) {
+      fold_by_rows(q, plan, pages);
+    } else {
+      fold_by_tiles(q, plan, head, pages);
     }
   }
 
   template <class Mean>
   void blend_mean(const scores& s, index_view tokens, const Mean& mean) {
     std::fill(kept_.begin(), kept_.end(), 0.0f);
-    std::uint32_t at = 0;
-    s.tokens.for_each([&](std::uint32_t t) {
-      if (tokens.contains(t)) {
-        for (std::uint32_t h = 0; h < group_; ++h) {
-          kept_[h] += s.probabilities[std::size_t{h} * s.tokens.count() + at];
-        }
+    for_each_position(s.tokens, tokens, [&](std::uint32_t, std::uint32_t position) {
+      for (std::uint32_t h = 0; h < group_; ++h) {
+        kept_[h] += s.probabilities[std::size_t{h} * s.tokens.count() + position];
       }
-      ++at;
     });
     for (std::size_t i = 0; i < mean_.size(); ++i) {
       mean_[i] = static_cast<float>(mean[i]);
@@ -160,35 +154,86 @@ class arithmetic {
     return scores_[scores_used_++];
   }
 
-  // Tokens at the given positions of a set, both ascending.
-  static void tokens_at(index_view tokens, index_view positions, index_set& chosen) {
-    auto run = tokens.runs().begin();
-    std::uint32_t before = 0;  // tokens of the runs before `run`
-    positions.for_each([&](std::uint32_t position) {
-      for (; position - before >= run->size(); ++run) {
-        before += run->size();
+  template <class Pages>
+  void score_by_columns(const attention::query_group& q, const access_plan& plan,
+                        const Pages& pages, std::uint32_t base, std::size_t stride) {
+    std::size_t at = 0;
+    column_block<element>* block = &columns_[0];
+    column_block<element>* next = &columns_[1];
+    for (block->fill(plan, at, pages); !block->columns.empty(); std::swap(block, next)) {
+      next->fill(plan, at, pages);
+      for (const index_run run : block->tokens.runs()) {
+        for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+          score_columns<Heads, element>(
+              block->columns, run, q.values.data() + std::size_t{h} * Format::k_dim, Format::k_dim,
+              products_.data() + h * stride + (block->first_token - base), stride,
+              h == 0 ? std::span<const column<element>>(next->columns)
+                     : std::span<const column<element>>());
+        });
       }
-      chosen.add(run->first + position - before);
-    });
+    }
   }
 
-  void score(const page_read& read, const access_plan& plan,
-             const layout::tile_view<typename Format::element>& page,
-             std::span<const float> queries, float* products, std::size_t stride) const {
-    for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-      score_page<Heads>(page, plan.tokens(read), plan.dims(read),
-                        queries.data() + std::size_t{h} * Format::k_dim +
-                            std::size_t{read.dim_tile} * page.shape.dims,
-                        Format::k_dim, products + h * stride, stride);
-    });
+  // Blocks of rows, the next of which comes to L1 while this one computes.
+  template <class Pages>
+  void fold_by_rows(const attention::query_group& q, const access_plan& plan, const Pages& pages) {
+    std::size_t at = 0;
+    row_block<element>* block = &rows_[0];
+    row_block<element>* next = &rows_[1];
+    for (block->fill(plan, at, pages); block->count > 0; std::swap(block, next)) {
+      next->fill(plan, at, pages);
+      const std::size_t padded = block->k.size();
+      resize_scratch(products_, group_ * padded);
+      const auto ahead = [&](const std::vector<const element*>& rows, std::uint32_t h) {
+        return h == 0 && rows.size() >= padded ? rows.data() : nullptr;
+      };
+      for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+        score_rows<Heads, Format::k_dim>(block->k.data(), padded,
+                                         q.values.data() + std::size_t{h} * Format::k_dim,
+                                         products_.data() + h * padded, padded, ahead(next->k, h));
+      });
+      const index_run all{0, static_cast<std::uint32_t>(block->count)};
+      weigh(q, index_view({&all, 1}, all.size()), padded);
+      for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+        fold_rows<Heads, Format::v_dim>(
+            block->v.data(), block->count, products_.data() + h * padded, padded,
+            outputs_.data() + std::size_t{h} * Format::v_dim, ahead(next->v, h));
+      });
+    }
   }
 
-  // Turns the tile's products into weights exp(logit - max), 0 for unwanted tokens, and rescales the state where the
-  // maximum moves.
-  void weigh(const attention::query_group& q, index_view wanted, std::uint32_t tile_tokens) {
+  // Layouts without rows: tile by tile, as the plan gives a K tile before the V pages under it.
+  template <class Pages>
+  void fold_by_tiles(const attention::query_group& q, const access_plan& plan,
+                     const layout::head_pages& head, const Pages& pages) {
+    const auto reads = plan.reads();
+    for (std::size_t i = 0; i < reads.size();) {
+      const std::uint32_t tile_first = first_token(reads[i], head);
+      const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
+      products_.assign(std::size_t{group_} * tile_tokens, 0.0f);
+      const index_view wanted = plan.tokens(reads[i]);
+      for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
+        const auto page = pages(reads[i]);
+        score_any(page, wanted, plan.dims(reads[i]), group_,
+                  q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
+                  products_.data(), tile_tokens);
+      }
+      weigh(q, wanted, tile_tokens);
+      for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
+        const auto page = pages(reads[i]);
+        fold_any(page, plan.tokens(reads[i]), group_,
+                 products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
+                 outputs_.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::v_dim);
+      }
+    }
+  }
+
+  // Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state where the maximum
+  // moves.
+  void weigh(const attention::query_group& q, index_view wanted, std::size_t stride) {
     const float scale = q.logits.scale_for(Format::k_dim);
     for (std::uint32_t h = 0; h < group_; ++h) {
-      float* row = products_.data() + std::size_t{h} * tile_tokens;
+      float* row = products_.data() + h * stride;
       float max = states_[h].max;
       for (const index_run run : wanted.runs()) {
         max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
@@ -213,7 +258,9 @@ class arithmetic {
   std::vector<float> products_;               // [group, tokens]
   std::vector<float> rank_;
   index_set positions_;
-  std::vector<order_key_t<float>> keys_;
+  top_k_scratch top_k_;
+  row_block<element> rows_[2];
+  column_block<element> columns_[2];
   std::deque<std::vector<float>> scores_;
   std::size_t scores_used_ = 0;
 };

@@ -1,8 +1,13 @@
 #pragma once
-// SIMD basics of the CPU path on Highway: vector tags, loads of storage elements as fp32, the compiled target's name.
-// Dispatch is static: the target is what the including translation unit's flags allow, and everything here lives in
-// Highway's per-target namespace, so units built with different flags keep to the one-definition rule.
+// SIMD basics of the CPU path on Highway: vector tags, loads of storage elements as fp32, sums, the compiled target's
+// name. Dispatch is static: the target is what the including translation unit's flags allow. Everything in cpu/ lives in
+// Highway's per-target namespace, so kernels of units with different flags do not mix. The rest of the library is plain
+// inline code: a program that must run on older processors compiles all other units for those.
 
+#if defined(HWY_TARGET_INCLUDE)
+#error \
+    "instinfer: cpu.hpp dispatches statically; include it from a unit of its own for each target, not by foreach_target.h"
+#endif
 #if !defined(HWY_COMPILE_ONLY_STATIC) && !defined(HWY_HIGHWAY_INCLUDED)
 #define HWY_COMPILE_ONLY_STATIC  // Highway 1.0.3 rejects some -march=native targets otherwise
 #endif
@@ -11,6 +16,11 @@
 #include <cstdint>
 
 #include "instinfer/core/element.hpp"
+
+#if HWY_HAVE_SCALABLE
+#error \
+    "instinfer: kernels keep arrays of vectors, which scalable ones (SVE, RVV) cannot be in; compile for NEON"
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
@@ -21,13 +31,15 @@ namespace hn = hwy::HWY_NAMESPACE;
 // At most 16 lanes: head sizes are multiples of 16, so no kernel over dims has a tail.
 using float_tag = hn::CappedTag<float, 16>;
 using float_vec = hn::Vec<float_tag>;
+inline constexpr std::uint32_t lanes = hn::MaxLanes(float_tag{});
 
-inline std::size_t lanes() { return hn::Lanes(float_tag{}); }
+// Vectors that a kernel may keep in registers beside its operands: 32 registers with AVX-512 and NEON, else 16.
+inline constexpr std::uint32_t register_budget = lanes == 16 || HWY_ARCH_ARM ? 16 : 8;
 
-// The target that this unit was compiled for, e.g. "AVX3_DL", "AVX2", "SSE2", "NEON".
-inline const char* target_name() { return hwy::TargetName(HWY_STATIC_TARGET); }
+// The target that this unit was compiled for, e.g. "AVX3_DL", "AVX2", "NEON"; without flags "EMU128" or "SCALAR".
+inline const char* target_name() { return hwy::TargetName(HWY_TARGET); }
 
-// lanes() consecutive elements as fp32; no alignment needed.
+// `lanes` consecutive elements as fp32; no alignment needed.
 HWY_INLINE float_vec load(const fp32* p) { return hn::LoadU(float_tag{}, p); }
 HWY_INLINE float_vec load(const fp16* p) {
   const hn::Rebind<std::uint16_t, float_tag> bits;
@@ -42,6 +54,26 @@ HWY_INLINE float_vec load(const bf16* p) {
 }
 
 HWY_INLINE float sum(float_vec v) { return hn::GetLane(hn::SumOfLanes(float_tag{}, v)); }
+
+// Lane i of the result is the sum over the lanes of v[i]. A tree of pairwise sums: 2 shuffles and 1 add a vector, where a
+// horizontal sum of each would take log2(lanes) of both. Overwrites v.
+HWY_INLINE float_vec sum_each(float_vec (&v)[lanes]) {
+#if HWY_TARGET != HWY_SCALAR
+  HWY_UNROLL(4)
+  for (std::uint32_t n = lanes / 2; n > 0; n /= 2) {
+    HWY_UNROLL(8)
+    for (std::uint32_t i = 0; i < n; ++i) {
+      v[i] = hn::Add(hn::ConcatEven(float_tag{}, v[2 * i + 1], v[2 * i]),
+                     hn::ConcatOdd(float_tag{}, v[2 * i + 1], v[2 * i]));
+    }
+  }
+#endif
+  return v[0];
+}
+
+// Brings the cache line of p to L2. Not to L1: its fill buffers (16 on the Intel core measured) would bound the bandwidth
+// to 16 lines a memory latency; dense attention of 512 MB ran at 11.5 GB/s so, and at 9.7 by way of L1.
+HWY_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace instinfer::cpu

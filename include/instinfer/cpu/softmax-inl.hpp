@@ -13,10 +13,10 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Applies f to lanes() floats at a time; the tail goes through a small buffer filled up with `neutral`.
+// Applies f to lanes floats at a time; the tail goes through a small buffer filled up with `neutral`.
 template <class F>
 HWY_INLINE void transform(float* x, std::size_t n, float neutral, F&& f) {
-  const std::size_t step = lanes();
+  constexpr std::size_t step = lanes;
   std::size_t i = 0;
   for (; i + step <= n; i += step) {
     hn::StoreU(f(hn::LoadU(float_tag{}, x + i)), float_tag{}, x + i);
@@ -30,11 +30,14 @@ HWY_INLINE void transform(float* x, std::size_t n, float neutral, F&& f) {
   }
 }
 
-// x[i] = cap(x[i] * scale); returns the maximum, -inf for n == 0.
+// x[i] = cap(x[i] * scale), kept finite: a product that overflowed fp32 becomes the largest number of its sign. Returns the
+// maximum, -inf for n == 0.
 HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_cap) {
   const float lowest = -std::numeric_limits<float>::infinity();
-  float_vec max = hn::Set(float_tag{}, lowest);
+  const float_vec smallest = hn::Set(float_tag{}, std::numeric_limits<float>::lowest());
+  const float_vec largest = hn::Set(float_tag{}, std::numeric_limits<float>::max());
   const float_vec factor = hn::Set(float_tag{}, scale);
+  float_vec max = hn::Set(float_tag{}, lowest);
   if (soft_cap > 0.0f) {
     const float_vec cap = hn::Set(float_tag{}, soft_cap);
     const float_vec inverse = hn::Set(float_tag{}, 1.0f / soft_cap);
@@ -46,12 +49,12 @@ HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_c
     });
   } else {
     transform(x, n, lowest, [&](float_vec v) HWY_ATTR {
-      const float_vec scaled = hn::Mul(v, factor);
+      const float_vec scaled = hn::Max(hn::Min(hn::Mul(v, factor), largest), smallest);
       max = hn::Max(max, scaled);
       return scaled;
     });
   }
-  return hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
+  return n == 0 ? lowest : hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
 }
 
 // x[i] = exp(x[i] - max); returns the sum. max is not below any x, and finite.
@@ -75,13 +78,30 @@ HWY_INLINE void multiply(float* x, std::size_t n, float factor) {
 // to[i] += from[i].
 HWY_INLINE void accumulate(float* to, const float* from, std::size_t n) {
   std::size_t i = 0;
-  for (; i + lanes() <= n; i += lanes()) {
+  for (; i + lanes <= n; i += lanes) {
     hn::StoreU(hn::Add(hn::LoadU(float_tag{}, to + i), hn::LoadU(float_tag{}, from + i)),
                float_tag{}, to + i);
   }
   for (; i < n; ++i) {
     to[i] += from[i];
   }
+}
+
+// Sum of x[0, n), n a multiple of 4 lanes: one pass of loads, the probe of a machine's read bandwidth. Brings what lies
+// `ahead` floats further on to L1 meanwhile.
+HWY_INLINE float sum_of(const float* x, std::size_t n, std::size_t ahead) {
+  float_vec total[4] = {hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{}),
+                        hn::Zero(float_tag{})};
+  for (std::size_t i = 0; i < n; i += 4 * lanes) {
+    HWY_UNROLL(4)
+    for (std::uint32_t j = 0; j < 4; ++j) {
+      if (ahead > 0) {
+        prefetch(x + i + ahead + j * lanes);
+      }
+      total[j] = hn::Add(total[j], hn::LoadU(float_tag{}, x + i + j * lanes));
+    }
+  }
+  return sum(hn::Add(hn::Add(total[0], total[1]), hn::Add(total[2], total[3])));
 }
 
 }  // namespace HWY_NAMESPACE

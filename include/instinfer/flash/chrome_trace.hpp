@@ -1,9 +1,8 @@
 #pragma once
-// Collects what happened when and writes it in the Chrome trace format, which Perfetto and chrome://tracing open.
+// Collects what happened when, and gives it in the Chrome trace format, which Perfetto and chrome://tracing open.
 
-#include <cstdint>
-#include <map>
-#include <ostream>
+#include <algorithm>
+#include <charconv>
 #include <string>
 #include <vector>
 
@@ -12,47 +11,86 @@ namespace instinfer::flash {
 class chrome_trace {
  public:
   // A bar of [begin_ps, begin_ps + duration_ps) in the named row of the named group. Rows appear in order of first use.
-  void add(const std::string& group, const std::string& row, const char* name, double begin_ps,
-           double duration_ps) {
-    const std::size_t g = groups_.try_emplace(group, groups_.size()).first->second;
-    const std::size_t r = rows_.try_emplace({g, row}, rows_.size()).first->second;
-    bars_.push_back({g, r, name, begin_ps, duration_ps});
+  void add(const std::string& group, const std::string& row, const std::string& name,
+           double begin_ps, double duration_ps) {
+    auto at = std::ranges::find_if(
+        rows_, [&](const track& t) { return t.group == group && t.row == row; });
+    if (at == rows_.end()) {
+      at = rows_.insert(rows_.end(), track{group, row, group_number(group)});
+    }
+    bars_.push_back({static_cast<std::size_t>(at - rows_.begin()), name, begin_ps, duration_ps});
   }
 
   bool empty() const { return bars_.empty(); }
 
-  // One JSON object; times in microseconds, as the format wants.
-  void write(std::ostream& out) const {
-    constexpr double us = 1e6;  // in ps
-    out << "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n";
-    for (const auto& [group, g] : groups_) {
-      out << R"({"ph":"M","name":"process_name","pid":)" << g << R"(,"args":{"name":")" << group
-          << "\"}},\n";
-    }
-    for (const auto& [key, r] : rows_) {
-      out << R"({"ph":"M","name":"thread_name","pid":)" << key.first << ",\"tid\":" << r
-          << R"(,"args":{"name":")" << key.second << "\"}},\n";
-    }
+  // One JSON object; times in microseconds to the picosecond, as far as double holds it.
+  std::string json() const {
+    std::string out = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n";
     const char* separator = "";
-    for (const bar& b : bars_) {
-      out << separator << R"({"ph":"X","name":")" << b.name << "\",\"pid\":" << b.group
-          << ",\"tid\":" << b.row << ",\"ts\":" << b.begin_ps / us
-          << ",\"dur\":" << b.duration_ps / us << "}";
+    const auto event = [&](const char* phase, const std::string& name,
+                           std::size_t row) -> std::string& {
+      out += separator;
       separator = ",\n";
+      return out += std::string("{\"ph\":\"") + phase + "\",\"name\":\"" + escaped(name) +
+                    "\",\"pid\":" + std::to_string(rows_[row].group_number) +
+                    ",\"tid\":" + std::to_string(row);
+    };
+    for (std::size_t row = 0; row < rows_.size(); ++row) {
+      event("M", "process_name", row) +=
+          ",\"args\":{\"name\":\"" + escaped(rows_[row].group) + "\"}}";
+      event("M", "thread_name", row) += ",\"args\":{\"name\":\"" + escaped(rows_[row].row) + "\"}}";
     }
-    out << "\n]}\n";
+    for (const bar& b : bars_) {
+      event("X", b.name, b.row) +=
+          ",\"ts\":" + microseconds(b.begin_ps) + ",\"dur\":" + microseconds(b.duration_ps) + "}";
+    }
+    return out += "\n]}\n";
   }
 
  private:
+  struct track {
+    std::string group;
+    std::string row;
+    std::size_t group_number;
+  };
   struct bar {
-    std::size_t group;
     std::size_t row;
-    const char* name;
+    std::string name;
     double begin_ps;
     double duration_ps;
   };
-  std::map<std::string, std::size_t> groups_;
-  std::map<std::pair<std::size_t, std::string>, std::size_t> rows_;
+
+  std::size_t group_number(const std::string& group) const {
+    const auto same = std::ranges::find(rows_, group, &track::group);
+    if (same != rows_.end()) {
+      return same->group_number;
+    }
+    std::size_t next = 0;
+    for (const track& t : rows_) {
+      next = std::max(next, t.group_number + 1);
+    }
+    return next;
+  }
+
+  static std::string microseconds(double ps) {
+    char digits[64];
+    const auto end =
+        std::to_chars(digits, digits + sizeof(digits), ps * 1e-6, std::chars_format::fixed, 6).ptr;
+    return {digits, end};
+  }
+
+  static std::string escaped(const std::string& text) {
+    std::string safe;
+    for (const char c : text) {
+      if (c == '"' || c == '\\') {
+        safe += '\\';
+      }
+      safe += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+    }
+    return safe;
+  }
+
+  std::vector<track> rows_;
   std::vector<bar> bars_;
 };
 

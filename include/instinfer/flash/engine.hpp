@@ -55,13 +55,14 @@ class engine {
   using policy = typename inner_type::policy;
   using route = typename D::transfer_policy;
 
-  // drive and machine default to the design's and the paper's; a sweep passes its own. Throws bad_argument for a drive
+  // drive and machine default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
+  // of the machine. Throws bad_argument for a drive
   // that cannot be, has another page size than the layout, or is smaller than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
          const transfer::machine_spec& machine = {})
       : drive_{(validate(drive), drive)},
-        machine_{machine},
+        machine_{with_link_of(drive, machine)},
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
@@ -80,6 +81,7 @@ class engine {
 
   sequence open() { return inner_.open(); }
 
+  // As instinfer::engine::append, timed. Out of memory while timing leaves the tokens appended.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v) {
     return timed_write(inner_.append(seq, layer, k, v));
   }
@@ -123,7 +125,7 @@ class engine {
       link.down += moved.down;
     }
     double now_ns = 0;
-    if constexpr (route::computes_in_drive) {
+    if (link.up + link.down > 0) {
       done.link_ns = route::time(link, machine_).total_ns();
       add_bar(trace, "link", "q down, output up", now_ns, done.link_ns);
       now_ns += done.link_ns;
@@ -138,10 +140,22 @@ class engine {
   void reclaim(sequence seq) { inner_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { inner_.reclaim(seq, range); }
 
+  // As instinfer::engine's.
+  std::uint32_t tokens(sequence seq, int layer) const { return inner_.tokens(seq, layer); }
+  std::uint32_t positions(sequence seq, int layer) const { return inner_.positions(seq, layer); }
+
+  // The engine that is timed: for attends with a parallel policy, a workspace or an observer of your own.
   const inner_type& inner() const { return inner_; }
   const drive_spec& drive() const { return drive_; }
 
  private:
+  static transfer::machine_spec with_link_of(const drive_spec& drive,
+                                             transfer::machine_spec machine) {
+    machine.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
+    transfer::validate(machine);
+    return machine;
+  }
+
   static void add_bar(chrome_trace* trace, const char* row, const char* name, double begin_ns,
                       double duration_ns) {
     if (trace != nullptr && duration_ns > 0) {
@@ -165,8 +179,10 @@ class engine {
       time.gemv_ns = ns(units.gemv_ps(static_cast<std::int64_t>(load.gemv_flops)));
       time.softmax_ns = ns(units.softmax_ps(static_cast<std::int64_t>(load.scores)));
     } else {
-      const std::uint64_t up = load.pages.size() * D::layout_policy::page_bytes + load.buffer_bytes;
-      time.route_ns = route::time({.up = up, .down = 0}, machine_).total_ns();
+      const traffic pages{.pages_read = load.pages.size(),
+                          .channel_bytes = load.pages.size() * D::layout_policy::page_bytes,
+                          .buffer_bytes = load.buffer_bytes};
+      time.route_ns = route::time(route::bytes(pages, 0, 0), machine_).total_ns();
     }
     const double start_ns = begin_ns + time.top_k_ns;
     locate(load.pages);

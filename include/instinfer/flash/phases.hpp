@@ -14,7 +14,6 @@ namespace instinfer::flash {
 struct phase_load {
   attention::operation op = attention::operation::fold;
   std::vector<page_id> pages;         // flash reads in the order of the plan
-  std::uint64_t wanted_bytes = 0;     // entries that pass the filter
   std::uint64_t buffer_bytes = 0;     // wanted entries in the group buffer
   std::uint64_t gemv_flops = 0;       // 2 a wanted element and query head
   std::uint64_t scores = 0;           // softmax inputs
@@ -24,7 +23,6 @@ struct phase_load {
   void add(const phase_load& head) {
     op = head.op;
     pages.insert(pages.end(), head.pages.begin(), head.pages.end());
-    wanted_bytes += head.wanted_bytes;
     buffer_bytes += head.buffer_bytes;
     gemv_flops += head.gemv_flops;
     scores += head.scores;
@@ -58,7 +56,6 @@ class head_phases {
         phase.buffer_bytes += read.wanted_elements() * element_bytes_;
       } else {
         phase.pages.push_back(read.page);
-        phase.wanted_bytes += read.wanted_elements() * element_bytes_;
       }
       phase.gemv_flops += 2 * read.wanted_elements() * group_;
       if (read.kind != stream::v_by_token &&

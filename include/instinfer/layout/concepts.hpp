@@ -25,8 +25,11 @@ struct tile {
   constexpr std::uint32_t offset(std::uint32_t token, std::uint32_t dim) const {
     return token * token_stride + dim * dim_stride;
   }
-  constexpr std::uint32_t elements() const {
-    return tokens == 0 ? 0 : offset(tokens - 1, dims - 1) + 1;
+  // Elements from the first to the last; 64 bits, as a tile that breaks its contract may be large.
+  constexpr std::uint64_t elements() const {
+    return tokens == 0 ? 0
+                       : std::uint64_t{tokens - 1} * token_stride +
+                             std::uint64_t{dims - 1} * dim_stride + 1;
   }
   constexpr bool stored() const { return tokens != 0; }
   friend constexpr bool operator==(const tile&, const tile&) = default;

@@ -41,6 +41,9 @@ struct dim_indexed {
 
   template <class Format>
   static constexpr tiling tiles(std::uint32_t context_tokens) {
+    static_assert(
+        group_tokens<Format>(PageBytes) > 0,
+        "instinfer: a page must hold at least one token of a head, see layout/token_indexed.hpp");
     return {.k_by_token = {},
             .k_by_dim = dim_tile<Format>(PageBytes, Dims, context_tokens),
             .v_by_token = by_token(group_tokens<Format>(PageBytes), Format::v_dim)};

@@ -46,6 +46,11 @@ struct head_pages {
   const stream_pages& of(stream s) const& { return streams[static_cast<std::size_t>(s)]; }
   stream_pages of(stream s) && { return streams[static_cast<std::size_t>(s)]; }
 
+  // First token of the tile that holds the oldest live token.
+  std::uint32_t first_of_tile(stream s) const {
+    return first / tiles.of(s).tokens * tiles.of(s).tokens;
+  }
+
   std::uint32_t fill(stream s, std::uint32_t token_tile) const {
     const std::uint32_t tile_tokens = tiles.of(s).tokens;
     return std::min(tile_tokens, tokens - token_tile * tile_tokens);

@@ -22,6 +22,9 @@ struct token_indexed {
   template <class Format>
   static constexpr tiling tiles(std::uint32_t /*context_tokens*/) {
     constexpr std::uint32_t group = group_tokens<Format>(PageBytes);
+    static_assert(
+        group > 0,
+        "instinfer: a page must hold at least one token of a head, see layout/token_indexed.hpp");
     return {.k_by_token = by_token(group, Format::k_dim),
             .k_by_dim = {},
             .v_by_token = by_token(group, Format::v_dim)};

@@ -13,6 +13,11 @@ namespace instinfer::layout {
 template <class Format, Layout L>
 tiling checked_tiles(std::uint32_t context_tokens) {
   const tiling tiles = L::template tiles<Format>(context_tokens);
+  require(L::page_bytes % Format::element_bytes == 0, [&] {
+    return "layout: a page of " + std::to_string(L::page_bytes) +
+           " bytes is no whole number of elements of " + std::to_string(Format::element_bytes) +
+           " bytes";
+  });
   const auto check = [&](bool ok, stream s, const std::string& rule) {
     require(ok,
             [&] { return std::string("layout: the tile of ") + stream_name(s) + " must " + rule; });

@@ -72,12 +72,7 @@ class arithmetic {
     rank.tail(local).setConstant(std::numeric_limits<double>::infinity());
     index_set positions;
     top_k<double>({rank.data(), static_cast<std::size_t>(rank.size())}, k, positions, keys_);
-    std::uint32_t position = 0;
-    s.tokens.for_each([&](std::uint32_t t) {
-      if (positions.view().contains(position++)) {
-        chosen.add(t);
-      }
-    });
+    add_at_positions(s.tokens, positions, chosen);
   }
 
   // l. 12-18: s = softmax(q K[j, :]^T / sqrt(d)), o = s V[j, :], token by token into the mergeable state.
@@ -127,12 +122,8 @@ class arithmetic {
   template <class Mean>
   void blend_mean(const scores& s, index_view tokens, const Mean& mean) {
     kept_.setZero();
-    Eigen::Index at = 0;
-    s.tokens.for_each([&](std::uint32_t t) {
-      if (tokens.contains(t)) {
-        kept_ += s.probabilities->col(at).transpose();
-      }
-      ++at;
+    for_each_position(s.tokens, tokens, [&](std::uint32_t, std::uint32_t position) {
+      kept_ += s.probabilities->col(position).transpose();
     });
     for (Eigen::Index i = 0; i < mean_.size(); ++i) {
       mean_[i] = mean[static_cast<std::size_t>(i)];

@@ -13,20 +13,23 @@
 
 namespace instinfer::store {
 
-// allocate(channel) takes a free page, on that channel if it has one, else on the next that has; throws drive_full.
-// release(page) frees it. A store with holds_data gives write(page) once after allocate, and view(page) after that,
+// Constructed with (channels, pages_per_channel, page_bytes). allocate(channel) takes a free page, on that channel if it has
+// one, else on the next that has; throws drive_full, and nothing else. release(page) frees it. A store with holds_data gives write(page) once after allocate, and view(page) after that,
 // both [page_bytes] and stable until release.
 template <class S>
-concept PageStore = requires(S& s, const S& c, std::uint32_t channel, page_id page) {
-  { S::holds_data } -> std::convertible_to<bool>;
-  { s.allocate(channel) } -> std::same_as<page_id>;
-  s.release(page);
-  { c.free_pages() } -> std::convertible_to<std::uint64_t>;
-  { c.channels() } -> std::convertible_to<std::uint32_t>;
-  requires !S::holds_data || requires {
-    { s.write(page) } -> std::same_as<std::span<std::byte>>;
-    { c.view(page) } -> std::same_as<std::span<const std::byte>>;
-  };
-};
+concept PageStore =
+    requires(S& s, const S& c, std::uint32_t channel, std::uint64_t pages, page_id page) {
+      S(channel, pages, channel);
+      { S::holds_data } -> std::convertible_to<bool>;
+      { s.allocate(channel) } -> std::same_as<page_id>;
+      { s.release(page) } noexcept;
+      { c.free_pages() } -> std::convertible_to<std::uint64_t>;
+      { c.capacity_pages() } -> std::convertible_to<std::uint64_t>;
+      { c.channels() } -> std::convertible_to<std::uint32_t>;
+      requires !S::holds_data || requires {
+        { s.write(page) } -> std::same_as<std::span<std::byte>>;
+        { c.view(page) } -> std::same_as<std::span<const std::byte>>;
+      };
+    };
 
 }  // namespace instinfer::store

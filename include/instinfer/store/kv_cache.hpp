@@ -2,6 +2,7 @@
 // The KV cache of many sequences and layers over one finite page store, with the paper's commands append and reclaim.
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -21,16 +22,26 @@ struct capacity {
   address_codec address{};
 };
 
-// What reclaim gives up: tokens [0, tokens_before) of layers [first_layer, last_layer) of one sequence.
+inline constexpr std::uint32_t last_of_all = 0xFFFF'FFFFu;
+
+// What reclaim gives up: the tokens at positions [0, tokens_before) in layers [first_layer, last_layer) of one sequence.
+// Positions count from the sequence's first token on and do not move when tokens are reclaimed.
 struct reclaim_range {
   std::uint32_t first_layer = 0;
-  std::uint32_t last_layer = 0;
+  std::uint32_t last_layer = last_of_all;  // by default up to the model's last
   std::uint32_t tokens_before = 0;
 };
 
 // Every call leaves the cache as it was when it throws.
-template <class Format, layout::Layout Layout, class SummaryStates, PageStore Store>
+template <class Format, class Layout, class SummaryStates, class Store>
 class kv_cache {
+  static_assert(
+      layout::Layout<Layout>,
+      "instinfer: the layout lacks `page_bytes` or `tiles<Format>(context_tokens)`, see layout/concepts.hpp");
+  static_assert(
+      PageStore<Store>,
+      "instinfer: the page store lacks a member or may throw on release, see store/concepts.hpp");
+
  public:
   using element = typename Format::element;
   using layer = layer_cache<Format, SummaryStates>;
@@ -102,19 +113,20 @@ class kv_cache {
   // Gives up the oldest tokens of some layers. Throws bad_argument if the range is not within the cache.
   void reclaim(sequence seq, const reclaim_range& range) {
     sequence_slot& s = slot_of(seq);
-    require(range.first_layer <= range.last_layer && range.last_layer <= s.layers.size(), [&] {
+    const auto layers = static_cast<std::uint32_t>(s.layers.size());
+    const std::uint32_t last_layer = range.last_layer == last_of_all ? layers : range.last_layer;
+    require(range.first_layer <= last_layer && last_layer <= layers, [&] {
       return "reclaim: layers [" + std::to_string(range.first_layer) + ", " +
-             std::to_string(range.last_layer) + ") are not within [0, " +
-             std::to_string(s.layers.size()) + ")";
+             std::to_string(last_layer) + ") are not within [0, " + std::to_string(layers) + ")";
     });
-    for (std::uint32_t l = range.first_layer; l < range.last_layer; ++l) {
+    for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
       require(range.tokens_before <= s.layers[l].tokens(), [&] {
         return "reclaim: layer " + std::to_string(l) + " has " +
                std::to_string(s.layers[l].tokens()) + " tokens, cannot give up " +
                std::to_string(range.tokens_before);
       });
     }
-    for (std::uint32_t l = range.first_layer; l < range.last_layer; ++l) {
+    for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
       if (range.tokens_before > s.layers[l].first()) {
         s.layers[l].reclaim(store_, range.tokens_before);
       }
@@ -187,8 +199,9 @@ class kv_cache {
     if (count == 0) {
       return {};
     }
-    const std::uint64_t total = to.tokens() + count;
-    require<address_overflow>(total <= UINT32_MAX / 2, [&] {
+    constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
+    const std::uint64_t total = to.tokens() + std::min(count, most);
+    require<address_overflow>(total <= most, [&] {
       return "append: a sequence holds at most 2^31 - 1 tokens, would hold " +
              std::to_string(total);
     });
@@ -210,6 +223,7 @@ class kv_cache {
              " pages, the drive has " + std::to_string(store_.free_pages()) + " free of " +
              std::to_string(store_.capacity_pages());
     });
+    to.reserve(n, Store::holds_data, written);
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, n, written);
   }
 

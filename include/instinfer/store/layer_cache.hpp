@@ -3,11 +3,14 @@
 // head and stream (InstInfer §IV-C), and the summaries of its heads.
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "instinfer/core/scratch.hpp"
 #include "instinfer/core/traffic.hpp"
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/store/concepts.hpp"
@@ -30,15 +33,24 @@ class layer_cache {
   // Pages that sealing takes when `count` more tokens arrive.
   std::uint64_t pages_to_append(std::uint32_t count) const {
     std::uint64_t pages = 0;
-    for_each_stream([&](stream s, const layout::tile& tile) {
-      const std::uint64_t sealed_tiles = sealed(s).tokens / tile.tokens;
-      pages += ((std::uint64_t{tokens_} + count) / tile.tokens - sealed_tiles) * pages_per_tile(s);
-    });
+    for_each_stream([&](stream s, const layout::tile&) { pages += pages_to_append(s, count); });
     return pages;
   }
 
-  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim], of which a store without data takes none.
-  // The caller has checked that the store has pages_to_append(count) free pages. `start_channel` shifts the striping.
+  // Takes all memory that append(count) will need, so that append itself cannot fail half-way.
+  void reserve(std::uint32_t count, bool holds_data, std::vector<page_id>& written) {
+    reserve_scratch(written, written.size() + pages_to_append(count));
+    for_each_stream([&](stream s, const layout::tile&) {
+      reserve_scratch(sealed(s).table, sealed(s).table.size() + pages_to_append(s, count));
+      if (holds_data) {
+        sealed(s).open.resize(pages_per_tile(s) * page_bytes_);
+      }
+    });
+  }
+
+  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim], of which a store without data takes none. The
+  // caller has called reserve(count), and checked that the store has pages_to_append(count) free pages. `start_channel`
+  // shifts the striping.
   template <PageStore Store>
   traffic append(Store& store, std::uint32_t start_channel, std::span<const element> k,
                  std::span<const element> v, std::uint32_t count, std::vector<page_id>& written) {
@@ -158,6 +170,11 @@ class layer_cache {
         static_cast<std::uint32_t>(s == stream::v_by_token ? Format::v_dim : Format::k_dim);
     return head_dim / tiles_.of(s).dims;
   }
+  std::uint64_t pages_to_append(stream s, std::uint32_t count) const {
+    const std::uint64_t tiles = (std::uint64_t{tokens_} + count) / tiles_.of(s).tokens -
+                                sealed(s).tokens / tiles_.of(s).tokens;
+    return tiles * pages_per_tile(s);
+  }
   std::size_t pages_per_tile(stream s) const { return std::size_t{kv_heads_} * dim_tiles(s); }
   std::size_t open_offset(stream s, std::uint32_t h, std::uint32_t dim_tile) const {
     return (std::size_t{h} * dim_tiles(s) + dim_tile) * page_bytes_;
@@ -167,9 +184,6 @@ class layer_cache {
   void fill_open(stream s, const layout::tile& tile, std::uint32_t at, std::span<const element> x,
                  std::uint32_t done, std::uint32_t chunk, std::size_t head_dim) {
     std::vector<std::byte>& open = sealed(s).open;
-    if (open.empty()) {
-      open.resize(pages_per_tile(s) * page_bytes_);
-    }
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
       for (std::uint32_t dim_tile = 0; dim_tile < dim_tiles(s); ++dim_tile) {
         auto* page = reinterpret_cast<element*>(open.data() + open_offset(s, h, dim_tile));
@@ -209,10 +223,9 @@ class layer_cache {
 
   // One token's row of a stream, [head_dim], read element by element: for reclaim only.
   template <PageStore Store>
-  void read_row(const Store& store, stream s, std::uint32_t h, std::uint32_t token,
-                std::span<element> row) const {
+  void read_row(const Store& store, const layout::head_pages& pages, stream s, std::uint32_t h,
+                std::uint32_t token, std::span<element> row) const {
     const layout::tile& tile = tiles_.of(s);
-    const layout::head_pages pages = head(h);
     for (std::uint32_t i = 0; i < row.size(); ++i) {
       const std::uint32_t token_tile = token / tile.tokens;
       const std::uint32_t dim_tile = i / tile.dims;
@@ -232,9 +245,10 @@ class layer_cache {
     std::array<element, static_cast<std::size_t>(Format::v_dim)> v;
     const stream k_stream = tiles_.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+      const layout::head_pages pages = head(h);
       for (std::uint32_t token = first_; token < new_first; ++token) {
-        read_row(store, k_stream, h, token, k);
-        read_row(store, stream::v_by_token, h, token, v);
+        read_row(store, pages, k_stream, h, token, k);
+        read_row(store, pages, stream::v_by_token, h, token, v);
         std::apply([&](auto&... s) { (s.forget(k, v), ...); }, summaries_[h]);
       }
     }

@@ -2,8 +2,9 @@
 // Books of the free pages of a drive, channel by channel. As a store of its own it holds no data: for timing a cache
 // that is larger than this machine's memory.
 
-#include <cassert>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
@@ -20,14 +21,13 @@ class ledger {
       : page_bytes_{page_bytes}, channels_(channels) {
     require(channels > 0,
             [] { return std::string("store: a drive needs at least one channel, got 0"); });
-    require(pages_per_channel * channels < static_cast<std::uint32_t>(no_page), [&] {
+    require(pages_per_channel < static_cast<std::uint32_t>(no_page) / channels, [&] {
       return "store: a drive has at most 2^32 - 2 pages, got " + std::to_string(pages_per_channel) +
              " on each of " + std::to_string(channels) + " channels";
     });
-    for (channel& c : channels_) {
-      c.capacity = static_cast<std::uint32_t>(pages_per_channel);
-    }
+    pages_per_channel_ = static_cast<std::uint32_t>(pages_per_channel);
     free_pages_ = pages_per_channel * channels;
+    next_recycled_ = std::make_unique_for_overwrite<std::uint32_t[]>(free_pages_);
   }
 
   page_id allocate(std::uint32_t preferred) {
@@ -36,45 +36,43 @@ class ledger {
              " pages are taken";
     });
     std::uint32_t at = preferred % channels();
-    while (channels_[at].free_pages() == 0) {
+    while (channels_[at].fresh == pages_per_channel_ && channels_[at].recycled == none) {
       at = (at + 1) % channels();
     }
     --free_pages_;
-    return make_page_id(at, channels_[at].take(), channels());
+    channel& from = channels_[at];
+    if (from.fresh < pages_per_channel_) {
+      return make_page_id(at, from.fresh++, channels());
+    }
+    const page_id page = make_page_id(at, from.recycled, channels());
+    from.recycled = next_recycled_[static_cast<std::uint32_t>(page)];
+    return page;
   }
 
-  void release(page_id page) {
-    channels_[channel_of(page, channels())].recycled.push_back(slot_of(page, channels()));
+  void release(page_id page) noexcept {
+    channel& to = channels_[channel_of(page, channels())];
+    next_recycled_[static_cast<std::uint32_t>(page)] =
+        std::exchange(to.recycled, slot_of(page, channels()));
     ++free_pages_;
   }
 
   std::uint64_t free_pages() const { return free_pages_; }
-  std::uint64_t capacity_pages() const { return std::uint64_t{channels_[0].capacity} * channels(); }
+  std::uint64_t capacity_pages() const { return std::uint64_t{pages_per_channel_} * channels(); }
   std::uint32_t channels() const { return static_cast<std::uint32_t>(channels_.size()); }
   std::uint32_t page_bytes() const { return page_bytes_; }
 
  private:
+  static constexpr std::uint32_t none = 0xFFFF'FFFFu;
   struct channel {
-    std::uint32_t capacity = 0;
     std::uint32_t fresh = 0;  // slots from here on were never used: taken first, which spreads wear
-    std::vector<std::uint32_t> recycled;  // released slots
-
-    std::uint32_t free_pages() const {
-      return capacity - fresh + static_cast<std::uint32_t>(recycled.size());
-    }
-    std::uint32_t take() {
-      if (fresh < capacity) {
-        return fresh++;
-      }
-      assert(!recycled.empty());
-      const std::uint32_t slot = recycled.back();
-      recycled.pop_back();
-      return slot;
-    }
+    std::uint32_t recycled = none;  // released slots, a list through next_recycled_
   };
 
   std::uint32_t page_bytes_;
+  std::uint32_t pages_per_channel_ = 0;
   std::vector<channel> channels_;
+  std::unique_ptr<std::uint32_t[]>
+      next_recycled_;  // [pages], touched only where pages were released
   std::uint64_t free_pages_ = 0;
 };
 

@@ -8,7 +8,9 @@
 
 #include <concepts>
 #include <cstdint>
+#include <string>
 
+#include "instinfer/core/errors.hpp"
 #include "instinfer/core/traffic.hpp"
 
 namespace instinfer::transfer {
@@ -30,6 +32,19 @@ struct machine_spec {
   double file_system_ns = 121'000;
   double nvme_command_ns = 10'000;  // assumed: submission and completion without a file system
 };
+
+// Throws bad_argument for a rate that is not positive, or a negative time.
+inline void validate(const machine_spec& m) {
+  const auto check = [](bool ok, const char* rule) {
+    require(ok, [&] { return std::string("machine_spec: ") + rule; });
+  };
+  check(m.drive_link.bytes_per_s > 0 && m.gpu_link.bytes_per_s > 0,
+        "links need a positive bytes_per_s");
+  check(m.request_bytes > 0, "request_bytes must be positive");
+  check(m.drive_link.latency_ns >= 0 && m.gpu_link.latency_ns >= 0 && m.file_system_ns >= 0 &&
+            m.nvme_command_ns >= 0,
+        "latencies and software times must not be negative");
+}
 
 // Bytes up (drive to GPU) and down of one call.
 struct link_bytes {

@@ -1,0 +1,135 @@
+// Out of memory at every allocation of every call: the cache is as it was, and nothing is lost or given back twice.
+
+#include <cstdlib>
+#include <new>
+#include <random>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "instinfer/cpu.hpp"
+#include "instinfer/reference.hpp"
+
+namespace {
+
+// Allocations until the next one fails; negative: none fails.
+long allocations_left = -1;
+
+}  // namespace
+
+// Not inlined: g++ would otherwise see malloc meet operator delete, and warn.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  if (allocations_left == 0) {
+    throw std::bad_alloc();
+  }
+  --allocations_left;
+  if (void* p = std::malloc(bytes == 0 ? 1 : bytes)) {
+    return p;
+  }
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+using namespace instinfer;
+
+namespace {
+
+using format = kv_format<fp16, 64>;
+using engine_type = reference::engine<insta_sparf, format>;
+
+struct state {
+  std::uint64_t free_pages;
+  std::uint32_t tokens;
+  std::uint32_t positions;
+  std::vector<float> out;
+  friend bool operator==(const state&, const state&) = default;
+};
+
+state look(engine_type& e, sequence seq, const std::vector<float>& q) {
+  std::vector<float> out(q.size());
+  e.attend(seq, 0, q, out);
+  return {e.cache().pages().free_pages(), e.tokens(seq, 0), e.positions(seq, 0), out};
+}
+
+// Runs `call` with the n-th allocation failing, for n = 0, 1, ... until none fails. Returns the number of failures.
+template <class Call>
+int fail_everywhere(engine_type& e, sequence seq, const std::vector<float>& q, Call&& call) {
+  const state before = look(e, seq, q);
+  for (int n = 0;; ++n) {
+    CAPTURE(n);
+    allocations_left = n;
+    try {
+      call();
+      allocations_left = -1;
+      return n;
+    } catch (const std::bad_alloc&) {
+      allocations_left = -1;
+      CHECK(look(e, seq, q) == before);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("append and reclaim under failing allocations") {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  const auto draw = [&](std::size_t tokens) {
+    std::vector<fp16> x(tokens * 2 * 64);
+    for (fp16& e : x) {
+      e = from_float<fp16>(normal(random));
+    }
+    return x;
+  };
+  engine_type e({.layers = 1, .q_heads = 4, .kv_heads = 2},
+                {.bytes = 4 << 20, .context_tokens = 1024});
+  const sequence seq = e.open();
+  std::vector<float> q(4 * 64);
+  for (float& x : q) {
+    x = normal(random);
+  }
+  const std::vector<fp16> first = draw(40);
+  const std::vector<fp16> k = draw(700);
+  const std::vector<fp16> v = draw(700);
+  e.append(seq, 0, first, first);
+  CHECK(fail_everywhere(e, seq, q, [&] { e.append(seq, 0, k, v); }) > 0);
+  CHECK(e.positions(seq, 0) == 740);
+  fail_everywhere(e, seq, q, [&] { e.reclaim(seq, {.tokens_before = 300}); });
+  CHECK(e.tokens(seq, 0) == 440);
+  fail_everywhere(e, seq, q, [&] { e.append(seq, 0, draw(3), draw(3)); });
+  allocations_left = 0;  // reclaim of a sequence needs no memory
+  e.reclaim(seq);
+  allocations_left = -1;
+  CHECK(e.cache().pages().free_pages() == e.cache().pages().capacity_pages());
+}
+
+TEST_CASE("attend allocates nothing once it has grown, and little while the cache grows") {
+  cpu::engine<insta_sparf, format> e({.layers = 1, .q_heads = 4, .kv_heads = 2},
+                                     {.bytes = 8 << 20, .context_tokens = 4096});
+  const sequence seq = e.open();
+  const std::vector<fp16> row(2 * 64, from_float<fp16>(0.5f));
+  const std::vector<fp16> prompt(2000 * 2 * 64, from_float<fp16>(0.25f));
+  e.append(seq, 0, prompt, prompt);
+  const std::vector<float> q(4 * 64, 1.0f);
+  std::vector<float> out(4 * 64);
+  for (int i = 0; i < 3; ++i) {
+    e.attend(seq, 0, q, out);
+  }
+  constexpr long many = 1'000'000;
+  allocations_left = many;
+  for (int i = 0; i < 10; ++i) {
+    e.attend(seq, 0, q, out);
+  }
+  CHECK(allocations_left == many);
+  allocations_left = -1;
+  long spent = 0;
+  for (int step = 0; step < 500; ++step) {
+    e.append(seq, 0, row, row);
+    allocations_left = many;
+    e.attend(seq, 0, q, out);
+    spent += many - allocations_left;
+    allocations_left = -1;
+  }
+  CHECK(spent <= 20);  // buffers that double
+}
