@@ -99,7 +99,7 @@ class filled_cache {
     std::normal_distribution<float> normal;
     std::mt19937 random(1);
     // A long random vector, appended from ever other offsets: drawing every value anew takes minutes at 128 K tokens.
-    std::vector<element> values(1u << 20);
+    std::vector<element> values(1u << 22);
     for (element& x : values) {
       x = from_float<element>(normal(random));
     }
@@ -109,7 +109,8 @@ class filled_cache {
     }
     sequence_ = engine_.open();
     const auto row = static_cast<std::size_t>(s.kv_heads * Format::k_dim);
-    constexpr int chunk = 64;
+    const int chunk =
+        (1 << 21) / static_cast<int>(row);  // prompts come in chunks of some hundred tokens
     for (int t = 0; t < s.tokens; t += chunk) {
       const std::size_t n = static_cast<std::size_t>(std::min(chunk, s.tokens - t)) * row;
       const auto draw = [&] {

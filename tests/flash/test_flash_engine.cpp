@@ -6,7 +6,6 @@
 #include <array>
 #include <map>
 #include <random>
-#include <sstream>
 #include <tuple>
 #include <vector>
 
@@ -107,9 +106,7 @@ std::map<place, int> places(const std::map<page_id, int>& pages, const flash::ge
 }
 
 std::vector<test::trace_bar> bars_of(const flash::chrome_trace& trace) {
-  std::ostringstream text;
-  trace.write(text);
-  return test::read_bars(text.str());
+  return test::read_bars(trace.json());
 }
 
 // The array reads of a trace by the plane that did them.
@@ -236,6 +233,10 @@ flash::receipt one_attend(std::uint64_t tokens, const flash::drive_spec& drive =
   drawn_cache<D> cache(drive);
   return cache.attend(cache.filled(tokens));
 }
+
+static_assert(Engine<flash::engine<insta>> && Engine<flash::engine<flexgen_sparq, format>>);
+static_assert(Engine<flash::engine<insta_sparf, format, cpu::path>> &&
+              Engine<flash::engine<insta_sparf, format, reference::path, flash::command_first>>);
 
 // Sealed pages that a head's selection touches, from the layout's own words: groups of `group` tokens, dim pages of
 // `dims` x `run` tokens.
@@ -653,12 +654,13 @@ TEST_CASE("chrome trace: times keep their picoseconds, however late") {
     flash::chrome_trace trace;
     trace.add("group", "row", "bar", begin_ps, 290'001.0);
     const std::vector<test::trace_bar> bars = bars_of(trace);
+    CAPTURE(begin_ps);
     REQUIRE(bars.size() == 1);
     CHECK(bars[0].group == "group");
     CHECK(bars[0].row == "row");
     CHECK(bars[0].name == "bar");
-    CHECK(bars[0].begin_us == doctest::Approx(begin_ps * 1e-6).epsilon(1e-13));
-    CHECK(bars[0].duration_us == doctest::Approx(0.290001).epsilon(1e-9));
+    CHECK(std::abs(bars[0].begin_us - begin_ps * 1e-6) < 1e-6);
+    CHECK(std::abs(bars[0].duration_us - 0.290001) < 1e-9);
   }
 }
 
@@ -673,4 +675,18 @@ TEST_CASE("chrome trace: nothing recorded is a trace, too, and rows of the same 
   CHECK(bars[0].group == "channel 1");
   CHECK(bars[1].group == "channel 0");
   CHECK(bars[2].group == "channel 1");
+}
+
+TEST_CASE("chrome trace: any name is written so that it reads back") {
+  flash::chrome_trace trace;
+  trace.add("\"quoted\"", "back\\slash", "line\nbreak\ttab", 0, 1);
+  trace.add("a, b}", "{\"name\":1}", "", 0, 1);
+  const std::vector<test::trace_bar> bars = bars_of(trace);
+  REQUIRE(bars.size() == 2);
+  CHECK(bars[0].group == "\"quoted\"");
+  CHECK(bars[0].row == "back\\slash");
+  CHECK(bars[0].name == "line break tab");  // as blanks
+  CHECK(bars[1].group == "a, b}");
+  CHECK(bars[1].row == "{\"name\":1}");
+  CHECK(bars[1].name.empty());
 }

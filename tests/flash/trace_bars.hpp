@@ -104,25 +104,39 @@ class json_check {
 // The bars of a written trace, with the names of their groups and rows; throws where one has none.
 inline std::vector<trace_bar> read_bars(const std::string& text) {
   json_check::one_value(text);
-  const auto field = [](const std::string& line, const std::string& key) {
-    const std::size_t at = line.find("\"" + key + "\":");
+  // The value of the first such key from `from` on, a string without its escapes.
+  const auto field = [](const std::string& line, const std::string& key, std::size_t from = 0) {
+    const std::size_t at = line.find("\"" + key + "\":", from);
     if (at == std::string::npos) {
       throw std::runtime_error("trace: no " + key + " in " + line);
     }
-    const std::size_t begin = at + key.size() + 3;
-    return line[begin] == '"' ? line.substr(begin + 1, line.find('"', begin + 1) - begin - 1)
-                              : line.substr(begin, line.find_first_of(",}", begin) - begin);
+    std::size_t i = at + key.size() + 3;
+    std::string value;
+    if (line[i] == '"') {
+      for (++i; line[i] != '"'; ++i) {
+        i += line[i] == '\\' ? 1 : 0;
+        value += line[i];
+      }
+      return value;
+    }
+    return line.substr(i, line.find_first_of(",}", i) - i);
+  };
+  const auto name_argument = [&](const std::string& line) {
+    return field(line, "name", line.find("\"args\":{"));
   };
   std::map<std::string, std::string> groups;                        // by pid
   std::map<std::pair<std::string, std::string>, std::string> rows;  // by pid and tid
   std::vector<std::pair<trace_bar, std::pair<std::string, std::string>>> bars;
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
-    if (line.find("\"process_name\"") != std::string::npos) {
-      groups[field(line, "pid")] = field(line.substr(line.find("\"args\"")), "name");
-    } else if (line.find("\"thread_name\"") != std::string::npos) {
-      rows[{field(line, "pid"), field(line, "tid")}] =
-          field(line.substr(line.find("\"args\"")), "name");
+    if (line.find("\"ph\":\"M\"") != std::string::npos) {
+      const std::string what = field(line, "name");
+      const std::string pid = field(line, "pid");
+      if (what == "process_name") {
+        groups[pid] = name_argument(line);
+      } else if (what == "thread_name") {
+        rows[{pid, field(line, "tid")}] = name_argument(line);
+      }
     } else if (line.find("\"ph\":\"X\"") != std::string::npos) {
       bars.push_back({{.group = {},
                        .row = {},

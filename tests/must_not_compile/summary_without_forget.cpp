@@ -1,4 +1,4 @@
-// expect: instinfer: a summary lacks append(k, v) or forget(k, v), see attention/summaries.hpp
+// expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see attention/summaries.hpp
 // A summary that cannot take back the tokens that are reclaimed.
 #include "instinfer/cpu.hpp"
 
@@ -6,9 +6,9 @@ struct token_count {
   template <class Format>
   struct state {
     using row = std::span<const typename Format::element>;
-    void append(row /*k*/, row /*v*/) { ++tokens; }
+    void append(row /*k*/, row /*v*/) noexcept { ++tokens; }
 #ifdef CONTROL
-    void forget(row /*k*/, row /*v*/) { --tokens; }
+    void forget(row /*k*/, row /*v*/) noexcept { --tokens; }
 #endif
     int tokens = 0;
   };

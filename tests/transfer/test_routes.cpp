@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "instinfer/transfer/gpu_direct.hpp"
 #include "instinfer/transfer/host_bounce.hpp"
 #include "instinfer/transfer/in_storage.hpp"
@@ -164,5 +166,29 @@ TEST_CASE_TEMPLATE("more bytes never take less time", Route, host_bounce, gpu_di
     const double ns = Route::time({.up = bytes}, machine_spec{}).total_ns();
     CHECK(ns >= before);
     before = ns;
+  }
+}
+
+TEST_CASE("a machine without rates, or with negative times, is refused") {
+  CHECK_NOTHROW(validate(machine_spec{}));
+  CHECK_NOTHROW(validate(plain));
+  const auto refused = [](auto&& change) {
+    machine_spec machine;
+    change(machine);
+    CHECK_THROWS_AS(validate(machine), bad_argument);
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double rate : {0.0, -1.0, nan}) {
+    CAPTURE(rate);
+    refused([&](machine_spec& m) { m.drive_link.bytes_per_s = rate; });
+    refused([&](machine_spec& m) { m.gpu_link.bytes_per_s = rate; });
+    refused([&](machine_spec& m) { m.request_bytes = rate; });
+  }
+  for (const double time : {-1.0, nan}) {
+    CAPTURE(time);
+    refused([&](machine_spec& m) { m.drive_link.latency_ns = time; });
+    refused([&](machine_spec& m) { m.gpu_link.latency_ns = time; });
+    refused([&](machine_spec& m) { m.file_system_ns = time; });
+    refused([&](machine_spec& m) { m.nvme_command_ns = time; });
   }
 }

@@ -130,10 +130,12 @@ class machine {
   void blend_mean(const scores& s, tokens chosen) {
     using mean = typename mean_value::template state<typename Arithmetic::format>;
     static_assert(
-        requires { std::get<mean>(summaries_); },
+        keeps<mean, Summaries>,
         "instinfer: blend_mean needs mean_value among the policy's summaries, see attention/summaries.hpp");
-    if (s.tokens.count() == head_.tokens - head_.first) {
-      arithmetic_.blend_mean(s, chosen, std::get<mean>(summaries_));
+    if constexpr (keeps<mean, Summaries>) {
+      if (s.tokens.count() == head_.tokens - head_.first) {
+        arithmetic_.blend_mean(s, chosen, std::get<mean>(summaries_));
+      }
     }
   }
 

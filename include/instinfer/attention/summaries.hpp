@@ -32,6 +32,12 @@ struct summary_list {
   using states = std::tuple<typename S::template state<Format>...>;
 };
 
+// Whether the states of a head, a std::tuple, hold a State.
+template <class State, class States>
+inline constexpr bool keeps = false;
+template <class State, class... S>
+inline constexpr bool keeps<State, std::tuple<S...>> = (std::same_as<State, S> || ...);
+
 // Mean of all live V rows. Kept in double as sum and count, so that rows can leave again; the error stays below 1e-9 of the
 // largest value ever held, after 1M appends and forgets.
 struct mean_value {

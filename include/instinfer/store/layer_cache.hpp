@@ -54,20 +54,30 @@ class layer_cache {
   template <PageStore Store>
   traffic append(Store& store, std::uint32_t start_channel, std::span<const element> k,
                  std::span<const element> v, std::uint32_t count, std::vector<page_id>& written) {
-    traffic moved;
+    const std::size_t pages_before = written.size();
     for_each_stream([&](stream s, const layout::tile& tile) {
-      const bool is_v = s == stream::v_by_token;
-      for (std::uint32_t done = 0; done < count;) {
-        const std::uint32_t at = (tokens_ + done) % tile.tokens;
-        const std::uint32_t chunk = std::min(tile.tokens - at, count - done);
-        if constexpr (Store::holds_data) {
-          fill_open(s, tile, at, is_v ? v : k, done, chunk, is_v ? Format::v_dim : Format::k_dim);
-        }
-        done += chunk;
-        if (at + chunk == tile.tokens) {
-          moved += seal(store, s, start_channel, written);
-        }
+      const std::span<const element> x = s == stream::v_by_token ? v : k;
+      // Up to the end of the open tile, then whole tiles past the buffer, then what opens the next one.
+      const std::uint32_t at = tokens_ % tile.tokens;
+      std::uint32_t done = at == 0 ? 0 : std::min(tile.tokens - at, count);
+      fill_open<Store>(s, at, x, 0, done);
+      if (at > 0 && at + done == tile.tokens) {
+        write_tiles(
+            store, s, start_channel, 1, written,
+            [&](std::uint32_t, std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
+              std::memcpy(page.data(), sealed(s).open.data() + open_offset(s, h, dim_tile),
+                          page_bytes_);
+            });
       }
+      const std::uint32_t whole = (count - done) / tile.tokens;
+      write_tiles(
+          store, s, start_channel, whole, written,
+          [&](std::uint32_t i, std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
+            copy_tokens(s, reinterpret_cast<element*>(page.data()), 0, x, done + i * tile.tokens,
+                        tile.tokens, h, dim_tile);
+          });
+      done += whole * tile.tokens;
+      fill_open<Store>(s, 0, x, done, count - done);
     });
     if constexpr (Store::holds_data) {
       for (std::uint32_t t = 0; t < count; ++t) {
@@ -82,7 +92,8 @@ class layer_cache {
       }
     }
     tokens_ += count;
-    return moved;
+    const std::uint64_t pages = written.size() - pages_before;
+    return {.pages_written = pages, .written_bytes = pages * page_bytes_};
   }
 
   // Forgets the tokens before `new_first`: summaries at once, pages as soon as all their tokens are forgotten.
@@ -180,45 +191,61 @@ class layer_cache {
     return (std::size_t{h} * dim_tiles(s) + dim_tile) * page_bytes_;
   }
 
-  // Copies tokens [done, done + chunk) of x [*, kv_heads, head_dim] to token `at` of the open pages of all heads.
-  void fill_open(stream s, const layout::tile& tile, std::uint32_t at, std::span<const element> x,
-                 std::uint32_t done, std::uint32_t chunk, std::size_t head_dim) {
-    std::vector<std::byte>& open = sealed(s).open;
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      for (std::uint32_t dim_tile = 0; dim_tile < dim_tiles(s); ++dim_tile) {
-        auto* page = reinterpret_cast<element*>(open.data() + open_offset(s, h, dim_tile));
-        for (std::uint32_t t = 0; t < chunk; ++t) {
-          const element* row = x.data() + (std::size_t{done + t} * kv_heads_ + h) * head_dim +
-                               std::size_t{dim_tile} * tile.dims;
-          for (std::uint32_t i = 0; i < tile.dims; ++i) {
-            page[tile.offset(at + t, i)] = row[i];
-          }
+  // Copies tokens [first, first + chunk) of x [*, kv_heads, head_dim] to the page of one tile, from its token `at` on.
+  void copy_tokens(stream s, element* page, std::uint32_t at, std::span<const element> x,
+                   std::uint32_t first, std::uint32_t chunk, std::uint32_t h,
+                   std::uint32_t dim_tile) const {
+    const layout::tile& tile = tiles_.of(s);
+    const std::size_t head_dim = std::size_t{dim_tiles(s)} * tile.dims;
+    for (std::uint32_t t = 0; t < chunk; ++t) {
+      const element* row = x.data() + (std::size_t{first + t} * kv_heads_ + h) * head_dim +
+                           std::size_t{dim_tile} * tile.dims;
+      for (std::uint32_t i = 0; i < tile.dims; ++i) {
+        page[tile.offset(at + t, i)] = row[i];
+      }
+    }
+  }
+
+  template <PageStore Store>
+  void fill_open(stream s, std::uint32_t at, std::span<const element> x, std::uint32_t first,
+                 std::uint32_t chunk) {
+    if constexpr (Store::holds_data) {
+      for (std::uint32_t h = 0; chunk > 0 && h < kv_heads_; ++h) {
+        for (std::uint32_t dim_tile = 0; dim_tile < dim_tiles(s); ++dim_tile) {
+          auto* page =
+              reinterpret_cast<element*>(sealed(s).open.data() + open_offset(s, h, dim_tile));
+          copy_tokens(s, page, at, x, first, chunk, h, dim_tile);
         }
       }
     }
   }
 
-  // Writes the full open tile. Channels are striped so that the pages of one head in consecutive tiles, those of its
-  // dim tiles, and those of neighbouring heads each go round all channels; V starts half a round away from K.
-  template <PageStore Store>
-  traffic seal(Store& store, stream s, std::uint32_t start_channel, std::vector<page_id>& written) {
+  // Writes the next `tiles` tiles of all heads; fill(i, h, dim_tile, page) gives the i-th one's bytes. Channels are striped
+  // so that the pages of one head in consecutive tiles, those of its dim tiles, and those of neighbouring heads each go
+  // round all channels; V starts half a round away from K. Pages are taken head by head: what one head reads in sequence
+  // then lies in sequence in a store's memory, too.
+  template <PageStore Store, class Fill>
+  void write_tiles(Store& store, stream s, std::uint32_t start_channel, std::uint32_t tiles,
+                   std::vector<page_id>& written, Fill&& fill) {
     sealed_stream& to = sealed(s);
-    const std::uint32_t token_tile = to.tokens / tiles_.of(s).tokens;
+    const std::uint32_t first_tile = to.tokens / tiles_.of(s).tokens;
     const std::uint32_t half_round = s == stream::v_by_token ? store.channels() / 2 : 0;
+    to.table.resize(to.table.size() + tiles * pages_per_tile(s));
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
       for (std::uint32_t dim_tile = 0; dim_tile < dim_tiles(s); ++dim_tile) {
-        const page_id page = store.allocate(start_channel + token_tile + h + dim_tile + half_round);
-        if constexpr (Store::holds_data) {
-          std::memcpy(store.write(page).data(), to.open.data() + open_offset(s, h, dim_tile),
-                      page_bytes_);
+        for (std::uint32_t i = 0; i < tiles; ++i) {
+          const std::uint32_t token_tile = first_tile + i;
+          const page_id page =
+              store.allocate(start_channel + token_tile + h + dim_tile + half_round);
+          if constexpr (Store::holds_data) {
+            fill(i, h, dim_tile, store.write(page));
+          }
+          to.table[(std::size_t{token_tile} * kv_heads_ + h) * dim_tiles(s) + dim_tile] = page;
+          written.push_back(page);
         }
-        to.table.push_back(page);
-        written.push_back(page);
       }
     }
-    to.tokens += tiles_.of(s).tokens;
-    const auto pages = static_cast<std::uint64_t>(pages_per_tile(s));
-    return {.pages_written = pages, .written_bytes = pages * page_bytes_};
+    to.tokens += tiles * tiles_.of(s).tokens;
   }
 
   // One token's row of a stream, [head_dim], read element by element: for reclaim only.

@@ -1,0 +1,26 @@
+// expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see attention/summaries.hpp
+// A summary whose forget may throw: reclaim could then stop half-way.
+#include "instinfer/cpu.hpp"
+
+struct token_count {
+  template <class Format>
+  struct state {
+    using row = std::span<const typename Format::element>;
+    void append(row /*k*/, row /*v*/) noexcept { ++tokens; }
+#ifdef CONTROL
+    void forget(row /*k*/, row /*v*/) noexcept { --tokens; }
+#else
+    void forget(row /*k*/, row /*v*/) { --tokens; }
+#endif
+    int tokens = 0;
+  };
+};
+
+struct counting : instinfer::attention::dense {
+  using summaries = instinfer::attention::summary_list<token_count>;
+};
+
+using mine = instinfer::design<counting, instinfer::layout::token_indexed<>,
+                               instinfer::flash::instcsd, instinfer::transfer::in_storage>;
+
+void use() { instinfer::cpu::engine<mine> engine({}, {}); }
