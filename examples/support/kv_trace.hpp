@@ -93,9 +93,15 @@ inline json read_header(const file_reader& file, std::size_t& data_begin) {
                  std::to_string(length) + " bytes, " +
                  std::to_string(file.bytes.size() - length_bytes) + " follow");
   data_begin = length_bytes + length;
+  // Depth is bounded first: printing or destroying a value of many levels would overflow the stack.
+  constexpr int deepest = 4;
+  const auto shallow = [&](int depth, json::parse_event_t, json&) {
+    file.check(depth <= deepest, "has a header that nests deeper than a safetensors header does");
+    return true;
+  };
   json header =
       json::parse(file.bytes.begin() + length_bytes,
-                  file.bytes.begin() + static_cast<std::ptrdiff_t>(data_begin), nullptr, false);
+                  file.bytes.begin() + static_cast<std::ptrdiff_t>(data_begin), shallow, false);
   file.check(header.is_object(), "has a header that is not a JSON object");
   return header;
 }
@@ -173,6 +179,35 @@ inline tensor read_tensor(const file_reader& file, const json& header, const std
 
 }  // namespace detail
 
+namespace detail {
+
+// The tensors lie one after the other and leave no byte of the data out, as the format demands: offsets that were altered
+// would otherwise give other values silently.
+inline void check_coverage(const file_reader& file, const json& header, std::size_t data_begin) {
+  std::map<std::uint64_t, std::pair<std::uint64_t, std::string>> ends;  // by begin
+  for (const auto& [name, value] : header.items()) {
+    if (name != "__metadata__") {
+      const auto begin = value["data_offsets"][0].get<std::uint64_t>();
+      const auto same =
+          ends.try_emplace(begin, value["data_offsets"][1].get<std::uint64_t>(), name);
+      file.check(same.second,
+                 "tensors '" + same.first->second.second + "' and '" + name + "' share data");
+    }
+  }
+  std::uint64_t at = 0;
+  for (const auto& [begin, tensor] : ends) {
+    file.check(begin == at, "tensor '" + tensor.second + "': its data begins at " +
+                                std::to_string(begin) + ", the data before it end at " +
+                                std::to_string(at));
+    at = tensor.first;
+  }
+  file.check(at == file.bytes.size() - data_begin,
+             "has " + std::to_string(file.bytes.size() - data_begin) +
+                 " bytes of data, its tensors have " + std::to_string(at));
+}
+
+}  // namespace detail
+
 // Throws bad_file, which names the file, the tensor and the rule that it breaks.
 inline kv_trace read(const std::string& path) {
   using namespace detail;
@@ -218,6 +253,7 @@ inline kv_trace read(const std::string& path) {
                "layers " + std::to_string(*indices.begin()) + " and " + std::to_string(index) +
                    " have different shapes");
   }
+  check_coverage(file, header, data_begin);
   return trace;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "instinfer/cpu.hpp"
+#include "instinfer/flash/chrome_trace.hpp"
 #include "instinfer/reference/exact.hpp"
 #include "kv_trace.hpp"
 

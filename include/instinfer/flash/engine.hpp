@@ -2,7 +2,6 @@
 // The flash path: the same commands as every engine, and the time that they take on the modelled drive and route.
 
 #include "instinfer/engine.hpp"
-#include "instinfer/flash/chrome_trace.hpp"
 #include "instinfer/flash/drawn.hpp"
 #include "instinfer/flash/phases.hpp"
 #include "instinfer/flash/placement.hpp"
@@ -41,6 +40,9 @@ struct receipt : instinfer::receipt {
     return sum;
   }
 };
+
+// What attend takes for a trace where there is none; chrome_trace (flash/chrome_trace.hpp) is what to pass.
+struct no_trace {};
 
 // Path decides what is selected: by default drawn at random, without data; a compute path (cpu::path, reference::path)
 // attends as its own engine does, and is timed beside it. The GPU's own work is not counted on any route.
@@ -99,15 +101,17 @@ class engine {
   };
 
   // As instinfer::engine::attend, timed.
+  template <class Trace = no_trace>
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
-                 chrome_trace* trace = nullptr) {
+                 Trace* trace = nullptr) {
     const request one{seq, q, out};
     return attend_batch(layer, {&one, 1}, trace);
   }
 
   // One layer's attention for many sequences: the drive works on all their heads at once, phase by phase. Bars go to
   // `trace` if there is one. A request that is not valid throws; the outputs of those before it are then written.
-  receipt attend_batch(int layer, std::span<const request> batch, chrome_trace* trace = nullptr) {
+  template <class Trace = no_trace>
+  receipt attend_batch(int layer, std::span<const request> batch, Trace* trace = nullptr) {
     const model_shape& shape = inner_.cache().shape();
     receipt done;
     phases_.clear();
@@ -156,10 +160,13 @@ class engine {
     return machine;
   }
 
-  static void add_bar(chrome_trace* trace, const char* row, const char* name, double begin_ns,
+  template <class Trace>
+  static void add_bar(Trace* trace, const char* row, const char* name, double begin_ns,
                       double duration_ns) {
-    if (trace != nullptr && duration_ns > 0) {
-      trace->add("units", row, name, begin_ns * 1e3, duration_ns * 1e3);
+    if constexpr (!std::is_same_v<Trace, no_trace>) {
+      if (trace != nullptr && duration_ns > 0) {
+        trace->add("units", row, name, begin_ns * 1e3, duration_ns * 1e3);
+      }
     }
   }
 
@@ -170,7 +177,8 @@ class engine {
     }
   }
 
-  phase_time timed_phase(const phase_load& load, chrome_trace* trace, double begin_ns) {
+  template <class Trace>
+  phase_time timed_phase(const phase_load& load, Trace* trace, double begin_ns) {
     const auto ns = [](std::int64_t ps) { return static_cast<double>(ps) * 1e-3; };
     phase_time time{.op = load.op, .pages = load.pages.size()};
     const engine_units& units = drive_.units;
@@ -186,10 +194,15 @@ class engine {
     }
     const double start_ns = begin_ns + time.top_k_ns;
     locate(load.pages);
-    const batch_times read = trace == nullptr ? timeline_.read(locations_)
-                                              : timeline_.read(locations_, {}, [&](const event& e) {
-                                                  add_event(*trace, e, start_ns);
-                                                });
+    const batch_times read = [&] {
+      if constexpr (!std::is_same_v<Trace, no_trace>) {
+        if (trace != nullptr) {
+          return timeline_.read(locations_, {},
+                                [&](const event& e) { add_event(*trace, e, start_ns); });
+        }
+      }
+      return timeline_.read(locations_);
+    }();
     time.flash_ns = ns(read.makespan_ps());
     if constexpr (route::computes_in_drive) {
       std::int64_t busiest = 0;
@@ -207,7 +220,8 @@ class engine {
     return time;
   }
 
-  void add_event(chrome_trace& trace, const event& e, double start_ns) const {
+  template <class Trace>
+  void add_event(Trace& trace, const event& e, double start_ns) const {
     const double ps_per_tick = 1.0 / static_cast<double>(timeline_.scale().ticks_per_ps);
     const bool on_bus = e.kind == event_kind::command || e.kind == event_kind::data_out;
     const std::string row = on_bus

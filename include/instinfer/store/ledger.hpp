@@ -2,13 +2,13 @@
 // Books of the free pages of a drive, channel by channel. As a store of its own it holds no data: for timing a cache
 // that is larger than this machine's memory.
 
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/store/concepts.hpp"
+#include "instinfer/store/raw_array.hpp"
 
 namespace instinfer::store {
 
@@ -27,7 +27,7 @@ class ledger {
     });
     pages_per_channel_ = static_cast<std::uint32_t>(pages_per_channel);
     free_pages_ = pages_per_channel * channels;
-    next_recycled_ = std::make_unique_for_overwrite<std::uint32_t[]>(free_pages_);
+    next_recycled_ = raw_array<std::uint32_t>(free_pages_);
   }
 
   page_id allocate(std::uint32_t preferred) {
@@ -71,8 +71,7 @@ class ledger {
   std::uint32_t page_bytes_;
   std::uint32_t pages_per_channel_ = 0;
   std::vector<channel> channels_;
-  std::unique_ptr<std::uint32_t[]>
-      next_recycled_;  // [pages], touched only where pages were released
+  raw_array<std::uint32_t> next_recycled_;  // [pages], touched only where pages were released
   std::uint64_t free_pages_ = 0;
 };
 

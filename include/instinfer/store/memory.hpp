@@ -1,9 +1,6 @@
 #pragma once
 // A page store in host memory: the drive's pages as one array, filled as pages are allocated.
 
-#include <memory>
-#include <new>
-
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -21,10 +18,9 @@ class memory {
   // streaming reads 16 GB/s with them, 10 without). Throws bad_argument as ledger does, and std::bad_alloc.
   memory(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
       : books_{channels, pages_per_channel, page_bytes},
-        pages_{static_cast<std::byte*>(
-            ::operator new(books_.capacity_pages() * page_bytes, alignment))} {
+        pages_{books_.capacity_pages() * page_bytes} {
 #if defined(__linux__)
-    (void)::madvise(pages_.get(), books_.capacity_pages() * page_bytes,
+    (void)::madvise(pages_.data(), books_.capacity_pages() * page_bytes,
                     MADV_HUGEPAGE);  // a wish: failure changes nothing
 #endif
   }
@@ -39,18 +35,15 @@ class memory {
   std::span<const std::byte> view(page_id page) const { return {at(page), books_.page_bytes()}; }
 
  private:
-  static constexpr std::align_val_t alignment{std::size_t{2} << 20};  // a huge page
-  struct aligned_delete {
-    void operator()(std::byte* p) const { ::operator delete(p, alignment); }
-  };
+  static constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 
   // Slot-major: the pages of a head that are strided over channels lie next to each other in memory.
   std::byte* at(page_id page) const {
-    return pages_.get() + std::size_t{static_cast<std::uint32_t>(page)} * books_.page_bytes();
+    return pages_.data() + std::size_t{static_cast<std::uint32_t>(page)} * books_.page_bytes();
   }
 
   ledger books_;
-  std::unique_ptr<std::byte, aligned_delete> pages_;
+  raw_array<std::byte, huge_page_bytes> pages_;
 };
 
 }  // namespace instinfer::store
