@@ -525,6 +525,22 @@ TEST_CASE("flash engine: the arbitration is part of the model") {
   CHECK(flash_ns(data_first) != flash_ns(commands_first));
 }
 
+// 64 groups of K and 64 of V over 8 channels, one KV head: 16 pages each. A single head must not leave a channel idle.
+TEST_CASE("flash engine: the pages of one head lie on all channels alike") {
+  drawn_cache<insta> cache(flash::instcsd, {.layers = 1, .q_heads = 3, .kv_heads = 1});
+  flash::chrome_trace trace;
+  const sequence seq = cache.filled(64 * 32);
+  cache.engine.attend(seq, 0, cache.q, cache.out, &trace);
+  std::map<std::string, int> pages;
+  for (const test::trace_bar& bar : bars_of(trace)) {
+    pages[bar.group] += bar.name == "data out" ? 1 : 0;
+  }
+  for (int channel = 0; channel < 8; ++channel) {
+    CAPTURE(channel);
+    CHECK(pages["channel " + std::to_string(channel)] == 16);
+  }
+}
+
 TEST_CASE("flash engine: appends take the slower of link and flash") {
   drawn_cache<insta> cache;
   const sequence seq = cache.engine.open();

@@ -34,6 +34,12 @@ struct without_time {
 struct time_as_number : without_time {
   static double time(link_bytes, const machine_spec&);
 };
+struct time_by_conversion : without_time {
+  struct soon {
+    operator route_time() const;  // NOLINT: what the concept must not be content with
+  };
+  static soon time(link_bytes, const machine_spec&);
+};
 struct bytes_as_number : without_bytes {
   static std::uint64_t bytes(const traffic&, std::uint64_t, std::uint64_t);
 };
@@ -50,7 +56,8 @@ struct complete : without_time {
 static_assert(Transfer<complete>);
 static_assert(!Transfer<int> && !Transfer<machine_spec>);
 static_assert(!Transfer<without_side> && !Transfer<without_bytes> && !Transfer<without_time>);
-static_assert(!Transfer<time_as_number> && !Transfer<bytes_as_number>);
+static_assert(!Transfer<time_as_number> && !Transfer<time_by_conversion> &&
+              !Transfer<bytes_as_number>);
 static_assert(!Transfer<with_state> && !Transfer<changes_machine>);
 
 // Numbers that divide well: 2 bytes a ns to the host, 4 to the GPU, requests of 1000 bytes.

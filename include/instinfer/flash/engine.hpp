@@ -58,8 +58,8 @@ class engine {
   using route = typename D::transfer_policy;
 
   // drive and machine default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
-  // of the machine. Throws bad_argument for a drive
-  // that cannot be, has another page size than the layout, or is smaller than the capacity.
+  // of the machine. Throws bad_argument for a drive that cannot be, has another page size than the layout, or is smaller
+  // than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
          const transfer::machine_spec& machine = {})
