@@ -43,7 +43,7 @@ template <std::uint32_t Dims, Element E>
 HWY_INLINE void prefetch_rows(const E* const* rows, std::uint32_t count, std::uint32_t part,
                               std::uint32_t parts) {
   constexpr std::uint32_t in_line = 64 / sizeof(E);
-  constexpr std::uint32_t lines = Dims / in_line;
+  constexpr std::uint32_t lines = (Dims + in_line - 1) / in_line;
   for (std::uint32_t line = count * lines * part / parts; line < count * lines * (part + 1) / parts;
        ++line) {
     prefetch(rows[line / lines] + line % lines * in_line);

@@ -75,6 +75,10 @@ class engine {
                      std::to_string(drive.geometry.page_bytes) + " bytes, the layout's " +
                      std::to_string(D::layout_policy::page_bytes);
             });
+    require(!route::computes_in_drive || drive.units.present(), [] {
+      return std::string(
+          "flash engine: attention in storage needs a drive with engine units, this one has none");
+    });
     require(capacity.bytes <= static_cast<std::uint64_t>(drive.geometry.bytes()), [&] {
       return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
              " bytes, the capacity is " + std::to_string(capacity.bytes);
@@ -129,8 +133,8 @@ class engine {
       link.down += moved.down;
     }
     double now_ns = 0;
-    if (link.up + link.down > 0) {
-      done.link_ns = route::time(link, machine_).total_ns();
+    done.link_ns = route_ns(link);
+    if (done.link_ns > 0) {
       add_bar(trace, "link", "q down, output up", now_ns, done.link_ns);
       now_ns += done.link_ns;
     }
@@ -170,6 +174,11 @@ class engine {
     }
   }
 
+  // No bytes, no request: not even its latency.
+  double route_ns(const transfer::link_bytes& moved) const {
+    return moved.up + moved.down == 0 ? 0.0 : route::time(moved, machine_).total_ns();
+  }
+
   void locate(std::span<const page_id> pages) {
     locations_.clear();
     for (const page_id page : pages) {
@@ -190,7 +199,7 @@ class engine {
       const traffic pages{.pages_read = load.pages.size(),
                           .channel_bytes = load.pages.size() * D::layout_policy::page_bytes,
                           .buffer_bytes = load.buffer_bytes};
-      time.route_ns = route::time(route::bytes(pages, 0, 0), machine_).total_ns();
+      time.route_ns = route_ns(route::bytes(pages, 0, 0));
     }
     const double start_ns = begin_ns + time.top_k_ns;
     locate(load.pages);
@@ -239,8 +248,7 @@ class engine {
     locate(inner_.written());
     const double program_ns =
         static_cast<double>(timeline_.program(locations_).makespan_ps()) * 1e-3;
-    const double link_ns =
-        route::time({.up = 0, .down = written.moved.link_bytes}, machine_).total_ns();
+    const double link_ns = route_ns({.up = 0, .down = written.moved.link_bytes});
     (program_ns > link_ns ? done.flash_write_ns : done.link_ns) = std::max(program_ns, link_ns);
     return done;
   }
