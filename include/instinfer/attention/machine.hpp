@@ -12,14 +12,7 @@
 
 namespace instinfer::attention {
 
-enum class operation : std::uint8_t {
-  all_tokens,
-  top_dims,
-  score_dims,
-  top_tokens,
-  fold,
-  blend_mean
-};
+enum class operation : std::uint8_t { all_tokens, top_dims, score_dims, top_tokens, fold };
 
 // The queries of one KV head's group.
 struct query_group {
@@ -45,8 +38,8 @@ struct no_observer {
   void accessed(operation, const access_plan&) {}
 };
 
-// Selections and the plan of one attend on one worker. Keeps its memory between calls. Views of a selection stay valid while
-// others are added: a set that moves keeps its runs where they are.
+// Selections and the plan of one attend on one worker. Keeps its memory between calls. Views of a
+// selection stay valid while others are added: a set that moves keeps its runs where they are.
 struct machine_scratch {
   access_plan plan;
   std::vector<index_set> selections;
