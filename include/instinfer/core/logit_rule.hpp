@@ -20,8 +20,10 @@ struct logit_rule {
   std::uint32_t sinks =
       0;  // oldest live tokens that stay visible beside a window (StreamingLLM uses 4)
 
-  float scale_for(int k_dim) const {
-    return scale > 0.0f ? scale : 1.0f / std::sqrt(static_cast<float>(k_dim));
+  // In the precision T of the path.
+  template <class T = float>
+  T scale_for(int k_dim) const {
+    return scale > 0.0f ? static_cast<T>(scale) : T{1} / std::sqrt(static_cast<T>(k_dim));
   }
 
   template <class T>

@@ -8,7 +8,7 @@ namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
 // o[h * Dims + i] += sum over t < count of weights[h * stride + t] * rows[t][i], for rows of Dims contiguous elements.
-// The sums of Heads x `vectors` vectors stay in registers over all rows. With `ahead`, brings those rows to L1 meanwhile.
+// The sums of Heads x `vectors` vectors stay in registers over all rows. With `ahead`, brings those rows to L2 meanwhile.
 template <std::uint32_t Heads, std::uint32_t Dims, Element E>
 HWY_INLINE void fold_rows(const E* const* rows, std::size_t count, const float* weights,
                           std::size_t stride, float* o, const E* const* ahead) {

@@ -174,7 +174,7 @@ class arithmetic {
     }
   }
 
-  // Blocks of rows, the next of which comes to L1 while this one computes.
+  // Blocks of rows, the next of which comes to L2 while this one computes.
   template <class Pages>
   void fold_by_rows(const attention::query_group& q, const access_plan& plan, const Pages& pages) {
     std::size_t at = 0;

@@ -52,7 +52,7 @@ HWY_INLINE void prefetch_rows(const E* const* rows, std::uint32_t count, std::ui
 
 // products[h * stride + t] = q_h . rows[t], for `count` rows of Dims contiguous elements; count is a multiple of lanes.
 // q [Heads, Dims]. A register tile of lanes sums, Heads x (lanes / Heads) rows, is summed across by one tree. With
-// `ahead`, brings those rows to L1 meanwhile.
+// `ahead`, brings those rows to L2 meanwhile.
 template <std::uint32_t Heads, std::uint32_t Dims, Element E>
 HWY_INLINE void score_rows(const E* const* rows, std::size_t count, const float* q, float* products,
                            std::size_t stride, const E* const* ahead) {
@@ -104,7 +104,7 @@ struct column {
 };
 
 // products[h * stride + t] = sum over the columns of q_h[dim] * column[t], for the tokens of `run`. q [Heads, q_stride].
-// `ahead`: the columns of the next tile, to bring to L1 meanwhile.
+// `ahead`: the columns of the next tile, to bring to L2 meanwhile.
 template <std::uint32_t Heads, Element E>
 HWY_INLINE void score_columns(std::span<const column<E>> columns, index_run run, const float* q,
                               std::size_t q_stride, float* products, std::size_t stride,

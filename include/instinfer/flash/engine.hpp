@@ -134,10 +134,8 @@ class engine {
     }
     double now_ns = 0;
     done.link_ns = route_ns(link);
-    if (done.link_ns > 0) {
-      add_bar(trace, "link", "q down, output up", now_ns, done.link_ns);
-      now_ns += done.link_ns;
-    }
+    add_bar(trace, "link", "q down, output up", now_ns, done.link_ns);
+    now_ns += done.link_ns;
     for (const phase_load& load : phases_) {
       done.phases.push_back(timed_phase(load, trace, now_ns));
       now_ns += done.phases.back().total_ns();

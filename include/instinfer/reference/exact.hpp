@@ -28,8 +28,7 @@ inline row_vector softmax(const row_vector& logits) {
 // Weight of every token for one query q [k_dim] over K [tokens, k_dim], under the rule's scale, cap and mask.
 inline row_vector attention_weights(const row_vector& q, const matrix& K,
                                     const logit_rule& rule = {}) {
-  const double scale = rule.scale > 0 ? static_cast<double>(rule.scale)
-                                      : 1.0 / std::sqrt(static_cast<double>(q.size()));
+  const double scale = rule.scale_for<double>(static_cast<int>(q.size()));
   index_set seen;
   rule.visible(0, static_cast<std::uint32_t>(K.rows()), seen);
   row_vector logits = row_vector::Constant(K.rows(), -std::numeric_limits<double>::infinity());

@@ -147,8 +147,7 @@ class arithmetic {
   }
 
   static double scale(const attention::query_group& q) {
-    return q.logits.scale > 0 ? static_cast<double>(q.logits.scale)
-                              : 1.0 / std::sqrt(static_cast<double>(Format::k_dim));
+    return q.logits.scale_for<double>(Format::k_dim);
   }
 
   // products(h, t) += q_h[i] K[t, i] over the wanted (t, i) of one page.
