@@ -3,6 +3,7 @@
 // InstInfer Alg. 1 (steps 1) is the loop over tiles; the entry filter (steps 2) is the run lists of each page.
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 
 #include "instinfer/core/access_plan.hpp"
@@ -12,54 +13,82 @@ namespace instinfer::attention {
 
 namespace detail {
 
-// Adds the part of `set` inside [first, last) to the plan's run pool, relative to `first`. `at` is the first run that
-// can reach the interval and moves on, so a sweep over intervals in order is linear.
-inline page_read::run_slice clip(access_plan& plan, index_view set, std::size_t& at,
-                                 std::uint32_t first, std::uint32_t last) {
-  const auto runs = set.runs();
-  page_read::run_slice slice = plan.begin_slice();
-  while (at < runs.size() && runs[at].last <= first) {
-    ++at;
-  }
-  for (std::size_t i = at; i < runs.size() && runs[i].first < last; ++i) {
-    plan.add_run(slice, std::max(runs[i].first, first) - first,
-                 std::min(runs[i].last, last) - first);
-  }
-  return slice;
-}
-
-// Adds the pages of stream s that hold a wanted (token, dim), with tokens restricted to [from, to); `from` starts a tile.
-inline void add_stream(access_plan& plan, const layout::head_pages& head, stream s,
-                       index_view tokens, index_view dims, std::uint32_t from, std::uint32_t to,
-                       std::size_t& token_at) {
-  const layout::tile& tile = head.tiles.of(s);
-  const layout::stream_pages& pages = head.of(s);
-  assert(from % tile.tokens == 0);
-  for (std::uint32_t token_tile = from / tile.tokens; token_tile * tile.tokens < to; ++token_tile) {
-    const std::uint32_t first = token_tile * tile.tokens;
-    const page_read::run_slice wanted_tokens =
-        clip(plan, tokens, token_at, first, std::min(first + tile.tokens, to));
-    if (wanted_tokens.count == 0) {
-      continue;
-    }
-    std::size_t dim_at = 0;
-    for (std::uint32_t dim_tile = 0; dim_tile < pages.dim_tiles; ++dim_tile) {
-      const auto wanted_dims =
-          clip(plan, dims, dim_at, dim_tile * tile.dims, (dim_tile + 1) * tile.dims);
-      if (wanted_dims.count == 0) {
-        continue;
+// Plans the pages of one stream that hold wanted tokens and dims, interval by interval of tokens.
+class stream_planner {
+ public:
+  stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view tokens,
+                 index_view dims)
+      : plan_{plan}, tile_{head.tiles.of(s)}, pages_{head.of(s)}, kind_{s}, tokens_{tokens} {
+    assert(pages_.dim_tiles <= dim_tiles_.size());
+    for (std::uint32_t dim_tile = 0, at = 0; dim_tile < pages_.dim_tiles; ++dim_tile) {
+      const auto slice = clip(dims, at, dim_tile * tile_.dims, (dim_tile + 1) * tile_.dims);
+      if (slice.count > 0) {
+        dim_tiles_[wanted_dim_tiles_++] = {dim_tile, slice};
       }
-      const bool buffered = first >= pages.sealed_tokens;
-      plan.add({.kind = s,
-                .token_tile = token_tile,
-                .dim_tile = dim_tile,
-                .page = buffered ? no_page : pages.page(token_tile, dim_tile),
-                .buffered = buffered,
-                .tokens = wanted_tokens,
-                .dims = wanted_dims});
     }
   }
-}
+
+  // Adds the pages with wanted tokens in [from, to), of which `from` starts a tile. Intervals come in order.
+  void add(std::uint32_t from, std::uint32_t to) {
+    assert(from % tile_.tokens == 0);
+    std::uint32_t token_tile = from / tile_.tokens;
+    for (std::uint32_t first = from; first < to; first += tile_.tokens, ++token_tile) {
+      const page_read::run_slice wanted =
+          clip(tokens_, token_at_, first, std::min(first + tile_.tokens, to));
+      for (std::uint32_t i = 0; wanted.count > 0 && i < wanted_dim_tiles_; ++i) {
+        const bool buffered = first >= pages_.sealed_tokens;
+        const std::uint32_t dim_tile = dim_tiles_[i].index;
+        plan_.add({.kind = kind_,
+                   .token_tile = token_tile,
+                   .dim_tile = dim_tile,
+                   .page = buffered ? no_page : pages_.page(token_tile, dim_tile),
+                   .buffered = buffered,
+                   .tokens = wanted,
+                   .dims = dim_tiles_[i].dims});
+      }
+    }
+  }
+
+ private:
+  struct wanted_dims {
+    std::uint32_t index;
+    page_read::run_slice dims;
+  };
+
+  // The part of `set` inside [first, last), relative to `first`, as a slice of the plan's run pool. `at` is the first run
+  // that can reach the interval and moves on, so a sweep over intervals in order is linear. Intervals without a gap share
+  // one slice: most of a dense plan.
+  page_read::run_slice clip(index_view set, std::uint32_t& at, std::uint32_t first,
+                            std::uint32_t last) {
+    const auto runs = set.runs();
+    while (at < runs.size() && runs[at].last <= first) {
+      ++at;
+    }
+    const bool whole = at < runs.size() && runs[at].first <= first && last <= runs[at].last;
+    if (whole && whole_.count == last - first) {
+      return whole_;
+    }
+    page_read::run_slice slice = plan_.begin_slice();
+    for (std::size_t i = at; i < runs.size() && runs[i].first < last; ++i) {
+      plan_.add_run(slice, std::max(runs[i].first, first) - first,
+                    std::min(runs[i].last, last) - first);
+    }
+    if (whole) {
+      whole_ = slice;
+    }
+    return slice;
+  }
+
+  access_plan& plan_;
+  const layout::tile& tile_;
+  const layout::stream_pages& pages_;
+  stream kind_;
+  index_view tokens_;
+  std::uint32_t token_at_ = 0;
+  page_read::run_slice whole_;  // the last interval without a gap
+  std::uint32_t wanted_dim_tiles_ = 0;
+  std::array<wanted_dims, 256> dim_tiles_;  // head sizes go up to 256
+};
 
 }  // namespace detail
 
@@ -69,8 +98,7 @@ inline void plan_score_dims(const layout::head_pages& head, index_view tokens, i
                             access_plan& plan) {
   plan.clear();
   const stream s = head.tiles.k_by_dim.stored() ? stream::k_by_dim : stream::k_by_token;
-  std::size_t token_at = 0;
-  detail::add_stream(plan, head, s, tokens, dims, head.first_of_tile(s), head.tokens, token_at);
+  detail::stream_planner(plan, head, s, tokens, dims).add(head.first_of_tile(s), head.tokens);
 }
 
 // fold: K and V of `tokens`, all dims. From the token-indexed copy of K if there is one. Each K tile comes first, then
@@ -80,19 +108,15 @@ inline void plan_fold(const layout::head_pages& head, index_view tokens, access_
   const stream k = head.tiles.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
   const layout::tile& k_tile = head.tiles.of(k);
   const layout::tile& v_tile = head.tiles.v_by_token;
-  const auto all = [](std::uint32_t dims, index_run& run) {
-    run = {0, dims};
-    return index_view({&run, 1}, dims);
-  };
-  index_run k_run, v_run;
-  const index_view k_dims = all(head.of(k).dim_tiles * k_tile.dims, k_run);
-  const index_view v_dims = all(head.of(stream::v_by_token).dim_tiles * v_tile.dims, v_run);
-  std::size_t k_at = 0;
-  std::size_t v_at = 0;
+  const index_run all_k{0, head.of(k).dim_tiles * k_tile.dims};
+  const index_run all_v{0, head.of(stream::v_by_token).dim_tiles * v_tile.dims};
+  detail::stream_planner k_pages(plan, head, k, tokens, {{&all_k, 1}, all_k.size()});
+  detail::stream_planner v_pages(plan, head, stream::v_by_token, tokens,
+                                 {{&all_v, 1}, all_v.size()});
   for (std::uint32_t first = head.first_of_tile(k); first < head.tokens; first += k_tile.tokens) {
     const std::uint32_t last = std::min(first + k_tile.tokens, head.tokens);
-    detail::add_stream(plan, head, k, tokens, k_dims, first, last, k_at);
-    detail::add_stream(plan, head, stream::v_by_token, tokens, v_dims, first, last, v_at);
+    k_pages.add(first, last);
+    v_pages.add(first, last);
   }
 }
 

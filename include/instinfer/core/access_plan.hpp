@@ -42,6 +42,9 @@ class access_plan {
   void clear() {
     reads_.clear();
     runs_.clear();
+    pages_ = 0;
+    wanted_elements_ = 0;
+    buffered_elements_ = 0;
   }
 
   // Starts a slice of the run pool, to be filled by add_run and taken by end_slice.
@@ -55,23 +58,19 @@ class access_plan {
     slice.count += last - first;
   }
 
-  void add(const page_read& read) { reads_.push_back(read); }
+  void add(const page_read& read) {
+    reads_.push_back(read);
+    pages_ += read.buffered ? 0 : 1;
+    (read.buffered ? buffered_elements_ : wanted_elements_) += read.wanted_elements();
+  }
 
   // Bytes at the stages that do not depend on the route: link_bytes stays 0, filtered_bytes are the wanted entries.
   traffic bytes(std::uint64_t page_bytes, std::uint64_t element_bytes) const {
-    traffic sum;
-    for (const page_read& read : reads_) {
-      const std::uint64_t wanted = read.wanted_elements() * element_bytes;
-      if (read.buffered) {
-        sum.buffer_bytes += wanted;
-      } else {
-        sum.pages_read += 1;
-        sum.array_bytes += page_bytes;
-        sum.channel_bytes += page_bytes;
-        sum.filtered_bytes += wanted;
-      }
-    }
-    return sum;
+    return {.pages_read = pages_,
+            .array_bytes = pages_ * page_bytes,
+            .channel_bytes = pages_ * page_bytes,
+            .filtered_bytes = wanted_elements_ * element_bytes,
+            .buffer_bytes = buffered_elements_ * element_bytes};
   }
 
  private:
@@ -81,6 +80,9 @@ class access_plan {
 
   std::vector<page_read> reads_;
   std::vector<index_run> runs_;
+  std::uint64_t pages_ = 0;              // read from flash
+  std::uint64_t wanted_elements_ = 0;    // of them
+  std::uint64_t buffered_elements_ = 0;  // wanted of pages in the group buffer
 };
 
 }  // namespace instinfer

@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/core/softmax_state.hpp"
-#include "instinfer/cpu/fold-inl.hpp"
-#include "instinfer/cpu/row_walk-inl.hpp"
-#include "instinfer/cpu/softmax-inl.hpp"
+#include "instinfer/cpu/any_tile-inl.hpp"
+#include "instinfer/cpu/column_score-inl.hpp"
+#include "instinfer/cpu/row_fold-inl.hpp"
 #include "instinfer/cpu/top_k-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -30,8 +29,7 @@ class arithmetic {
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
-    states_.assign(group_, {});
-    outputs_.assign(std::size_t{group_} * Format::v_dim, 0.0f);
+    state_.reset(group_, Format::v_dim);
     kept_.assign(group_, 1.0f);
     mean_.assign(Format::v_dim, 0.0f);
     scores_used_ = 0;
@@ -122,9 +120,8 @@ class arithmetic {
 
   void finish(std::span<float> out) {
     for (std::uint32_t h = 0; h < group_; ++h) {
-      const std::span<float> o =
-          std::span(outputs_).subspan(std::size_t{h} * Format::v_dim, Format::v_dim);
-      normalise(states_[h], o);
+      const std::span<float> o = state_.output(h);
+      normalise(state_.state(h), o);
       for (std::size_t i = 0; i < o.size(); ++i) {
         out[h * o.size() + i] = kept_[h] * o[i] + (1.0f - kept_[h]) * mean_[i];
       }
@@ -174,32 +171,12 @@ class arithmetic {
     }
   }
 
-  // Blocks of rows, the next of which comes to L2 while this one computes.
   template <class Pages>
   void fold_by_rows(const attention::query_group& q, const access_plan& plan, const Pages& pages) {
-    std::size_t at = 0;
-    row_block<element>* block = &rows_[0];
-    row_block<element>* next = &rows_[1];
-    for (block->fill(plan, at, pages); block->count > 0; std::swap(block, next)) {
-      next->fill(plan, at, pages);
-      const std::size_t padded = block->k.size();
-      resize_scratch(products_, group_ * padded);
-      const auto ahead = [&](const std::vector<const element*>& rows, std::uint32_t h) {
-        return h == 0 && rows.size() >= padded ? rows.data() : nullptr;
-      };
-      for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-        score_rows<Heads, Format::k_dim>(block->k.data(), padded,
-                                         q.values.data() + std::size_t{h} * Format::k_dim,
-                                         products_.data() + h * padded, padded, ahead(next->k, h));
-      });
-      const index_run all{0, static_cast<std::uint32_t>(block->count)};
-      weigh(q, index_view({&all, 1}, all.size()), padded);
-      for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-        fold_rows<Heads, Format::v_dim>(
-            block->v.data(), block->count, products_.data() + h * padded, padded,
-            outputs_.data() + std::size_t{h} * Format::v_dim, ahead(next->v, h));
-      });
-    }
+    const float scale = q.logits.scale_for(Format::k_dim);
+    resize_scratch(scaled_q_, q.values.size());
+    std::ranges::transform(q.values, scaled_q_.begin(), [&](float x) { return x * scale; });
+    row_fold_.fold(scaled_q_, q.logits.soft_cap, plan, 0, plan.reads().size(), pages, state_);
   }
 
   // Layouts without rows: tile by tile, as the plan gives a K tile before the V pages under it.
@@ -223,7 +200,8 @@ class arithmetic {
         const auto page = pages(reads[i]);
         fold_any(page, plan.tokens(reads[i]), group_,
                  products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
-                 outputs_.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::v_dim);
+                 state_.output(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
+                 Format::v_dim);
       }
     }
   }
@@ -234,32 +212,33 @@ class arithmetic {
     const float scale = q.logits.scale_for(Format::k_dim);
     for (std::uint32_t h = 0; h < group_; ++h) {
       float* row = products_.data() + h * stride;
-      float max = states_[h].max;
+      softmax_state<float>& state = state_.state(h);
+      float max = state.max;
       for (const index_run run : wanted.runs()) {
         max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
       }
-      const float keep = rescale_factor(states_[h].max, max);
+      const float keep = rescale_factor(state.max, max);
       if (keep != 1.0f) {
-        multiply(outputs_.data() + std::size_t{h} * Format::v_dim, Format::v_dim, keep);
+        multiply(state_.output(h).data(), Format::v_dim, keep);
       }
-      states_[h].sum *= keep;
-      states_[h].max = max;
+      state.sum *= keep;
+      state.max = max;
       for (const index_run run : wanted.runs()) {
-        states_[h].sum += exponentials(row + run.first, run.size(), max);
+        state.sum += exponentials(row + run.first, run.size(), max);
       }
     }
   }
 
   std::uint32_t group_ = 1;
-  std::vector<softmax_state<float>> states_;  // [group]
-  std::vector<float> outputs_;                // [group, v_dim]
-  std::vector<float> kept_;                   // [group]
-  std::vector<float> mean_;                   // [v_dim]
-  std::vector<float> products_;               // [group, tokens]
+  group_state state_;
+  std::vector<float> kept_;      // [group]
+  std::vector<float> mean_;      // [v_dim]
+  std::vector<float> products_;  // [group, tokens]
   std::vector<float> rank_;
   index_set positions_;
   top_k_scratch top_k_;
-  row_block<element> rows_[2];
+  std::vector<float> scaled_q_;  // [group, k_dim]
+  row_fold<Format> row_fold_;
   column_block<element> columns_[2];
   std::deque<std::vector<float>> scores_;
   std::size_t scores_used_ = 0;

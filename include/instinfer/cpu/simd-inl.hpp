@@ -56,16 +56,35 @@ HWY_INLINE float_vec load(const bf16* p) {
 HWY_INLINE float sum(float_vec v) { return hn::GetLane(hn::SumOfLanes(float_tag{}, v)); }
 
 // Lane i of the result is the sum over the lanes of v[i]. A tree of pairwise sums: 2 shuffles and 1 add a vector, where a
-// horizontal sum of each would take log2(lanes) of both. Overwrites v.
+// horizontal sum of each would take log2(lanes) of both. Shuffles within 128 bits come first: they take 1 cycle, wider ones
+// 3. Overwrites v.
 HWY_INLINE float_vec sum_each(float_vec (&v)[lanes]) {
 #if HWY_TARGET != HWY_SCALAR
-  HWY_UNROLL(4)
-  for (std::uint32_t n = lanes / 2; n > 0; n /= 2) {
-    HWY_UNROLL(8)
-    for (std::uint32_t i = 0; i < n; ++i) {
-      v[i] = hn::Add(hn::ConcatEven(float_tag{}, v[2 * i + 1], v[2 * i]),
-                     hn::ConcatOdd(float_tag{}, v[2 * i + 1], v[2 * i]));
+  const float_tag f;
+  const hn::Repartition<double, float_tag> pairs;
+  HWY_UNROLL(8)
+  for (std::uint32_t i = 0; i < lanes / 2;
+       ++i) {  // in each 128 bits: a0 + a2, b0 + b2, a1 + a3, b1 + b3
+    v[i] = hn::Add(hn::InterleaveLower(f, v[2 * i], v[2 * i + 1]),
+                   hn::InterleaveUpper(f, v[2 * i], v[2 * i + 1]));
+  }
+  HWY_UNROLL(8)
+  for (std::uint32_t i = 0; i < lanes / 4; ++i) {  // a, b, c, d
+    const auto ab = hn::BitCast(pairs, v[2 * i]);
+    const auto cd = hn::BitCast(pairs, v[2 * i + 1]);
+    v[i] = hn::Add(hn::BitCast(f, hn::InterleaveLower(pairs, ab, cd)),
+                   hn::BitCast(f, hn::InterleaveUpper(pairs, ab, cd)));
+  }
+  if constexpr (lanes >= 8) {
+    HWY_UNROLL(2)
+    for (std::uint32_t i = 0; i < lanes / 8; ++i) {  // blocks of 128 bits: p0 + p1, q0 + q1, ...
+      const float_vec p = v[2 * i];
+      const float_vec q = v[2 * i + 1];
+      v[i] = hn::Add(hn::OddEvenBlocks(q, p), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(p, q)));
     }
+  }
+  if constexpr (lanes >= 16) {
+    v[0] = hn::Add(hn::ConcatLowerLower(f, v[1], v[0]), hn::ConcatUpperUpper(f, v[1], v[0]));
   }
 #endif
   return v[0];

@@ -30,9 +30,9 @@ HWY_INLINE void transform(float* x, std::size_t n, float neutral, F&& f) {
   }
 }
 
-// x[i] = cap(x[i] * scale), kept finite: a product that overflowed fp32 becomes the largest number of its sign. Returns the
-// maximum, -inf for n == 0.
-HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_cap) {
+// x[i] = cap(x[i] * scale), kept finite: a product that overflowed fp32 becomes the largest number of its sign. Lane i of the
+// result is the largest x[j] with j % lanes == i, -inf where there is none.
+HWY_INLINE float_vec scale_logits_by_lane(float* x, std::size_t n, float scale, float soft_cap) {
   const float lowest = -std::numeric_limits<float>::infinity();
   const float_vec smallest = hn::Set(float_tag{}, std::numeric_limits<float>::lowest());
   const float_vec largest = hn::Set(float_tag{}, std::numeric_limits<float>::max());
@@ -54,7 +54,26 @@ HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_c
       return scaled;
     });
   }
-  return n == 0 ? lowest : hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
+  return max;
+}
+
+// The same; returns the maximum.
+HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_cap) {
+  const float_vec max = scale_logits_by_lane(x, n, scale, soft_cap);
+  return n == 0 ? -std::numeric_limits<float>::infinity()
+                : hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
+}
+
+// Lane i becomes the largest of the lanes that equal i modulo Slots, a power of 2.
+template <std::uint32_t Slots>
+HWY_INLINE float_vec max_by_slot(float_vec v) {
+  const hn::RebindToSigned<float_tag> index_tag;
+  for (std::uint32_t d = Slots; d < lanes; d *= 2) {
+    const auto turned = hn::And(hn::Iota(index_tag, static_cast<std::int32_t>(d)),
+                                hn::Set(index_tag, static_cast<std::int32_t>(lanes - 1)));
+    v = hn::Max(v, hn::TableLookupLanes(v, hn::IndicesFromVec(float_tag{}, turned)));
+  }
+  return v;
 }
 
 // x[i] = exp(x[i] - max); returns the sum. max is not below any x, and finite.
@@ -94,10 +113,11 @@ HWY_INLINE float sum_of(const float* x, std::size_t n, std::size_t ahead) {
                         hn::Zero(float_tag{})};
   for (std::size_t i = 0; i < n; i += 4 * lanes) {
     HWY_UNROLL(4)
+    for (std::uint32_t j = 0; j < 4 && ahead > 0; ++j) {
+      prefetch(x + i + ahead + j * lanes);
+    }
+    HWY_UNROLL(4)
     for (std::uint32_t j = 0; j < 4; ++j) {
-      if (ahead > 0) {
-        prefetch(x + i + ahead + j * lanes);
-      }
       total[j] = hn::Add(total[j], hn::LoadU(float_tag{}, x + i + j * lanes));
     }
   }

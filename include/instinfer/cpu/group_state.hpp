@@ -1,0 +1,42 @@
+#pragma once
+// The softmax states of a query group with their outputs: what parts of a head's tokens are folded into, and merged.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "instinfer/core/softmax_state.hpp"
+
+namespace instinfer::cpu {
+
+class group_state {
+ public:
+  // The empty state of `group` heads.
+  void reset(std::uint32_t group, std::size_t v_dim) {
+    v_dim_ = v_dim;
+    states_.assign(group, {});
+    outputs_.assign(group * v_dim, 0.0f);
+  }
+
+  std::uint32_t group() const { return static_cast<std::uint32_t>(states_.size()); }
+  softmax_state<float>& state(std::uint32_t h) { return states_[h]; }
+  std::span<float> output(std::uint32_t h) {
+    return std::span(outputs_).subspan(h * v_dim_, v_dim_);
+  }
+
+  void merge_head(std::uint32_t h, const softmax_state<float>& state, std::span<const float> o) {
+    instinfer::merge<float>(states_[h], output(h), state, o);
+  }
+  void merge(const group_state& other) {
+    for (std::uint32_t h = 0; h < group(); ++h) {
+      merge_head(h, other.states_[h], std::span(other.outputs_).subspan(h * v_dim_, v_dim_));
+    }
+  }
+
+ private:
+  std::size_t v_dim_ = 0;
+  std::vector<softmax_state<float>> states_;  // [group]
+  std::vector<float> outputs_;                // [group, v_dim]
+};
+
+}  // namespace instinfer::cpu

@@ -1,0 +1,45 @@
+#pragma once
+// Query heads of a group in blocks of a compile-time size: they share one pass over K and V, and one conversion to fp32.
+
+#include <bit>
+
+#include "instinfer/cpu/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace instinfer::cpu {
+inline namespace HWY_NAMESPACE {
+
+// Most heads of a block. 8 in place of 4 save a second conversion where a group has so many.
+inline constexpr std::uint32_t heads_at_once = lanes == 16 ? 8 : lanes < 4 ? lanes : 4;
+
+// Calls f.template operator()<Heads>(first_head) over `group` heads, in blocks of heads_at_once, then 4, then the rest.
+template <class F>
+HWY_INLINE void for_head_blocks(std::uint32_t group, F&& f) {
+  std::uint32_t h = 0;
+  for (; h + heads_at_once <= group; h += heads_at_once) {
+    f.template operator()<heads_at_once>(h);
+  }
+  if constexpr (heads_at_once > 4) {
+    if (group - h >= 4) {
+      f.template operator()<4>(h);
+      h += 4;
+    }
+  }
+  switch (group - h) {
+    case 1:
+      f.template operator()<1>(h);
+      break;
+    case 2:
+      f.template operator()<std::min(2u, heads_at_once)>(h);
+      break;
+    case 3:
+      f.template operator()<std::min(3u, heads_at_once)>(h);
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace instinfer::cpu
+HWY_AFTER_NAMESPACE();
