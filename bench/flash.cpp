@@ -1,9 +1,10 @@
-// The flash timeline: pages simulated per second, with every statistic on.
+// The flash timeline: pages simulated per second, with every statistic on; batches and mixed streams.
 //
 // Names: pattern/page/wW/pP/nN: W chips a channel, P planes a die, batches of N reads on 8 channels of one die a chip; then
 // what differs from the default rules. Each case first replays a batch of 2,000 pages on the event-driven drive of the tests
 // and compares every finish time. An iteration is one batch: finish time of each page, busy time of each bus and die,
 // makespan, and latency percentiles. Iterations go round 16 batches, so that no branch predictor knows one by heart.
+// mixed: three random reads to one program of lower priority, one request every 2 us, programs suspended for reads.
 
 #include <cstdint>
 #include <random>
@@ -13,11 +14,13 @@
 #include <benchmark/benchmark.h>
 
 #include <instinfer/flash/latencies.hpp>
+#include <instinfer/flash/mixed_timeline.hpp>
 #include <instinfer/flash/placement.hpp>
 #include <instinfer/flash/presets.hpp>
 #include <instinfer/flash/timeline.hpp>
 
 #include "../tests/flash/event_driven_drive.hpp"
+#include "../tests/flash/mixed_drive.hpp"
 
 namespace {
 
@@ -123,6 +126,46 @@ void add(const drive_case& c, const std::string& more) {
   }
 }
 
+std::vector<flash::request> draw_mixed(const flash::geometry& shape, std::int64_t count,
+                                       std::mt19937& random) {
+  const std::vector<flash::location> pages = draw(shape, false, count, random);
+  std::vector<flash::request> requests;
+  for (std::int64_t n = 0; n < count; ++n) {
+    const bool reads = n % 4 != 0;
+    requests.push_back({.what = reads ? flash::operation::read : flash::operation::program,
+                        .where = pages[static_cast<std::size_t>(n)],
+                        .arrival_ps = n * 2 * flash::ps_per_us,
+                        .priority = reads ? 0 : 1});
+  }
+  return requests;
+}
+
+void replay_mixed(benchmark::State& state, std::int32_t planes) {
+  const drive_case c = plain(planes);
+  const flash::mixed_rules rules{.suspend = {.of_programs = true}};
+  std::mt19937 random{7};
+  flash::mixed_timeline<> drive{c.shape, c.times, rules};
+  const std::vector<flash::request> few = draw_mixed(c.shape, 1000, random);
+  std::vector<std::int64_t> finish(few.size());
+  drive.run(few, finish);
+  if (finish != oracle::mixed_drive(c.shape, c.times, rules, true).run(few).finish) {
+    state.SkipWithError("a request finishes at another tick");
+    return;
+  }
+  constexpr std::int64_t count = 10'000;
+  std::vector<std::vector<flash::request>> streams;
+  for (int i = 0; i < 16; ++i) {
+    streams.push_back(draw_mixed(c.shape, count, random));
+  }
+  finish.resize(static_cast<std::size_t>(count));
+  std::size_t next = 0;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(drive.run(streams[next++ % streams.size()], finish).makespan_ticks);
+  }
+  state.counters["pages_per_second"] =
+      benchmark::Counter(static_cast<double>(count), benchmark::Counter::kIsIterationInvariantRate);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -132,6 +175,9 @@ int main(int argc, char** argv) {
     add<flash::command_first>(cached(planes), "/command_first/cache_read");
     add(tlc(planes), "/tlc");
     add(retried(planes), "/retry");
+    benchmark::RegisterBenchmark(("mixed/4KiB/w4/p" + std::to_string(planes) + "/n10000").c_str(),
+                                 [=](benchmark::State& state) { replay_mixed(state, planes); })
+        ->Unit(benchmark::kMicrosecond);
   }
   benchmark::Initialize(&argc, argv);
   benchmark::AddCustomContext("compiler", __VERSION__);

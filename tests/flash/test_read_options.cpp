@@ -202,6 +202,22 @@ TEST_CASE("cache read: commands first, then shorter on bursts than without") {
   CHECK(cached.read(pages).makespan_ticks < plain.read(pages).makespan_ticks);
 }
 
+TEST_CASE("cache read: data first and moves that take no time are the drive without") {
+  for (unsigned seed = 1; seed <= 100; ++seed) {
+    INFO("seed " << seed);
+    random_options random{seed};
+    random.drive.times.cache_move_ps = 0;
+    std::vector<std::int64_t> with(random.drive.pages.size()), without(with.size());
+    random.rules.cache_read = true;
+    timeline<> cached{random.drive.shape, random.drive.times, random.rules};
+    cached.read(random.drive.pages, with);
+    random.rules.cache_read = false;
+    timeline<> plain{random.drive.shape, random.drive.times, random.rules};
+    plain.read(random.drive.pages, without);
+    REQUIRE(with == without);
+  }
+}
+
 TEST_CASE("read retry: the draw has the stated distribution and depends on place and seed alone") {
   constexpr flash::read_retry half = flash::independent_failures(500'000'000, 5, 42);
   static_assert(half.at_least[4] == 31'250'000);

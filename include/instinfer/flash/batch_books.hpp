@@ -90,10 +90,7 @@ class batch_books {
   batch_times total(std::int64_t ticks_per_ps) const {
     batch_times sum{.ticks_per_ps = ticks_per_ps, .channels = channels_, .dies = dies_};
     for (const channel_load& load : channels_) {
-      sum.makespan_ticks = std::max(sum.makespan_ticks, load.end_ticks);
-      sum.pages += load.pages;
-      sum.commands += load.commands;
-      sum.multi_plane_commands += load.multi_plane_commands;
+      sum.add(load);
     }
     return sum;
   }
