@@ -9,7 +9,6 @@
 #include <functional>
 #include <queue>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "instinfer/flash/batch_rules.hpp"
@@ -280,7 +279,7 @@ class event_driven_drive {
       case operation::read: {
         std::int64_t slowest = 0;
         for (const std::size_t page : die.taken) {
-          slowest = std::max(slowest, (1 + retries(pages_[page])) *
+          slowest = std::max(slowest, (1 + r_.retry.draw(pages_[page])) *
                                           (tr_ps(pages_[page].page) + t_.read_turnaround_ps));
         }
         return slowest * ticks_per_ps_;
@@ -309,16 +308,6 @@ class event_driven_drive {
     const char* again = "LLMMUU";
     const char letter = page < 8 ? first[page] : again[(page - 8) % 6];
     return of_bits[2][letter == 'L' ? 0 : letter == 'M' ? 1 : 2];
-  }
-
-  std::int64_t retries(const location& at) const {
-    std::int64_t n = at.channel;
-    for (const auto& [index, count] :
-         {std::pair{at.chip, g_.chips}, std::pair{at.die, g_.dies}, std::pair{at.plane, g_.planes},
-          std::pair{at.block, g_.blocks}, std::pair{at.page, g_.pages}}) {
-      n = n * count + index;
-    }
-    return r_.retry.draw(static_cast<std::uint64_t>(n));
   }
 
   geometry g_;

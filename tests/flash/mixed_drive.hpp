@@ -318,15 +318,7 @@ class mixed_drive {
     if (type != flash::page_type::lower) {
       tr = type == flash::page_type::middle ? t_.types.read_middle_ps : t_.types.read_upper_ps;
     }
-    const std::int64_t number =
-        ((((std::int64_t{at.channel} * g_.chips + at.chip) * g_.dies + at.die) * g_.planes +
-          at.plane) *
-             g_.blocks +
-         at.block) *
-            g_.pages +
-        at.page;
-    return ticks((tr + t_.read_turnaround_ps) *
-                 (1 + r_.retry.draw(static_cast<std::uint64_t>(number))));
+    return ticks((tr + t_.read_turnaround_ps) * (1 + r_.retry.draw(at)));
   }
 
   flash::geometry g_;

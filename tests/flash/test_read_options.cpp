@@ -221,10 +221,13 @@ TEST_CASE("cache read: data first and moves that take no time are the drive with
 TEST_CASE("read retry: the draw has the stated distribution and depends on place and seed alone") {
   constexpr flash::read_retry half = flash::independent_failures(500'000'000, 5, 42);
   static_assert(half.at_least[4] == 31'250'000);
+  const auto nth = [place = flash::placement{flash::instcsd.geometry}](std::int64_t page) {
+    return place.striped(page);
+  };
   std::array<int, 6> counts{};
   const int draws = 1 << 20;
   for (int page = 0; page < draws; ++page) {
-    ++counts[static_cast<std::size_t>(half.draw(static_cast<std::uint64_t>(page)))];
+    ++counts[static_cast<std::size_t>(half.draw(nth(page)))];
   }
   double expected = draws / 2.0;
   for (std::size_t n = 0; n < 5; ++n) {
@@ -234,13 +237,32 @@ TEST_CASE("read retry: the draw has the stated distribution and depends on place
   CHECK(counts[5] == doctest::Approx(draws / 32.0).epsilon(0.03));
 
   std::int64_t sum = 0;
-  for (std::uint64_t page = 0; page < 4'000'000; ++page) {
-    sum += flash::worst_read_retry.draw(page);
+  for (std::int64_t page = 0; page < 4'000'000; ++page) {
+    sum += flash::worst_read_retry.draw(nth(page));
   }
   CHECK(static_cast<double>(sum) / 4e6 == doctest::Approx(0.003).epsilon(0.05));
   CHECK(flash::worst_read_retry.mean() == doctest::Approx(0.003).epsilon(1e-6));
-  CHECK(flash::read_retry{}.draw(7) == 0);
-  CHECK(flash::independent_failures(flash::retry_scale, 5).draw(7) == 5);
+  CHECK(flash::read_retry{}.draw({}) == 0);
+  CHECK(flash::independent_failures(flash::retry_scale, 5).draw({}) == 5);
+}
+
+TEST_CASE("read retry: every coordinate and the seed matter to the draw") {
+  for (int coordinate = 0; coordinate < 7; ++coordinate) {
+    INFO("coordinate " << coordinate);
+    int failing = 0;
+    for (std::int32_t n = 0; n < 4096; ++n) {
+      location at{1, 2, 3, 1, 17, 100};
+      std::int32_t* const all[] = {&at.channel, &at.chip, &at.die, &at.plane, &at.block, &at.page};
+      std::uint64_t seed = 9;
+      if (coordinate < 6) {
+        *all[coordinate] = n;
+      } else {
+        seed = static_cast<std::uint64_t>(n);
+      }
+      failing += flash::independent_failures(500'000'000, 1, seed).draw(at);
+    }
+    CHECK(failing == doctest::Approx(2048).epsilon(0.08));  // 5 sigma
+  }
 }
 
 TEST_CASE("read retry: each further read is another array time, for all planes of the command") {

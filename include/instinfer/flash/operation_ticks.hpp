@@ -62,7 +62,7 @@ class operation_ticks {
   // Array time of one page's read with its type and retries.
   std::int64_t read_array(const location& at) const {
     const std::int64_t once = read_array_[static_cast<std::size_t>(types_.of(at.page))];
-    return retry_.present() ? once * (1 + retry_.draw(number(at))) : once;
+    return retry_.present() ? once * (1 + retry_.draw(at)) : once;
   }
 
   // Whether every read takes array(operation::read).
@@ -77,16 +77,6 @@ class operation_ticks {
   }
 
  private:
-  // Unique on the drive.
-  std::uint64_t number(const location& at) const {
-    const auto plane =
-        ((std::int64_t{at.channel} * geometry_.chips + at.chip) * geometry_.dies + at.die) *
-            geometry_.planes +
-        at.plane;
-    return static_cast<std::uint64_t>((plane * geometry_.blocks + at.block) * geometry_.pages +
-                                      at.page);
-  }
-
   geometry geometry_;
   tick_scale scale_;
   page_types types_;

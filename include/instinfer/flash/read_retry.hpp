@@ -8,6 +8,7 @@
 #include <string>
 
 #include "instinfer/core/errors.hpp"
+#include "instinfer/flash/location.hpp"
 
 namespace instinfer::flash {
 
@@ -35,10 +36,16 @@ struct read_retry {
     }
     return sum / retry_scale;
   }
-  // Further reads of the page with this number on the drive; any number will do.
-  constexpr std::int32_t draw(std::uint64_t page) const {
-    // The finalizer of SplitMix64 (Steele et al., OOPSLA 2014) on a Weyl step per page.
-    std::uint64_t x = seed + (page + 1) * 0x9E37'79B9'7F4A'7C15u;
+  constexpr std::int32_t draw(const location& page) const {
+    // Two coordinates a word, each word times an odd constant (of SplitMix64 and MurmurHash3), then
+    // the finalizer of SplitMix64 (Steele et al., OOPSLA 2014).
+    const auto word = [](std::int32_t high, std::int32_t low) {
+      return std::uint64_t{static_cast<std::uint32_t>(high)} << 32 |
+             static_cast<std::uint32_t>(low);
+    };
+    std::uint64_t x = seed + word(page.channel, page.chip) * 0x9E37'79B9'7F4A'7C15u +
+                      word(page.die, page.plane) * 0xFF51'AFD7'ED55'8CCDu +
+                      word(page.block, page.page) * 0xC4CE'B9FE'1A85'EC53u;
     x = (x ^ (x >> 30)) * 0xBF58'476D'1CE4'E5B9u;
     x = (x ^ (x >> 27)) * 0x94D0'49BB'1331'11EBu;
     x ^= x >> 31;
