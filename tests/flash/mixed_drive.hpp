@@ -41,8 +41,12 @@ class mixed_drive {
     for (channel& c : channels_) {
       c.dies.resize(static_cast<std::size_t>(g_.chips * g_.dies));
     }
-    for (const flash::request& r : requests) {
-      moments_.insert(ticks(r.arrival_ps));
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      const flash::location& at = requests[i].where;
+      moments_.insert(ticks(requests[i].arrival_ps));
+      channels_[static_cast<std::size_t>(at.channel)]
+          .dies[static_cast<std::size_t>(at.die * g_.chips + at.chip)]
+          .requests.push_back(i);
     }
     while (!moments_.empty()) {
       now_ = *moments_.begin();
@@ -68,6 +72,7 @@ class mixed_drive {
     std::int64_t may_suspend_at = 0;
   };
   struct die {
+    std::vector<std::size_t> requests;  // all that are meant for it, at any time
     std::optional<job> current;
     std::optional<job> parked;
     std::int64_t parked_left = 0;
@@ -202,17 +207,12 @@ class mixed_drive {
     return std::pair{request(*head).priority, [=, this] { suspend(c, d, latency); }};
   }
 
-  bool waits_at(std::size_t i, int c, std::size_t d) const {
-    const flash::request& r = request(i);
-    return !taken_[i] && r.where.channel == c &&
-           static_cast<std::size_t>(r.where.die * g_.chips + r.where.chip) == d &&
-           ticks(r.arrival_ps) <= now_;
-  }
+  bool waits(std::size_t i) const { return !taken_[i] && ticks(request(i).arrival_ps) <= now_; }
 
   std::optional<std::size_t> next_request(int c, std::size_t d) const {
     std::optional<std::size_t> best;
-    for (std::size_t i = 0; i < requests_->size(); ++i) {
-      if (waits_at(i, c, d) && (!best || request(i).priority < request(*best).priority)) {
+    for (const std::size_t i : channels_[static_cast<std::size_t>(c)].dies[d].requests) {
+      if (waits(i) && (!best || request(i).priority < request(*best).priority)) {
         best = i;
       }
     }
@@ -224,9 +224,9 @@ class mixed_drive {
     const flash::request first = request(head);
     job j{.what = first.what, .priority = first.priority, .pages = {}};
     std::set<int> planes;
-    for (std::size_t i = head; i < requests_->size(); ++i) {
+    for (const std::size_t i : ch.dies[d].requests) {
       const flash::request& r = request(i);
-      const bool goes = i == head || (waits_at(i, c, d) && r.what == first.what &&
+      const bool goes = i == head || (i > head && waits(i) && r.what == first.what &&
                                       r.priority == first.priority && pairs(first, r));
       if (goes && planes.insert(r.where.plane).second) {
         j.pages.push_back(i);

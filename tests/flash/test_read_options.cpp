@@ -95,6 +95,26 @@ TEST_CASE("read options: equal to the event-driven drive, every page") {
   }
 }
 
+TEST_CASE("read options: equal to the event-driven drive on bursts of the presets") {
+  for (const flash::drive_spec& preset : {flash::instcsd, flash::tlc_ssd, flash::pcie5_16ch}) {
+    random_case burst{1};
+    burst.shape = preset.geometry;
+    burst.times = preset.timing;
+    burst.pages.clear();
+    std::mt19937 random{17};
+    const flash::placement place{preset.geometry};
+    for (int i = 0; i < 2000; ++i) {
+      burst.pages.push_back(place.striped(pick(random, 0, 400'000)));
+    }
+    for (const bool cache_read : {false, true}) {
+      const batch_rules rules{.cache_read = cache_read,
+                              .retry = flash::independent_failures(30'000'000, 5)};
+      oracle::check_against_oracle<flash::data_out_first>(burst, operation::read, rules);
+      oracle::check_against_oracle<flash::command_first>(burst, operation::read, rules);
+    }
+  }
+}
+
 TEST_CASE("read options: busy times add up, and a die is held no longer than the batch") {
   for (unsigned seed = 1; seed <= 200; ++seed) {
     INFO("seed " << seed);

@@ -70,8 +70,8 @@ constexpr double sequential_read_bytes_per_s(const drive_spec& drive) {
 }
 
 // Samsung's sixth-generation V-NAND (980 Pro, the paper's flash): "below" 45 us reads and 450 us
-// writes in its announcement of August 2019, taken as the values. Erase 3.5 ms: assumed. Bus 1.4
-// GB/s: InstInfer's set-up.
+// writes in its announcement of August 2019, taken as the values; TLC, but one read time is given,
+// so one page type. Erase 3.5 ms: assumed. Bus 1.4 GB/s: InstInfer's set-up.
 inline constexpr timing vnand_v6_timing{.read_ps = 45 * ps_per_us,
                                         .program_ps = 450 * ps_per_us,
                                         .erase_ps = 3'500 * ps_per_us,
