@@ -113,6 +113,9 @@ class command_queues {
       row_keys_.clear();
       row_first_.clear();
       last_on_plane_.clear();
+      row_keys_.reserve(pages);
+      row_first_.reserve(pages);
+      last_on_plane_.reserve(pages * planes_);
     }
   }
 
