@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/latencies.hpp"
 #include "instinfer/flash/mixed_timeline.hpp"
 #include "instinfer/flash/presets.hpp"
+#include "instinfer/flash/stream_latencies.hpp"
 #include "instinfer/flash/timeline.hpp"
 #include "mixed_drive.hpp"
 #include "random_batches.hpp"
@@ -233,13 +233,8 @@ TEST_CASE("mixed: attention reads before background writes") {
     std::vector<std::int64_t> finish(stream.size());
     mixed_timeline<> drive{flash::instcsd.geometry, flash::instcsd.timing, rules};
     drive.run(stream, finish);
-    std::vector<std::int64_t> waits;
-    for (std::size_t i = 0; i < stream.size(); ++i) {
-      if (stream[i].what == operation::read) {
-        waits.push_back(finish[i] - drive.scale().from_ps(stream[i].arrival_ps));
-      }
-    }
-    return flash::latencies_of(waits);
+    std::vector<std::int64_t> scratch;
+    return flash::stream_latencies(stream, finish, drive.scale(), operation::read, 0, scratch);
   };
   const flash::latencies ranked = reads_of(requests, {});
   mixed_rules quick = suspending;
@@ -252,6 +247,23 @@ TEST_CASE("mixed: attention reads before background writes") {
   const flash::latencies unranked = reads_of(equal, {});
   CHECK(ranked.p99_ticks < unranked.p99_ticks);
   CHECK(with_suspend.p99_ticks < ranked.p99_ticks);
+}
+
+TEST_CASE("mixed: latencies of one stream count from its arrivals") {
+  const std::array requests{request{.priority = 1}, request{.what = operation::program},
+                            request{.arrival_ps = 1}, request{.arrival_ps = 20, .priority = 1}};
+  const std::array<std::int64_t, 4> finish{700, 700, 807, 840};  // of 7 ticks a ps
+  const flash::tick_scale sevenths{.ticks_per_ps = 7};
+  std::vector<std::int64_t> scratch;
+  CHECK(flash::stream_latencies(requests, finish, sevenths, operation::read, 1, scratch) ==
+        flash::latencies{2, 700, 700, 700, 700});
+  CHECK(flash::stream_latencies(requests, finish, sevenths, operation::read, 0, scratch) ==
+        flash::latencies{1, 800, 800, 800, 800});
+  CHECK(flash::stream_latencies(requests, finish, sevenths, operation::erase, 0, scratch) ==
+        flash::latencies{});
+  CHECK_THROWS_AS(flash::stream_latencies(requests, std::span(finish).first(3), sevenths,
+                                          operation::read, 0, scratch),
+                  instinfer::bad_argument);
 }
 
 TEST_CASE("mixed: bus events ascend, each operation's array runs add up to its time") {
