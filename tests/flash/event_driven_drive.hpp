@@ -2,6 +2,7 @@
 // The oracle for flash/timeline.hpp: an event-driven drive that searches its queues literally. Slow
 // on purpose.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -10,9 +11,10 @@
 #include <span>
 #include <vector>
 
-#include "instinfer/flash/command_queues.hpp"
+#include "instinfer/flash/batch_rules.hpp"
 #include "instinfer/flash/geometry.hpp"
 #include "instinfer/flash/location.hpp"
+#include "instinfer/flash/operation.hpp"
 #include "instinfer/flash/timing.hpp"
 
 namespace oracle {
@@ -29,6 +31,8 @@ struct rules {
   bool data_first = true;
   pairing pair = pairing::same_block_and_page;
   arrival arrive = arrival::together;
+  bool cache_read = false;
+  instinfer::flash::read_retry retry = {};
 };
 
 struct outcome {
@@ -77,21 +81,26 @@ class event_driven_drive {
  private:
   struct die_state {
     std::deque<std::size_t> waiting;  // pages, oldest first
-    std::vector<std::size_t> taken;   // pages of the current command
-    bool busy = false;
+    std::vector<std::size_t> taken;   // pages of the command in the array or its register
+    std::int64_t issue = 0;           // its number
+    bool busy = false;                // takes no command
+    bool array_full = false;          // cache read: the array register waits for the cache register
+    bool cache_full = false;
   };
   struct data_out {
     std::size_t die;
     std::size_t page;
     bool last;
+    std::int64_t since;  // when it became ready
+    std::int64_t issue;
   };
   struct channel_state {
     std::vector<die_state> dies;  // [dies, chips]
-    std::deque<data_out> ready;   // in the order in which the arrays finished
+    std::deque<data_out> ready;   // by time of getting ready, then by issue
     bool bus_busy = false;
     std::size_t next_die = 0;  // at which the round robin goes on
   };
-  enum class kind { bus_free, array_done, data_out_done };
+  enum class kind { bus_free, array_done, moved, data_out_done, decoded };
   struct event {
     std::int64_t time;
     std::int64_t order;  // of scheduling, breaks ties
@@ -123,20 +132,48 @@ class event_driven_drive {
       channel.bus_busy = false;
     } else if (e.what == kind::data_out_done) {
       channel.bus_busy = false;
-      done(e.page);
-      if (e.last) {
+      at(now_ + t_.decode_ps * ticks_per_ps_, {0, 0, kind::decoded, e.channel, e.die, e.page});
+      if (e.last && r_.cache_read) {
+        die.cache_full = false;
+        move(e.channel, e.die);
+      } else if (e.last) {
         die.busy = false;
       }
+    } else if (e.what == kind::decoded) {
+      done(e.page);
+    } else if (e.what == kind::array_done && r_.what == operation::read && r_.cache_read) {
+      die.array_full = true;
+      move(e.channel, e.die);
     } else if (r_.what == operation::read) {
-      for (std::size_t k = 0; k < die.taken.size(); ++k) {
-        channel.ready.push_back({e.die, die.taken[k], k + 1 == die.taken.size()});
-      }
+      offer(channel, e.die);
+      die.busy = !r_.cache_read;
     } else {
       for (const std::size_t page : die.taken) {
         done(page);
       }
       die.busy = false;
     }
+  }
+
+  // From the array register to the cache register, if it may.
+  void move(std::size_t c, std::size_t d) {
+    die_state& die = channels_[c].dies[d];
+    if (die.array_full && !die.cache_full) {
+      die.array_full = false;
+      die.cache_full = true;
+      at(now_ + t_.cache_move_ps * ticks_per_ps_, {0, 0, kind::moved, c, d});
+    }
+  }
+
+  void offer(channel_state& channel, std::size_t d) {
+    const die_state& die = channel.dies[d];
+    for (std::size_t k = 0; k < die.taken.size(); ++k) {
+      channel.ready.push_back({d, die.taken[k], k + 1 == die.taken.size(), now_, die.issue});
+    }
+    std::stable_sort(channel.ready.begin(), channel.ready.end(),
+                     [](const data_out& a, const data_out& b) {
+                       return a.since != b.since ? a.since < b.since : a.issue < b.issue;
+                     });
   }
 
   void grant_every_bus() {
@@ -180,11 +217,11 @@ class event_driven_drive {
       take_pages(channel.dies[d]);
       channel.dies[d].busy = true;
       channel.bus_busy = true;
-      ++result_.commands;
+      channel.dies[d].issue = result_.commands++;
       const auto planes = static_cast<std::int32_t>(channel.dies[d].taken.size());
       const std::int64_t bus = bus_ticks(planes);
       at(now_ + bus, {0, 0, kind::bus_free, c});
-      at(now_ + bus + array_ticks(), {0, 0, kind::array_done, c, d});
+      at(now_ + bus + array_ticks(channel.dies[d]), {0, 0, kind::array_done, c, d});
       return true;
     }
     return false;
@@ -237,16 +274,40 @@ class event_driven_drive {
     return 0;
   }
 
-  std::int64_t array_ticks() const {
+  std::int64_t array_ticks(const die_state& die) const {
     switch (r_.what) {
-      case operation::read:
-        return (t_.read_ps + t_.read_turnaround_ps) * ticks_per_ps_;
+      case operation::read: {
+        std::int64_t slowest = 0;
+        for (const std::size_t page : die.taken) {
+          slowest = std::max(slowest, (1 + r_.retry.draw(pages_[page])) *
+                                          (tr_ps(pages_[page].page) + t_.read_turnaround_ps));
+        }
+        return slowest * ticks_per_ps_;
+      }
       case operation::program:
         return t_.program_ps * ticks_per_ps_;
       case operation::erase:
         return t_.erase_ps * ticks_per_ps_;
     }
     return 0;
+  }
+
+  // Counts through the block's pages, type by type.
+  std::int64_t tr_ps(std::int32_t page) const {
+    const std::int64_t of_bits[3][3] = {
+        {t_.read_ps, 0, 0},
+        {t_.read_ps, t_.types.read_upper_ps, 0},
+        {t_.read_ps, t_.types.read_middle_ps, t_.types.read_upper_ps}};
+    const bool pairs_of_three =
+        t_.types.count == 3 && t_.types.order == instinfer::flash::page_order::shifted;
+    if (!pairs_of_three) {
+      return of_bits[t_.types.count - 1][page % t_.types.count];
+    }
+    // LLLLLLMM, then LLMMUU again and again.
+    const char* first = "LLLLLLMM";
+    const char* again = "LLMMUU";
+    const char letter = page < 8 ? first[page] : again[(page - 8) % 6];
+    return of_bits[2][letter == 'L' ? 0 : letter == 'M' ? 1 : 2];
   }
 
   geometry g_;

@@ -1,6 +1,7 @@
 #pragma once
 // What a timeline returns for a batch: makespan, and busy time of each bus and die, in exact ticks.
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -22,6 +23,7 @@ struct channel_load {
   std::int64_t pages = 0;
   std::int64_t commands = 0;
   std::int64_t multi_plane_commands = 0;
+  std::int64_t suspensions = 0;  // only of mixed streams
 
   constexpr std::int64_t bus_ticks() const { return command_ticks + data_ticks; }
 };
@@ -38,8 +40,18 @@ struct batch_times {
   std::int64_t pages = 0;
   std::int64_t commands = 0;
   std::int64_t multi_plane_commands = 0;
+  std::int64_t suspensions = 0;
   std::span<const channel_load> channels;  // [channels]
   std::span<const die_load> dies;  // [channels, dies, chips]: (channel dies + die) chips + chip
+
+  // Takes a channel into the sums and the makespan.
+  constexpr void add(const channel_load& load) {
+    makespan_ticks = std::max(makespan_ticks, load.end_ticks);
+    pages += load.pages;
+    commands += load.commands;
+    multi_plane_commands += load.multi_plane_commands;
+    suspensions += load.suspensions;
+  }
 
   constexpr std::int64_t makespan_ps() const { return round_ticks(makespan_ticks, ticks_per_ps); }
   constexpr std::int64_t makespan_ns() const {

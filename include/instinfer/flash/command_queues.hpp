@@ -12,31 +12,12 @@
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
+#include "instinfer/flash/batch_rules.hpp"
 #include "instinfer/flash/geometry.hpp"
 #include "instinfer/flash/location.hpp"
+#include "instinfer/flash/operation.hpp"
 
 namespace instinfer::flash {
-
-// Which pages of a die, on different planes, share one multi-plane command.
-enum class pairing {
-  none,
-  same_page,           // equal page number, any blocks: MQSim
-  same_block_and_page  // also equal block number: what every multi-plane part allows, the default
-};
-
-// How a batch reaches the channels, all of it at time 0.
-enum class arrival {
-  together,   // one command of many pages: the queues are full before the first command is issued
-  one_by_one  // a request per page: the first to reach an idle channel is issued at once, alone
-};
-
-struct batch_rules {
-  pairing pair = pairing::same_block_and_page;
-  arrival arrive = arrival::together;
-};
-
-// What is asked of the pages. An erase ignores the page coordinate: blocks pair as pages do.
-enum class operation { read, program, erase };
 
 // The rule: whenever a die takes a command, it takes its oldest waiting page together with the
 // oldest waiting page of each other plane whose row (block and page) is equal. As all pages wait
@@ -132,6 +113,9 @@ class command_queues {
       row_keys_.clear();
       row_first_.clear();
       last_on_plane_.clear();
+      row_keys_.reserve(pages);
+      row_first_.reserve(pages);
+      last_on_plane_.reserve(pages * planes_);
     }
   }
 

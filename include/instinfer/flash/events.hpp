@@ -12,7 +12,7 @@
 
 namespace instinfer::flash {
 
-enum class event_kind { command, array_read, data_out, data_in, program, erase };
+enum class event_kind { command, array_read, data_out, data_in, program, erase, suspend, resume };
 
 constexpr const char* event_name(event_kind kind) {
   switch (kind) {
@@ -28,13 +28,18 @@ constexpr const char* event_name(event_kind kind) {
       return "program";
     case event_kind::erase:
       return "erase";
+    case event_kind::suspend:
+      return "suspend";
+    case event_kind::resume:
+      return "resume";
   }
   return "";
 }
 
-// `command`, `data_out` and `data_in` occupy the channel's bus, the others the plane. A multi-plane
-// command is one event, on the plane of its first page. Channels come one after the other; within a
-// channel the bus events ascend in time.
+// `command`, `data_out`, `data_in`, `suspend` and `resume` occupy the channel's bus, the others the
+// plane (a suspended program or erase once for each run of its array). A multi-plane command is one
+// event, on the plane of its first page. Channels come one after the other; within a channel the bus
+// events ascend in time.
 struct event {
   event_kind kind;
   std::int32_t channel;

@@ -48,7 +48,8 @@ inline void validate(const drive_spec& drive) {
 // page. Of the bus rate it is
 //   W P T / (max(RC(P) + tR + 20 ns, W RC(P)) + W P T)
 // with W dies, P planes, page time T: the bus idles until the first array is done, unless the
-// round's commands fill that time. The timeline gives the exact figure; this one explains a preset.
+// round's commands fill that time. With several page types, the mean of their rounds. The timeline
+// gives the exact figure; this one explains a preset.
 constexpr double sequential_read_bytes_per_s(const drive_spec& drive) {
   const geometry& g = drive.geometry;
   const timing& t = drive.timing;
@@ -57,19 +58,44 @@ constexpr double sequential_read_bytes_per_s(const drive_spec& drive) {
   const double transfer_ps =
       static_cast<double>(scale.page_transfer_ticks) / static_cast<double>(scale.ticks_per_ps);
   const std::int64_t cycles_ps = t.read_cycles_ps(g.planes);
-  const std::int64_t before_data_ps =
-      std::max(cycles_ps + t.read_array_ps(), g.dies_per_channel() * cycles_ps);
-  const double round_ps = static_cast<double>(before_data_ps) + planes * transfer_ps;
+  double rounds_ps = 0;  // of one page of each type
+  for (std::int32_t type = 0; type < t.types.count; ++type) {
+    const page_types in_turn{.count = t.types.count};
+    const std::int64_t before_data_ps =
+        std::max(cycles_ps + t.read_array_ps(in_turn.of(type)), g.dies_per_channel() * cycles_ps);
+    rounds_ps += static_cast<double>(before_data_ps) + planes * transfer_ps;
+  }
+  const double round_ps = rounds_ps / t.types.count;
   return g.channels * planes * g.page_bytes / round_ps * static_cast<double>(ps_per_s);
 }
 
 // Samsung's sixth-generation V-NAND (980 Pro, the paper's flash): "below" 45 us reads and 450 us
-// writes in its announcement of August 2019, taken as the values. Erase 3.5 ms: assumed. Bus 1.4
-// GB/s: InstInfer's set-up.
+// writes in its announcement of August 2019, taken as the values; TLC, but one read time is given,
+// so one page type. Erase 3.5 ms: assumed. Bus 1.4 GB/s: InstInfer's set-up.
 inline constexpr timing vnand_v6_timing{.read_ps = 45 * ps_per_us,
                                         .program_ps = 450 * ps_per_us,
                                         .erase_ps = 3'500 * ps_per_us,
                                         .bus_bytes_per_s = 1'400'000'000};
+
+// TLC whose pages differ: tR of SimpleSSD's TLC as FEMU uses it (hw/femu/nand/nand.h). tPROG is the
+// mean of its 820.5, 2,225 and 5,734 us, as a timing has one; erase 3 ms likewise FEMU's. That word
+// lines' pages follow each other, and the bus: assumed, as vnand_v6_timing's.
+inline constexpr timing tlc_by_type_timing{
+    .read_ps = 56'500 * ps_per_ns,
+    .program_ps = 2'926'500 * ps_per_ns,
+    .erase_ps = 3'000 * ps_per_us,
+    .bus_bytes_per_s = 1'400'000'000,
+    .types = {
+        .count = 3, .read_middle_ps = 77'500 * ps_per_ns, .read_upper_ps = 106'000 * ps_per_ns}};
+
+// MLC whose pages differ: Micron L95B as profiled for FEMU (same file), tPROG the mean of 850 and
+// 2,300 us; order and bus as above.
+inline constexpr timing mlc_by_type_timing{
+    .read_ps = 48'000 * ps_per_ns,
+    .program_ps = 1'575 * ps_per_us,
+    .erase_ps = 3'000 * ps_per_us,
+    .bus_bytes_per_s = 1'400'000'000,
+    .types = {.count = 2, .read_upper_ps = 64'000 * ps_per_ns}};
 
 // 8 channels and 4 KiB pages: InstInfer §IV-C and set-up. Chips, dies and planes: calibrated on
 // the 7.66 GB/s decode read of Table III. With 2 planes the formula above gives 5.65, 7.51 and 8.99
@@ -100,6 +126,22 @@ inline constexpr drive_spec pcie4_ssd{.geometry = vnand_v6_2tb,
                                       .units = {},
                                       .link_bytes_per_s = 7'000'000'000,
                                       .dram_bytes = 2'000'000'000};
+
+// The same drive of slower flash with page types: 6.01 GB/s by the formula above. 768 pages a block,
+// so that word lines are whole, and as many more blocks: assumed.
+inline constexpr drive_spec tlc_ssd{.geometry = {.channels = 8,
+                                                 .chips = 4,
+                                                 .dies = 4,
+                                                 .planes = 2,
+                                                 .blocks = 2731,
+                                                 .pages = 768,
+                                                 .page_bytes = 4096,
+                                                 .spare_bytes = 0,
+                                                 .codeword_bytes = 4096},
+                                    .timing = tlc_by_type_timing,
+                                    .units = {},
+                                    .link_bytes_per_s = 7'000'000'000,
+                                    .dram_bytes = 2'000'000'000};
 
 // The real board, DaisyPlus OpenSSD: PCIe 3 x4 and 2 GB DRAM (InstInfer's set-up); 4 channels x 2
 // ways as in its vendor's public project for Micron flash (CRZ Technology,
@@ -164,7 +206,7 @@ inline constexpr drive_spec slc_low_latency{
     .link_bytes_per_s = 7'000'000'000,
     .dram_bytes = 2'000'000'000};
 
-static_assert(valid(instcsd) && valid(pcie4_ssd) && valid(daisyplus) && valid(pcie5_16ch) &&
-              valid(slc_low_latency));
+static_assert(valid(instcsd) && valid(pcie4_ssd) && valid(tlc_ssd) && valid(daisyplus) &&
+              valid(pcie5_16ch) && valid(slc_low_latency) && valid(mlc_by_type_timing));
 
 }  // namespace instinfer::flash

@@ -9,6 +9,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/flash/geometry.hpp"
+#include "instinfer/flash/page_types.hpp"
 
 namespace instinfer::flash {
 
@@ -23,7 +24,7 @@ inline constexpr std::int64_t ps_per_s = 1'000'000'000'000;
 // - program: PC(p) = 361 ns + 816 ns (p - 1), p transfers, the array for program_ps
 // - erase: EC(p) = 220 ns + 700 ns (p - 1), the array for erase_ps
 struct timing {
-  std::int64_t read_ps = 0;          // tR
+  std::int64_t read_ps = 0;          // tR; of the lower pages where `types` names more
   std::int64_t program_ps = 0;       // tPROG
   std::int64_t erase_ps = 0;         // tBERS
   std::int64_t bus_bytes_per_s = 0;  // of one channel
@@ -39,6 +40,14 @@ struct timing {
   std::int64_t erase_command_ps = 220 * ps_per_ns;
   std::int64_t erase_next_plane_ps = 700 * ps_per_ns;
 
+  page_types types = {};
+  // Cache read: pages move from the array register to the cache register, tDCBSYR1 (ONFI: tRCBSY).
+  // 3 us is the maximum in Micron's public Verilog models of its 4 Gb SLC and 8 Gb MLC parts.
+  std::int64_t cache_move_ps = 3 * ps_per_us;
+  // From the last byte on the bus to the last codeword decoded. The decoders take codewords at the
+  // bus's pace, so only the last one shows, and neither bus nor die waits for it. Off by default.
+  std::int64_t decode_ps = 0;
+
   constexpr std::int64_t read_cycles_ps(std::int32_t planes) const {
     return read_command_ps + read_address_ps * planes + read_next_plane_ps * (planes - 1);
   }
@@ -48,7 +57,12 @@ struct timing {
   constexpr std::int64_t erase_cycles_ps(std::int32_t planes) const {
     return erase_command_ps + erase_next_plane_ps * (planes - 1);
   }
-  constexpr std::int64_t read_array_ps() const { return read_ps + read_turnaround_ps; }
+  constexpr std::int64_t read_array_ps(page_type type = page_type::lower) const {
+    const std::int64_t tr = type == page_type::lower    ? read_ps
+                            : type == page_type::middle ? types.read_middle_ps
+                                                        : types.read_upper_ps;
+    return tr + read_turnaround_ps;
+  }
 
   friend constexpr bool operator==(const timing&, const timing&) = default;
 };
@@ -66,7 +80,11 @@ constexpr bool valid(const timing& t) {
          t.bus_bytes_per_s >= 0 && within(t.read_command_ps, 0) && within(t.read_address_ps, 0) &&
          within(t.read_next_plane_ps, 0) && within(t.read_turnaround_ps, 0) &&
          within(t.program_command_ps, 0) && within(t.program_next_plane_ps, 0) &&
-         within(t.erase_command_ps, 0) && within(t.erase_next_plane_ps, 0);
+         within(t.erase_command_ps, 0) && within(t.erase_next_plane_ps, 0) &&
+         within(t.cache_move_ps, 0) && within(t.decode_ps, 0) && t.types.count >= 1 &&
+         t.types.count <= max_page_types &&
+         (t.types.count == 3 ? within(t.types.read_middle_ps, 1) : t.types.read_middle_ps == 0) &&
+         (t.types.count >= 2 ? within(t.types.read_upper_ps, 1) : t.types.read_upper_ps == 0);
 }
 
 // Throws bad_argument that names the field, its value and what it may be.
@@ -89,6 +107,25 @@ inline void validate(const timing& t) {
   check("program_next_plane_ps", t.program_next_plane_ps, 0);
   check("erase_command_ps", t.erase_command_ps, 0);
   check("erase_next_plane_ps", t.erase_next_plane_ps, 0);
+  check("cache_move_ps", t.cache_move_ps, 0);
+  check("decode_ps", t.decode_ps, 0);
+  require(t.types.count >= 1 && t.types.count <= max_page_types, [&] {
+    return "flash timing: types.count must lie in [1, " + std::to_string(max_page_types) +
+           "] (bits a cell), got " + std::to_string(t.types.count);
+  });
+  const auto check_type = [&](const char* field, std::int64_t value, std::int32_t least_count) {
+    if (t.types.count >= least_count) {
+      check(field, value, 1);
+    } else {
+      require(value == 0, [&] {
+        return std::string("flash timing: ") + field +
+               " needs types.count >= " + std::to_string(least_count) + ", which is " +
+               std::to_string(t.types.count) + "; got " + std::to_string(value) + " ps";
+      });
+    }
+  };
+  check_type("types.read_middle_ps", t.types.read_middle_ps, 3);
+  check_type("types.read_upper_ps", t.types.read_upper_ps, 2);
   require(t.bus_bytes_per_s >= 0 && (t.bus_bytes_per_s > 0 || t.page_transfer_ps > 0), [&] {
     return "flash timing: bus_bytes_per_s must be positive (or page_transfer_ps given), got " +
            std::to_string(t.bus_bytes_per_s);

@@ -1,0 +1,108 @@
+#pragma once
+// Random drives and batches, and the comparison of a timeline with the oracle on them.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cstdint>
+#include <random>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "event_driven_drive.hpp"
+#include "instinfer/flash/placement.hpp"
+#include "instinfer/flash/timeline.hpp"
+
+namespace oracle {
+
+namespace flash = instinfer::flash;
+
+inline std::vector<location> striped(const geometry& g, std::int64_t count) {
+  const flash::placement place{g};
+  std::vector<location> pages;
+  for (std::int64_t n = 0; n < count; ++n) {
+    pages.push_back(place.striped(n));
+  }
+  return pages;
+}
+
+inline int pick(std::mt19937& random, int least, int most) {
+  return std::uniform_int_distribution<int>{least, most}(random);
+}
+
+struct random_case {
+  geometry shape;
+  timing times;
+  std::vector<location> pages;
+
+  explicit random_case(unsigned seed) {
+    std::mt19937 random{seed};
+    shape = {.channels = pick(random, 1, 4),
+             .chips = pick(random, 1, 5),
+             .dies = pick(random, 1, 3),
+             .planes = pick(random, 1, 4),
+             .blocks = pick(random, 1, 4),
+             .pages = pick(random, 1, 6),
+             .spare_bytes = pick(random, 0, 1) * 448};
+    if (seed % 10 == 0) {
+      shape.chips = pick(random, 9, 40);  // more than 64 dies on a channel
+      shape.dies = 4;
+    }
+    const std::array<std::int64_t, 5> rates{1'400'000'000, 2'400'000'000, 1'000'000'000,
+                                            333'000'000, 8'000'000'000};
+    times = {.read_ps = pick(random, 0, 1) != 0 ? pick(random, 1, 60) * flash::ps_per_us
+                                                : pick(random, 1, 9'000'000),
+             .program_ps = pick(random, 1, 700) * flash::ps_per_us,
+             .erase_ps = pick(random, 1, 3'500) * flash::ps_per_us,
+             .bus_bytes_per_s = rates[static_cast<std::size_t>(pick(random, 0, 4))]};
+    if (pick(random, 0, 3) == 0) {
+      times.page_transfer_ps =
+          pick(random, 1, 50) * 290'000;  // multiples of the command time provoke ties
+      times.read_ps = pick(random, 1, 50) * 290'000;
+      times.read_turnaround_ps = 0;
+    }
+    const int count = pick(random, 0, 3) == 0 ? pick(random, 1, 8) : pick(random, 1, 400);
+    const bool skewed = pick(random, 0, 3) == 0;
+    for (int i = 0; i < count; ++i) {
+      const auto below = [&](std::int32_t n) {
+        return skewed && pick(random, 0, 2) != 0 ? 0 : pick(random, 0, n - 1);
+      };
+      pages.push_back({below(shape.channels), below(shape.chips), below(shape.dies),
+                       below(shape.planes), below(shape.blocks), below(shape.pages)});
+    }
+  }
+};
+
+template <class Timeline>
+flash::batch_times replay(Timeline& drive, operation what, const std::vector<location>& pages,
+                          std::span<std::int64_t> finish) {
+  switch (what) {
+    case operation::read:
+      return drive.read(pages, finish);
+    case operation::program:
+      return drive.program(pages, finish);
+    case operation::erase:
+      return drive.erase(pages, finish);
+  }
+  return {};
+}
+
+template <class Arbitration>
+void check_against_oracle(const random_case& random, operation what,
+                          const flash::batch_rules& rules) {
+  std::vector<std::int64_t> finish(random.pages.size(), -1);
+  flash::timeline<Arbitration> drive{random.shape, random.times, rules};
+  const flash::batch_times times = replay(drive, what, random.pages, finish);
+  constexpr bool data_first = std::is_same_v<Arbitration, flash::data_out_first>;
+  event_driven_drive slow{
+      random.shape,
+      random.times,
+      {what, data_first, rules.pair, rules.arrive, rules.cache_read, rules.retry}};
+  const outcome expected = slow.run(random.pages);
+  REQUIRE(times.makespan_ticks == expected.makespan);
+  REQUIRE(times.commands == expected.commands);
+  REQUIRE(finish == expected.finish);
+}
+
+}  // namespace oracle

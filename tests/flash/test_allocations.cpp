@@ -1,0 +1,100 @@
+// Replays allocate nothing once they have seen a batch as large, whatever the options.
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <random>
+#include <vector>
+
+#include "instinfer/flash/latencies.hpp"
+#include "instinfer/flash/mixed_timeline.hpp"
+#include "instinfer/flash/presets.hpp"
+#include "instinfer/flash/timeline.hpp"
+#include "random_batches.hpp"
+
+namespace {
+std::int64_t allocations = 0;
+}
+
+// Not inlined: g++ 12 would pair new with free and warn.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  ++allocations;
+  if (void* p = std::malloc(bytes)) {
+    return p;
+  }
+  throw std::bad_alloc{};
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+namespace flash = instinfer::flash;
+using flash::operation;
+
+namespace {
+
+constexpr int count = 3000;
+
+std::vector<flash::location> burst(const flash::geometry& g, unsigned seed) {
+  std::mt19937 random{seed};
+  const flash::placement place{g};
+  std::vector<flash::location> pages;
+  for (int i = 0; i < count; ++i) {
+    pages.push_back(place.striped(oracle::pick(random, 0, 100'000)));
+  }
+  return pages;
+}
+
+// Of the second call.
+template <class Call>
+std::int64_t allocations_when_warm(Call&& call) {
+  call(0);
+  const std::int64_t before = allocations;
+  call(1);
+  return allocations - before;
+}
+
+}  // namespace
+
+TEST_CASE("allocations: none in a batch as large as one before") {
+  const flash::drive_spec& drive = flash::tlc_ssd;
+  const std::vector<flash::location> batches[] = {burst(drive.geometry, 1),
+                                                  burst(drive.geometry, 2)};
+  std::vector<std::int64_t> finish(count);
+  for (const bool cache_read : {false, true}) {
+    const flash::batch_rules rules{.cache_read = cache_read, .retry = flash::worst_read_retry};
+    flash::timeline<> time{drive.geometry, drive.timing, rules};
+    for (const operation what : {operation::read, operation::program, operation::erase}) {
+      CHECK(allocations_when_warm([&](int n) {
+              oracle::replay(time, what, batches[n], finish);
+              CHECK(flash::latencies_of(finish).count == count);
+            }) == 0);
+    }
+  }
+}
+
+TEST_CASE("allocations: they are counted") {
+  const std::int64_t before = allocations;
+  ::operator delete(::operator new(1));
+  CHECK(allocations == before + 1);
+}
+
+TEST_CASE("allocations: none in a mixed stream as large as one before") {
+  const flash::drive_spec& drive = flash::instcsd;
+  std::vector<flash::request> streams[2];
+  for (unsigned n = 0; n < 2; ++n) {
+    for (const flash::location& at : burst(drive.geometry, n)) {
+      const auto i = static_cast<std::int64_t>(streams[n].size());
+      streams[n].push_back({.what = i % 5 == 0 ? operation::program : operation::read,
+                            .where = at,
+                            .arrival_ps = i * flash::ps_per_us,
+                            .priority = i % 5 == 0 ? 1 : 0});
+    }
+  }
+  std::vector<std::int64_t> finish(count);
+  flash::mixed_timeline<> time{
+      drive.geometry, drive.timing, {.suspend = {.of_programs = true, .program_ps = 20'000'000}}};
+  CHECK(allocations_when_warm(
+            [&](int n) { CHECK(time.run(streams[n], finish).suspensions > 0); }) == 0);
+}
