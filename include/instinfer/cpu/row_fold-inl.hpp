@@ -155,7 +155,7 @@ class row_fold {
          window_.advance(plan, pages)) {
       for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
         const float* heads = q.data() + std::size_t{h} * k_dim;
-        if (adjacent<k_dim>(window_.k()) && adjacent<v_dim>(window_.v())) {
+        if (window_.adjacent()) {
           fold_block<Heads>(h, heads, adjacent_rows<k_dim, element>{*window_.k()},
                             adjacent_rows<v_dim, element>{*window_.v()}, soft_cap);
         } else {
@@ -180,12 +180,6 @@ class row_fold {
     max_.assign(std::size_t{group} * lanes, lowest);
     sum_.assign(std::size_t{group} * lanes, 0.0f);
     o_.assign(std::size_t{group} * v_dim, 0.0f);
-  }
-
-  // Pages hold rows that ascend, so a block that begins and ends as rows one after the other does is one.
-  template <std::uint32_t Dims>
-  static bool adjacent(const element* const* rows) {
-    return rows[block_rows - 1] == rows[0] + std::size_t{block_rows - 1} * Dims;
   }
 
   template <std::uint32_t Heads, class KRows, class VRows>

@@ -13,6 +13,12 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
+// Some rows, and whether they fill their block and lie one after the other in memory.
+struct taken_rows {
+  std::uint32_t count = 0;
+  bool adjacent = false;
+};
+
 // Rows of one block: with 16 neither K nor V stands still for so long that the hardware's prefetchers lose its stream (of
 // the read bandwidth, fp16 at head size 128: 0.96; blocks of 64 rows: 0.86). They are also the page of 4 KiB.
 inline constexpr std::uint32_t block_rows = 16;
@@ -29,27 +35,31 @@ class row_cursor {
     runs_ = {};
   }
 
-  // Pointers to the next rows, up to block_rows of them; returns how many. The rest of `rows` then repeats the last one.
+  // Pointers to the next rows, up to block_rows of them. The rest of `rows` then repeats the last one.
   template <class Pages>
-  std::uint32_t take(const access_plan& plan, const Pages& pages,
-                     std::span<const E*, block_rows> rows) {
-    std::uint32_t taken = 0;
-    while (taken < block_rows && (!runs_.empty() || next_page(plan, pages))) {
-      const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - taken);
+  taken_rows take(const access_plan& plan, const Pages& pages,
+                  std::span<const E*, block_rows> rows) {
+    taken_rows taken{0, true};
+    const E* end = nullptr;  // of the rows so far
+    while (taken.count < block_rows && (!runs_.empty() || next_page(plan, pages))) {
+      const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - taken.count);
+      taken.adjacent &= stride_ == dims_ && (end == nullptr || end == row_);
       for (std::uint32_t i = 0; i < n; ++i) {
-        rows[taken + i] = row_ + std::size_t{i} * stride_;
+        rows[taken.count + i] = row_ + std::size_t{i} * stride_;
       }
-      taken += n;
+      taken.count += n;
       token_ += n;
       row_ += std::size_t{n} * stride_;
+      end = row_;
       if (token_ == runs_.front().last) {
         runs_ = runs_.subspan(1);
         start_run();
       }
     }
-    if (taken > 0) {
-      std::fill(rows.begin() + taken, rows.end(), rows[taken - 1]);
+    if (taken.count > 0 && taken.count < block_rows) {
+      std::fill(rows.begin() + taken.count, rows.end(), rows[taken.count - 1]);
     }
+    taken.adjacent &= taken.count == block_rows;
     return taken;
   }
 
@@ -66,6 +76,7 @@ class row_cursor {
     const auto page = pages(reads[read_]);
     data_ = page.data;
     stride_ = page.shape.token_stride;
+    dims_ = page.shape.dims;
     runs_ = plan.tokens(reads[read_]).runs();
     ++read_;
     start_run();
@@ -86,6 +97,7 @@ class row_cursor {
   const E* data_ = nullptr;
   const E* row_ = nullptr;
   std::size_t stride_ = 0;
+  std::size_t dims_ = 0;
   std::uint32_t token_ = 0;
 };
 
@@ -106,13 +118,14 @@ class row_window {
   void advance(const access_plan& plan, const Pages& pages) {
     std::copy_n(k_.begin() + block_rows, block_rows, k_.begin());
     std::copy_n(v_.begin() + block_rows, block_rows, v_.begin());
-    count_ = next_count_;
+    current_ = next_;
     take(plan, pages);
   }
 
-  // Rows of the current block; 0 at the end. k() and v() [2 * block_rows]: its rows [k_dim] and [v_dim], then those of the
+  // Rows of the current block; 0 at the end. adjacent(): they lie one after the other, K and V. k() and v() [2 * block_rows]: its rows [k_dim] and [v_dim], then those of the
   // next block. Blocks that are not full repeat their last row.
-  std::uint32_t count() const { return count_; }
+  std::uint32_t count() const { return current_.count; }
+  bool adjacent() const { return current_.adjacent; }
   const E* const* k() const { return k_.data(); }
   const E* const* v() const { return v_.data(); }
 
@@ -121,14 +134,14 @@ class row_window {
   void take(const access_plan& plan, const Pages& pages) {
     const std::span<const E*, 2 * block_rows> k(k_);
     const std::span<const E*, 2 * block_rows> v(v_);
-    next_count_ = k_cursor_.take(plan, pages, k.template last<block_rows>());
-    v_cursor_.take(plan, pages, v.template last<block_rows>());
+    next_ = k_cursor_.take(plan, pages, k.template last<block_rows>());
+    next_.adjacent &= v_cursor_.take(plan, pages, v.template last<block_rows>()).adjacent;
   }
 
   std::array<const E*, 2 * block_rows> k_{};
   std::array<const E*, 2 * block_rows> v_{};
-  std::uint32_t count_ = 0;
-  std::uint32_t next_count_ = 0;
+  taken_rows current_;
+  taken_rows next_;
   row_cursor<E> k_cursor_;
   row_cursor<E> v_cursor_;
 };
