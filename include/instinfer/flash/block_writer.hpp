@@ -20,8 +20,9 @@ namespace instinfer::flash {
 //
 // Why cleaning never gets stuck: a channel of G usable blocks has at most (G - kept - 1) x pages live pages, and the host leaves
 // `kept` blocks free. While every other block is full, some full block has a dead page; its live pages fit into the open
-// block for moved pages and one kept block; and its erase gives a block back. (Blocks that fail meanwhile eat into that:
-// `kept` above 1 is for them.)
+// block for moved pages and one kept block; and its erase gives a block back. One kept
+// block is enough for that. More are for blocks that fail: with fewer usable blocks than pages were promised for, the host may
+// take all kept blocks but one.
 template <class Policy, class Pages, class Faults>
 class block_writer {
   static_assert(
@@ -76,10 +77,11 @@ class block_writer {
 
   // Empties failing blocks, oldest first, as far as there is room; if `clean_for_it`, cleans others to have it.
   void empty_failing(std::uint32_t c, bool clean_for_it) {
+    while (clean_for_it && free_blocks(c) == 0 && (erase_oldest(c) || clean_cheapest(c))) {
+    }
     for (block_number b; (b = books.first(c, block_state::failing)) != no_block;) {
       while (books.at(b).live > cleaning_room(c, 1)) {
-        const block_number victim = clean_for_it ? cheapest(c) : no_block;
-        if (!erase_oldest(c) && (victim == no_block || !clean(victim, move_cause::space))) {
+        if (!erase_oldest(c) && !(clean_for_it && clean_cheapest(c))) {
           return;
         }
       }
@@ -161,7 +163,7 @@ class block_writer {
       if (!half_dead && take_over(c, *empty)) {
         return empty;
       }
-      if (victim == no_block || !clean(victim, move_cause::space)) {
+      if (!clean_cheapest(c)) {
         return take_over(c, *empty) ? empty : nullptr;
       }
     }
@@ -172,7 +174,10 @@ class block_writer {
     const std::uint32_t wanted = std::max(policy_.erase_below_blocks, policy_.kept_blocks + 1);
     while (free_blocks(c) < wanted && (erase_oldest(c) || close_dead_slot(c))) {
     }
-    return free_blocks(c) > policy_.kept_blocks;
+    const std::uint64_t spare = std::uint64_t{policy_.kept_blocks} + 1;
+    const bool as_promised = numbers.live(c) + spare * books.pages_per_block() <=
+                             std::uint64_t{books.usable_blocks(c)} * books.pages_per_block();
+    return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
   }
 
   // On the slot's lane or the next that has a free block. Precondition: the channel has one.
@@ -249,6 +254,11 @@ class block_writer {
       }
     }
     return best;
+  }
+
+  bool clean_cheapest(std::uint32_t c) {
+    const block_number victim = cheapest(c);
+    return victim != no_block && clean(victim, move_cause::space);
   }
 
   // Moves the live pages of a block to others; false if room ran out.

@@ -23,7 +23,8 @@ class ftl {
  public:
   // What the spare blocks leave of a channel, with no bad block.
   static std::uint64_t most_pages_per_channel(const geometry& g, const Policy& policy = {}) {
-    return beside_spare(policy, static_cast<std::uint64_t>(g.pages_per_channel() / g.pages)) *
+    return beside_spare(policy.kept_blocks,
+                        static_cast<std::uint64_t>(g.pages_per_channel() / g.pages)) *
            static_cast<std::uint64_t>(g.pages);
   }
 
@@ -52,18 +53,20 @@ class ftl {
   page_id write(std::uint32_t unit, std::uint32_t preferred) {
     const std::uint32_t frontier = writer_.policy().frontier_of(unit);
     assert(frontier < writer_.policy().frontiers);
-    for (std::uint32_t i = 0; i < channels(); ++i) {
-      const std::uint32_t c = (preferred % channels() + i) % channels();
-      if (numbers().live(c) >= most_live(c)) {
-        continue;
+    for (const std::uint32_t kept : {writer_.policy().kept_blocks, 1u}) {
+      for (std::uint32_t i = 0; i < channels(); ++i) {
+        const std::uint32_t c = (preferred % channels() + i) % channels();
+        if (numbers().live(c) >= most_live(c, kept)) {
+          continue;
+        }
+        const page_id page = writer_.numbers.take(c);
+        if (writer_.write(page, c, frontier)) {
+          ++writer_.counters.host_pages;
+          writer_.empty_failing(c, false);
+          return page;
+        }
+        writer_.numbers.give_back(page);
       }
-      const page_id page = writer_.numbers.take(c);
-      if (writer_.write(page, c, frontier)) {
-        ++writer_.counters.host_pages;
-        writer_.empty_failing(c, false);
-        return page;
-      }
-      writer_.numbers.give_back(page);
     }
     throw drive_full("ftl: the drive is full, " + std::to_string(live_pages()) + " pages of " +
                      std::to_string(capacity_pages()) + " are taken");
@@ -131,7 +134,15 @@ class ftl {
   std::uint64_t live_pages() const {
     return sum([&](std::uint32_t c) { return numbers().live(c); });
   }
-  std::uint64_t free_pages() const { return capacity_pages() - live_pages(); }
+  // What can be written for certain, unless blocks fail meanwhile. Usually kept_blocks - 1 blocks of each channel may; a
+  // channel that has lost all its kept blocks promises nothing until room is made by releases, or idle().
+  std::uint64_t free_pages() const {
+    return sum([&](std::uint32_t c) {
+      const bool has_spare =
+          blocks().count(c, block_state::free) + blocks().count(c, block_state::dead) > 0;
+      return has_spare ? most_live(c) - std::min(most_live(c), numbers().live(c)) : 0;
+    });
+  }
   std::uint32_t channels() const { return blocks().channels(); }
   // What good blocks hold beyond the capacity, as a share of it.
   double overprovisioning() const {
@@ -169,8 +180,8 @@ class ftl {
  private:
   static constexpr std::uint32_t max_frontiers = 1u << 16;
 
-  static std::uint64_t beside_spare(const Policy& policy, std::uint64_t blocks) {
-    const std::uint64_t spare = std::uint64_t{policy.kept_blocks} + 1;
+  static std::uint64_t beside_spare(std::uint64_t kept, std::uint64_t blocks) {
+    const std::uint64_t spare = kept + 1;  // and the one that moved pages go to
     return blocks > spare ? blocks - spare : 0;
   }
   static std::uint64_t checked(const geometry& g, std::uint64_t pages, const Policy& p) {
@@ -189,10 +200,13 @@ class ftl {
   }
 
   const logical_pages& numbers() const { return writer_.numbers; }
-  std::uint64_t most_live(std::uint32_t c) const {
+  std::uint64_t most_live(std::uint32_t c, std::uint32_t kept) const {
     return std::min<std::uint64_t>(
         numbers().pages_per_channel(),
-        beside_spare(writer_.policy(), blocks().usable_blocks(c)) * blocks().pages_per_block());
+        beside_spare(kept, blocks().usable_blocks(c)) * blocks().pages_per_block());
+  }
+  std::uint64_t most_live(std::uint32_t c) const {
+    return most_live(c, writer_.policy().kept_blocks);
   }
   template <class F>
   std::uint64_t sum(F&& of_channel) const {

@@ -16,6 +16,9 @@ namespace instinfer::flash {
 // Pages it holds data; Faults is a fault model's value. Pages of a sequence slot are one unit of the FTL: the cache
 // says whose pages come next.
 //
+// free_pages() is a promise that one failed block of a channel does not break. Where more fail within one append, allocate may
+// throw drive_full out of the middle of it, and the cache is to be given up; raise kept_blocks.
+//
 // Pages move: the spans of write and view are valid until the next allocate or housekeeping.
 template <geometry Shape, auto Rules = kv_blocks{}, class Pages = no_pages,
           auto Faults = no_faults{}>
