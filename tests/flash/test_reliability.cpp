@@ -67,6 +67,9 @@ TEST_CASE("retention: pages move when the oldest of their block reaches the limi
   f.set_time(1000 + three_weeks_s);
   CHECK(f.refresh(refresh_limits{.age_s = three_weeks_s}) == 32);
   CHECK(f.refresh(refresh_limits{.age_s = three_weeks_s}) == 0);
+  fill(f, 2);  // pages of open blocks grow old, too
+  f.set_time(1000 + 3 * three_weeks_s);
+  CHECK(f.refresh(refresh_limits{.age_s = three_weeks_s}) == 66);
   f.set_time(999);  // a clock that goes back makes nothing old
   CHECK(f.refresh(refresh_limits{.age_s = three_weeks_s}) == 0);
 }
@@ -109,4 +112,33 @@ TEST_CASE("refresh of a full drive: the spare blocks are enough, and nothing is 
   for (const page_id page : pages) {
     CHECK(f.is_live(page));
   }
+}
+
+TEST_CASE("static wear levelling: data that stays does not keep its blocks young") {
+  const auto spread = [](bool level) {
+    ftl<> f(g, 200, {.frontiers = 2});
+    std::vector<page_id> cold;
+    for (std::uint32_t i = 0; i < 200; ++i) {
+      cold.push_back(f.write(0, i));
+    }
+    for (int round = 0; round < 300; ++round) {
+      std::vector<page_id> hot;
+      for (std::uint32_t i = 0; i < 64; ++i) {
+        hot.push_back(f.write(1, i));
+      }
+      for (const page_id page : hot) {
+        f.release(page);
+      }
+      if (level && f.wear().most > 10) {
+        f.refresh(lagging{f.wear().most - 10});
+      }
+    }
+    for (const page_id page : cold) {
+      CHECK(f.is_live(page));
+    }
+    CHECK(f.counters().write_amplification() < 1.2);
+    return f.wear().most - f.wear().least;
+  };
+  CHECK(spread(false) > 50);
+  CHECK(spread(true) <= 14);
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include "instinfer/flash/block_books.hpp"
@@ -36,6 +37,8 @@ class block_writer {
       FaultModel<Faults>,
       "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see "
       "flash/faults.hpp");
+
+  using slot = write_frontiers::slot;
 
  public:
   // Precondition: the policy is valid, channels x pages_per_channel < 2^32 - 1.
@@ -75,6 +78,17 @@ class block_writer {
     return true;
   }
 
+  // An open block that shall not be filled.
+  void close(block_number block) {
+    const std::uint32_t c = books.channel_of_block(block);
+    for (const std::span<slot> slots : {frontiers_.of(c), cleaning_.of(c)}) {
+      for (slot& s : slots) {
+        s.block = s.block == block ? no_block : s.block;
+      }
+    }
+    books.close(block);
+  }
+
   // Empties failing blocks, oldest first, as far as there is room; if `clean_for_it`, cleans others to have it.
   void empty_failing(std::uint32_t c, bool clean_for_it) {
     while (clean_for_it && free_blocks(c) == 0 && (erase_oldest(c) || clean_cheapest(c))) {
@@ -97,11 +111,10 @@ class block_writer {
     if (b == no_block) {
       return false;
     }
-    const location at = books.locate(b);
     if (recording) {
-      operations.erases.push_back(at);
+      operations.erases.push_back(books.locate(b));
     }
-    const bool failed = faults_.erase_fails(at);
+    const bool failed = faults_.erase_fails(books.locate(b));
     books.end_erase(b, failed);
     ++counters.erases;
     counters.failed_erases += failed ? 1 : 0;
@@ -109,8 +122,6 @@ class block_writer {
   }
 
  private:
-  using slot = write_frontiers::slot;
-
   std::uint32_t free_blocks(std::uint32_t c) const { return books.count(c, block_state::free); }
   bool has_room(const slot& s) const {
     return s.block != no_block && books.at(s.block).state == block_state::open;
@@ -192,12 +203,9 @@ class block_writer {
 
   // A slot of the host that has room; nullptr if none has.
   slot* any_room(std::uint32_t c) {
-    for (slot& s : frontiers_.of(c)) {
-      if (has_room(s)) {
-        return &s;
-      }
-    }
-    return nullptr;
+    const std::span<slot> slots = frontiers_.of(c);
+    const auto at = std::ranges::find_if(slots, [&](const slot& s) { return has_room(s); });
+    return at == slots.end() ? nullptr : &*at;
   }
   bool take_over(std::uint32_t c, slot& to) {
     slot* from = any_room(c);
@@ -210,7 +218,7 @@ class block_writer {
   bool close_dead_slot(std::uint32_t c) {
     for (slot& s : frontiers_.of(c)) {
       if (has_room(s) && books.at(s.block).live == 0 && books.at(s.block).written > 0) {
-        books.close(std::exchange(s.block, no_block));
+        close(s.block);
         return true;
       }
     }

@@ -107,16 +107,23 @@ class ftl {
     return counters().erases - before;
   }
 
-  // Moves the live pages of every full block for which due(block, now_s), and erases it; stops on a channel where there is
-  // no room. Returns how many pages were moved. For conditions see reliability.hpp.
+  // Moves the live pages of every block for which due(block, now_s), and erases it; stops on a channel where there is no
+  // room. Returns how many pages were moved. For conditions see reliability.hpp.
   template <class Due>
   std::uint64_t refresh(Due&& due) {
     const std::uint64_t before = counters().moved_for_refresh;
     const std::uint32_t per_channel = blocks().blocks_per_channel();
     for (block_number b = 0; b < per_channel * channels(); ++b) {
       const block_info& block = blocks().at(b);
-      if (block.state == block_state::closed && due(block, writer_.now_s) &&
-          !writer_.clean(b, move_cause::refresh)) {
+      const bool in_use = block.state == block_state::closed ||
+                          (block.state == block_state::open && block.live > 0);
+      if (!in_use || !due(block, writer_.now_s)) {
+        continue;
+      }
+      if (block.state == block_state::open) {
+        writer_.close(b);
+      }
+      if (!writer_.clean(b, move_cause::refresh)) {
         b = (b / per_channel + 1) * per_channel - 1;
       }
     }

@@ -39,11 +39,11 @@ concept FtlPolicy =
 // command; and a sequence that ends leaves dead blocks only.
 //
 // The cost is room: about half a block a plane waits unwritten behind each open sequence. On 256 planes of 4 MiB blocks
-// that is 512 MiB, 1.6 % of 2 TiB for a batch of 64. For many short sequences a narrower stripe divides it: with a stripe of
+// that is 512 MiB: 1.6 % of 2 TiB for a batch of 64, 6.3 % for 256. For many short sequences a narrower stripe divides it: with a stripe of
 // 4, a sequence reads from 4 dies of a channel at a time. When a drive runs out of blocks, sequences share what room is left;
 // then, and with more sequences than frontiers, blocks mix and write amplification may exceed 1.
 struct kv_blocks {
-  std::uint32_t frontiers = 64;
+  std::uint32_t frontiers = 256;  // the largest batch of InstInfer §VI
   std::uint32_t stripe = 0;
   std::uint32_t erase_below_blocks = 16;
   std::uint32_t kept_blocks = 2;  // one may fail while live pages are moved

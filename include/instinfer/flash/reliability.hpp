@@ -1,6 +1,6 @@
 #pragma once
-// When a block's pages must be moved so that they stay readable: after many reads (read disturb), or a long time (retention).
-// Both are off by default; ftl::refresh does the moving and counts it.
+// When a block's pages should be moved: after many reads (read disturb), after a long time (retention), or because they keep
+// a young block from being worn. All off by default; ftl::refresh does the moving and counts it.
 
 #include <cstdint>
 #include <limits>
@@ -21,6 +21,16 @@ struct refresh_limits {
   constexpr bool operator()(const block_info& block, std::uint32_t now_s) const {
     const std::uint32_t age_s_now = now_s > block.written_at_s ? now_s - block.written_at_s : 0;
     return (reads != off && block.reads >= reads) || (age_s != off && age_s_now >= age_s);
+  }
+};
+
+// Static wear levelling, as another condition: blocks that lag behind give their pages to others, and are written again. For
+// data that outlives many cycles of the rest; with f.wear() at hand: f.refresh(lagging{f.wear().most - spread}).
+struct lagging {
+  std::uint32_t fewer_erases_than = 0;
+
+  constexpr bool operator()(const block_info& block, std::uint32_t /*now_s*/) const {
+    return block.erases < fewer_erases_than;
   }
 };
 
