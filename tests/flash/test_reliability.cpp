@@ -15,10 +15,10 @@ namespace {
 constexpr geometry g{.channels = 2, .planes = 2, .blocks = 16, .pages = 8};
 
 template <class Ftl>
-std::vector<page_id> fill(Ftl& f, std::uint32_t pages) {
+std::vector<page_id> fill(Ftl& f, std::uint32_t pages, std::uint32_t unit = 0) {
   std::vector<page_id> written;
   for (std::uint32_t i = 0; i < pages; ++i) {
-    written.push_back(f.write(0, i));
+    written.push_back(f.write(unit, i));
   }
   return written;
 }
@@ -53,6 +53,7 @@ TEST_CASE("read disturb: the block that reached the limit moves, no other, and s
   CHECK(f.blocks().at(moved_to).reads == 0);
   CHECK(f.blocks().at(block).state == block_state::free);
   CHECK(f.blocks().at(block).erases == 1);
+  CHECK(f.blocks().at(block).reads == 0);
   CHECK(f.refresh(refresh_limits{.reads = 50}) == 0);
 }
 
@@ -70,6 +71,10 @@ TEST_CASE("retention: pages move when the oldest of their block reaches the limi
   fill(f, 2);  // pages of open blocks grow old, too
   f.set_time(1000 + 3 * three_weeks_s);
   CHECK(f.refresh(refresh_limits{.age_s = three_weeks_s}) == 66);
+  for (block_number b = 0; b < 2 * f.blocks().blocks_per_channel(); ++b) {
+    const block_info& block = f.blocks().at(b);
+    CHECK((block.written == 0 || block.written_at_s == 1000 + 3 * three_weeks_s));
+  }
   f.set_time(999);  // a clock that goes back makes nothing old
   CHECK(f.refresh(refresh_limits{.age_s = three_weeks_s}) == 0);
 }
@@ -99,6 +104,22 @@ TEST_CASE("read disturb: decode that reads every page for each token, against th
         doctest::Approx(781).epsilon(0.001));
   CHECK_THROWS_AS(tokens_between_refreshes(100, 8, 0.0), bad_argument);
   CHECK_THROWS_AS(tokens_between_refreshes(100, 0, 1.0), bad_argument);
+}
+
+TEST_CASE("refresh of an open block: its sequence does not come back to it") {
+  constexpr geometry one{.channels = 1, .blocks = 8, .pages = 4};
+  ftl<> f(one, 20, {.frontiers = 2});
+  const page_id first = f.write(0, 0);
+  CHECK(f.locate(first).block == 0);
+  f.set_time(100);
+  CHECK(f.refresh(refresh_limits{.age_s = 100}) == 1);
+  for (const page_id page : fill(f, 16, 1)) {
+    f.release(page);
+  }
+  f.idle();
+  const page_id other = fill(f, 9, 1).back();  // after two blocks that were never erased
+  CHECK(f.locate(other).block == 0);
+  CHECK(f.locate(f.write(0, 0)).block != 0);
 }
 
 TEST_CASE("refresh of a full drive: the spare blocks are enough, and nothing is lost") {
