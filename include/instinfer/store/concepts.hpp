@@ -1,8 +1,9 @@
 #pragma once
 // The contract of a page store: where sealed pages live. Finite; pages are written once and read many times.
 //
-//   memory   pages in host memory                                    store/memory.hpp
-//   ledger   keeps books only: for timing caches larger than memory  store/ledger.hpp
+//   memory             pages in host memory                                          store/memory.hpp
+//   ledger             keeps books only: for timing caches larger than memory        store/ledger.hpp
+//   flash::ftl_store   the same on a modelled drive, with blocks, wear and failures  flash/ftl_store.hpp
 
 #include <concepts>
 #include <cstddef>
@@ -15,7 +16,9 @@ namespace instinfer::store {
 
 // Constructed with (channels, pages_per_channel, page_bytes). allocate(channel) takes a free page, on that channel if it has
 // one, else on the next that has; throws drive_full, and nothing else. release(page) frees it. A store with holds_data gives write(page) once after allocate, and view(page) after that,
-// both [page_bytes] and stable until release.
+// both [page_bytes] and stable until release; or, in a store that moves pages, until the next allocate.
+//
+// A store may have begin_writes(slot): told, before the pages of an append, which sequence they belong to.
 template <class S>
 concept PageStore =
     requires(S& s, const S& c, std::uint32_t channel, std::uint64_t pages, page_id page) {

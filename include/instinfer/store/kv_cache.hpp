@@ -141,6 +141,7 @@ class kv_cache {
   const model_shape& shape() const { return shape_; }
   const layout::tiling& tiles() const { return tiles_; }
   const Store& pages() const { return store_; }
+  Store& pages() { return store_; }  // for housekeeping of its own; pages are the cache's
 
   // What kernels read a head's planned pages through: the page's elements, from the store or the group buffer.
   struct page_views {
@@ -224,6 +225,9 @@ class kv_cache {
              std::to_string(store_.capacity_pages());
     });
     to.reserve(n, Store::holds_data, written);
+    if constexpr (requires { store_.begin_writes(seq.slot); }) {
+      store_.begin_writes(seq.slot);
+    }
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, n, written);
   }
 
