@@ -13,39 +13,66 @@ namespace instinfer::attention {
 
 namespace detail {
 
-// Plans the pages of one stream that hold wanted tokens and dims, interval by interval of tokens.
+// Cuts a set into slices of a plan's run pool, interval by interval in ascending order. Intervals without a gap share one
+// slice: most of a dense plan.
+class run_clipper {
+ public:
+  run_clipper(access_plan& plan, index_view set) : plan_{plan}, runs_{set.runs()} {}
+
+  // The part of the set inside [first, last), relative to `first`. A sweep over intervals is linear in runs and intervals.
+  page_read::run_slice operator()(std::uint32_t first, std::uint32_t last) {
+    while (at_ < runs_.size() && runs_[at_].last <= first) {
+      ++at_;
+    }
+    const bool whole = at_ < runs_.size() && runs_[at_].first <= first && last <= runs_[at_].last;
+    if (whole && whole_.count == last - first) {
+      return whole_;
+    }
+    page_read::run_slice slice = plan_.begin_slice();
+    for (std::size_t i = at_; i < runs_.size() && runs_[i].first < last; ++i) {
+      plan_.add_run(slice, std::max(runs_[i].first, first) - first,
+                    std::min(runs_[i].last, last) - first);
+    }
+    if (whole) {
+      whole_ = slice;
+    }
+    return slice;
+  }
+
+ private:
+  access_plan& plan_;
+  std::span<const index_run> runs_;
+  std::size_t at_ = 0;          // the first run that can reach the next interval
+  page_read::run_slice whole_;  // the last interval without a gap
+};
+
+// Plans the pages of one stream that hold wanted dims.
 class stream_planner {
  public:
-  stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view tokens,
-                 index_view dims)
-      : plan_{plan}, tile_{head.tiles.of(s)}, pages_{head.of(s)}, kind_{s}, tokens_{tokens} {
+  stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view dims)
+      : plan_{plan}, tile_{head.tiles.of(s)}, pages_{head.of(s)}, kind_{s} {
     assert(pages_.dim_tiles <= dim_tiles_.size());
-    for (std::uint32_t dim_tile = 0, at = 0; dim_tile < pages_.dim_tiles; ++dim_tile) {
-      const auto slice = clip(dims, at, dim_tile * tile_.dims, (dim_tile + 1) * tile_.dims);
+    run_clipper clip(plan, dims);
+    for (std::uint32_t dim_tile = 0; dim_tile < pages_.dim_tiles; ++dim_tile) {
+      const auto slice = clip(dim_tile * tile_.dims, (dim_tile + 1) * tile_.dims);
       if (slice.count > 0) {
         dim_tiles_[wanted_dim_tiles_++] = {dim_tile, slice};
       }
     }
   }
 
-  // Adds the pages with wanted tokens in [from, to), of which `from` starts a tile. Intervals come in order.
-  void add(std::uint32_t from, std::uint32_t to) {
-    assert(from % tile_.tokens == 0);
-    std::uint32_t token_tile = from / tile_.tokens;
-    for (std::uint32_t first = from; first < to; first += tile_.tokens, ++token_tile) {
-      const page_read::run_slice wanted =
-          clip(tokens_, token_at_, first, std::min(first + tile_.tokens, to));
-      for (std::uint32_t i = 0; wanted.count > 0 && i < wanted_dim_tiles_; ++i) {
-        const bool buffered = first >= pages_.sealed_tokens;
-        const std::uint32_t dim_tile = dim_tiles_[i].index;
-        plan_.add({.kind = kind_,
-                   .token_tile = token_tile,
-                   .dim_tile = dim_tile,
-                   .page = buffered ? no_page : pages_.page(token_tile, dim_tile),
-                   .buffered = buffered,
-                   .tokens = wanted,
-                   .dims = dim_tiles_[i].dims});
-      }
+  // Adds the pages of a tile of tokens for the wanted ones of them, if there are any.
+  void add(std::uint32_t token_tile, page_read::run_slice tokens) {
+    const bool buffered = token_tile * tile_.tokens >= pages_.sealed_tokens;
+    for (std::uint32_t i = 0; tokens.count > 0 && i < wanted_dim_tiles_; ++i) {
+      const std::uint32_t dim_tile = dim_tiles_[i].index;
+      plan_.add({.kind = kind_,
+                 .token_tile = token_tile,
+                 .dim_tile = dim_tile,
+                 .page = buffered ? no_page : pages_.page(token_tile, dim_tile),
+                 .buffered = buffered,
+                 .tokens = tokens,
+                 .dims = dim_tiles_[i].dims});
     }
   }
 
@@ -55,37 +82,10 @@ class stream_planner {
     page_read::run_slice dims;
   };
 
-  // The part of `set` inside [first, last), relative to `first`, as a slice of the plan's run pool. `at` is the first run
-  // that can reach the interval and moves on, so a sweep over intervals in order is linear. Intervals without a gap share
-  // one slice: most of a dense plan.
-  page_read::run_slice clip(index_view set, std::uint32_t& at, std::uint32_t first,
-                            std::uint32_t last) {
-    const auto runs = set.runs();
-    while (at < runs.size() && runs[at].last <= first) {
-      ++at;
-    }
-    const bool whole = at < runs.size() && runs[at].first <= first && last <= runs[at].last;
-    if (whole && whole_.count == last - first) {
-      return whole_;
-    }
-    page_read::run_slice slice = plan_.begin_slice();
-    for (std::size_t i = at; i < runs.size() && runs[i].first < last; ++i) {
-      plan_.add_run(slice, std::max(runs[i].first, first) - first,
-                    std::min(runs[i].last, last) - first);
-    }
-    if (whole) {
-      whole_ = slice;
-    }
-    return slice;
-  }
-
   access_plan& plan_;
   const layout::tile& tile_;
   const layout::stream_pages& pages_;
   stream kind_;
-  index_view tokens_;
-  std::uint32_t token_at_ = 0;
-  page_read::run_slice whole_;  // the last interval without a gap
   std::uint32_t wanted_dim_tiles_ = 0;
   std::array<wanted_dims, 256> dim_tiles_;  // head sizes go up to 256
 };
@@ -98,7 +98,12 @@ inline void plan_score_dims(const layout::head_pages& head, index_view tokens, i
                             access_plan& plan) {
   plan.clear();
   const stream s = head.tiles.k_by_dim.stored() ? stream::k_by_dim : stream::k_by_token;
-  detail::stream_planner(plan, head, s, tokens, dims).add(head.first_of_tile(s), head.tokens);
+  detail::stream_planner pages(plan, head, s, dims);
+  detail::run_clipper clip(plan, tokens);
+  const std::uint32_t tile_tokens = head.tiles.of(s).tokens;
+  for (std::uint32_t first = head.first_of_tile(s); first < head.tokens; first += tile_tokens) {
+    pages.add(first / tile_tokens, clip(first, std::min(first + tile_tokens, head.tokens)));
+  }
 }
 
 // fold: K and V of `tokens`, all dims. From the token-indexed copy of K if there is one. Each K tile comes first, then
@@ -110,13 +115,19 @@ inline void plan_fold(const layout::head_pages& head, index_view tokens, access_
   const layout::tile& v_tile = head.tiles.v_by_token;
   const index_run all_k{0, head.of(k).dim_tiles * k_tile.dims};
   const index_run all_v{0, head.of(stream::v_by_token).dim_tiles * v_tile.dims};
-  detail::stream_planner k_pages(plan, head, k, tokens, {{&all_k, 1}, all_k.size()});
-  detail::stream_planner v_pages(plan, head, stream::v_by_token, tokens,
-                                 {{&all_v, 1}, all_v.size()});
+  detail::stream_planner k_pages(plan, head, k, {{&all_k, 1}, all_k.size()});
+  detail::stream_planner v_pages(plan, head, stream::v_by_token, {{&all_v, 1}, all_v.size()});
+  detail::run_clipper k_clip(plan, tokens);
+  detail::run_clipper v_clip(plan, tokens);
   for (std::uint32_t first = head.first_of_tile(k); first < head.tokens; first += k_tile.tokens) {
     const std::uint32_t last = std::min(first + k_tile.tokens, head.tokens);
-    k_pages.add(first, last);
-    v_pages.add(first, last);
+    const page_read::run_slice wanted = k_clip(first, last);
+    k_pages.add(first / k_tile.tokens, wanted);
+    for (std::uint32_t v = first; v < last && wanted.count > 0; v += v_tile.tokens) {
+      v_pages.add(v / v_tile.tokens, k_tile.tokens == v_tile.tokens
+                                         ? wanted
+                                         : v_clip(v, std::min(v + v_tile.tokens, last)));
+    }
   }
 }
 

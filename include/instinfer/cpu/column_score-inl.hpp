@@ -1,6 +1,7 @@
 #pragma once
 // The score kernel of the CPU path: products of a group's queries with K by dim, for the dims that were chosen.
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -19,53 +20,76 @@ struct column {
   std::uint32_t dim;
 };
 
-// products[h * stride + t] = sum over the columns of q_h[dim] * column[t], for the tokens of `run`. q [Heads, q_stride].
-// `ahead`: the columns of the next tile, to bring to L2 meanwhile.
+// Columns that one pass over the tokens takes: few enough for hardware prefetchers to follow each, enough that sums are
+// seldom loaded and stored.
+inline constexpr std::size_t columns_at_once = 4;
+
+// products[h * stride + t] (+)= sum over 1 to columns_at_once columns of q_h[dim] * column[t], for the tokens of `run`; adds
+// where `more`. q [Heads, q_stride]. Brings the columns `next` (none, or columns_at_once) to the cache.
 template <std::uint32_t Heads, Element E>
-HWY_INLINE void score_columns(std::span<const column<E>> columns, index_run run, const float* q,
-                              std::size_t q_stride, float* products, std::size_t stride,
-                              std::span<const column<E>> ahead) {
-  constexpr std::uint32_t vectors =
-      register_budget / heads_at_once;  // of tokens at once, to overlap the sums' latency
-  std::uint32_t t = run.first;
-  for (; t + vectors * lanes <= run.last; t += vectors * lanes) {
-    float_vec acc[Heads * vectors];
-    HWY_UNROLL(16)
-    for (float_vec& a : acc) {
-      a = hn::Zero(float_tag{});
-    }
-    for (std::size_t c = 0; c < columns.size(); ++c) {
-      HWY_UNROLL(4)
-      for (std::uint32_t j = 0; j < vectors; ++j) {
-        const float_vec k = load(columns[c].tokens + t + j * lanes);
-        HWY_UNROLL(4)
-        for (std::uint32_t h = 0; h < Heads; ++h) {
-          acc[h * vectors + j] = hn::MulAdd(
-              k, hn::Set(float_tag{}, q[h * q_stride + columns[c].dim]), acc[h * vectors + j]);
-        }
-      }
-      if (c < ahead.size()) {
-        for (std::uint32_t line = 0; line < vectors * lanes * sizeof(E); line += 64) {
-          prefetch(reinterpret_cast<const char*>(ahead[c].tokens + t) + line);
-        }
-      }
-    }
-    HWY_UNROLL(4)
+HWY_INLINE void add_columns(std::span<const column<E>> columns, index_run run, const float* q,
+                            std::size_t q_stride, float* products, std::size_t stride, bool more,
+                            std::span<const column<E>> next) {
+  const E* tokens[columns_at_once];
+  float query[Heads][columns_at_once];
+  HWY_UNROLL(4)
+  for (std::size_t c = 0; c < columns_at_once; ++c) {  // a missing column weighs nothing
+    const column<E>& from = columns[std::min(c, columns.size() - 1)];
+    tokens[c] = from.tokens;
     for (std::uint32_t h = 0; h < Heads; ++h) {
+      query[h][c] = c < columns.size() ? q[h * q_stride + from.dim] : 0.0f;
+    }
+  }
+  constexpr std::uint32_t line = 64 / sizeof(E);
+  std::uint32_t t = run.first;
+  for (; t + lanes <= run.last; t += lanes) {
+    for (std::size_t c = 0; c < next.size() && t % line < lanes; ++c) {
+      prefetch(next[c].tokens + t);
+    }
+    float_vec k[columns_at_once];
+    HWY_UNROLL(4)
+    for (std::size_t c = 0; c < columns_at_once; ++c) {
+      k[c] = load(tokens[c] + t);
+    }
+    HWY_UNROLL(8)
+    for (std::uint32_t h = 0; h < Heads; ++h) {
+      float* to = products + h * stride + t;
+      float_vec sum = more ? hn::LoadU(float_tag{}, to) : hn::Zero(float_tag{});
       HWY_UNROLL(4)
-      for (std::uint32_t j = 0; j < vectors; ++j) {
-        hn::StoreU(acc[h * vectors + j], float_tag{}, products + h * stride + t + j * lanes);
+      for (std::size_t c = 0; c < columns_at_once; ++c) {
+        sum = hn::MulAdd(k[c], hn::Set(float_tag{}, query[h][c]), sum);
       }
+      hn::StoreU(sum, float_tag{}, to);
     }
   }
   for (; t < run.last; ++t) {
     for (std::uint32_t h = 0; h < Heads; ++h) {
-      float product = 0.0f;
-      for (const column<E>& c : columns) {
-        product += q[h * q_stride + c.dim] * to_float(c.tokens[t]);
+      float sum = more ? products[h * stride + t] : 0.0f;
+      for (std::size_t c = 0; c < columns_at_once; ++c) {
+        sum += query[h][c] * to_float(tokens[c][t]);
       }
-      products[h * stride + t] = product;
+      products[h * stride + t] = sum;
     }
+  }
+}
+
+// products[h * stride + t] = sum over the columns of q_h[dim] * column[t], for the tokens of `run`. q [Heads, q_stride].
+// `next`: the columns of the next tile, to bring to the cache at the end.
+template <std::uint32_t Heads, Element E>
+HWY_INLINE void score_columns(std::span<const column<E>> columns, index_run run, const float* q,
+                              std::size_t q_stride, float* products, std::size_t stride,
+                              std::span<const column<E>> next) {
+  if (columns.empty()) {
+    for (std::uint32_t h = 0; h < Heads; ++h) {
+      std::fill_n(products + h * stride + run.first, run.size(), 0.0f);
+    }
+  }
+  for (std::size_t c = 0; c < columns.size(); c += columns_at_once) {
+    const std::size_t after = c + columns_at_once;
+    const auto ahead = after < columns.size() ? columns.subspan(after) : next;
+    add_columns<Heads>(columns.subspan(c, std::min(columns_at_once, columns.size() - c)), run, q,
+                       q_stride, products, stride, c > 0,
+                       ahead.first(std::min(columns_at_once, ahead.size())));
   }
 }
 

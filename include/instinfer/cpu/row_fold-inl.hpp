@@ -27,13 +27,17 @@ struct adjacent_rows {
   HWY_INLINE adjacent_rows operator+(std::size_t t) const { return {first + t * Dims}; }
 };
 
-// Brings part `part` of `parts` of a row of Dims elements to the cache.
-template <std::uint32_t Dims, Element E>
+// Brings part `part` of `parts` of a row of Dims elements to the cache, while rows of type Rows are worked on.
+template <std::uint32_t Dims, class Rows, Element E>
 HWY_INLINE void prefetch_row(const E* row, std::uint32_t part, std::uint32_t parts) {
   constexpr std::uint32_t in_line = 64 / sizeof(E);
   constexpr std::uint32_t lines = (Dims + in_line - 1) / in_line;
   for (std::uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-    prefetch(row + line * in_line);
+    if constexpr (std::is_pointer_v<Rows>) {
+      prefetch_to_l1(row + line * in_line);
+    } else {
+      prefetch(row + line * in_line);
+    }
   }
 }
 
@@ -51,7 +55,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const E* const* ahead
     HWY_UNROLL(16)
     for (std::uint32_t j = 0; j < tile_rows; ++j) {
       if (ahead != nullptr) {
-        prefetch_row<Dims>(ahead[j], 0, 1);
+        prefetch_row<Dims, Rows>(ahead[j], 0, 1);
       }
       HWY_UNROLL(16)
       for (std::uint32_t i = 0; i < Dims; i += lanes) {
@@ -64,7 +68,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const E* const* ahead
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
       for (std::uint32_t j = 0; j < tile_rows && ahead != nullptr; ++j) {
-        prefetch_row<Dims>(ahead[j], step, steps);
+        prefetch_row<Dims, Rows>(ahead[j], step, steps);
       }
       const std::uint32_t i = step * lanes;
       float_vec query[Heads];
@@ -105,7 +109,7 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
     }
     for (std::size_t t = 0; t < count; ++t) {
       if (ahead != nullptr) {
-        prefetch_row<Dims>(ahead[t], first / (vectors * lanes), in_row / vectors);
+        prefetch_row<Dims, Rows>(ahead[t], first / (vectors * lanes), in_row / vectors);
       }
       const E* row = rows[t] + first;
       HWY_UNROLL(16)
@@ -135,10 +139,13 @@ class row_fold {
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
 
-  // Rows that come to the cache ahead of the kernel: 2 KiB. 1 to 3 KiB are best; with 4 KiB and more the hardware does not
-  // follow (0.8 of the read bandwidth).
+  // Rows that come to the cache ahead of the kernel: 2 KiB where they lie one after the other (1 to 3 KiB are best; with 4 KiB
+  // and more the hardware does not follow: 0.8 of the read bandwidth), else the next block.
+  template <class Rows>
   static constexpr std::uint32_t rows_ahead(std::uint32_t dims) {
-    return std::clamp<std::uint32_t>(2048 / (dims * Format::element_bytes), 1, block_rows);
+    return std::is_pointer_v<Rows>
+               ? block_rows
+               : std::clamp<std::uint32_t>(2048 / (dims * Format::element_bytes), 1, block_rows);
   }
   // Sums of so many rows are taken apart, then merged: a sum of 32K terms in fp32 would lose three more bits.
   static constexpr std::size_t merge_rows = 1024;
@@ -188,13 +195,13 @@ class row_fold {
     HWY_ALIGN float weights[block_rows * slots<Heads>];  // [row, slot]
     for (std::uint32_t t = 0; t < block_rows; t += tile_rows) {
       const float_vec products = score_rows<Heads, k_dim, element>(
-          k + t, q, h == 0 ? window_.k() + t + rows_ahead(k_dim) : nullptr);
+          k + t, q, h == 0 ? window_.k() + t + rows_ahead<KRows>(k_dim) : nullptr);
       hn::Store(products, float_tag{}, weights + t * slots<Heads>);
     }
     weigh<Heads>(h, weights, window_.count(), soft_cap);
-    accumulate_rows<Heads, v_dim, element>(v, window_.count(), weights,
-                                           o_.data() + std::size_t{h} * v_dim,
-                                           h == 0 ? window_.v() + rows_ahead(v_dim) : nullptr);
+    accumulate_rows<Heads, v_dim, element>(
+        v, window_.count(), weights, o_.data() + std::size_t{h} * v_dim,
+        h == 0 ? window_.v() + rows_ahead<VRows>(v_dim) : nullptr);
   }
 
   // Turns products into weights exp(logit - max), and rescales the state where a maximum moves: rarely, after some blocks.

@@ -90,9 +90,10 @@ HWY_INLINE float_vec sum_each(float_vec (&v)[lanes]) {
   return v[0];
 }
 
-// Brings the cache line of p to L2. Not to L1: its fill buffers (16 on the Intel core measured) would bound the bandwidth
-// to 16 lines a memory latency; dense attention of 512 MB ran at 11.5 GB/s so, and at 9.7 by way of L1.
+// Brings the cache line of p nearer: to L2 where the hardware's prefetchers follow along, else to L1. Of streams, and on the
+// Intel core measured, 0.96 of the read bandwidth comes in by L2 and 0.93 by L1; of rows here and there, 20 GB/s and 24.
 HWY_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+HWY_INLINE void prefetch_to_l1(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace instinfer::cpu

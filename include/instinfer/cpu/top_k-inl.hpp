@@ -1,74 +1,131 @@
 #pragma once
-// Exact top-k of the CPU path: core/top_k.hpp on the few candidates that a sampled threshold leaves.
+// Exact top-k of the CPU path: a sampled threshold drops most scores in one pass, bisection finds the k-th of the others.
 
+#include <limits>
 #include <vector>
 
-#include "instinfer/core/top_k.hpp"
+#include "instinfer/core/index_set.hpp"
+#include "instinfer/core/scratch.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
+using key_tag = hn::RebindToSigned<float_tag>;
+
+// Keys that sort as core/top_k.hpp orders scores, as signed integers.
+HWY_INLINE hn::Vec<key_tag> order_keys(float_vec x) {
+  const key_tag d;
+  const float_vec no_negative_zero = hn::IfThenZeroElse(hn::Eq(x, hn::Zero(float_tag{})), x);
+  const auto bits = hn::BitCast(d, no_negative_zero);
+  const auto negative = hn::BroadcastSignBit(bits);
+  return hn::Xor(bits, hn::And(negative, hn::Set(d, std::numeric_limits<std::int32_t>::max())));
+}
+
 struct top_k_scratch {
-  std::vector<order_key_t<float>> keys;
-  std::vector<float> scores;           // of the candidates
+  std::vector<std::int32_t> sample;
+  std::vector<std::int32_t>
+      keys;  // of the candidates, filled up to whole vectors with the lowest key
   std::vector<std::uint32_t> indices;  // of the candidates
-  std::vector<float> sample;
-  index_set positions;  // chosen ones among the candidates
 };
 
-// As instinfer::top_k: the k largest, ties to the lower index. A threshold that about 1.25 k scores reach, by an evenly
-// spaced sample, lets one compressing pass drop the rest; where the sample misled and fewer than k remain, all compete.
+inline constexpr std::int32_t lowest_key = std::numeric_limits<std::int32_t>::min();
+
+// How many keys [n], n a multiple of lanes, are `least` or more.
+HWY_INLINE std::size_t count_from(const std::int32_t* keys, std::size_t n, std::int32_t least) {
+  const key_tag d;
+  auto below = hn::Zero(d);  // minus the count, lane by lane
+  for (std::size_t i = 0; i < n; i += lanes) {
+    below = hn::Add(below, hn::VecFromMask(d, hn::Lt(hn::LoadU(d, keys + i), hn::Set(d, least))));
+  }
+  return n - static_cast<std::size_t>(-hn::GetLane(hn::SumOfLanes(d, below)));
+}
+
+// The k-th largest of keys [n], n a multiple of lanes; 0 < k <= n. 32 passes over keys that lie in L1.
+HWY_INLINE std::int32_t kth_largest(const std::int32_t* keys, std::size_t n, std::size_t k) {
+  std::int64_t least =
+      lowest_key;  // at least k keys are `least` or more, fewer than k are `most` or more
+  std::int64_t most = std::int64_t{std::numeric_limits<std::int32_t>::max()} + 1;
+  while (most - least > 1) {
+    const std::int64_t middle = least + (most - least) / 2;
+    (count_from(keys, n, static_cast<std::int32_t>(middle)) >= k ? least : most) = middle;
+  }
+  return static_cast<std::int32_t>(least);
+}
+
+// Collects the scores whose key is `least` or more, as keys and indices; returns how many.
+inline std::size_t collect(std::span<const float> scores, std::int32_t least, top_k_scratch& to) {
+  const key_tag d;
+  const hn::RebindToUnsigned<key_tag> index_tag;
+  resize_scratch(to.keys, scores.size() + 2 * lanes);  // compressing stores write whole vectors
+  resize_scratch(to.indices, scores.size() + 2 * lanes);
+  std::size_t found = 0;
+  const auto step = [&](float_vec x, std::size_t i) HWY_ATTR {
+    const auto keys = order_keys(x);
+    const auto wanted = hn::Not(hn::Lt(keys, hn::Set(d, least)));
+    if (!hn::AllFalse(d, wanted)) {
+      hn::CompressStore(keys, wanted, d, to.keys.data() + found);
+      found += hn::CompressStore(hn::Iota(index_tag, static_cast<std::uint32_t>(i)),
+                                 hn::RebindMask(index_tag, wanted), index_tag,
+                                 to.indices.data() + found);
+    }
+  };
+  std::size_t i = 0;
+  for (; i + lanes <= scores.size(); i += lanes) {
+    step(hn::LoadU(float_tag{}, scores.data() + i), i);
+  }
+  for (; i < scores.size(); ++i) {
+    const std::int32_t key = hn::GetLane(order_keys(hn::Set(float_tag{}, scores[i])));
+    if (key >= least) {
+      to.keys[found] = key;
+      to.indices[found++] = static_cast<std::uint32_t>(i);
+    }
+  }
+  std::fill_n(to.keys.begin() + static_cast<std::ptrdiff_t>(found), lanes, lowest_key);
+  return found;
+}
+
+// As instinfer::top_k: the k largest, ties to the lower index. The sampled threshold is one that about 1.25 k scores reach;
+// where it misled and fewer than k are left, all compete.
 inline void top_k_of_many(std::span<const float> scores, std::uint32_t k, index_set& chosen,
                           top_k_scratch& scratch) {
   constexpr std::uint32_t samples = 1024;
   const auto n = static_cast<std::uint32_t>(scores.size());
-  if (k == 0 || n < 4 * samples || k > n / 2) {
-    top_k<float>(scores, k, chosen, scratch.keys);
+  if (k >= n) {
+    chosen.add(0, n);
     return;
   }
-  resize_scratch(scratch.sample, samples);
-  for (std::uint32_t i = 0; i < samples; ++i) {
-    scratch.sample[i] = scores[std::uint64_t{i} * n / samples];
+  if (k == 0) {
+    return;
   }
-  const auto rank =
-      scratch.sample.begin() +
-      std::min<std::uint64_t>(samples - 1, std::uint64_t{k} * samples * 5 / 4 / n + 8);
-  std::nth_element(scratch.sample.begin(), rank, scratch.sample.end(),
-                   [](float a, float b) { return order_key(a) > order_key(b); });
-  const float threshold = *rank;
-
-  const hn::RebindToUnsigned<float_tag> index_tag;
-  resize_scratch(scratch.scores, n + lanes);  // the compressing stores write whole vectors
-  resize_scratch(scratch.indices, n + lanes);
-  std::size_t found = 0;
-  std::uint32_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const float_vec v = hn::LoadU(float_tag{}, scores.data() + i);
-    const auto candidate =
-        hn::Not(hn::Lt(v, hn::Set(float_tag{}, threshold)));  // NaN competes, as in core/top_k.hpp
-    if (hn::AllFalse(float_tag{}, candidate)) {
-      continue;
+  std::int32_t least = lowest_key;
+  if (n >= 4 * samples && k <= n / 2) {
+    resize_scratch(scratch.sample, samples);
+    for (std::uint32_t i = 0; i < samples; ++i) {
+      const float x = scores[std::uint64_t{i} * n / samples];
+      scratch.sample[i] = hn::GetLane(order_keys(hn::Set(float_tag{}, x)));
     }
-    hn::CompressStore(v, candidate, float_tag{}, scratch.scores.data() + found);
-    found += hn::CompressStore(hn::Iota(index_tag, i), hn::RebindMask(index_tag, candidate),
-                               index_tag, scratch.indices.data() + found);
+    const std::uint64_t rank = std::uint64_t{k} * samples * 5 / 4 / n + 8;
+    least = kth_largest(scratch.sample.data(), samples, std::min<std::uint64_t>(rank, samples));
   }
-  for (; i < n; ++i) {
-    if (!(scores[i] < threshold)) {
-      scratch.scores[found] = scores[i];
-      scratch.indices[found++] = i;
-    }
-  }
+  std::size_t found = collect(scores, least, scratch);
   if (found < k) {
-    top_k<float>(scores, k, chosen, scratch.keys);
-    return;
+    found = collect(scores, lowest_key, scratch);
   }
-  scratch.positions.clear();
-  top_k<float>(std::span(scratch.scores).first(found), k, scratch.positions, scratch.keys);
-  scratch.positions.view().for_each(
-      [&](std::uint32_t position) { chosen.add(scratch.indices[position]); });
+  const std::size_t padded = (found + lanes - 1) / lanes * lanes;
+  const std::int32_t kth = kth_largest(scratch.keys.data(), padded, k);
+  const std::size_t above = kth == std::numeric_limits<std::int32_t>::max()
+                                ? 0
+                                : count_from(scratch.keys.data(), padded, kth + 1);
+  std::size_t ties = k - above;
+  for (std::size_t i = 0; i < found; ++i) {
+    const std::int32_t key = scratch.keys[i];
+    if (key > kth || (key == kth && ties > 0)) {
+      ties -= key == kth ? 1 : 0;
+      chosen.add(scratch.indices[i]);
+    }
+  }
 }
 
 }  // namespace HWY_NAMESPACE
