@@ -5,7 +5,8 @@ and the better time of each counts: a shared machine's speed changes over minute
 measured close together can be compared. Each result is checked against fp64 on the values as stored. GB/s
 counts each byte of K and V once, and `of read` is that over the read bandwidth which bench_cpu measured.
 `ours/peer` is the ratio of our rate to the peer's, with elements of the same type, or marked * of the same
-size. What fits in L3 stays there, for all alike.
+size. What fits in L3 stays there, for all alike. Other work on the machine hurts those most that wait at
+barriers: two threads on two cores want an idle machine.
 
 usage: ./dev bench peers [--json FILE] [--filter REGEX] [--rounds N]
 """
@@ -45,7 +46,8 @@ def machine() -> str:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     l3 = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
     last_level = f", {l3.read_text().strip()} of L3" if l3.exists() else ""
-    return f"{cpu.group(1) if cpu else 'CPU unknown'}, {os.cpu_count()} cores{last_level}"
+    name = cpu.group(1) if cpu else "CPU unknown"
+    return f"{name}, {os.cpu_count()} cores{last_level}; load average {os.getloadavg()[0]:.1f} before the start"
 
 
 class Table:
