@@ -1,7 +1,8 @@
 """ggml: ggml_flash_attn_ext on its CPU backend, one new token, through ctypes.
 
-The query is fp32, the cache fp16 (also bf16 and fp32, for comparison), without a mask; the pool of threads
-stays alive between calls, as in llama.cpp. The cache lies in one of two ways:
+The query is fp32, the cache fp16 (also bf16 and fp32, for comparison), without a mask. The pool of threads
+stays alive between calls, as in llama.cpp; the work buffer starts a memory page (where ggml allocates it
+itself, some runs took 2.9 times as long). The cache lies in one of two ways:
   head-major    [kv_heads][tokens][dim]: a head's rows are adjacent, the best that ggml can get;
   token-major   [tokens][kv_heads][dim]: llama.cpp's cache, seen through ggml_permute as llama.cpp does it.
 The library is the one of the package libggml-python.
@@ -27,6 +28,11 @@ class InitParams(ctypes.Structure):
     _fields_ = [("mem_size", c_size_t), ("mem_buffer", c_void_p), ("no_alloc", c_bool)]
 
 
+class Plan(ctypes.Structure):
+    _fields_ = [("work_size", c_size_t), ("work_data", c_void_p), ("n_threads", c_int), ("threadpool", c_void_p),
+                ("abort_callback", c_void_p), ("abort_callback_data", c_void_p), ("use_ref", c_bool)]
+
+
 SIGNATURES = {
     "ggml_version": (c_char_p, []),
     "ggml_cpu_has_avx2": (c_int, []),
@@ -38,14 +44,11 @@ SIGNATURES = {
     "ggml_flash_attn_ext": (c_void_p, [c_void_p] * 5 + [c_float] * 3),
     "ggml_new_graph": (c_void_p, [c_void_p]),
     "ggml_build_forward_expand": (None, [c_void_p] * 2),
-    "ggml_backend_cpu_init": (c_void_p, []),
-    "ggml_backend_cpu_set_n_threads": (None, [c_void_p, c_int]),
-    "ggml_backend_cpu_set_threadpool": (None, [c_void_p, c_void_p]),
-    "ggml_backend_free": (None, [c_void_p]),
+    "ggml_graph_plan": (Plan, [c_void_p, c_int, c_void_p]),
+    "ggml_graph_compute": (c_int, [c_void_p, ctypes.POINTER(Plan)]),
     "ggml_backend_cpu_buffer_from_ptr": (c_void_p, [c_void_p, c_size_t]),
     "ggml_backend_buffer_free": (None, [c_void_p]),
     "ggml_backend_tensor_alloc": (c_int, [c_void_p] * 3),
-    "ggml_backend_graph_compute": (c_int, [c_void_p] * 2),
     "ggml_threadpool_params_init": (None, [c_void_p, c_int]),
     "ggml_threadpool_new": (c_void_p, [c_void_p]),
     "ggml_threadpool_free": (None, [c_void_p]),
@@ -92,9 +95,9 @@ class Call:
         params = ctypes.create_string_buffer(4096)  # ggml_threadpool_params has 536 bytes
         ggml.ggml_threadpool_params_init(params, threads)
         self._pool = ggml.ggml_threadpool_new(params)
-        self._backend = ggml.ggml_backend_cpu_init()
-        ggml.ggml_backend_cpu_set_n_threads(self._backend, threads)
-        ggml.ggml_backend_cpu_set_threadpool(self._backend, self._pool)
+        self._plan = ggml.ggml_graph_plan(self._graph, threads, self._pool)
+        self._arrays.append(aligned((self._plan.work_size,), np.uint8))
+        self._plan.work_data = self._arrays[-1].ctypes.data
 
     def _place(self, tensor: int, array: np.ndarray) -> None:
         buffer = ggml.ggml_backend_cpu_buffer_from_ptr(array.ctypes.data, array.nbytes)
@@ -118,15 +121,14 @@ class Call:
         return ggml.ggml_permute(self._context, tensor, 0, 2, 1, 3)
 
     def attend(self) -> None:
-        if ggml.ggml_backend_graph_compute(self._backend, self._graph) != 0:
-            raise RuntimeError("ggml_backend_graph_compute failed")
+        if ggml.ggml_graph_compute(self._graph, ctypes.byref(self._plan)) != 0:
+            raise RuntimeError("ggml_graph_compute failed")
 
     def out(self) -> np.ndarray:
         self.attend()
         return self._out
 
     def close(self) -> None:
-        ggml.ggml_backend_free(self._backend)
         ggml.ggml_threadpool_free(self._pool)
         for buffer in self._buffers:
             ggml.ggml_backend_buffer_free(buffer)
