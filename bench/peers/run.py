@@ -47,7 +47,8 @@ def machine() -> str:
     l3 = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
     last_level = f", {l3.read_text().strip()} of L3" if l3.exists() else ""
     name = cpu.group(1) if cpu else "CPU unknown"
-    return f"{name}, {os.cpu_count()} cores{last_level}; load average {os.getloadavg()[0]:.1f} before the start"
+    busy = f"load average {os.getloadavg()[0]:.1f} before the start"
+    return f"{name}, {os.cpu_count()} cores{last_level}; {busy}"
 
 
 class Table:
