@@ -30,7 +30,8 @@ class InitParams(ctypes.Structure):
 
 class Plan(ctypes.Structure):
     _fields_ = [("work_size", c_size_t), ("work_data", c_void_p), ("n_threads", c_int),
-                ("threadpool", c_void_p), ("abort_callback", c_void_p), ("abort_callback_data", c_void_p), ("use_ref", c_bool)]
+                ("threadpool", c_void_p), ("abort_callback", c_void_p), ("abort_callback_data", c_void_p),
+                ("use_ref", c_bool)]
 
 
 SIGNATURES = {
