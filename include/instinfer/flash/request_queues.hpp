@@ -139,7 +139,7 @@ class request_queues {
         return "flash requests: request " + std::to_string(i) + " " + what;
       };
       require(inside(r.where, geometry_), [&] {
-        return complain("(" + to_string(r.where) + ") lies outside of " + to_string(geometry_));
+        return complain("lies outside of " + to_string(geometry_) + ": " + to_string(r.where));
       });
       require(r.priority >= 0 && r.priority < max_priorities, [&] {
         return complain("has priority " + std::to_string(r.priority) + ", which must lie in [0, " +
