@@ -67,7 +67,7 @@ double read_bandwidth(std::size_t bytes, std::size_t workers) {
     best = std::min(best, seconds([&] {
                       threads(workers).for_each(workers, [&](std::size_t worker, std::size_t) {
                         sums[worker] =
-                            cpu::sum_of(data + worker * part, part, pass % 2 == 0 ? 0 : 1024);
+                            cpu::sum_of(data + worker * part, part, pass % 2 == 0 ? 0 : 256);
                       });
                     }));
   }
