@@ -139,7 +139,7 @@ class engine {
       try {
         const std::span<float> head_out =
             std::span(work.out).subspan(h * group * Format::v_dim, group * Format::v_dim);
-        attend_head(cache, static_cast<std::uint32_t>(h),
+        attend_head(cache, static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(h),
                     q.subspan(h * group * Format::k_dim, group * Format::k_dim), head_out,
                     work.workers[w], work.moved[h], watch);
       } catch (...) {
@@ -186,7 +186,7 @@ class engine {
 
  private:
   template <class Watch>
-  void attend_head(const typename cache_type::layer& cache, std::uint32_t h,
+  void attend_head(const typename cache_type::layer& cache, std::uint32_t layer, std::uint32_t h,
                    std::span<const float> q, std::span<float> out, typename scratch::worker& worker,
                    traffic& moved, Watch& watch) const {
     const layout::head_pages head = cache.head(h);
@@ -196,7 +196,7 @@ class engine {
                                        logits_};
     worker.arithmetic.begin(query, head);
     attention::machine machine(worker.arithmetic, head, pages, cache.summaries(h), worker.machine,
-                               moved, head_watch);
+                               moved, head_watch, layer);
     static_assert(attention::AttentionMachine<decltype(machine)>);
     attention_(machine, query);
     worker.arithmetic.finish(out);

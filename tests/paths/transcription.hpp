@@ -22,7 +22,7 @@ struct sparf_selection {
 
 struct sparf_result {
   matrix out;       // [group, v_dim]
-  row_vector rank;  // summed s-hat of every token; -inf where it is masked
+  row_vector rank;  // summed s-hat (SparQ: logits) of every token; -1e300 where it is masked
   sparf_selection chosen;
 };
 
@@ -36,9 +36,9 @@ inline std::vector<int> largest(const row_vector& x, int k) {
   return order;
 }
 
-// Q [group, k_dim], K [S, k_dim], V [S, v_dim]; r dims, k tokens, `local` newest always kept.
+// Q [group, k_dim], K [S, k_dim], V [S, v_dim]; r dims, k tokens, `local` newest always kept. SparQ ranks by logits.
 inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const matrix& V, int r,
-                                      int k, int local, const logit_rule& rule,
+                                      int k, int local, bool by_logits, const logit_rule& rule,
                                       const std::optional<sparf_selection>& given = {}) {
   const auto d = static_cast<double>(K.cols());
   const double scale = rule.scale > 0 ? static_cast<double>(rule.scale) : 1.0 / std::sqrt(d);
@@ -50,6 +50,7 @@ inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const ma
   const std::vector<int> i =
       given ? given->dims : largest(Q.cwiseAbs().colwise().sum(), r);  // l. 1
   matrix s_hat = matrix::Zero(Q.rows(), K.rows());
+  row_vector logit_sum = row_vector::Zero(K.rows());
   for (Eigen::Index h = 0; h < Q.rows(); ++h) {  // l. 2-8
     double chosen_norm = 0;
     for (const int dim : i) {
@@ -68,11 +69,12 @@ inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const ma
     const row_vector p = reference::softmax(logits);
     for (std::size_t at = 0; at < visible.size(); ++at) {
       s_hat(h, visible[at]) = p[static_cast<Eigen::Index>(at)];
+      logit_sum[visible[at]] += logits[static_cast<Eigen::Index>(at)];
     }
   }
-  row_vector rank = row_vector::Constant(K.rows(), -1.0);
+  row_vector rank = row_vector::Constant(K.rows(), -1e300);
   for (const int t : visible) {
-    rank[t] = s_hat.col(t).sum();
+    rank[t] = by_logits ? logit_sum[t] : s_hat.col(t).sum();
   }
   row_vector forced = rank;
   for (int n = 0; n < local; ++n) {

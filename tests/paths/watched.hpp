@@ -37,7 +37,7 @@ class watched_store {
 
 // What one head's machine chose and planned, copied.
 struct head_record {
-  std::vector<std::vector<int>> chosen[5];  // by operation
+  std::vector<std::vector<int>> chosen[16];  // by operation
   std::vector<page_read> reads;
   std::vector<access_plan> plans;
   std::map<page_id, int> pages;  // planned flash reads

@@ -2,55 +2,138 @@
 // The contract between attention policies and the machines that run them. A policy is a short program over the abstract
 // attention machine and reads like its paper's algorithm; a path (reference, cpu, flash, ...) is such a machine.
 //
-//   dense    every visible token                                                    attention/dense.hpp
-//   sparq    dims of the query choose tokens, entry by entry; local window          attention/sparq.hpp
-//   sparf    SparQ for flash: page filter, then entry filter                        attention/sparf.hpp
+//   read all             dense            every visible token                                  attention/dense.hpp
+//                        top_values       FlexGen: all of K, the V rows of the largest weights  attention/top_values.hpp
+//   by position          streaming_llm    sinks and a window                                   attention/streaming_llm.hpp
+//   by dims of the query sparq            entry by entry, with a local window                  attention/sparq.hpp
+//                        sparf            SparQ for flash: page filter, then entry filter      attention/sparf.hpp
+//   by bounds of pages   quest            pages by an upper bound of their logits              attention/quest.hpp
+//   by clusters          squeezed         clusters above a calibrated probability, two levels  attention/squeezed.hpp
+//                        retro_infer      best clusters exactly, the next best estimated       attention/retro_infer.hpp
+//   by past weights      h2o              heavy hitters and the newest                         attention/h2o.hpp
+//                        hgca             window in fast memory, salient older tokens          attention/hgca.hpp
+//   by an index          dsa, misa        trained index keys; few index heads                  attention/dsa.hpp, misa.hpp
+//   wrapper              per_query_head   the heads of a group select alone                    attention/per_query_head.hpp
 //
-// Operations come in four kinds: choose (dims, tokens), score, fold, and corrections of the result. A machine works on
-// the query group of one KV head: a choice is shared by the group's query heads, scores and results are per query head.
+// Operations come in five kinds: choose, score, fold, correct, observe. A machine works on the query group of one KV head: a
+// choice is shared by the group's query heads, scores and results are per query head.
 
 #include <concepts>
 
+#include "instinfer/attention/rope.hpp"
+#include "instinfer/attention/scores.hpp"
 #include "instinfer/attention/summaries.hpp"
+#include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/budget.hpp"
 
 namespace instinfer::attention {
 
-// The operations, with the operand types that a machine names: query, dims, scores, tokens. Semantics:
+// The operations, with the operand types that a machine names: query, dims, scores, tokens, units. A unit is what a summary
+// has a row for: a page, a cluster (attention/units.hpp). Semantics:
+//
+// choose
 //   all_tokens(q)                  the visible tokens
+//   steady(q, sinks, window)       of them, the `sinks` oldest and the `window` newest
+//   moved_back(q, n, rope)         the query as it would be n positions earlier (StreamingLLM)
 //   top_dims(q, keep)              the dims with the largest sum of |q| over the group; ties to the lower dim
-//   score_dims(q, dims)            softmax over the visible tokens of q[dims].K[:, dims] at SparQ's temperature, per
-//                                  query head; reads K by dim where the layout has it
-//   top_tokens(scores, keep, local) the tokens with the largest sum of scores over the group; the `local` newest ones
-//                                  are always among them; ties to the lower token
-//   fold(q, tokens)                exact softmax attention over the tokens' K and V, merged into the result so far; sets
-//                                  that are folded one after the other must be disjoint
-//   blend_mean(scores, tokens)     result = a * result + (1 - a) * mean V, with a = the scores' sum over the tokens; once,
-//                                  after the folds. Nothing happens where a window hides live tokens.
+//   top_tokens(scores, keep, newest, over)  the candidates with the largest rank; the `newest` last ones of the kept are always
+//                                  among them; ties to the lower index. keep is of the candidates, newest of the kept
+//   top_units(scores, keep, newest, over)   the same for units
+//   units_above(scores, x, over)   the units whose rank is above x
+//   unite, intersect, subtract     of two sets of tokens, or of units
+//   units_of<S>(tokens)            the units of summary S with a member among the tokens
+//   members<S>(units)              the tokens of the units
+// score: logits, unless said otherwise; one a query head and candidate
+//   score_dims(q, dims)            q[dims].K[:, dims] of the visible tokens at SparQ's temperature; reads K by dim where the
+//                                  layout has it
+//   score_tokens(q, tokens, from)  q.K exactly
+//   score_units<S>(q, units)       q against the rows of summary S
+//   softmax(logits)                probabilities over the candidates
+//   softmax<S>(logits)             of one member of each unit, if every member scored as its unit does
+// fold: into the result so far; what is folded one after the other must be disjoint
+//   fold(q, tokens, from)          exact softmax attention over the tokens' K and V
+//   fold_scored(logits, tokens, from)  the same where the logits are there: reads V only
+//   fold_through<S>(q, tokens)     fold, by way of the block cache S
+//   fold_units<S>(logits, units)   each unit as so many tokens of its logit and mean value (an estimate)
+// correct: once, after the folds
+//   blend_mean(p, tokens)          result = a * result + (1 - a) * mean V, with a = the sum of p over the tokens. Nothing
+//                                  happens where a window hides live tokens
+//   attenuate(p, tokens)           result = a * result: weights that are not normalised anew
+// observe
+//   weights(logits)                probabilities within all that was folded
+//   summary<S>()                   the state of summary S of this head, to be read or fed back to
 template <class M>
-concept AttentionMachine =
-    requires(M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
-             typename M::tokens tokens, budget keep) {
-      { m.all_tokens(q) } -> std::same_as<typename M::tokens>;
-      { m.top_dims(q, keep) } -> std::same_as<typename M::dims>;
-      { m.score_dims(q, dims) } -> std::same_as<typename M::scores>;
-      { m.top_tokens(scores, keep, keep) } -> std::same_as<typename M::tokens>;
-      m.fold(q, tokens);
-      m.blend_mean(scores, tokens);
-    };
+concept AttentionMachine = requires(
+    M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
+    typename M::tokens tokens, typename M::units units, budget keep, tier from, over_group over) {
+  { m.all_tokens(q) } -> std::same_as<typename M::tokens>;
+  { m.steady(q, 4u, 64u) } -> std::same_as<typename M::tokens>;
+  { m.top_dims(q, keep) } -> std::same_as<typename M::dims>;
+  { m.top_tokens(scores, keep, keep, over) } -> std::same_as<typename M::tokens>;
+  { m.top_units(scores, keep, keep, over) } -> std::same_as<typename M::units>;
+  { m.units_above(scores, 0.5, over) } -> std::same_as<typename M::units>;
+  { m.subtract(tokens, tokens) } -> std::same_as<typename M::tokens>;
+  { m.score_dims(q, dims) } -> std::same_as<typename M::scores>;
+  { m.score_tokens(q, tokens, from) } -> std::same_as<typename M::scores>;
+  { m.softmax(scores) } -> std::same_as<typename M::scores>;
+  m.fold(q, tokens, from);
+  m.fold_scored(scores, tokens, from);
+  m.blend_mean(scores, tokens);
+  m.attenuate(scores, tokens);
+  { m.weights(scores) } -> std::same_as<typename M::scores>;
+  { m.layer() } -> std::convertible_to<std::uint32_t>;
+};
 
 // A machine with declarations only, against which policies are checked without any path's headers.
 struct machine_archetype {
   struct query {};
   struct dims {};
   struct scores {};
-  struct tokens {};
+  struct tokens {
+    std::uint32_t count() const;
+    bool empty() const;
+  };
+  struct units {
+    std::uint32_t count() const;
+    bool empty() const;
+  };
   tokens all_tokens(const query&);
+  tokens steady(const query&, std::uint32_t, std::uint32_t);
+  query moved_back(const query&, std::uint32_t, const rope&);
   dims top_dims(const query&, budget);
+  tokens top_tokens(scores, budget, budget = 0.0, over_group = over_group::sum);
+  units top_units(scores, budget, budget = 0.0, over_group = over_group::sum);
+  units units_above(scores, double, over_group = over_group::sum);
+  template <class Set>
+  Set unite(Set, Set);
+  template <class Set>
+  Set intersect(Set, Set);
+  template <class Set>
+  Set subtract(Set, Set);
+  template <class S>
+  units units_of(tokens);
+  template <class S>
+  tokens members(units);
+  tokens view(index_view);
   scores score_dims(const query&, dims);
-  tokens top_tokens(scores, budget, budget);
-  void fold(const query&, tokens);
+  scores score_tokens(const query&, tokens, tier = tier::flash);
+  template <class S>
+  scores score_units(const query&, units);
+  scores softmax(scores);
+  template <class S>
+  scores softmax(scores);
+  void fold(const query&, tokens, tier = tier::flash);
+  void fold_scored(scores, tokens, tier = tier::flash);
+  template <class S>
+  void fold_through(const query&, tokens);
+  template <class S>
+  void fold_units(scores, units);
   void blend_mean(scores, tokens);
+  void attenuate(scores, tokens);
+  scores weights(scores);
+  template <class S>
+  typename S::template state<kv_format<fp16, 128>>& summary();
+  std::uint32_t layer() const;
 };
 
 // A policy: default constructible, copyable, a list of summaries, and a call operator that is a template over the

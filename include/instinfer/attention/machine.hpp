@@ -4,29 +4,33 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
+#include <utility>
 
 #include "instinfer/attention/concepts.hpp"
+#include "instinfer/attention/machine_scratch.hpp"
 #include "instinfer/attention/planning.hpp"
-#include "instinfer/core/logit_rule.hpp"
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/attention/rope.hpp"
+#include "instinfer/attention/units.hpp"
+#include "instinfer/core/set_algebra.hpp"
 
 namespace instinfer::attention {
 
-enum class operation : std::uint8_t { all_tokens, top_dims, score_dims, top_tokens, fold };
-
-// The queries of one KV head's group.
-struct query_group {
-  std::span<const float> values;  // [group, k_dim]
-  std::uint32_t group = 1;
-  logit_rule logits;
-
-  std::span<const float> head(std::uint32_t h) const {
-    const std::size_t k_dim = values.size() / group;
-    return values.subspan(h * k_dim, k_dim);
-  }
+enum class operation : std::uint8_t {
+  all_tokens,
+  top_dims,
+  score_dims,
+  top_tokens,
+  fold,
+  choose_tokens,  // by position, or as members of units
+  top_units,
+  score_units,
+  score_tokens,
+  fold_scored
 };
 
-// Watches a machine at work. chose() sees every selection, accessed() every plan, before it is carried out.
+// Watches a machine at work. chose() sees every selection, accessed() every plan, before it is carried out. An observer may
+// also have scored(op, rows, row_dim, heads): rows of a summary that `heads` queries are scored against.
 template <class O>
 concept Observer = requires(O& o, operation op, index_view chosen, const access_plan& plan) {
   o.chose(op, chosen);
@@ -38,56 +42,82 @@ struct no_observer {
   void accessed(operation, const access_plan&) {}
 };
 
-// Selections and the plan of one attend on one worker. Keeps its memory between calls. Views of a
-// selection stay valid while others are added: a set that moves keeps its runs where they are.
-struct machine_scratch {
-  access_plan plan;
-  std::vector<index_set> selections;
-  std::size_t used = 0;
-
-  index_set& next_selection() {
-    if (used == selections.size()) {
-      selections.emplace_back();
-    }
-    selections[used].clear();
-    return selections[used++];
-  }
-};
-
-// A path's arithmetic: what an operation computes from the pages that its plan names. `A::scores` is the path's own
-// score array. Every path defines one such class template over the KV format; reads(page_read) gives it the page.
-//   begin(q, head)                       new query: empties the state
-//   top_dims(q, r, out)                  choose
-//   score_dims(q, dims, tokens, plan)    -> scores over `tokens`, read as planned
-//   top_tokens(scores, k, local, out)    choose
-//   fold(q, tokens, plan)                merge into the state
-//   blend_mean(scores, tokens, mean)     note the blend
-//   finish(out)                          out: [group, v_dim]
+// A path's arithmetic: what an operation computes from the pages that its plan names. Every path defines one such class
+// template over the KV format; reads(page_read) gives it the page. `A::scores` is a score_array (attention/scores.hpp), or the
+// path's own where no values exist. An operation that a path lacks fails to compile by its name, where a policy uses it.
+//   begin(q, head)                        new query: empties the state
+//   top_dims(q, r, out)                   choose
+//   top(scores, over, k, newest, out)     choose: candidates by rank
+//   rank(scores, over)                    [candidates] of values, for choices by threshold
+//   score_dims(q, dims, tokens, plan)     -> logits over `tokens`, read as planned
+//   score_tokens(q, tokens, plan)         -> logits
+//   score_rows(q, units, table)           -> logits against the rows of a summary
+//   softmax(logits, weight_of)            -> probabilities; a candidate counts weight_of(candidate) times
+//   weights(logits)                       -> probabilities within the state
+//   fold(q, plan)                         merge into the state
+//   fold_scored(logits, tokens, plan)     merge V rows by known logits
+//   fold_rows(logits, units, table)       merge value sums
+//   keep_mass(p, tokens)                  note alpha
+//   blend_mean(p, tokens, mean)           note alpha and the mean
+//   finish(out)                           out: [group, v_dim]
 template <class Arithmetic, class Pages, class Summaries, Observer Watch>
 class machine {
  public:
   using query = query_group;
   using dims = index_view;
   using tokens = index_view;
+  using units = index_view;
   using scores = typename Arithmetic::scores;
+  using format = typename Arithmetic::format;
 
   machine(Arithmetic& arithmetic, const layout::head_pages& head, const Pages& pages,
-          const Summaries& summaries, machine_scratch& scratch, traffic& moved, Watch& watch)
+          Summaries& summaries, machine_scratch& scratch, traffic& moved, Watch& watch,
+          std::uint32_t layer = 0)
       : arithmetic_{arithmetic},
         head_{head},
         pages_{pages},
         summaries_{summaries},
         scratch_{scratch},
         moved_{moved},
-        watch_{watch} {
-    scratch_.used = 0;
+        watch_{watch},
+        layer_{layer} {
+    scratch_.begin();
   }
+
+  std::uint32_t layer() const { return layer_; }
+
+  // A set that a summary keeps, as the operations take it.
+  tokens view(index_view set) const { return set; }
 
   tokens all_tokens(const query& q) {
     index_set& set = scratch_.next_selection();
     q.logits.visible(head_.first, head_.tokens, set);
     watch_.chose(operation::all_tokens, set);
     return set;
+  }
+
+  tokens steady(const query& q, std::uint32_t sinks, std::uint32_t window) {
+    const tokens visible = all_tokens(q);
+    index_set& set = scratch_.next_selection();
+    add_ends(visible, sinks, window, set);
+    watch_.chose(operation::choose_tokens, set);
+    return set;
+  }
+
+  // The queries as they would be `back` positions earlier: scores against keys that were rotated at their own positions then
+  // see distances smaller by that.
+  query moved_back(const query& q, std::uint32_t back, const rope& rotation) {
+    if (back == 0 || !rotation.present()) {
+      return q;
+    }
+    std::vector<float>& values = scratch_.next_query();
+    values.assign(q.values.begin(), q.values.end());
+    const std::size_t k_dim = values.size() / q.group;
+    for (std::uint32_t h = 0; h < q.group; ++h) {
+      rotation.rotate(std::span(values).subspan(h * k_dim, k_dim),
+                      -static_cast<std::int64_t>(back));
+    }
+    return {values, q.group, q.logits};
   }
 
   dims top_dims(const query& q, budget keep) {
@@ -98,6 +128,52 @@ class machine {
     return set;
   }
 
+  tokens top_tokens(const scores& s, budget keep, budget newest = 0.0,
+                    over_group over = over_group::sum) {
+    return top(operation::top_tokens, s, keep, "keep_tokens", newest, over);
+  }
+  units top_units(const scores& s, budget keep, budget newest = 0.0,
+                  over_group over = over_group::sum) {
+    return top(operation::top_units, s, keep, "keep_units", newest, over);
+  }
+  units units_above(const scores& s, double threshold, over_group over = over_group::sum) {
+    index_set& set = scratch_.next_selection();
+    above(s, arithmetic_.rank(s, over), threshold, set);
+    watch_.chose(operation::top_units, set);
+    return set;
+  }
+
+  tokens unite(index_view a, index_view b) { return algebra(instinfer::unite, a, b); }
+  tokens intersect(index_view a, index_view b) { return algebra(instinfer::intersect, a, b); }
+  tokens subtract(index_view a, index_view b) { return algebra(instinfer::subtract, a, b); }
+
+  template <class S>
+  units units_of(tokens of) {
+    const auto& table = unit_table<S>();
+    index_set& set = scratch_.next_selection();
+    auto run = of.runs().begin();
+    for (std::uint32_t u = 0; u < table.units() && run != of.runs().end(); ++u) {
+      const index_run members = table.members(u);
+      while (run != of.runs().end() && run->last <= members.first) {
+        ++run;
+      }
+      if (run != of.runs().end() && run->first < members.last) {
+        set.add(u);
+      }
+    }
+    return set;
+  }
+
+  template <class S>
+  tokens members(units chosen) {
+    const auto& table = unit_table<S>();
+    index_set& set = scratch_.next_selection();
+    chosen.for_each(
+        [&](std::uint32_t u) { set.add(table.members(u).first, table.members(u).last); });
+    watch_.chose(operation::choose_tokens, set);
+    return set;
+  }
+
   scores score_dims(const query& q, dims chosen) {
     const tokens visible = all_tokens(q);
     plan_score_dims(head_, visible, chosen, scratch_.plan);
@@ -105,46 +181,133 @@ class machine {
     return arithmetic_.score_dims(q, chosen, visible, scratch_.plan, head_, pages_);
   }
 
-  tokens top_tokens(const scores& s, budget keep, budget local) {
-    const std::uint32_t k = keep.of(s.tokens.count(), "keep_tokens");
-    index_set& set = scratch_.next_selection();
-    arithmetic_.top_tokens(s, k, local.of(k, "local"), set);
-    watch_.chose(operation::top_tokens, set);
-    return set;
+  scores score_tokens(const query& q, tokens chosen, tier from = tier::flash) {
+    plan_rows(head_, keys_by_row(head_), chosen, scratch_.plan, from);
+    account(operation::score_tokens);
+    return arithmetic_.score_tokens(q, chosen, scratch_.plan, head_, pages_);
   }
 
-  void fold(const query& q, tokens chosen) {
-    plan_fold(head_, chosen, scratch_.plan);
-    account(operation::fold);
-    arithmetic_.fold(q, scratch_.plan, head_, pages_);
+  template <class S>
+  scores score_units(const query& q, units chosen) {
+    const auto& table = unit_table<S>();
+    scored(chosen.count(), table.row_dim, table.row_bytes, q.group);
+    return arithmetic_.score_rows(q, chosen, table);
+  }
+
+  scores softmax(const scores& logits) { return arithmetic_.softmax(logits, one_each{}); }
+  template <class S>
+  scores softmax(const scores& logits) {
+    const auto& table = unit_table<S>();
+    return arithmetic_.softmax(logits, [&](std::uint32_t u) { return table.members(u).size(); });
+  }
+
+  void fold(const query& q, tokens chosen, tier from = tier::flash) {
+    fold_where(q, chosen, all_from{from});
+  }
+
+  template <class S>
+  void fold_through(const query& q, tokens chosen) {
+    auto& cache = summary<S>();
+    const std::uint32_t tile = head_.tiles.of(keys_by_row(head_)).tokens;
+    fold_where(q, chosen, [&](std::uint32_t first) { return cache.fetch(first / tile); });
+    cache.settle();
+  }
+
+  void fold_scored(const scores& logits, tokens chosen, tier from = tier::flash) {
+    plan_rows(head_, stream::v_by_token, chosen, scratch_.plan, from);
+    account(operation::fold_scored);
+    arithmetic_.fold_scored(logits, chosen, scratch_.plan, head_, pages_);
+  }
+
+  template <class S>
+  void fold_units(const scores& logits, units chosen) {
+    const auto& table = unit_table<S>();
+    static_assert(
+        WeightedUnitState<std::remove_cvref_t<decltype(table)>>,
+        "instinfer: fold_units needs a summary with value_sum(unit), see attention/units.hpp");
+    scored(chosen.count(), format::v_dim, format::v_dim * sizeof(float), 0);
+    arithmetic_.fold_rows(logits, chosen, table);
   }
 
   // Skipped where the mask hides live tokens: the mean is that of all live V, and hidden values must not leak.
-  void blend_mean(const scores& s, tokens chosen) {
-    using mean = typename mean_value::template state<typename Arithmetic::format>;
+  void blend_mean(const scores& p, tokens chosen) {
+    using mean = typename mean_value::template state<format>;
     static_assert(
         keeps<mean, Summaries>,
         "instinfer: blend_mean needs mean_value among the policy's summaries, see attention/summaries.hpp");
     if constexpr (keeps<mean, Summaries>) {
-      if (s.tokens.count() == head_.tokens - head_.first) {
-        arithmetic_.blend_mean(s, chosen, std::get<mean>(summaries_));
+      if (p.candidates.count() == head_.tokens - head_.first) {
+        arithmetic_.blend_mean(p, chosen, std::get<mean>(summaries_));
       }
     }
   }
 
+  void attenuate(const scores& p, tokens chosen) { arithmetic_.keep_mass(p, chosen); }
+
+  scores weights(const scores& logits) { return arithmetic_.weights(logits); }
+
+  template <class S>
+  auto& summary() {
+    using state = typename S::template state<format>;
+    static_assert(
+        keeps<state, Summaries>,
+        "instinfer: the operation needs a summary that is not among the policy's summaries, see attention/summaries.hpp");
+    return std::get<state>(summaries_);
+  }
+
  private:
+  template <class S>
+  const auto& unit_table() {
+    using state = typename S::template state<format>;
+    static_assert(UnitState<state>,
+                  "instinfer: the summary has no units with rows, see attention/units.hpp");
+    return std::as_const(summary<S>());
+  }
+
+  index_view top(operation op, const scores& s, budget keep, const char* what, budget newest,
+                 over_group over) {
+    const std::uint32_t k = keep.of(s.candidates.count(), what);
+    index_set& set = scratch_.next_selection();
+    arithmetic_.top(s, over, k, newest.of(k, "newest"), set);
+    watch_.chose(op, set);
+    return set;
+  }
+
+  template <class F>
+  index_view algebra(F&& f, index_view a, index_view b) {
+    index_set& set = scratch_.next_selection();
+    f(a, b, set);
+    return set;
+  }
+
+  template <class Where>
+  void fold_where(const query& q, tokens chosen, Where&& where) {
+    plan_fold(head_, chosen, scratch_.plan, where);
+    account(operation::fold);
+    arithmetic_.fold(q, scratch_.plan, head_, pages_);
+  }
+
   void account(operation op) {
     moved_ += scratch_.plan.bytes(head_.page_bytes, head_.element_bytes);
     watch_.accessed(op, scratch_.plan);
   }
 
+  // `heads`: queries that are multiplied with the rows; 0 where rows are only added up.
+  void scored(std::uint32_t rows, std::size_t row_dim, std::size_t row_bytes, std::uint32_t heads) {
+    moved_.summary_bytes += rows * row_bytes;
+    if constexpr (requires { watch_.scored(operation::score_units, rows, row_dim, heads); }) {
+      watch_.scored(operation::score_units, rows, row_dim, heads);
+    }
+  }
+
   Arithmetic& arithmetic_;
   const layout::head_pages& head_;
   const Pages& pages_;
-  const Summaries& summaries_;
+  Summaries& summaries_;
   machine_scratch& scratch_;
   traffic& moved_;
   Watch& watch_;
+  std::uint32_t layer_;
 };
 
 }  // namespace instinfer::attention

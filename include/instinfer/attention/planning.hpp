@@ -62,7 +62,7 @@ class stream_planner {
   }
 
   // Adds the pages of a tile of tokens for the wanted ones of them, if there are any.
-  void add(std::uint32_t token_tile, page_read::run_slice tokens) {
+  void add(std::uint32_t token_tile, page_read::run_slice tokens, tier from = tier::flash) {
     const bool buffered = token_tile * tile_.tokens >= pages_.sealed_tokens;
     for (std::uint32_t i = 0; tokens.count > 0 && i < wanted_dim_tiles_; ++i) {
       const std::uint32_t dim_tile = dim_tiles_[i].index;
@@ -71,6 +71,7 @@ class stream_planner {
                  .dim_tile = dim_tile,
                  .page = buffered ? no_page : pages_.page(token_tile, dim_tile),
                  .buffered = buffered,
+                 .from = from,
                  .tokens = tokens,
                  .dims = dim_tiles_[i].dims});
     }
@@ -106,11 +107,42 @@ inline void plan_score_dims(const layout::head_pages& head, index_view tokens, i
   }
 }
 
+// K of `tokens`, all dims: from the token-indexed copy if there is one.
+constexpr stream keys_by_row(const layout::head_pages& head) {
+  return head.tiles.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
+}
+
+// Where the tokens of a tile of K are read, given its first token.
+template <class T>
+concept TierOfTile = requires(const T& t, std::uint32_t first_token) {
+  { t(first_token) } -> std::convertible_to<tier>;
+};
+
+struct all_from {
+  tier from = tier::flash;
+  tier operator()(std::uint32_t /*first_token*/) const { return from; }
+};
+
+// score_tokens: all dims of K of `tokens`. fold_scored: of V.
+inline void plan_rows(const layout::head_pages& head, stream s, index_view tokens,
+                      access_plan& plan, tier from = tier::flash) {
+  plan.clear();
+  const index_run all{0, head.of(s).dim_tiles * head.tiles.of(s).dims};
+  detail::stream_planner pages(plan, head, s, {{&all, 1}, all.size()});
+  detail::run_clipper clip(plan, tokens);
+  const std::uint32_t tile_tokens = head.tiles.of(s).tokens;
+  for (std::uint32_t first = head.first_of_tile(s); first < head.tokens; first += tile_tokens) {
+    pages.add(first / tile_tokens, clip(first, std::min(first + tile_tokens, head.tokens)), from);
+  }
+}
+
 // fold: K and V of `tokens`, all dims. From the token-indexed copy of K if there is one. Each K tile comes first, then
 // the V pages under it, so that a path can fold tile by tile in the order of the plan.
-inline void plan_fold(const layout::head_pages& head, index_view tokens, access_plan& plan) {
+template <TierOfTile Where = all_from>
+void plan_fold(const layout::head_pages& head, index_view tokens, access_plan& plan,
+               Where&& where = {}) {
   plan.clear();
-  const stream k = head.tiles.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
+  const stream k = keys_by_row(head);
   const layout::tile& k_tile = head.tiles.of(k);
   const layout::tile& v_tile = head.tiles.v_by_token;
   const index_run all_k{0, head.of(k).dim_tiles * k_tile.dims};
@@ -122,11 +154,16 @@ inline void plan_fold(const layout::head_pages& head, index_view tokens, access_
   for (std::uint32_t first = head.first_of_tile(k); first < head.tokens; first += k_tile.tokens) {
     const std::uint32_t last = std::min(first + k_tile.tokens, head.tokens);
     const page_read::run_slice wanted = k_clip(first, last);
-    k_pages.add(first / k_tile.tokens, wanted);
-    for (std::uint32_t v = first; v < last && wanted.count > 0; v += v_tile.tokens) {
-      v_pages.add(v / v_tile.tokens, k_tile.tokens == v_tile.tokens
-                                         ? wanted
-                                         : v_clip(v, std::min(v + v_tile.tokens, last)));
+    if (wanted.count == 0) {
+      continue;
+    }
+    const tier from = where(first);
+    k_pages.add(first / k_tile.tokens, wanted, from);
+    for (std::uint32_t v = first; v < last; v += v_tile.tokens) {
+      v_pages.add(
+          v / v_tile.tokens,
+          k_tile.tokens == v_tile.tokens ? wanted : v_clip(v, std::min(v + v_tile.tokens, last)),
+          from);
     }
   }
 }

@@ -25,7 +25,7 @@ struct sparf {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const auto dims = m.top_dims(q, keep_dims);                    // l. 1
-    const auto approx = m.score_dims(q, dims);                     // l. 2-8
+    const auto approx = m.softmax(m.score_dims(q, dims));          // l. 2-8
     const auto tokens = m.top_tokens(approx, keep_tokens, local);  // l. 10
     m.fold(q, tokens);                                             // l. 12-18
     m.blend_mean(approx, tokens);                                  // l. 11, 19

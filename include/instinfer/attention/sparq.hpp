@@ -1,16 +1,17 @@
 #pragma once
 // SparQ attention (Ribar et al., ICML 2024): the selection that SparF brings to flash, with its local window.
 
-#include "instinfer/attention/sparf.hpp"
+#include "instinfer/attention/concepts.hpp"
 
 namespace instinfer::attention {
 
-// The same program as SparF. What differs: a quarter of the kept tokens are always the newest (customary l = k/4), and
-// the method is defined entry by entry: where no filter sits behind the pages (host routes), whole pages move.
+// What differs from SparF: the group ranks tokens by the sum of its heads' logits, and a quarter of the kept tokens are always
+// the newest (customary l = k/4).
 struct sparq {
-  budget keep_dims = 1.0 / 8;
-  budget keep_tokens = 1.0 / 16;
-  budget local = 1.0 / 4;
+  budget keep_dims = 1.0 / 8;     // r, of head_dim
+  budget keep_tokens = 1.0 / 16;  // k, of the visible tokens
+  budget local = 1.0 / 4;         // l, of the kept ones
+  bool blend = true;              // some models with grouped queries do better without
 
   using summaries = summary_list<mean_value>;
 
@@ -20,7 +21,12 @@ struct sparq {
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
-    sparf{.keep_dims = keep_dims, .keep_tokens = keep_tokens, .local = local}(m, q);
+    const auto logits = m.score_dims(q, m.top_dims(q, keep_dims));
+    const auto tokens = m.top_tokens(logits, keep_tokens, local);
+    m.fold(q, tokens);
+    if (blend) {
+      m.blend_mean(m.softmax(logits), tokens);
+    }
   }
 };
 

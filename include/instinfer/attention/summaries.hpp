@@ -2,7 +2,14 @@
 // Summaries: what the cache keeps of a KV head in fast memory beside the pages. A policy lists those it needs; the
 // engine maintains them on append and reclaim.
 //
-//   mean_value   running mean of V                 (SparQ, SparF: v-bar of InstInfer Alg. 1)
+//   mean_value          running mean of V (SparQ, SparF: v-bar of InstInfer Alg. 1)            here
+//   page_bounds<16>     smallest and largest key of a group of tokens (Quest)                  attention/page_bounds.hpp
+//   cluster_index       clusters of keys, with centroids and value sums (Squeezed, RetroInfer) attention/cluster_index.hpp
+//   cluster_tree        clusters of those centroids (Squeezed, two levels)                     attention/cluster_index.hpp
+//   wave_buffer         a block cache of pages (RetroInfer)                                    attention/wave_buffer.hpp
+//   heavy_hitters       summed attention weights of a bounded set of tokens (H2O)              attention/heavy_hitters.hpp
+//   moving_weights      moving averages of attention weights, and what they chose (HGCA)       attention/moving_weights.hpp
+//   index_keys<128>     keys of a trained indexer, with their block means (DSA, MISA)          attention/index_keys.hpp
 
 #include <array>
 #include <concepts>
@@ -14,7 +21,11 @@
 
 namespace instinfer::attention {
 
-// The summary S of one KV head under a format: told of every token that enters or leaves the cache, in order.
+// The summary S of one KV head under a format: told of every token that enters or leaves the cache, in order. A state that
+// grows may have
+//   reserve(count)   takes the memory that the next `count` appends need; may throw
+//   bytes()          fast memory that it stands for; sizeof(state) where it does not say
+// Attention may feed back into a state; then attends of one sequence and layer must not run at the same time.
 template <class S>
 concept Summary =
     std::semiregular<typename S::template state<kv_format<fp16, 128>>> &&
@@ -31,6 +42,21 @@ struct summary_list {
   template <class Format>
   using states = std::tuple<typename S::template state<Format>...>;
 };
+
+template <class State>
+void reserve_summary(State& state, std::uint32_t count) {
+  if constexpr (requires { state.reserve(count); }) {
+    state.reserve(count);
+  }
+}
+template <class State>
+std::uint64_t summary_bytes(const State& state) {
+  if constexpr (requires { state.bytes(); }) {
+    return state.bytes();
+  } else {
+    return sizeof(State);
+  }
+}
 
 // Whether the states of a head, a std::tuple, hold a State.
 template <class State, class States>

@@ -12,6 +12,10 @@
 
 namespace instinfer {
 
+// Where the entries of a read are kept: in flash, or as a copy in fast memory beside the attention units (a window on the
+// GPU, a block cache), where they cost no flash read. The values are the same.
+enum class tier : std::uint8_t { flash, fast };
+
 // One page and the entries wanted inside: the elements (t, i) with t in `tokens` and i in `dims`, both local to the
 // page's tile and given as slices of the plan's run pool.
 struct page_read {
@@ -26,10 +30,12 @@ struct page_read {
   std::uint32_t dim_tile = 0;
   page_id page = no_page;
   bool buffered = false;  // still in the group buffer in DRAM: costs no flash read
+  tier from = tier::flash;
   run_slice tokens;
   run_slice dims;
 
   std::uint64_t wanted_elements() const { return std::uint64_t{tokens.count} * dims.count; }
+  bool costs_flash() const { return !buffered && from == tier::flash; }
 };
 
 class access_plan {
@@ -45,6 +51,7 @@ class access_plan {
     pages_ = 0;
     wanted_elements_ = 0;
     buffered_elements_ = 0;
+    fast_elements_ = 0;
   }
 
   // Starts a slice of the run pool, to be filled by add_run and taken by end_slice.
@@ -60,8 +67,10 @@ class access_plan {
 
   void add(const page_read& read) {
     reads_.push_back(read);
-    pages_ += read.buffered ? 0 : 1;
-    (read.buffered ? buffered_elements_ : wanted_elements_) += read.wanted_elements();
+    pages_ += read.costs_flash() ? 1 : 0;
+    (read.from == tier::fast ? fast_elements_
+     : read.buffered         ? buffered_elements_
+                             : wanted_elements_) += read.wanted_elements();
   }
 
   // Bytes at the stages that do not depend on the route: link_bytes stays 0, filtered_bytes are the wanted entries.
@@ -70,7 +79,8 @@ class access_plan {
             .array_bytes = pages_ * page_bytes,
             .channel_bytes = pages_ * page_bytes,
             .filtered_bytes = wanted_elements_ * element_bytes,
-            .buffer_bytes = buffered_elements_ * element_bytes};
+            .buffer_bytes = buffered_elements_ * element_bytes,
+            .fast_bytes = fast_elements_ * element_bytes};
   }
 
  private:
@@ -83,6 +93,7 @@ class access_plan {
   std::uint64_t pages_ = 0;              // read from flash
   std::uint64_t wanted_elements_ = 0;    // of them
   std::uint64_t buffered_elements_ = 0;  // wanted of pages in the group buffer
+  std::uint64_t fast_elements_ = 0;      // wanted of copies in fast memory
 };
 
 }  // namespace instinfer

@@ -17,6 +17,8 @@ struct traffic {
       0;  // wanted entries read from the group buffer in DRAM, not from flash
   std::uint64_t written_bytes = 0;  // programmed into flash
   std::uint64_t link_bytes = 0;     // over the link between drive and GPU
+  std::uint64_t fast_bytes = 0;     // wanted entries that a policy keeps in fast memory, read there
+  std::uint64_t summary_bytes = 0;  // rows of summaries that were scored or folded
 
   friend constexpr bool operator==(const traffic&, const traffic&) = default;
 
@@ -29,6 +31,8 @@ struct traffic {
     buffer_bytes += t.buffer_bytes;
     written_bytes += t.written_bytes;
     link_bytes += t.link_bytes;
+    fast_bytes += t.fast_bytes;
+    summary_bytes += t.summary_bytes;
     return *this;
   }
   friend constexpr traffic operator+(traffic a, const traffic& b) { return a += b; }

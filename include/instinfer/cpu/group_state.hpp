@@ -24,6 +24,21 @@ class group_state {
     return std::span(outputs_).subspan(h * v_dim_, v_dim_);
   }
 
+  // Raises head h's maximum to `max` where it is below, and rescales what was folded; returns the maximum.
+  float raise_max(std::uint32_t h, float max) {
+    softmax_state<float>& s = states_[h];
+    const float raised = std::max(s.max, max);
+    const float keep = rescale_factor(s.max, raised);
+    s.max = raised;
+    if (keep != 1.0f) {
+      s.sum *= keep;
+      for (float& x : output(h)) {
+        x *= keep;
+      }
+    }
+    return raised;
+  }
+
   void merge_head(std::uint32_t h, const softmax_state<float>& state, std::span<const float> o) {
     instinfer::merge<float>(states_[h], output(h), state, o);
   }

@@ -2,14 +2,13 @@
 // The CPU path, the "in-storage core": fp32 accumulation, SIMD over Highway, pages folded as they lie in the store.
 
 #include <cmath>
-#include <deque>
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/cpu/any_tile-inl.hpp"
 #include "instinfer/cpu/column_score-inl.hpp"
 #include "instinfer/cpu/row_fold-inl.hpp"
-#include "instinfer/cpu/top_k-inl.hpp"
+#include "instinfer/cpu/score_pool-inl.hpp"
+#include "instinfer/cpu/tile_fold-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
@@ -17,30 +16,26 @@ inline namespace HWY_NAMESPACE {
 
 // The arithmetic of one worker; see reference/path.hpp for the same operations in the paper's words.
 template <class Format>
-class arithmetic {
+class arithmetic : public score_pool {
  public:
   using format = Format;
   using element = typename Format::element;
-
-  struct scores {
-    index_view tokens;
-    std::span<const float> probabilities;  // [group, tokens]
-  };
+  using score_pool::scores;
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
     state_.reset(group_, Format::v_dim);
     kept_.assign(group_, 1.0f);
     mean_.assign(Format::v_dim, 0.0f);
-    scores_used_ = 0;
+    begin_scores();
   }
 
   void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
-    rank_.assign(Format::k_dim, 0.0f);
+    magnitude_.assign(Format::k_dim, 0.0f);
     for (std::size_t i = 0; i < q.values.size(); ++i) {
-      rank_[i % Format::k_dim] += std::abs(q.values[i]);
+      magnitude_[i % Format::k_dim] += std::abs(q.values[i]);
     }
-    top_k_of_many(rank_, r, chosen, top_k_);
+    top_of(magnitude_, r, chosen);
   }
 
   template <class Pages>
@@ -62,34 +57,55 @@ class arithmetic {
                   products_.data() + (first_token(read, head) - base), stride);
       }
     }
-    std::vector<float>& probabilities = next_scores();
-    resize_scratch(probabilities, std::size_t{group_} * tokens.count());
+    const scores logits = new_scores(tokens, group_);
     for (std::uint32_t h = 0; h < group_; ++h) {
-      float* row = probabilities.data() + std::size_t{h} * tokens.count();
+      float* row = logits.head(h).data();
       float* to = row;
       for (const index_run run : tokens.runs()) {
         to = std::copy_n(products_.data() + h * stride + (run.first - base), run.size(), to);
       }
-      const float scale = q.logits.scale_for(Format::k_dim) / std::sqrt(coverage(q.head(h), dims));
-      const float max = scale_logits(row, tokens.count(), scale, q.logits.soft_cap);
-      if (const float sum = exponentials(row, tokens.count(), max); sum > 0.0f) {
-        multiply(row, tokens.count(), 1.0f / sum);
-      }
+      scale_logits(row, tokens.count(),
+                   q.logits.scale_for(Format::k_dim) / std::sqrt(coverage(q.head(h), dims)),
+                   q.logits.soft_cap);
     }
-    return {tokens, probabilities};
+    return logits;
   }
 
-  void top_tokens(const scores& s, std::uint32_t k, std::uint32_t local, index_set& chosen) {
-    const std::size_t n = s.tokens.count();
-    resize_scratch(rank_, n);
-    std::ranges::fill(rank_, 0.0f);
-    for (std::uint32_t h = 0; h < group_; ++h) {
-      accumulate(rank_.data(), s.probabilities.data() + h * n, n);
+  template <class Pages>
+  scores score_tokens(const attention::query_group& q, index_view tokens, const access_plan& plan,
+                      const layout::head_pages& head, const Pages& pages) {
+    const scores logits = new_scores(tokens, group_);
+    std::ranges::fill(logits.values, 0.0f);
+    const std::size_t n = tokens.count();
+    for_each_row(
+        plan, pages,
+        [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t at) HWY_ATTR {
+          const float* queries = q.values.data() + std::size_t{read.dim_tile} * page.shape.dims;
+          float* to = logits.values.data() + at;
+          if (page.shape.dim_stride == 1 && page.shape.dims == Format::k_dim) {
+            for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+              dot_row<Heads>(page.data + page.shape.offset(t, 0), queries + h * Format::k_dim,
+                             Format::k_dim, to + h * n, n);
+            });
+          } else {
+            const index_run one{t, t + 1};
+            score_any(page, {{&one, 1}, 1}, plan.dims(read), group_, queries, Format::k_dim, to - t,
+                      n);
+          }
+        });
+    scale_logits(logits.values.data(), logits.values.size(), q.logits.scale_for(Format::k_dim),
+                 q.logits.soft_cap);
+    return logits;
+  }
+
+  scores weights(const scores& logits) {
+    const scores p = new_scores(logits.candidates, group_);
+    std::ranges::copy(logits.values, p.values.begin());
+    for (std::uint32_t h = 0; h < logits.heads(); ++h) {
+      exponentials(p.head(h).data(), p.head(h).size(), state_.state(h).max);
+      multiply(p.head(h).data(), p.head(h).size(), 1.0f / state_.state(h).sum);
     }
-    std::fill(rank_.end() - local, rank_.end(), std::numeric_limits<float>::infinity());
-    positions_.clear();
-    top_k_of_many(rank_, k, positions_, top_k_);
-    add_at_positions(s.tokens, positions_, chosen);
+    return p;
   }
 
   template <class Pages>
@@ -101,18 +117,81 @@ class arithmetic {
         v.dims == Format::v_dim) {
       fold_by_rows(q, plan, pages);
     } else {
-      fold_by_tiles(q, plan, head, pages);
+      tile_fold_.fold(q, plan, head, pages, state_);
     }
+  }
+
+  template <class Pages>
+  void fold_scored(const scores& logits, index_view tokens, const access_plan& plan,
+                   const layout::head_pages& /*head*/, const Pages& pages) {
+    const std::size_t n = tokens.count();
+    resize_scratch(products_, group_ * n);
+    std::size_t at = 0;
+    for_each_position(logits.candidates, tokens, [&](std::uint32_t, std::uint32_t position) {
+      for (std::uint32_t h = 0; h < group_; ++h) {
+        products_[h * n + at] = logits.head(h)[position];
+      }
+      ++at;
+    });
+    for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
+      const float max = state_.raise_max(h, max_of(products_.data() + h * n, n));
+      state_.state(h).sum += exponentials(products_.data() + h * n, n, max);
+    }
+    for_each_row(
+        plan, pages,
+        [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row) HWY_ATTR {
+          const float* weights = products_.data() + row;
+          float* o = state_.output(0).data() + std::size_t{read.dim_tile} * page.shape.dims;
+          if (page.shape.dim_stride == 1 && page.shape.dims == Format::v_dim) {
+            for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+              add_row<Heads>(page.data + page.shape.offset(t, 0), weights + h * n, n,
+                             o + h * Format::v_dim, Format::v_dim);
+            });
+          } else {
+            const index_run one{t, t + 1};
+            fold_any(page, {{&one, 1}, 1}, group_, weights - t, n, o, Format::v_dim);
+          }
+        });
+  }
+
+  // A unit of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
+  template <attention::WeightedUnitState Table>
+  void fold_rows(const scores& logits, index_view units, const Table& table) {
+    const std::size_t n = units.count();
+    resize_scratch(products_, group_ * n);
+    for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
+      float* row = products_.data() + h * n;
+      for_each_position(logits.candidates, units, [&](std::uint32_t, std::uint32_t position) {
+        *row++ = logits.head(h)[position];
+      });
+      row = products_.data() + h * n;
+      exponentials(row, n, state_.raise_max(h, max_of(row, n)));
+      units.for_each([&](std::uint32_t u) {
+        state_.state(h).sum += static_cast<float>(table.members(u).size()) * *row++;
+      });
+    }
+    std::size_t at = 0;
+    units.for_each([&](std::uint32_t u) {
+      for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+        add_row<Heads>(table.value_sum(u).data(), products_.data() + h * n + at, n,
+                       state_.output(h).data(), Format::v_dim);
+      });
+      ++at;
+    });
+  }
+
+  void keep_mass(const scores& s, index_view tokens) {
+    std::fill(kept_.begin(), kept_.end(), 0.0f);
+    for_each_position(s.candidates, tokens, [&](std::uint32_t, std::uint32_t position) {
+      for (std::uint32_t h = 0; h < group_; ++h) {
+        kept_[h] += s.head(h)[position];
+      }
+    });
   }
 
   template <class Mean>
   void blend_mean(const scores& s, index_view tokens, const Mean& mean) {
-    std::fill(kept_.begin(), kept_.end(), 0.0f);
-    for_each_position(s.tokens, tokens, [&](std::uint32_t, std::uint32_t position) {
-      for (std::uint32_t h = 0; h < group_; ++h) {
-        kept_[h] += s.probabilities[std::size_t{h} * s.tokens.count() + position];
-      }
-    });
+    keep_mass(s, tokens);
     for (std::size_t i = 0; i < mean_.size(); ++i) {
       mean_[i] = static_cast<float>(mean[i]);
     }
@@ -144,13 +223,6 @@ class arithmetic {
     return all > 0.0f && chosen > 0.0f ? chosen / all : 1.0f;
   }
 
-  std::vector<float>& next_scores() {
-    if (scores_used_ == scores_.size()) {
-      scores_.emplace_back();
-    }
-    return scores_[scores_used_++];
-  }
-
   template <class Pages>
   void score_by_columns(const attention::query_group& q, const access_plan& plan,
                         const Pages& pages, std::uint32_t base, std::size_t stride) {
@@ -179,69 +251,16 @@ class arithmetic {
     row_fold_.fold(scaled_q_, q.logits.soft_cap, plan, 0, plan.reads().size(), pages, state_);
   }
 
-  // Layouts without rows: tile by tile, as the plan gives a K tile before the V pages under it.
-  template <class Pages>
-  void fold_by_tiles(const attention::query_group& q, const access_plan& plan,
-                     const layout::head_pages& head, const Pages& pages) {
-    const auto reads = plan.reads();
-    for (std::size_t i = 0; i < reads.size();) {
-      const std::uint32_t tile_first = first_token(reads[i], head);
-      const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
-      products_.assign(std::size_t{group_} * tile_tokens, 0.0f);
-      const index_view wanted = plan.tokens(reads[i]);
-      for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
-        const auto page = pages(reads[i]);
-        score_any(page, wanted, plan.dims(reads[i]), group_,
-                  q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
-                  products_.data(), tile_tokens);
-      }
-      weigh(q, wanted, tile_tokens);
-      for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
-        const auto page = pages(reads[i]);
-        fold_any(page, plan.tokens(reads[i]), group_,
-                 products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
-                 state_.output(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
-                 Format::v_dim);
-      }
-    }
-  }
-
-  // Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state where the maximum
-  // moves.
-  void weigh(const attention::query_group& q, index_view wanted, std::size_t stride) {
-    const float scale = q.logits.scale_for(Format::k_dim);
-    for (std::uint32_t h = 0; h < group_; ++h) {
-      float* row = products_.data() + h * stride;
-      softmax_state<float>& state = state_.state(h);
-      float max = state.max;
-      for (const index_run run : wanted.runs()) {
-        max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
-      }
-      const float keep = rescale_factor(state.max, max);
-      if (keep != 1.0f) {
-        multiply(state_.output(h).data(), Format::v_dim, keep);
-      }
-      state.sum *= keep;
-      state.max = max;
-      for (const index_run run : wanted.runs()) {
-        state.sum += exponentials(row + run.first, run.size(), max);
-      }
-    }
-  }
-
   std::uint32_t group_ = 1;
   group_state state_;
-  std::vector<float> kept_;      // [group]
-  std::vector<float> mean_;      // [v_dim]
-  std::vector<float> products_;  // [group, tokens]
-  std::vector<float> rank_;
-  index_set positions_;
-  top_k_scratch top_k_;
-  std::vector<float> scaled_q_;  // [group, k_dim]
+  std::vector<float> kept_;       // [group]
+  std::vector<float> mean_;       // [v_dim]
+  std::vector<float> products_;   // [group, tokens]
+  std::vector<float> magnitude_;  // |q| [k_dim]
+  std::vector<float> scaled_q_;   // [group, k_dim]
   row_fold<Format> row_fold_;
+  tile_fold<Format> tile_fold_;
   column_block<element> columns_[2];
-  std::deque<std::vector<float>> scores_;
-  std::size_t scores_used_ = 0;
 };
 
 struct path {

@@ -64,6 +64,20 @@ HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_c
                 : hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
 }
 
+// The largest x; -inf where there is none.
+HWY_INLINE float max_of(const float* x, std::size_t n) {
+  float_vec max = hn::Set(float_tag{}, -std::numeric_limits<float>::infinity());
+  std::size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    max = hn::Max(max, hn::LoadU(float_tag{}, x + i));
+  }
+  float largest = hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
+  for (; i < n; ++i) {
+    largest = std::max(largest, x[i]);
+  }
+  return largest;
+}
+
 // Lane i becomes the largest of the lanes that equal i modulo Slots, a power of 2.
 template <std::uint32_t Slots>
 HWY_INLINE float_vec max_by_slot(float_vec v) {

@@ -18,7 +18,7 @@ class drawn_selection {
  public:
   using format = Format;
   struct scores {
-    index_view tokens;
+    index_view candidates;
   };
 
   void begin(const attention::query_group& /*q*/, const layout::head_pages& head) {
@@ -35,13 +35,31 @@ class drawn_selection {
     return {tokens};
   }
 
-  void top_tokens(const scores& s, std::uint32_t k, std::uint32_t local, index_set& chosen) {
-    draw(s.tokens, k, local, drawn_run_tokens, chosen);
+  template <class Pages>
+  scores score_tokens(const attention::query_group&, index_view tokens, const access_plan&,
+                      const layout::head_pages&, const Pages&) {
+    return {tokens};
+  }
+
+  template <class Weight>
+  scores softmax(const scores& logits, Weight&&) {
+    return logits;
+  }
+
+  void top(const scores& s, attention::over_group, std::uint32_t k, std::uint32_t newest,
+           index_set& chosen) {
+    draw(s.candidates, k, newest, drawn_run_tokens, chosen);
   }
 
   template <class Pages>
   void fold(const attention::query_group&, const access_plan&, const layout::head_pages&,
             const Pages&) {}
+
+  template <class Pages>
+  void fold_scored(const scores&, index_view, const access_plan&, const layout::head_pages&,
+                   const Pages&) {}
+
+  void keep_mass(const scores&, index_view) {}
 
   template <class Mean>
   void blend_mean(const scores&, index_view, const Mean&) {}

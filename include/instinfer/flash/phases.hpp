@@ -52,6 +52,9 @@ class head_phases {
     phase.ranked_elements = std::exchange(ranked_, 0);
     std::uint32_t scored_tile = no_tile;
     for (const page_read& read : plan.reads()) {
+      if (read.from == tier::fast) {
+        continue;  // attended where the copy is, not in the drive
+      }
       if (read.buffered) {
         phase.buffer_bytes += read.wanted_elements() * element_bytes_;
       } else {

@@ -10,82 +10,203 @@
 
 namespace instinfer::reference {
 
-// Per query head h of the group: queries q_h, softmax state, output o_h. Pages are read element by element through the
+// Per query head h of the group: softmax state, output o_h. Pages are read element by element through the
 // layout's mapping, exactly as planned.
 template <class Format>
 class arithmetic {
  public:
   using format = Format;
 
-  // Probabilities over the visible tokens, one row a query head: s-hat of Alg. 1.
-  struct scores {
-    index_view tokens;
-    const matrix* probabilities = nullptr;  // [group, tokens]
-  };
+  using scores = attention::score_array<double>;
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
-    queries_ =
-        Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
-            q.values.data(), group_, Format::k_dim)
-            .template cast<double>();
     states_.assign(group_, {});
     outputs_ = matrix::Zero(group_, Format::v_dim);
     kept_ = row_vector::Ones(group_);
     mean_ = row_vector::Zero(Format::v_dim);
-    approximations_.clear();
+    scores_.clear();
   }
 
   // l. 1: the r largest components of |q|, summed over the group.
-  void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
-    const row_vector magnitude = queries_.cwiseAbs().colwise().sum();
+  void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
+    const row_vector magnitude = rows_of(q).cwiseAbs().colwise().sum();
     top_k<double>({magnitude.data(), static_cast<std::size_t>(magnitude.size())}, r, chosen, keys_);
   }
 
-  // l. 2-8: softmax(q[i] K[:, i]^T / sqrt(d |q[i]|_1 / |q|_1)).
+  // l. 2-8: q[i] K[:, i]^T / sqrt(d |q[i]|_1 / |q|_1).
   template <class Pages>
   scores score_dims(const attention::query_group& q, index_view dims, index_view tokens,
                     const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
-    matrix products = matrix::Zero(group_, head.tokens);
-    for (const page_read& read : plan.reads()) {
-      add_products(read, plan, head, pages, products);
-    }
-    matrix& s = approximations_.emplace_back(matrix::Zero(group_, tokens.count()));
-    for (Eigen::Index h = 0; h < s.rows(); ++h) {
+    const matrix queries = rows_of(q);
+    const matrix products = products_of(queries, plan, head, pages);
+    scores logits = new_scores(tokens);
+    for (Eigen::Index h = 0; h < group_; ++h) {
       double chosen_norm = 0.0;
-      dims.for_each([&](std::uint32_t i) { chosen_norm += std::abs(queries_(h, i)); });
-      const double norm = queries_.row(h).cwiseAbs().sum();
+      dims.for_each([&](std::uint32_t i) { chosen_norm += std::abs(queries(h, i)); });
+      const double norm = queries.row(h).cwiseAbs().sum();
       const double coverage = norm > 0.0 && chosen_norm > 0.0 ? chosen_norm / norm : 1.0;
-      row_vector logits(tokens.count());
-      Eigen::Index at = 0;
+      auto to = logits.head(static_cast<std::size_t>(h)).begin();
       tokens.for_each([&](std::uint32_t t) {
-        logits[at++] = q.logits.capped(products(h, t) * scale(q) / std::sqrt(coverage));
+        *to++ = q.logits.capped(products(h, t) * scale(q) / std::sqrt(coverage));
       });
-      s.row(h) = softmax(logits);
     }
-    return {tokens, &s};
+    return logits;
   }
 
-  // l. 10: the k largest of s-hat, summed over the group; the `local` newest come first.
-  void top_tokens(const scores& s, std::uint32_t k, std::uint32_t local, index_set& chosen) {
-    row_vector rank = s.probabilities->colwise().sum();
-    rank.tail(local).setConstant(std::numeric_limits<double>::infinity());
+  // q K[j, :]^T / sqrt(d).
+  template <class Pages>
+  scores score_tokens(const attention::query_group& q, index_view tokens, const access_plan& plan,
+                      const layout::head_pages& head, const Pages& pages) {
+    const matrix products = products_of(rows_of(q), plan, head, pages);
+    scores logits = new_scores(tokens);
+    for (Eigen::Index h = 0; h < group_; ++h) {
+      auto to = logits.head(static_cast<std::size_t>(h)).begin();
+      tokens.for_each([&](std::uint32_t t) { *to++ = q.logits.capped(products(h, t) * scale(q)); });
+    }
+    return logits;
+  }
+
+  // The same against the rows of a summary, such as centroids.
+  template <attention::UnitState Table>
+  scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
+    std::vector<float> prepared(Table::row_dim);
+    std::vector<float> buffer(Table::row_dim);
+    scores logits = new_scores(units);
+    for (std::uint32_t h = 0; h < q.group; ++h) {
+      Table::prepare(q.head(h), prepared);
+      auto to = logits.head(h).begin();
+      units.for_each([&](std::uint32_t u) {
+        const std::span<const float> row = table.row(u, buffer);
+        double product = 0.0;
+        for (std::size_t i = 0; i < row.size(); ++i) {
+          product += static_cast<double>(prepared[i]) * static_cast<double>(row[i]);
+        }
+        *to++ = q.logits.capped(product * scale(q));
+      });
+    }
+    return logits;
+  }
+
+  // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
+  template <class Weight>
+  scores softmax(const scores& logits, Weight&& weight_of) {
+    scores p = new_scores(logits.candidates);
+    for (std::size_t h = 0; h < logits.heads(); ++h) {
+      const std::span<const double> from = logits.head(h);
+      const double max = std::ranges::max(from);
+      double sum = 0.0;
+      std::size_t at = 0;
+      logits.candidates.for_each([&](std::uint32_t candidate) {
+        p.head(h)[at] = std::exp(from[at] - max);
+        sum += weight_of(candidate) * p.head(h)[at++];
+      });
+      for (double& x : p.head(h)) {
+        x /= sum;
+      }
+    }
+    return p;
+  }
+
+  // exp(logit) over the sum of exp(logit) of all that was folded.
+  scores weights(const scores& logits) {
+    scores p = new_scores(logits.candidates);
+    for (std::size_t h = 0; h < logits.heads(); ++h) {
+      const double all = states_[h].log_sum_exp();
+      std::ranges::transform(logits.head(h), p.head(h).begin(),
+                             [&](double x) { return std::exp(x - all); });
+    }
+    return p;
+  }
+
+  std::span<const double> rank(const scores& s, attention::over_group over) {
+    rank_.assign(s.candidates.count(), 0.0);
+    attention::reduce<double>(s, over, rank_);
+    return rank_;
+  }
+
+  // l. 10: the k largest over the group; the `newest` last ones come first.
+  void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
+           index_set& chosen) {
+    rank(s, over);
+    std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<double>::infinity());
     index_set positions;
-    top_k<double>({rank.data(), static_cast<std::size_t>(rank.size())}, k, positions, keys_);
-    add_at_positions(s.tokens, positions, chosen);
+    top_k<double>(rank_, k, positions, keys_);
+    add_at_positions(s.candidates, positions, chosen);
   }
 
   // l. 12-18: s = softmax(q K[j, :]^T / sqrt(d)), o = s V[j, :], token by token into the mergeable state.
   template <class Pages>
   void fold(const attention::query_group& q, const access_plan& plan,
             const layout::head_pages& head, const Pages& pages) {
-    matrix products = matrix::Zero(group_, head.tokens);
-    const auto v_pages_per_token = head.of(stream::v_by_token).dim_tiles;
-    for (const page_read& read : plan.reads()) {
-      if (read.kind != stream::v_by_token) {
-        add_products(read, plan, head, pages, products);
+    const matrix products = products_of(rows_of(q), plan, head, pages);
+    fold_values(plan, head, pages, [&](std::size_t h, std::uint32_t token) {
+      return q.logits.capped(products(static_cast<Eigen::Index>(h), token) * scale(q));
+    });
+  }
+
+  // The same by logits that are there.
+  template <class Pages>
+  void fold_scored(const scores& logits, index_view tokens, const access_plan& plan,
+                   const layout::head_pages& head, const Pages& pages) {
+    std::vector<std::size_t> position(head.tokens);
+    for_each_position(logits.candidates, tokens,
+                      [&](std::uint32_t t, std::uint32_t at) { position[t] = at; });
+    fold_values(plan, head, pages, [&](std::size_t h, std::uint32_t token) {
+      return logits.head(h)[position[token]];
+    });
+  }
+
+  // A unit of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
+  template <attention::WeightedUnitState Table>
+  void fold_rows(const scores& logits, index_view units, const Table& table) {
+    for_each_position(logits.candidates, units, [&](std::uint32_t u, std::uint32_t at) {
+      const double n = table.members(u).size();
+      row_vector mean(Format::v_dim);
+      std::ranges::transform(table.value_sum(u), mean.begin(),
+                             [&](float x) { return static_cast<double>(x) / n; });
+      for (std::size_t h = 0; h < logits.heads(); ++h) {
+        fold_entry<double>(states_[h], output(static_cast<Eigen::Index>(h)), logits.head(h)[at],
+                           {mean.data(), Format::v_dim}, n);
+      }
+    });
+  }
+
+  // l. 11: alpha = the sum of s-hat over the kept tokens.
+  void keep_mass(const scores& s, index_view tokens) {
+    kept_.setZero();
+    for_each_position(s.candidates, tokens, [&](std::uint32_t, std::uint32_t position) {
+      for (Eigen::Index h = 0; h < group_; ++h) {
+        kept_[h] += s.head(static_cast<std::size_t>(h))[position];
+      }
+    });
+  }
+
+  template <class Mean>
+  void blend_mean(const scores& s, index_view tokens, const Mean& mean) {
+    keep_mass(s, tokens);
+    for (Eigen::Index i = 0; i < mean_.size(); ++i) {
+      mean_[i] = mean[static_cast<std::size_t>(i)];
+    }
+  }
+
+  // l. 19: out = alpha o + (1 - alpha) v-bar.
+  void finish(std::span<float> out) {
+    for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
+      normalise<double>(states_[static_cast<std::size_t>(h)], output(h));
+      const row_vector blended = kept_[h] * outputs_.row(h) + (1.0 - kept_[h]) * mean_;
+      for (Eigen::Index i = 0; i < blended.size(); ++i) {
+        out[static_cast<std::size_t>(h * blended.size() + i)] = static_cast<float>(blended[i]);
       }
     }
+  }
+
+ private:
+  // Folds the planned V pages; logit_of(head, token).
+  template <class Pages, class LogitOf>
+  void fold_values(const access_plan& plan, const layout::head_pages& head, const Pages& pages,
+                   LogitOf&& logit_of) {
+    const auto v_pages_per_token = head.of(stream::v_by_token).dim_tiles;
     std::vector<row_vector> rows;
     for (const page_read& read : plan.reads()) {
       if (read.kind != stream::v_by_token) {
@@ -106,10 +227,10 @@ class arithmetic {
       if (read.dim_tile + 1 == v_pages_per_token) {
         at = 0;
         plan.tokens(read).for_each([&](std::uint32_t t) {
-          const Eigen::Index token = read.token_tile * page.shape.tokens + t;
+          const std::uint32_t token = read.token_tile * page.shape.tokens + t;
           for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
-            fold_entry<double>(states_[static_cast<std::size_t>(h)], output(h),
-                               q.logits.capped(products(h, token) * scale(q)),
+            const auto at_head = static_cast<std::size_t>(h);
+            fold_entry<double>(states_[at_head], output(h), logit_of(at_head, token),
                                {rows[at].data(), Format::v_dim});
           }
           ++at;
@@ -118,30 +239,6 @@ class arithmetic {
     }
   }
 
-  // l. 11: alpha = the sum of s-hat over the kept tokens.
-  template <class Mean>
-  void blend_mean(const scores& s, index_view tokens, const Mean& mean) {
-    kept_.setZero();
-    for_each_position(s.tokens, tokens, [&](std::uint32_t, std::uint32_t position) {
-      kept_ += s.probabilities->col(position).transpose();
-    });
-    for (Eigen::Index i = 0; i < mean_.size(); ++i) {
-      mean_[i] = mean[static_cast<std::size_t>(i)];
-    }
-  }
-
-  // l. 19: out = alpha o + (1 - alpha) v-bar.
-  void finish(std::span<float> out) {
-    for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
-      normalise<double>(states_[static_cast<std::size_t>(h)], output(h));
-      const row_vector blended = kept_[h] * outputs_.row(h) + (1.0 - kept_[h]) * mean_;
-      for (Eigen::Index i = 0; i < blended.size(); ++i) {
-        out[static_cast<std::size_t>(h * blended.size() + i)] = static_cast<float>(blended[i]);
-      }
-    }
-  }
-
- private:
   std::span<double> output(Eigen::Index h) {
     return {outputs_.row(h).data(), static_cast<std::size_t>(outputs_.cols())};
   }
@@ -150,28 +247,46 @@ class arithmetic {
     return q.logits.scale_for<double>(Format::k_dim);
   }
 
-  // products(h, t) += q_h[i] K[t, i] over the wanted (t, i) of one page.
+  static matrix rows_of(const attention::query_group& q) {
+    return Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
+               q.values.data(), q.group, Format::k_dim)
+        .template cast<double>();
+  }
+
+  // The sum of q_h[i] K[t, i] over the wanted (t, i) of the planned pages of K, [group, tokens].
   template <class Pages>
-  void add_products(const page_read& read, const access_plan& plan,
-                    const layout::head_pages& /*head*/, const Pages& pages,
-                    matrix& products) const {
-    const auto page = pages(read);
-    plan.tokens(read).for_each([&](std::uint32_t t) {
-      plan.dims(read).for_each([&](std::uint32_t i) {
-        const double k = static_cast<double>(to_float(page.data[page.shape.offset(t, i)]));
-        products.col(read.token_tile * page.shape.tokens + t) +=
-            k * queries_.col(read.dim_tile * page.shape.dims + i);
+  static matrix products_of(const matrix& queries, const access_plan& plan,
+                            const layout::head_pages& head, const Pages& pages) {
+    matrix products = matrix::Zero(queries.rows(), head.tokens);
+    for (const page_read& read : plan.reads()) {
+      if (read.kind == stream::v_by_token) {
+        continue;
+      }
+      const auto page = pages(read);
+      plan.tokens(read).for_each([&](std::uint32_t t) {
+        plan.dims(read).for_each([&](std::uint32_t i) {
+          const double k = static_cast<double>(to_float(page.data[page.shape.offset(t, i)]));
+          products.col(read.token_tile * page.shape.tokens + t) +=
+              k * queries.col(read.dim_tile * page.shape.dims + i);
+        });
       });
-    });
+    }
+    return products;
+  }
+
+  // Room for the scores of `candidates`; stays where it is until the next query.
+  scores new_scores(index_view candidates) {
+    auto& values = scores_.emplace_back(static_cast<std::size_t>(group_) * candidates.count());
+    return {candidates, values};
   }
 
   Eigen::Index group_ = 1;
-  matrix queries_;                             // [group, k_dim]
   std::vector<softmax_state<double>> states_;  // [group]
   matrix outputs_;                             // [group, v_dim]
   row_vector kept_;                            // alpha [group]
   row_vector mean_;                            // v-bar [v_dim]
-  std::deque<matrix> approximations_;          // one a score operation of this query
+  std::deque<std::vector<double>> scores_;     // one a score operation of this query
+  std::vector<double> rank_;                   // [candidates]
   std::vector<order_key_t<double>> keys_;
 };
 

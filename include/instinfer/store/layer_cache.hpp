@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "instinfer/attention/summaries.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/traffic.hpp"
 #include "instinfer/layout/head_pages.hpp"
@@ -46,6 +47,10 @@ class layer_cache {
         sealed(s).open.resize(pages_per_tile(s) * page_bytes_);
       }
     });
+    for (SummaryStates& states : summaries_) {
+      std::apply([&](auto&... s) { (attention::reserve_summary(s, holds_data ? count : 0), ...); },
+                 states);
+    }
   }
 
   // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim], of which a store without data takes none. The
@@ -146,11 +151,21 @@ class layer_cache {
     return pages;
   }
 
-  const SummaryStates& summaries(std::uint32_t h) const { return summaries_[h]; }
+  // Attention feeds back into summaries (observed weights, a block cache), and does not change the cache by that.
+  SummaryStates& summaries(std::uint32_t h) const { return summaries_[h]; }
 
-  // DRAM that the group buffer and the L2P entries of this layer take.
+  // Fast memory that the summaries of all heads take.
+  std::uint64_t summary_bytes() const {
+    std::uint64_t bytes = 0;
+    for (const SummaryStates& states : summaries_) {
+      std::apply([&](const auto&... s) { ((bytes += attention::summary_bytes(s)), ...); }, states);
+    }
+    return bytes;
+  }
+
+  // DRAM that the group buffer, the L2P entries and the summaries of this layer take.
   std::uint64_t resident_bytes() const {
-    std::uint64_t bytes = summaries_.size() * sizeof(SummaryStates);
+    std::uint64_t bytes = summary_bytes();
     for (const sealed_stream& s : streams_) {
       bytes += s.open.size() + s.table.size() * sizeof(page_id);
     }
@@ -287,7 +302,7 @@ class layer_cache {
   std::uint32_t first_ = 0;
   std::uint32_t tokens_ = 0;
   std::array<sealed_stream, stream_count> streams_;
-  std::vector<SummaryStates> summaries_;  // [kv_heads]
+  mutable std::vector<SummaryStates> summaries_;  // [kv_heads]
 };
 
 }  // namespace instinfer::store

@@ -1,0 +1,35 @@
+#pragma once
+// Rotary position embedding (Su et al., 2021): what methods that renumber positions turn queries by.
+
+#include <cmath>
+#include <cstdint>
+#include <span>
+
+namespace instinfer::attention {
+
+// Pair i of a head's first `dims` dims turns by position * base^(-2i / dims). The default turns nothing.
+struct rope {
+  double base = 0.0;       // 0: no rotation; 10000 for most models
+  std::uint32_t dims = 0;  // 0: the whole head
+  bool interleaved =
+      false;  // pairs (2i, 2i + 1); otherwise (i, i + dims / 2), as in Llama's Hugging Face weights
+
+  constexpr bool present() const { return base > 0.0; }
+
+  // x [head_dim], by so many positions, in fp64.
+  void rotate(std::span<float> x, std::int64_t positions) const {
+    const std::size_t n = dims == 0 ? x.size() : dims;
+    for (std::size_t i = 0; i < n / 2; ++i) {
+      const double angle = static_cast<double>(positions) *
+                           std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(n));
+      float& a = x[interleaved ? 2 * i : i];
+      float& b = x[interleaved ? 2 * i + 1 : i + n / 2];
+      const double x0 = static_cast<double>(a);
+      const double x1 = static_cast<double>(b);
+      a = static_cast<float>(x0 * std::cos(angle) - x1 * std::sin(angle));
+      b = static_cast<float>(x0 * std::sin(angle) + x1 * std::cos(angle));
+    }
+  }
+};
+
+}  // namespace instinfer::attention

@@ -1,0 +1,62 @@
+#pragma once
+// Scores of candidates by the query heads of a group, and how the heads' scores become one rank: what selection methods
+// differ in.
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "instinfer/core/index_set.hpp"
+
+namespace instinfer::attention {
+
+// T is float on compute paths, double in the reference.
+template <class T>
+struct score_array {
+  index_view candidates;  // tokens, or units of a summary (pages, clusters)
+  std::span<T> values;    // [heads, candidates.count()]: logits, or probabilities after softmax
+
+  std::span<T> head(std::size_t h) const {
+    return values.subspan(h * candidates.count(), candidates.count());
+  }
+  std::size_t heads() const { return candidates.empty() ? 0 : values.size() / candidates.count(); }
+};
+
+// A group shares one selection, so its heads' scores are reduced to one rank. A method whose heads select alone runs head by
+// head instead (per_query_head.hpp).
+//   sum   SparQ: of logits; SparF, RetroInfer: of probabilities
+//   max   Quest: keeps a bound a bound for every head; ShadowKV: of probabilities
+enum class over_group : std::uint8_t { sum, max };
+
+// rank [candidates]: the heads' scores reduced. Zeros where there is no head.
+template <class T>
+void reduce(const score_array<T>& scores, over_group how, std::span<T> rank) {
+  std::ranges::fill(rank, T{0});
+  for (std::size_t h = 0; h < scores.heads(); ++h) {
+    const std::span<const T> head = scores.head(h);
+    for (std::size_t i = 0; i < rank.size(); ++i) {
+      rank[i] = h == 0                   ? head[i]
+                : how == over_group::sum ? rank[i] + head[i]
+                                         : std::max(rank[i], head[i]);
+    }
+  }
+}
+
+// How often a candidate counts in a softmax, when it stands for itself.
+struct one_each {
+  constexpr std::uint32_t operator()(std::uint32_t /*candidate*/) const { return 1; }
+};
+
+// Adds the candidates whose rank is above the threshold to `chosen`.
+template <class T>
+void above(const score_array<T>& scores, std::span<const T> rank, double threshold,
+           index_set& chosen) {
+  std::size_t at = 0;
+  scores.candidates.for_each([&](std::uint32_t candidate) {
+    if (static_cast<double>(rank[at++]) > threshold) {
+      chosen.add(candidate);
+    }
+  });
+}
+
+}  // namespace instinfer::attention

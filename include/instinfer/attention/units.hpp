@@ -1,0 +1,36 @@
+#pragma once
+// The contract of summaries that have rows: a unit is a page or a cluster of tokens with a row that queries are scored against.
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+#include "instinfer/core/index_set.hpp"
+
+namespace instinfer::attention {
+
+// A state with one row a unit. Members of unit u all come before those of unit u + 1.
+//   row_dim, row_bytes    elements of a row, and bytes that reading it takes
+//   units()               number of units
+//   row(u, scratch)       the row as fp32, [row_dim]; in `scratch` [row_dim] where it is stored otherwise
+//   prepare(q, out)       the query [k_dim] as rows take it: logit = scale * prepare(q).row
+//   members(u)            its tokens (of a coarse level: its units of the finer one)
+template <class S>
+concept UnitState =
+    requires(const S& s, std::uint32_t unit, std::span<float> scratch, std::span<const float> q) {
+      { S::row_dim } -> std::convertible_to<std::size_t>;
+      { S::row_bytes } -> std::convertible_to<std::size_t>;
+      { s.units() } -> std::convertible_to<std::uint32_t>;
+      { s.row(unit, scratch) } -> std::convertible_to<std::span<const float>>;
+      { S::prepare(q, scratch) };
+      { s.members(unit) } -> std::convertible_to<index_run>;
+    };
+
+// Units that can stand for their members.
+//   value_sum(u)          sum of the members' values, [v_dim]
+template <class S>
+concept WeightedUnitState = UnitState<S> && requires(const S& s, std::uint32_t unit) {
+  { s.value_sum(unit) } -> std::convertible_to<std::span<const float>>;
+};
+
+}  // namespace instinfer::attention

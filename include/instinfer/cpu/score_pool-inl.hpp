@@ -1,0 +1,115 @@
+#pragma once
+// Score arrays of one query on the CPU path, and what is done with them whatever they score: softmax, rank, top-k.
+
+#include <cmath>
+#include <deque>
+#include <vector>
+
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/attention/scores.hpp"
+#include "instinfer/attention/units.hpp"
+#include "instinfer/core/scratch.hpp"
+#include "instinfer/cpu/row_passes-inl.hpp"
+#include "instinfer/cpu/softmax-inl.hpp"
+#include "instinfer/cpu/top_k-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace instinfer::cpu {
+inline namespace HWY_NAMESPACE {
+
+// The part of a worker's arithmetic that needs no pages. Keeps its memory between queries.
+class score_pool {
+ public:
+  using scores = attention::score_array<float>;
+
+  // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
+  template <class Weight>
+  scores softmax(const scores& logits, Weight&& weight_of) {
+    const scores p = new_scores(logits.candidates, logits.heads());
+    for (std::size_t h = 0; h < logits.heads(); ++h) {
+      const std::span<float> row = p.head(h);
+      std::ranges::copy(logits.head(h), row.begin());
+      float sum = exponentials(row.data(), row.size(), max_of(row.data(), row.size()));
+      if constexpr (!std::is_same_v<Weight, attention::one_each>) {
+        sum = 0.0f;
+        auto at = row.begin();
+        logits.candidates.for_each(
+            [&](std::uint32_t c) { sum += static_cast<float>(weight_of(c)) * *at++; });
+      }
+      multiply(row.data(), row.size(), 1.0f / sum);
+    }
+    return p;
+  }
+
+  // Logits of the queries against the rows of a summary, such as centroids.
+  template <attention::UnitState Table>
+  scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
+    constexpr std::size_t dims = Table::row_dim;
+    static_assert(
+        dims % lanes == 0,
+        "instinfer: rows of a summary must be a multiple of 16 long, see attention/units.hpp");
+    const scores logits = new_scores(units, q.group);
+    resize_scratch(prepared_, q.group * dims);
+    resize_scratch(row_, dims);
+    for (std::uint32_t h = 0; h < q.group; ++h) {
+      Table::prepare(q.head(h), std::span(prepared_).subspan(h * dims, dims));
+    }
+    std::size_t at = 0;
+    units.for_each([&](std::uint32_t u) {
+      const float* row = std::span<const float>(table.row(u, row_)).data();
+      for_head_blocks(q.group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+        dot_row<Heads>(row, prepared_.data() + h * dims, dims,
+                       logits.values.data() + h * units.count() + at, units.count());
+      });
+      ++at;
+    });
+    const float scale = q.logits.scale_for(static_cast<int>(q.values.size() / q.group));
+    scale_logits(logits.values.data(), logits.values.size(), scale, q.logits.soft_cap);
+    return logits;
+  }
+
+  std::span<const float> rank(const scores& s, attention::over_group over) {
+    resize_scratch(rank_, s.candidates.count());
+    attention::reduce<float>(s, over, rank_);
+    return rank_;
+  }
+
+  void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
+           index_set& chosen) {
+    rank(s, over);
+    std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
+    positions_.clear();
+    top_k_of_many(rank_, k, positions_, top_k_);
+    add_at_positions(s.candidates, positions_, chosen);
+  }
+
+ protected:
+  void begin_scores() { used_ = 0; }
+
+  // Room for the scores of `candidates`; stays where it is until the next query.
+  scores new_scores(index_view candidates, std::size_t heads) {
+    if (used_ == arrays_.size()) {
+      arrays_.emplace_back();
+    }
+    resize_scratch(arrays_[used_], heads * candidates.count());
+    return {candidates, arrays_[used_++]};
+  }
+
+  // The r largest of x [n].
+  void top_of(std::span<const float> x, std::uint32_t r, index_set& chosen) {
+    top_k_of_many(x, r, chosen, top_k_);
+  }
+
+ private:
+  std::deque<std::vector<float>> arrays_;
+  std::size_t used_ = 0;
+  std::vector<float> rank_;      // [candidates]
+  std::vector<float> prepared_;  // [group, row_dim]
+  std::vector<float> row_;       // [row_dim]
+  index_set positions_;
+  top_k_scratch top_k_;
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace instinfer::cpu
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,74 @@
+#pragma once
+// The fold for layouts whose pages hold no whole rows: tile by tile, as a plan gives a K tile before the V pages under it.
+
+#include <limits>
+#include <vector>
+
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/core/access_plan.hpp"
+#include "instinfer/cpu/any_tile-inl.hpp"
+#include "instinfer/cpu/group_state.hpp"
+#include "instinfer/cpu/softmax-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace instinfer::cpu {
+inline namespace HWY_NAMESPACE {
+
+template <class Format>
+class tile_fold {
+ public:
+  template <class Pages>
+  void fold(const attention::query_group& q, const access_plan& plan,
+            const layout::head_pages& head, const Pages& pages, group_state& to) {
+    const auto reads = plan.reads();
+    for (std::size_t i = 0; i < reads.size();) {
+      const std::uint32_t tile_first = first_token(reads[i], head);
+      const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
+      products_.assign(std::size_t{q.group} * tile_tokens, 0.0f);
+      const index_view wanted = plan.tokens(reads[i]);
+      for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
+        const auto page = pages(reads[i]);
+        score_any(page, wanted, plan.dims(reads[i]), q.group,
+                  q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
+                  products_.data(), tile_tokens);
+      }
+      weigh(q, wanted, tile_tokens, to);
+      for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
+        const auto page = pages(reads[i]);
+        fold_any(page, plan.tokens(reads[i]), q.group,
+                 products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
+                 to.output(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
+                 Format::v_dim);
+      }
+    }
+  }
+
+ private:
+  static std::uint32_t first_token(const page_read& read, const layout::head_pages& head) {
+    return read.token_tile * head.tiles.of(read.kind).tokens;
+  }
+
+  // Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state where the maximum
+  // moves.
+  void weigh(const attention::query_group& q, index_view wanted, std::size_t stride,
+             group_state& to) {
+    const float scale = q.logits.scale_for(Format::k_dim);
+    for (std::uint32_t h = 0; h < q.group; ++h) {
+      float* row = products_.data() + h * stride;
+      float max = -std::numeric_limits<float>::infinity();
+      for (const index_run run : wanted.runs()) {
+        max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
+      }
+      max = to.raise_max(h, max);
+      for (const index_run run : wanted.runs()) {
+        to.state(h).sum += exponentials(row + run.first, run.size(), max);
+      }
+    }
+  }
+
+  std::vector<float> products_;  // [group, tokens of a tile]
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace instinfer::cpu
+HWY_AFTER_NAMESPACE();
