@@ -67,7 +67,7 @@ concept AttentionMachine = requires(
     M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
     typename M::tokens tokens, typename M::units units, budget keep, tier from, over_group over) {
   { m.all_tokens(q) } -> std::same_as<typename M::tokens>;
-  { m.steady(q, 4u, 64u) } -> std::same_as<typename M::tokens>;
+  { m.steady(q, 4u, keep) } -> std::same_as<typename M::tokens>;
   { m.top_dims(q, keep) } -> std::same_as<typename M::dims>;
   { m.top_tokens(scores, keep, keep, over) } -> std::same_as<typename M::tokens>;
   { m.top_units(scores, keep, keep, over) } -> std::same_as<typename M::units>;
@@ -98,7 +98,7 @@ struct machine_archetype {
     bool empty() const;
   };
   tokens all_tokens(const query&);
-  tokens steady(const query&, std::uint32_t, std::uint32_t);
+  tokens steady(const query&, std::uint32_t, budget);
   query moved_back(const query&, std::uint32_t, const rope&);
   dims top_dims(const query&, budget);
   tokens top_tokens(scores, budget, budget = 0.0, over_group = over_group::sum);

@@ -96,10 +96,10 @@ class machine {
     return set;
   }
 
-  tokens steady(const query& q, std::uint32_t sinks, std::uint32_t window) {
+  tokens steady(const query& q, std::uint32_t sinks, budget window) {
     const tokens visible = all_tokens(q);
     index_set& set = scratch_.next_selection();
-    add_ends(visible, sinks, window, set);
+    add_ends(visible, sinks, window.of(visible.count(), "window"), set);
     watch_.chose(operation::choose_tokens, set);
     return set;
   }

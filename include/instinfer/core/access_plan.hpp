@@ -13,8 +13,8 @@
 namespace instinfer {
 
 // Where the entries of a read are kept: in flash, or as a copy in fast memory beside the attention units (a window on the
-// GPU, a block cache), where they cost no flash read. The values are the same.
-enum class tier : std::uint8_t { flash, fast };
+// GPU) or in a cache of pages there, where they cost no flash read. The values are the same.
+enum class tier : std::uint8_t { flash, fast, cached };
 
 // One page and the entries wanted inside: the elements (t, i) with t in `tokens` and i in `dims`, both local to the
 // page's tile and given as slices of the plan's run pool.
@@ -68,9 +68,9 @@ class access_plan {
   void add(const page_read& read) {
     reads_.push_back(read);
     pages_ += read.costs_flash() ? 1 : 0;
-    (read.from == tier::fast ? fast_elements_
-     : read.buffered         ? buffered_elements_
-                             : wanted_elements_) += read.wanted_elements();
+    (read.from != tier::flash ? fast_elements_
+     : read.buffered          ? buffered_elements_
+                              : wanted_elements_) += read.wanted_elements();
   }
 
   // Bytes at the stages that do not depend on the route: link_bytes stays 0, filtered_bytes are the wanted entries.

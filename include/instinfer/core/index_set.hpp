@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "instinfer/core/scratch.hpp"
+
 namespace instinfer {
 
 // The half-open range [first, last).
@@ -76,6 +78,9 @@ class index_set {
     }
   }
   void add(std::uint32_t index) { add(index, index + 1); }
+
+  // Room for so many more runs: adding them then cannot fail.
+  void reserve(std::size_t runs) { reserve_scratch(runs_, runs_.size() + runs); }
 
   void clear() {
     runs_.clear();

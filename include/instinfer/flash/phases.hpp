@@ -52,7 +52,7 @@ class head_phases {
     phase.ranked_elements = std::exchange(ranked_, 0);
     std::uint32_t scored_tile = no_tile;
     for (const page_read& read : plan.reads()) {
-      if (read.from == tier::fast) {
+      if (read.from != tier::flash) {
         continue;  // attended where the copy is, not in the drive
       }
       if (read.buffered) {

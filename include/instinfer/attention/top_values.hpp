@@ -1,0 +1,25 @@
+#pragma once
+// FlexGen's sparse attention (Sheng et al., ICML 2023): exact weights from all of K, the V rows of the largest ones.
+
+#include "instinfer/attention/concepts.hpp"
+
+namespace instinfer::attention {
+
+// Weights are not normalised anew: what was left out counts as zeros. The newest token is always kept. Saves half of the
+// traffic at most, since all of K is read.
+struct top_values {
+  budget keep_values = 1.0 / 10;
+
+  using summaries = summary_list<>;
+
+  template <AttentionMachine M>
+  void operator()(M& m, const typename M::query& q) const {
+    const auto logits = m.score_tokens(q, m.all_tokens(q));
+    const auto weights = m.softmax(logits);
+    const auto kept = m.top_tokens(weights, keep_values, budget::at_most(1));
+    m.fold_scored(logits, kept);
+    m.attenuate(weights, kept);
+  }
+};
+
+}  // namespace instinfer::attention
