@@ -46,6 +46,29 @@ inline cluster_order cluster_major(const clustering& c) {
   return order;
 }
 
+// How a run of tokens is to be laid out: cluster after cluster, and clusters of one coarse cluster after one another.
+struct cluster_levels {
+  cluster_order fine;                     // offsets count tokens of the run
+  std::vector<std::uint32_t> parent_ends{};  // [coarse clusters], in fine clusters; empty: one level
+};
+
+// Two levels: `parents` sorts the clusters of `fine` into coarser ones. Fine clusters are numbered anew so that those of a coarse
+// cluster follow one another.
+inline cluster_levels nested(const clustering& fine, const clustering& parents) {
+  const cluster_order children = cluster_major(parents);
+  clustering renumbered{std::vector<std::uint32_t>(fine.cluster_of.size()),
+                        std::vector<std::uint32_t>(fine.sizes.size())};
+  std::vector<std::uint32_t> number(fine.sizes.size());
+  for (std::uint32_t i = 0; i < children.rows.size(); ++i) {
+    number[children.rows[i]] = i;
+  }
+  for (std::size_t row = 0; row < fine.cluster_of.size(); ++row) {
+    renumbered.cluster_of[row] = number[fine.cluster_of[row]];
+  }
+  renumbered.count_sizes();
+  return {cluster_major(renumbered), {children.offsets.begin() + 1, children.offsets.end()}};
+}
+
 // Mean row of every cluster [clusters, dim], zero for an empty one; sums in double. The rows [rows, dim] need not be those that
 // were clustered: methods that normalise or centre keys to cluster them store the mean of the keys as they are.
 inline std::vector<float> cluster_means(std::span<const float> rows, int dim, const clustering& c) {

@@ -40,7 +40,9 @@ namespace instinfer::attention {
 //                                  among them; ties to the lower index. keep is of the candidates, newest of the kept
 //   top_units(scores, keep, newest, over)   the same for units
 //   units_above(scores, x, over)   the units whose rank is above x
+//   view(set), run(first, last)    a set that a summary keeps
 //   unite, intersect, subtract     of two sets of tokens, or of units
+//   all_units<S>()                 the units of summary S
 //   units_of<S>(tokens)            the units of summary S with a member among the tokens
 //   members<S>(units)              the tokens of the units
 // score: logits, unless said otherwise; one a query head and candidate
@@ -111,10 +113,13 @@ struct machine_archetype {
   template <class Set>
   Set subtract(Set, Set);
   template <class S>
+  units all_units();
+  template <class S>
   units units_of(tokens);
   template <class S>
   tokens members(units);
   tokens view(index_view);
+  tokens run(index_run);
   scores score_dims(const query&, dims);
   scores score_tokens(const query&, tokens, tier = tier::flash);
   template <class S>

@@ -165,10 +165,15 @@ struct segmented_kmeans {
   bool centred = true;
 
   // The paper's setting: 16 rows to a cluster, 8192 to a segment, clusters a multiple of 8 and of the segments.
-  static segmented_kmeans for_rows(std::uint32_t rows) {
-    const std::uint32_t segments = std::max(1u, (rows + 4096) / 8192);
+  static segmented_kmeans for_rows(std::uint32_t rows, std::uint32_t rows_per_cluster = 16,
+                                   std::uint32_t rows_per_segment = 8192) {
+    require(rows_per_cluster > 0 && rows_per_segment > 0, [] {
+      return std::string("segmented_kmeans: clusters and segments must have at least one row");
+    });
+    const std::uint32_t segments = std::max(1u, (rows + rows_per_segment / 2) / rows_per_segment);
     const std::uint32_t unit = std::lcm(8u, segments);
-    const std::uint32_t clusters = std::max(1u, (rows / 16 + unit / 2) / unit) * unit;
+    const std::uint32_t clusters =
+        std::max(1u, (rows / rows_per_cluster + unit / 2) / unit) * unit;
     return {.clusters = std::min(rows, clusters), .segments = segments};
   }
 

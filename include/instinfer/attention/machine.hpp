@@ -89,6 +89,13 @@ class machine {
   // A set that a summary keeps, as the operations take it.
   tokens view(index_view set) const { return set; }
 
+  // The tokens of a run.
+  tokens run(index_run tokens) {
+    index_set& set = scratch_.next_selection();
+    set.add(tokens.first, tokens.last);
+    return set;
+  }
+
   tokens all_tokens(const query& q) {
     index_set& set = scratch_.next_selection();
     q.logits.visible(head_.first, head_.tokens, set);
@@ -148,6 +155,13 @@ class machine {
   tokens subtract(index_view a, index_view b) { return algebra(instinfer::subtract, a, b); }
 
   template <class S>
+  units all_units() {
+    index_set& set = scratch_.next_selection();
+    set.add(0, unit_table<S>().units());
+    return set;
+  }
+
+  template <class S>
   units units_of(tokens of) {
     const auto& table = unit_table<S>();
     index_set& set = scratch_.next_selection();
@@ -198,7 +212,7 @@ class machine {
   template <class S>
   scores softmax(const scores& logits) {
     const auto& table = unit_table<S>();
-    return arithmetic_.softmax(logits, [&](std::uint32_t u) { return table.members(u).size(); });
+    return arithmetic_.softmax(logits, [&](std::uint32_t u) { return table.weight(u); });
   }
 
   void fold(const query& q, tokens chosen, tier from = tier::flash) {
@@ -209,6 +223,7 @@ class machine {
   void fold_through(const query& q, tokens chosen) {
     auto& cache = summary<S>();
     const std::uint32_t tile = head_.tiles.of(keys_by_row(head_)).tokens;
+    cache.begin(tile);
     fold_where(q, chosen, [&](std::uint32_t first) { return cache.fetch(first / tile); });
     cache.settle();
   }

@@ -57,6 +57,8 @@ struct page_bounds {
       return {unit * Tokens, std::min((unit + 1) * Tokens, tokens_)};
     }
 
+    std::uint32_t weight(std::uint32_t unit) const { return members(unit).size(); }
+
     // [largest | smallest] . [max(q, 0) | min(q, 0)] = sum over dims of max(q * smallest, q * largest).
     std::span<const float> row(std::uint32_t unit, std::span<float> scratch) const {
       std::ranges::transform(std::span(boxes_).subspan(unit * row_dim, row_dim), scratch.begin(),

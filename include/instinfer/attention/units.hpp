@@ -14,6 +14,7 @@ namespace instinfer::attention {
 //   units()               number of units
 //   row(u, scratch)       the row as fp32, [row_dim]; in `scratch` [row_dim] where it is stored otherwise
 //   prepare(q, out)       the query [k_dim] as rows take it: logit = scale * prepare(q).row
+//   weight(u)             tokens it stands for
 //   members(u)            its tokens (of a coarse level: its units of the finer one)
 template <class S>
 concept UnitState =
@@ -23,7 +24,8 @@ concept UnitState =
       { s.units() } -> std::convertible_to<std::uint32_t>;
       { s.row(unit, scratch) } -> std::convertible_to<std::span<const float>>;
       { S::prepare(q, scratch) };
-      { s.members(unit) } -> std::convertible_to<index_run>;
+      { s.weight(unit) } -> std::convertible_to<std::uint32_t>;
+  { s.members(unit) } -> std::convertible_to<index_run>;
     };
 
 // Units that can stand for their members.

@@ -87,6 +87,14 @@ class index_set {
     count_ = 0;
   }
 
+  // Takes out the first index of a set that is not empty.
+  void drop_first() {
+    --count_;
+    if (++runs_.front().first == runs_.front().last) {
+      runs_.erase(runs_.begin());
+    }
+  }
+
   index_view view() const { return {runs_, count_}; }
   operator index_view() const {
     return view();

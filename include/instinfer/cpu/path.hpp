@@ -167,7 +167,7 @@ class arithmetic : public score_pool {
       row = products_.data() + h * n;
       exponentials(row, n, state_.raise_max(h, max_of(row, n)));
       units.for_each([&](std::uint32_t u) {
-        state_.state(h).sum += static_cast<float>(table.members(u).size()) * *row++;
+        state_.state(h).sum += static_cast<float>(table.weight(u)) * *row++;
       });
     }
     std::size_t at = 0;

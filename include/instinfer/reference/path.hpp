@@ -161,7 +161,7 @@ class arithmetic {
   template <attention::WeightedUnitState Table>
   void fold_rows(const scores& logits, index_view units, const Table& table) {
     for_each_position(logits.candidates, units, [&](std::uint32_t u, std::uint32_t at) {
-      const double n = table.members(u).size();
+      const double n = table.weight(u);
       row_vector mean(Format::v_dim);
       std::ranges::transform(table.value_sum(u), mean.begin(),
                              [&](float x) { return static_cast<double>(x) / n; });
