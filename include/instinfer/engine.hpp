@@ -86,9 +86,47 @@ class engine {
   // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]. Throws unknown_sequence, bad_argument,
   // address_overflow, drive_full; the cache is then as before.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v) {
+    return append(seq, layer, k, v, {});
+  }
+
+  // The same with index keys [new_tokens, index_dim] of a trained indexer, for policies that take them (attention/dsa.hpp).
+  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
+                 std::span<const float> index_keys) {
+    attention::check_index_keys<summaries>(index_keys, v.size() / v_row(), Format::k_dim);
     written_.clear();
-    traffic moved = cache_.append(seq, layer, k, v, written_);
-    moved.link_bytes = k.size_bytes() + v.size_bytes();
+    traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
+    moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
+    return {moved};
+  }
+
+  // Brings the index of a layer's heads up to date, for policies that cluster the cache: as much as the policy says is due, which
+  // may be nothing. Tokens then change places inside a head, and written() holds the pages. Costs much more than an attend; the
+  // time to call it is the caller's. Throws bad_argument, as where the logit rule has a window, and drive_full; heads that were
+  // done before stay so, and a further call goes on.
+  receipt build(sequence seq, int layer)
+    requires requires { typename policy::indexed_by; }
+  {
+    using index_type = typename policy::indexed_by;
+    require(logits_.window == 0, [] {
+      return std::string("build: clusters do not keep the order that a logit window goes by");
+    });
+    written_.clear();
+    traffic moved;
+    const auto& cache = cache_.at(seq, layer);
+    for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
+      for (;;) {
+        const auto& index =
+            std::get<typename index_type::template state<Format>>(cache.summaries(h));
+        const index_run run = attention_.to_index(index.indexed(), cache.first(), cache.tokens());
+        if (run.size() == 0) {
+          break;
+        }
+        moved += cache_.template build<index_type>(
+            seq, layer, h, run,
+            [&](std::span<const float> keys, int dim) { return attention_.group(keys, dim); },
+            written_);
+      }
+    }
     return {moved};
   }
 
@@ -121,9 +159,11 @@ class engine {
 
   template <parallel::Parallel P, class Watch>
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
-                 scratch& work, const P& workers, Watch&& watch) const {
+                 scratch& work, const P& workers, Watch&& watch,
+                 const attention::index_query& index = {}) const {
     const auto& cache = cache_.at(seq, layer);
     check_spans(q, out);
+    index.validate();
     require(workers.workers() > 0,
             [] { return std::string("attend: the parallel policy has no worker"); });
     const auto kv_heads = static_cast<std::size_t>(cache_.shape().kv_heads);
@@ -140,7 +180,7 @@ class engine {
         const std::span<float> head_out =
             std::span(work.out).subspan(h * group * Format::v_dim, group * Format::v_dim);
         attend_head(cache, static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(h),
-                    q.subspan(h * group * Format::k_dim, group * Format::k_dim), head_out,
+                    q.subspan(h * group * Format::k_dim, group * Format::k_dim), index, head_out,
                     work.workers[w], work.moved[h], watch);
       } catch (...) {
         work.failed[h] = std::current_exception();
@@ -187,13 +227,14 @@ class engine {
  private:
   template <class Watch>
   void attend_head(const typename cache_type::layer& cache, std::uint32_t layer, std::uint32_t h,
-                   std::span<const float> q, std::span<float> out, typename scratch::worker& worker,
+                   std::span<const float> q, const attention::index_query& index,
+                   std::span<float> out, typename scratch::worker& worker,
                    traffic& moved, Watch& watch) const {
     const layout::head_pages head = cache.head(h);
     const typename cache_type::page_views pages{cache_, head};
     auto&& head_watch = watch.head(h);
     const attention::query_group query{q, static_cast<std::uint32_t>(cache_.shape().group()),
-                                       logits_};
+                                       logits_, index};
     worker.arithmetic.begin(query, head);
     attention::machine machine(worker.arithmetic, head, pages, cache.summaries(h), worker.machine,
                                moved, head_watch, layer);
@@ -201,6 +242,8 @@ class engine {
     attention_(machine, query);
     worker.arithmetic.finish(out);
   }
+
+  std::size_t v_row() const { return static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim); }
 
   void check_spans(std::span<const float> q, std::span<float> out) const {
     const auto q_heads = static_cast<std::size_t>(cache_.shape().q_heads);

@@ -8,6 +8,64 @@
 
 namespace instinfer::attention {
 
+// The coarse level: members of a unit are units of the cluster_index beside it.
+struct cluster_tree {
+  template <class Format>
+  class state {
+   public:
+    using element = typename Format::element;
+    static constexpr std::size_t row_dim = Format::k_dim;
+    static constexpr std::size_t row_bytes = row_dim * sizeof(float);
+
+    void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+    std::uint64_t bytes() const {
+      return centroids_.size() * sizeof(float) + units_.size() * sizeof(coarse_unit);
+    }
+
+    std::uint32_t units() const { return static_cast<std::uint32_t>(units_.size()); }
+    index_run members(std::uint32_t unit) const { return units_[unit].members; }
+    std::uint32_t weight(std::uint32_t unit) const { return units_[unit].tokens; }
+    std::span<const float> row(std::uint32_t unit, std::span<float> /*scratch*/) const {
+      return std::span(centroids_).subspan(unit * row_dim, row_dim);
+    }
+    static void prepare(std::span<const float> q, std::span<float> out) {
+      std::ranges::copy(q, out.begin());
+    }
+
+    // Adds coarse units over units [first, ...) of the fine index, which has them already; parent_ends counts from `first`.
+    template <class Fine>
+    void add(const Fine& fine, std::uint32_t first, std::span<const std::uint32_t> parent_ends) {
+      state next = *this;
+      std::vector<double> sum(row_dim);
+      for (std::uint32_t begin = first; const std::uint32_t end : parent_ends) {
+        coarse_unit unit{{begin, first + end}, 0};
+        std::ranges::fill(sum, 0.0);
+        for (; begin < first + end; ++begin) {
+          unit.tokens += fine.weight(begin);
+          std::ranges::transform(sum, fine.row(begin, {}), sum.begin(),
+                                 [](double a, float b) { return a + static_cast<double>(b); });
+        }
+        if (unit.members.size() > 0) {
+          next.units_.push_back(unit);
+          for (const double x : sum) {
+            next.centroids_.push_back(static_cast<float>(x / unit.members.size()));
+          }
+        }
+      }
+      *this = std::move(next);
+    }
+
+   private:
+    struct coarse_unit {
+      index_run members;
+      std::uint32_t tokens;
+    };
+    std::vector<coarse_unit> units_;
+    std::vector<float> centroids_;  // [units, k_dim], of fine centroids
+  };
+};
+
 // Attention does not depend on the order of tokens once positions are in the keys. So the tokens of an indexed run are put in
 // cluster order (engine::build), a cluster is a run of tokens, and reading it takes few pages. Indexed tokens stay until the
 // sequence goes. Rows are fp32.
@@ -90,64 +148,19 @@ struct cluster_index {
     std::vector<float> centroids_;          // [units, k_dim]
     std::vector<float> value_sums_;         // [units, v_dim]
   };
-};
 
-// The coarse level: members of a unit are units of the cluster_index beside it.
-struct cluster_tree {
-  template <class Format>
-  class state {
-   public:
-    using element = typename Format::element;
-    static constexpr std::size_t row_dim = Format::k_dim;
-    static constexpr std::size_t row_bytes = row_dim * sizeof(float);
-
-    void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
-    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
-    std::uint64_t bytes() const {
-      return centroids_.size() * sizeof(float) + units_.size() * sizeof(coarse_unit);
+  // Adds the clusters of a run to the states of a head: to this one, and to its cluster_tree if it has one. Used by
+  // engine::build.
+  template <class Format, class States>
+  static void add_to(States& states, index_run run, const cluster_levels& levels,
+                     std::span<const float> k, std::span<const float> v) {
+    auto& index = std::get<state<Format>>(states);
+    const std::uint32_t first = index.units();
+    index.add(run, levels.fine, k, v);
+    if constexpr (keeps<cluster_tree::state<Format>, States>) {
+      std::get<cluster_tree::state<Format>>(states).add(index, first, levels.parent_ends);
     }
-
-    std::uint32_t units() const { return static_cast<std::uint32_t>(units_.size()); }
-    index_run members(std::uint32_t unit) const { return units_[unit].members; }
-    std::uint32_t weight(std::uint32_t unit) const { return units_[unit].tokens; }
-    std::span<const float> row(std::uint32_t unit, std::span<float> /*scratch*/) const {
-      return std::span(centroids_).subspan(unit * row_dim, row_dim);
-    }
-    static void prepare(std::span<const float> q, std::span<float> out) {
-      std::ranges::copy(q, out.begin());
-    }
-
-    // Adds coarse units over units [first, ...) of the fine index, which has them already; parent_ends counts from `first`.
-    template <class Fine>
-    void add(const Fine& fine, std::uint32_t first, std::span<const std::uint32_t> parent_ends) {
-      state next = *this;
-      std::vector<double> sum(row_dim);
-      for (std::uint32_t begin = first; const std::uint32_t end : parent_ends) {
-        coarse_unit unit{{begin, first + end}, 0};
-        std::ranges::fill(sum, 0.0);
-        for (; begin < first + end; ++begin) {
-          unit.tokens += fine.weight(begin);
-          std::ranges::transform(sum, fine.row(begin, {}), sum.begin(),
-                                 [](double a, float b) { return a + static_cast<double>(b); });
-        }
-        if (unit.members.size() > 0) {
-          next.units_.push_back(unit);
-          for (const double x : sum) {
-            next.centroids_.push_back(static_cast<float>(x / unit.members.size()));
-          }
-        }
-      }
-      *this = std::move(next);
-    }
-
-   private:
-    struct coarse_unit {
-      index_run members;
-      std::uint32_t tokens;
-    };
-    std::vector<coarse_unit> units_;
-    std::vector<float> centroids_;  // [units, k_dim], of fine centroids
-  };
+  }
 };
 
 }  // namespace instinfer::attention

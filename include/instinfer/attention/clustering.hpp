@@ -52,21 +52,27 @@ struct cluster_levels {
   std::vector<std::uint32_t> parent_ends{};  // [coarse clusters], in fine clusters; empty: one level
 };
 
-// Two levels: `parents` sorts the clusters of `fine` into coarser ones. Fine clusters are numbered anew so that those of a coarse
-// cluster follow one another.
+// Two levels: `parents` sorts the clusters of `fine` into coarser ones. Fine clusters are numbered anew, so that those of a coarse
+// cluster follow one another; empty ones are left out.
 inline cluster_levels nested(const clustering& fine, const clustering& parents) {
   const cluster_order children = cluster_major(parents);
-  clustering renumbered{std::vector<std::uint32_t>(fine.cluster_of.size()),
-                        std::vector<std::uint32_t>(fine.sizes.size())};
   std::vector<std::uint32_t> number(fine.sizes.size());
-  for (std::uint32_t i = 0; i < children.rows.size(); ++i) {
-    number[children.rows[i]] = i;
+  cluster_levels levels;
+  std::uint32_t next = 0;
+  for (std::size_t parent = 0; parent < parents.sizes.size(); ++parent) {
+    for (const std::uint32_t child : children.members(parent)) {
+      number[child] = next;
+      next += fine.sizes[child] > 0 ? 1 : 0;
+    }
+    levels.parent_ends.push_back(next);
   }
-  for (std::size_t row = 0; row < fine.cluster_of.size(); ++row) {
-    renumbered.cluster_of[row] = number[fine.cluster_of[row]];
+  clustering renumbered{.cluster_of = fine.cluster_of, .sizes = std::vector<std::uint32_t>(next)};
+  for (std::uint32_t& cluster : renumbered.cluster_of) {
+    cluster = number[cluster];
   }
   renumbered.count_sizes();
-  return {cluster_major(renumbered), {children.offsets.begin() + 1, children.offsets.end()}};
+  levels.fine = cluster_major(renumbered);
+  return levels;
 }
 
 // Mean row of every cluster [clusters, dim], zero for an empty one; sums in double. The rows [rows, dim] need not be those that

@@ -50,6 +50,8 @@ namespace instinfer::attention {
 //                                  layout has it
 //   score_tokens(q, tokens, from)  q.K exactly
 //   score_units<S>(q, units)       q against the rows of summary S
+//   index_heads(q), top_heads<S>(q, keep, router)  heads of a trained indexer: all, or the most telling
+//   score_index<S>(q, heads, tokens)  one score a token, of index keys S
 //   softmax(logits)                probabilities over the candidates
 //   softmax<S>(logits)             of one member of each unit, if every member scored as its unit does
 // fold: into the result so far; what is folded one after the other must be disjoint
@@ -124,6 +126,11 @@ struct machine_archetype {
   scores score_tokens(const query&, tokens, tier = tier::flash);
   template <class S>
   scores score_units(const query&, units);
+  units index_heads(const query&);
+  template <class S>
+  units top_heads(const query&, budget, head_router);
+  template <class S>
+  scores score_index(const query&, units, tokens);
   scores softmax(scores);
   template <class S>
   scores softmax(scores);

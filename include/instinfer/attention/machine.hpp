@@ -208,6 +208,32 @@ class machine {
     return arithmetic_.score_rows(q, chosen, table);
   }
 
+  // Index heads, of the query's own index or else of the group.
+  units index_heads(const query& q) {
+    index_set& set = scratch_.next_selection();
+    set.add(0, q.index_heads());
+    return set;
+  }
+
+  template <class S>
+  units top_heads(const query& q, budget keep, head_router router) {
+    const auto& index = summary<S>();
+    const std::uint32_t heads = q.index_heads();
+    index_set& set = scratch_.next_selection();
+    const std::uint32_t rows = index.top_heads(q.index_of_dims(S::index_dims), router,
+                                               keep.of(heads, "active_heads"), set);
+    scored(rows, S::index_dims, S::index_dims * sizeof(float), heads);
+    watch_.chose(operation::top_units, set);
+    return set;
+  }
+
+  template <class S>
+  scores score_index(const query& q, units heads, tokens chosen) {
+    const auto& index = summary<S>();
+    scored(chosen.count(), S::index_dims, index.key_bytes, heads.count());
+    return arithmetic_.score_index(q.index_of_dims(S::index_dims), heads, chosen, index);
+  }
+
   scores softmax(const scores& logits) { return arithmetic_.softmax(logits, one_each{}); }
   template <class S>
   scores softmax(const scores& logits) {

@@ -22,6 +22,7 @@ struct retro_infer {
   budget cached = 0.05;  // of the indexed tokens: the wave buffer
 
   using summaries = summary_list<cluster_index, wave_buffer>;
+  using indexed_by = cluster_index;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {

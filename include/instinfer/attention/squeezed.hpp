@@ -20,6 +20,7 @@ struct squeezed {
   std::uint64_t seed = 1;
 
   using summaries = summary_list<cluster_index, cluster_tree>;
+  using indexed_by = cluster_index;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {

@@ -11,6 +11,7 @@
 //   moving_weights      moving averages of attention weights, and what they chose (HGCA)       attention/moving_weights.hpp
 //   index_keys<128>     keys of a trained indexer, with their block means (DSA, MISA)          attention/index_keys.hpp
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstdint>
@@ -43,6 +44,16 @@ struct summary_list {
   using states = std::tuple<typename S::template state<Format>...>;
 };
 
+// Index keys [any] that come with a token, shared by all KV heads, go to the states that take them as a third argument.
+template <class State, class Row>
+void append_to(State& state, Row k, Row v, std::span<const float> index_key) noexcept {
+  if constexpr (requires { state.append(k, v, index_key); }) {
+    state.append(k, v, index_key);
+  } else {
+    state.append(k, v);
+  }
+}
+
 template <class State>
 void reserve_summary(State& state, std::uint32_t count) {
   if constexpr (requires { state.reserve(count); }) {
@@ -56,6 +67,32 @@ std::uint64_t summary_bytes(const State& state) {
   } else {
     return sizeof(State);
   }
+}
+
+// Dims of the index keys that a policy's summaries take (S::index_dims); 0 where none takes any.
+template <class Summaries>
+inline constexpr int index_dims = 0;
+template <class S, class... Others>
+inline constexpr int index_dims<summary_list<S, Others...>> = [] {
+  if constexpr (requires { S::index_dims; }) {
+    return S::index_dims;
+  } else {
+    return index_dims<summary_list<Others...>>;
+  }
+}();
+
+// Throws bad_argument unless index keys are what the summaries take: [new_tokens, index_dims] finite values, or none where the
+// policy takes none or K rows are long enough to stand in for them.
+template <class Summaries>
+void check_index_keys(std::span<const float> keys, std::size_t new_tokens, int k_dim) {
+  constexpr int dims = index_dims<Summaries>;
+  const std::size_t wanted = new_tokens * static_cast<std::size_t>(dims);
+  require(keys.size() == wanted || (keys.empty() && (dims == k_dim || new_tokens == 0)), [&] {
+    return "append: index keys must be [" + std::to_string(new_tokens) + ", " +
+           std::to_string(dims) + "], got " + std::to_string(keys.size()) + " values";
+  });
+  require(std::ranges::all_of(keys, [](float x) { return is_finite(x); }),
+          [] { return std::string("append: index keys must be finite"); });
 }
 
 // Whether the states of a head, a std::tuple, hold a State.

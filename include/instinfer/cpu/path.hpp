@@ -73,7 +73,7 @@ class arithmetic : public score_pool {
 
   template <class Pages>
   scores score_tokens(const attention::query_group& q, index_view tokens, const access_plan& plan,
-                      const layout::head_pages& head, const Pages& pages) {
+                      const layout::head_pages& /*head*/, const Pages& pages) {
     const scores logits = new_scores(tokens, group_);
     std::ranges::fill(logits.values, 0.0f);
     const std::size_t n = tokens.count();

@@ -68,6 +68,14 @@ class score_pool {
     return logits;
   }
 
+  template <class Index>
+  scores score_index(const attention::index_query& q, index_view heads, index_view tokens,
+                     const Index& index) {
+    const scores sums = new_scores(tokens, 1);
+    index.score(q, heads, tokens, sums.values);
+    return sums;
+  }
+
   std::span<const float> rank(const scores& s, attention::over_group over) {
     resize_scratch(rank_, s.candidates.count());
     attention::reduce<float>(s, over, rank_);

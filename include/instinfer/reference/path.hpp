@@ -40,7 +40,7 @@ class arithmetic {
                     const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
     const matrix queries = rows_of(q);
     const matrix products = products_of(queries, plan, head, pages);
-    scores logits = new_scores(tokens);
+    scores logits = new_scores(tokens, group_);
     for (Eigen::Index h = 0; h < group_; ++h) {
       double chosen_norm = 0.0;
       dims.for_each([&](std::uint32_t i) { chosen_norm += std::abs(queries(h, i)); });
@@ -59,7 +59,7 @@ class arithmetic {
   scores score_tokens(const attention::query_group& q, index_view tokens, const access_plan& plan,
                       const layout::head_pages& head, const Pages& pages) {
     const matrix products = products_of(rows_of(q), plan, head, pages);
-    scores logits = new_scores(tokens);
+    scores logits = new_scores(tokens, group_);
     for (Eigen::Index h = 0; h < group_; ++h) {
       auto to = logits.head(static_cast<std::size_t>(h)).begin();
       tokens.for_each([&](std::uint32_t t) { *to++ = q.logits.capped(products(h, t) * scale(q)); });
@@ -72,7 +72,7 @@ class arithmetic {
   scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
     std::vector<float> prepared(Table::row_dim);
     std::vector<float> buffer(Table::row_dim);
-    scores logits = new_scores(units);
+    scores logits = new_scores(units, group_);
     for (std::uint32_t h = 0; h < q.group; ++h) {
       Table::prepare(q.head(h), prepared);
       auto to = logits.head(h).begin();
@@ -88,10 +88,18 @@ class arithmetic {
     return logits;
   }
 
+  template <class Index>
+  scores score_index(const attention::index_query& q, index_view heads, index_view tokens,
+                     const Index& index) {
+    const scores sums = new_scores(tokens, 1);
+    index.score(q, heads, tokens, sums.values);
+    return sums;
+  }
+
   // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
   template <class Weight>
   scores softmax(const scores& logits, Weight&& weight_of) {
-    scores p = new_scores(logits.candidates);
+    scores p = new_scores(logits.candidates, group_);
     for (std::size_t h = 0; h < logits.heads(); ++h) {
       const std::span<const double> from = logits.head(h);
       const double max = std::ranges::max(from);
@@ -110,7 +118,7 @@ class arithmetic {
 
   // exp(logit) over the sum of exp(logit) of all that was folded.
   scores weights(const scores& logits) {
-    scores p = new_scores(logits.candidates);
+    scores p = new_scores(logits.candidates, group_);
     for (std::size_t h = 0; h < logits.heads(); ++h) {
       const double all = states_[h].log_sum_exp();
       std::ranges::transform(logits.head(h), p.head(h).begin(),
@@ -275,8 +283,8 @@ class arithmetic {
   }
 
   // Room for the scores of `candidates`; stays where it is until the next query.
-  scores new_scores(index_view candidates) {
-    auto& values = scores_.emplace_back(static_cast<std::size_t>(group_) * candidates.count());
+  scores new_scores(index_view candidates, Eigen::Index heads) {
+    auto& values = scores_.emplace_back(static_cast<std::size_t>(heads) * candidates.count());
     return {candidates, values};
   }
 

@@ -11,6 +11,7 @@
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/validate.hpp"
 #include "instinfer/store/layer_cache.hpp"
+#include "instinfer/store/reorder.hpp"
 
 namespace instinfer::store {
 
@@ -70,11 +71,12 @@ class kv_cache {
     return {slot, slots_[slot].generation};
   }
 
-  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer; the pages written are
-  // added to `written`. Throws unknown_sequence; bad_argument for shapes and non-finite values; address_overflow; and
+  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and index keys
+  // [new_tokens, any] to the summaries that take them; the pages written are added to `written`. Throws unknown_sequence; bad_argument for shapes and non-finite values; address_overflow; and
   // drive_full.
   traffic append(sequence seq, int layer_index, std::span<const element> k,
-                 std::span<const element> v, std::vector<page_id>& written) {
+                 std::span<const element> v, std::span<const float> index_keys,
+                 std::vector<page_id>& written) {
     layer& to = layer_of(seq, layer_index);
     const std::size_t k_row = static_cast<std::size_t>(shape_.kv_heads * Format::k_dim);
     const std::size_t v_row = static_cast<std::size_t>(shape_.kv_heads * Format::v_dim);
@@ -88,7 +90,7 @@ class kv_cache {
             });
     require_finite(k, "k", Format::k_dim);
     require_finite(v, "v", Format::v_dim);
-    return append_checked(to, seq, layer_index, k, v, k.size() / k_row, written);
+    return append_checked(to, seq, layer_index, k, v, index_keys, k.size() / k_row, written);
   }
 
   // Appends `count` tokens whose values nobody knows, for stores that keep books only.
@@ -96,7 +98,7 @@ class kv_cache {
                        std::vector<page_id>& written)
     requires(!Store::holds_data)
   {
-    return append_checked(layer_of(seq, layer_index), seq, layer_index, {}, {}, count, written);
+    return append_checked(layer_of(seq, layer_index), seq, layer_index, {}, {}, {}, count, written);
   }
 
   // Gives up a whole sequence; the handle is unknown from here on.
@@ -125,12 +127,36 @@ class kv_cache {
                std::to_string(s.layers[l].tokens()) + " tokens, cannot give up " +
                std::to_string(range.tokens_before);
       });
+      require(s.layers[l].may_forget(range.tokens_before), [&] {
+        return "reclaim: layer " + std::to_string(l) + " has tokens before " +
+               std::to_string(range.tokens_before) +
+               " in an index that needs them; the sequence can go as a whole";
+      });
     }
     for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
       if (range.tokens_before > s.layers[l].first()) {
         s.layers[l].reclaim(store_, range.tokens_before);
       }
     }
+  }
+
+  // Clusters one head's tokens of a run: `group` sorts their keys [run, k_dim] (attention/cluster_index.hpp), the tokens take that
+  // order, and the index gets the clusters. Throws what `group` does, and drive_full; the head is then as before.
+  template <class Index, class Group>
+  traffic build(sequence seq, int layer_index, std::uint32_t head, index_run run, Group&& group,
+                std::vector<page_id>& written) {
+    layer& to = layer_of(seq, layer_index);
+    const token_rows rows = read_rows(to, store_, head, run);
+    const auto levels = group(rows.k, Format::k_dim);
+    auto states = to.summaries(head);
+    Index::template add_to<Format>(states, run, levels, rows.k, rows.v);
+    if constexpr (requires { store_.begin_writes(seq.slot); }) {
+      store_.begin_writes(seq.slot);
+    }
+    const traffic moved = reorder(to, store_, static_cast<std::uint32_t>(layer_index) + seq.slot,
+                                  head, run, levels.fine.rows, written);
+    to.summaries(head) = std::move(states);
+    return moved;
   }
 
   // The cache of one layer. Throws unknown_sequence or bad_argument.
@@ -195,8 +221,8 @@ class kv_cache {
   }
 
   traffic append_checked(layer& to, sequence seq, int layer_index, std::span<const element> k,
-                         std::span<const element> v, std::uint64_t count,
-                         std::vector<page_id>& written) {
+                         std::span<const element> v, std::span<const float> index_keys,
+                         std::uint64_t count, std::vector<page_id>& written) {
     if (count == 0) {
       return {};
     }
@@ -228,7 +254,8 @@ class kv_cache {
     if constexpr (requires { store_.begin_writes(seq.slot); }) {
       store_.begin_writes(seq.slot);
     }
-    return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, n, written);
+    return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys, n,
+                     written);
   }
 
   void require_finite(std::span<const element> x, const char* name, int head_dim) const {

@@ -24,6 +24,7 @@ template <class Format, class SummaryStates>
 class layer_cache {
  public:
   using element = typename Format::element;
+  using format = Format;
 
   layer_cache(const layout::tiling& tiles, std::uint32_t page_bytes, std::uint32_t kv_heads)
       : tiles_{tiles}, page_bytes_{page_bytes}, kv_heads_{kv_heads}, summaries_(kv_heads) {}
@@ -53,12 +54,14 @@ class layer_cache {
     }
   }
 
-  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim], of which a store without data takes none. The
+  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim], of which a store without data takes none, and index keys
+  // [count, any] for the summaries that take them. The
   // caller has called reserve(count), and checked that the store has pages_to_append(count) free pages. `start_channel`
   // shifts the striping.
   template <PageStore Store>
   traffic append(Store& store, std::uint32_t start_channel, std::span<const element> k,
-                 std::span<const element> v, std::uint32_t count, std::vector<page_id>& written) {
+                 std::span<const element> v, std::span<const float> index_keys,
+                 std::uint32_t count, std::vector<page_id>& written) {
     const std::size_t pages_before = written.size();
     for_each_stream([&](stream s, const layout::tile& tile) {
       const std::span<const element> x = s == stream::v_by_token ? v : k;
@@ -90,8 +93,13 @@ class layer_cache {
           const auto row = [&](std::span<const element> x, std::size_t dim) {
             return x.subspan((std::size_t{t} * kv_heads_ + h) * dim, dim);
           };
+          const auto index_key =
+              index_keys.subspan(t * (index_keys.size() / count), index_keys.size() / count);
           std::apply(
-              [&](auto&... s) { (s.append(row(k, Format::k_dim), row(v, Format::v_dim)), ...); },
+              [&](auto&... s) {
+                (attention::append_to(s, row(k, Format::k_dim), row(v, Format::v_dim), index_key),
+                 ...);
+              },
               summaries_[h]);
         }
       }
@@ -99,6 +107,19 @@ class layer_cache {
     tokens_ += count;
     const std::uint64_t pages = written.size() - pages_before;
     return {.pages_written = pages, .written_bytes = pages * page_bytes_};
+  }
+
+  // Whether all summaries can do without the tokens before `new_first`.
+  bool may_forget(std::uint32_t new_first) const {
+    const auto agrees = [&](const auto& s) {
+      if constexpr (requires { s.may_forget(new_first); }) {
+        return s.may_forget(new_first);
+      }
+      return true;
+    };
+    return std::ranges::all_of(summaries_, [&](const SummaryStates& states) {
+      return std::apply([&](const auto&... s) { return (agrees(s) && ...); }, states);
+    });
   }
 
   // Forgets the tokens before `new_first`: summaries at once, pages as soon as all their tokens are forgotten.
@@ -172,14 +193,7 @@ class layer_cache {
     return bytes;
   }
 
- private:
-  struct sealed_stream {
-    std::vector<page_id> table;   // [token_tile, kv_heads, dim_tiles]
-    std::vector<std::byte> open;  // [kv_heads, dim_tiles, page_bytes]
-    std::uint32_t tokens = 0;     // in sealed tiles
-    std::uint32_t reclaimed_tiles = 0;
-  };
-
+  // The parts that reordering works on (store/reorder.hpp).
   template <class F>
   void for_each_stream(F&& f) const {
     for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
@@ -189,19 +203,73 @@ class layer_cache {
     }
   }
 
+  std::uint32_t head_dim(stream s) const {
+    return static_cast<std::uint32_t>(s == stream::v_by_token ? Format::v_dim : Format::k_dim);
+  }
+  std::uint32_t dim_tiles(stream s) const {
+    return head_dim(s) / tiles_.of(s).dims;
+  }
+  stream key_rows() const {
+    return tiles_.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
+  }
+  std::uint32_t sealed_tokens(stream s) const { return sealed(s).tokens; }
+  page_id page(stream s, std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile) const {
+    return sealed(s).table[table_index(s, token_tile, h, dim_tile)];
+  }
+  void replace_page(stream s, std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile,
+                    page_id page) {
+    sealed(s).table[table_index(s, token_tile, h, dim_tile)] = page;
+  }
+  std::span<std::byte> open_page(stream s, std::uint32_t h, std::uint32_t dim_tile) {
+    return std::span(sealed(s).open).subspan(open_offset(s, h, dim_tile), page_bytes_);
+  }
+
+  // Channels are striped so that the pages of one head in consecutive tiles, those of its dim tiles, and those of neighbouring
+  // heads each go round all channels; V starts half a round away from K.
+  static std::uint32_t channel_of(stream s, std::uint32_t token_tile, std::uint32_t h,
+                                  std::uint32_t dim_tile, std::uint32_t start_channel,
+                                  std::uint32_t channels) {
+    return start_channel + token_tile + h + dim_tile + (s == stream::v_by_token ? channels / 2 : 0);
+  }
+
+  // One token's row of a stream, [head_dim], read element by element.
+  template <PageStore Store>
+  void read_row(const Store& store, stream s, std::uint32_t h, std::uint32_t token,
+                std::span<element> row) const {
+    const layout::tile& tile = tiles_.of(s);
+    for (std::uint32_t i = 0; i < row.size(); ++i) {
+      const std::uint32_t dim_tile = i / tile.dims;
+      const std::byte* from =
+          token < sealed(s).tokens
+              ? store.view(page(s, token / tile.tokens, h, dim_tile)).data()
+              : sealed(s).open.data() + open_offset(s, h, dim_tile);
+      std::memcpy(
+          &row[i],
+          from + std::size_t{tile.offset(token % tile.tokens, i % tile.dims)} * sizeof(element),
+          sizeof(element));
+    }
+  }
+
+ private:
+  struct sealed_stream {
+    std::vector<page_id> table;   // [token_tile, kv_heads, dim_tiles]
+    std::vector<std::byte> open;  // [kv_heads, dim_tiles, page_bytes]
+    std::uint32_t tokens = 0;     // in sealed tiles
+    std::uint32_t reclaimed_tiles = 0;
+  };
+
   sealed_stream& sealed(stream s) { return streams_[static_cast<std::size_t>(s)]; }
   const sealed_stream& sealed(stream s) const { return streams_[static_cast<std::size_t>(s)]; }
-  std::uint32_t dim_tiles(stream s) const {
-    const auto head_dim =
-        static_cast<std::uint32_t>(s == stream::v_by_token ? Format::v_dim : Format::k_dim);
-    return head_dim / tiles_.of(s).dims;
-  }
   std::uint64_t pages_to_append(stream s, std::uint32_t count) const {
     const std::uint64_t tiles = (std::uint64_t{tokens_} + count) / tiles_.of(s).tokens -
                                 sealed(s).tokens / tiles_.of(s).tokens;
     return tiles * pages_per_tile(s);
   }
   std::size_t pages_per_tile(stream s) const { return std::size_t{kv_heads_} * dim_tiles(s); }
+  std::size_t table_index(stream s, std::uint32_t token_tile, std::uint32_t h,
+                          std::uint32_t dim_tile) const {
+    return (std::size_t{token_tile} * kv_heads_ + h) * dim_tiles(s) + dim_tile;
+  }
   std::size_t open_offset(stream s, std::uint32_t h, std::uint32_t dim_tile) const {
     return (std::size_t{h} * dim_tiles(s) + dim_tile) * page_bytes_;
   }
@@ -235,27 +303,24 @@ class layer_cache {
     }
   }
 
-  // Writes the next `tiles` tiles of all heads; fill(i, h, dim_tile, page) gives the i-th one's bytes. Channels are striped
-  // so that the pages of one head in consecutive tiles, those of its dim tiles, and those of neighbouring heads each go
-  // round all channels; V starts half a round away from K. Pages are taken head by head: what one head reads in sequence
-  // then lies in sequence in a store's memory, too.
+  // Writes the next `tiles` tiles of all heads; fill(i, h, dim_tile, page) gives the i-th one's bytes. Pages are taken head by
+  // head: what one head reads in sequence then lies in sequence in a store's memory, too.
   template <PageStore Store, class Fill>
   void write_tiles(Store& store, stream s, std::uint32_t start_channel, std::uint32_t tiles,
                    std::vector<page_id>& written, Fill&& fill) {
     sealed_stream& to = sealed(s);
     const std::uint32_t first_tile = to.tokens / tiles_.of(s).tokens;
-    const std::uint32_t half_round = s == stream::v_by_token ? store.channels() / 2 : 0;
     to.table.resize(to.table.size() + tiles * pages_per_tile(s));
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
       for (std::uint32_t dim_tile = 0; dim_tile < dim_tiles(s); ++dim_tile) {
         for (std::uint32_t i = 0; i < tiles; ++i) {
           const std::uint32_t token_tile = first_tile + i;
-          const page_id page =
-              store.allocate(start_channel + token_tile + h + dim_tile + half_round);
+          const page_id page = store.allocate(
+              channel_of(s, token_tile, h, dim_tile, start_channel, store.channels()));
           if constexpr (Store::holds_data) {
             fill(i, h, dim_tile, store.write(page));
           }
-          to.table[(std::size_t{token_tile} * kv_heads_ + h) * dim_tiles(s) + dim_tile] = page;
+          to.table[table_index(s, token_tile, h, dim_tile)] = page;
           written.push_back(page);
         }
       }
@@ -263,34 +328,14 @@ class layer_cache {
     to.tokens += tiles * tiles_.of(s).tokens;
   }
 
-  // One token's row of a stream, [head_dim], read element by element: for reclaim only.
-  template <PageStore Store>
-  void read_row(const Store& store, const layout::head_pages& pages, stream s, std::uint32_t h,
-                std::uint32_t token, std::span<element> row) const {
-    const layout::tile& tile = tiles_.of(s);
-    for (std::uint32_t i = 0; i < row.size(); ++i) {
-      const std::uint32_t token_tile = token / tile.tokens;
-      const std::uint32_t dim_tile = i / tile.dims;
-      const std::byte* page = token < sealed(s).tokens
-                                  ? store.view(pages.of(s).page(token_tile, dim_tile)).data()
-                                  : sealed(s).open.data() + open_offset(s, h, dim_tile);
-      std::memcpy(
-          &row[i],
-          page + std::size_t{tile.offset(token % tile.tokens, i % tile.dims)} * sizeof(element),
-          sizeof(element));
-    }
-  }
-
   template <PageStore Store>
   void forget(const Store& store, std::uint32_t new_first) {
     std::array<element, static_cast<std::size_t>(Format::k_dim)> k;
     std::array<element, static_cast<std::size_t>(Format::v_dim)> v;
-    const stream k_stream = tiles_.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      const layout::head_pages pages = head(h);
       for (std::uint32_t token = first_; token < new_first; ++token) {
-        read_row(store, pages, k_stream, h, token, k);
-        read_row(store, pages, stream::v_by_token, h, token, v);
+        read_row(store, key_rows(), h, token, k);
+        read_row(store, stream::v_by_token, h, token, v);
         std::apply([&](auto&... s) { (s.forget(k, v), ...); }, summaries_[h]);
       }
     }
