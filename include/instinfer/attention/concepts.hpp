@@ -62,4 +62,9 @@ concept AttentionPolicy =
       p(m, q);
     };
 
+// A policy may promise `static constexpr bool folds_all_visible = true`: its program is m.fold(q, m.all_tokens(q)) and
+// nothing else. Engines then answer the queries of several new tokens in one pass over what all of them see.
+template <class P>
+inline constexpr bool folds_all_visible = requires { requires P::folds_all_visible; };
+
 }  // namespace instinfer::attention

@@ -19,6 +19,8 @@ struct query_group {
   std::span<const float> values;  // [group, k_dim]
   std::uint32_t group = 1;
   logit_rule logits;
+  std::uint32_t first_head =
+      0;  // in the group that an arithmetic's begin() was given, for a part of it
 
   std::span<const float> head(std::uint32_t h) const {
     const std::size_t k_dim = values.size() / group;
@@ -60,7 +62,8 @@ struct machine_scratch {
 //   top_dims(q, r, out)                  choose
 //   score_dims(q, dims, tokens, plan)    -> scores over `tokens`, read as planned
 //   top_tokens(scores, k, local, out)    choose
-//   fold(q, tokens, plan)                merge into the state
+//   fold(q, plan, head, pages)           merge into the state of q's heads; q may be a part of what begin() was given
+//   work_with(team)                      optional: from here on, operations may be shared by the team's workers
 //   blend_mean(scores, tokens, mean)     note the blend
 //   finish(out)                          out: [group, v_dim]
 template <class Arithmetic, class Pages, class Summaries, Observer Watch>

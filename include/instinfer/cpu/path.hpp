@@ -7,8 +7,8 @@
 
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/cpu/any_tile-inl.hpp"
-#include "instinfer/cpu/column_score-inl.hpp"
-#include "instinfer/cpu/row_fold-inl.hpp"
+#include "instinfer/cpu/score_pass-inl.hpp"
+#include "instinfer/cpu/shared_fold-inl.hpp"
 #include "instinfer/cpu/top_k-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,6 +26,9 @@ class arithmetic {
     index_view tokens;
     std::span<const float> probabilities;  // [group, tokens]
   };
+
+  // Whole heads may be left to a team, which folds and scores page ranges; the rest of an operation is this thread's.
+  void work_with(const team& with) { team_ = with; }
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
@@ -46,36 +49,8 @@ class arithmetic {
   template <class Pages>
   scores score_dims(const attention::query_group& q, index_view dims, index_view tokens,
                     const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
-    // products_ [group, tokens from `base` on]
-    const std::uint32_t base =
-        plan.reads().empty() ? head.first : head.first_of_tile(plan.reads().front().kind);
-    const std::size_t stride = head.tokens - base;
-    resize_scratch(products_, group_ * stride);
-    if (!plan.reads().empty() && head.tiles.of(plan.reads().front().kind).token_stride == 1) {
-      score_by_columns(q, plan, pages, base, stride);
-    } else {
-      std::ranges::fill(products_, 0.0f);
-      for (const page_read& read : plan.reads()) {
-        const auto page = pages(read);
-        score_any(page, plan.tokens(read), plan.dims(read), group_,
-                  q.values.data() + std::size_t{read.dim_tile} * page.shape.dims, Format::k_dim,
-                  products_.data() + (first_token(read, head) - base), stride);
-      }
-    }
     std::vector<float>& probabilities = next_scores();
-    resize_scratch(probabilities, std::size_t{group_} * tokens.count());
-    for (std::uint32_t h = 0; h < group_; ++h) {
-      float* row = probabilities.data() + std::size_t{h} * tokens.count();
-      float* to = row;
-      for (const index_run run : tokens.runs()) {
-        to = std::copy_n(products_.data() + h * stride + (run.first - base), run.size(), to);
-      }
-      const float scale = q.logits.scale_for(Format::k_dim) / std::sqrt(coverage(q.head(h), dims));
-      const float max = scale_logits(row, tokens.count(), scale, q.logits.soft_cap);
-      if (const float sum = exponentials(row, tokens.count(), max); sum > 0.0f) {
-        multiply(row, tokens.count(), 1.0f / sum);
-      }
-    }
+    score_pass_.score(q, dims, tokens, plan, head, pages, team_, probabilities);
     return {tokens, probabilities};
   }
 
@@ -133,17 +108,6 @@ class arithmetic {
     return read.token_tile * head.tiles.of(read.kind).tokens;
   }
 
-  // |q[i]|_1 / |q|_1: the share of the query that the dims cover; 1 for a zero query.
-  static float coverage(std::span<const float> q, index_view dims) {
-    float all = 0.0f;
-    float chosen = 0.0f;
-    for (const float x : q) {
-      all += std::abs(x);
-    }
-    dims.for_each([&](std::uint32_t i) { chosen += std::abs(q[i]); });
-    return all > 0.0f && chosen > 0.0f ? chosen / all : 1.0f;
-  }
-
   std::vector<float>& next_scores() {
     if (scores_used_ == scores_.size()) {
       scores_.emplace_back();
@@ -152,31 +116,11 @@ class arithmetic {
   }
 
   template <class Pages>
-  void score_by_columns(const attention::query_group& q, const access_plan& plan,
-                        const Pages& pages, std::uint32_t base, std::size_t stride) {
-    std::size_t at = 0;
-    column_block<element>* block = &columns_[0];
-    column_block<element>* next = &columns_[1];
-    for (block->fill(plan, at, pages); !block->columns.empty(); std::swap(block, next)) {
-      next->fill(plan, at, pages);
-      for (const index_run run : block->tokens.runs()) {
-        for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-          score_columns<Heads, element>(
-              block->columns, run, q.values.data() + std::size_t{h} * Format::k_dim, Format::k_dim,
-              products_.data() + h * stride + (block->first_token - base), stride,
-              h == 0 ? std::span<const column<element>>(next->columns)
-                     : std::span<const column<element>>());
-        });
-      }
-    }
-  }
-
-  template <class Pages>
   void fold_by_rows(const attention::query_group& q, const access_plan& plan, const Pages& pages) {
     const float scale = q.logits.scale_for(Format::k_dim);
     resize_scratch(scaled_q_, q.values.size());
     std::ranges::transform(q.values, scaled_q_.begin(), [&](float x) { return x * scale; });
-    row_fold_.fold(scaled_q_, q.logits.soft_cap, plan, 0, plan.reads().size(), pages, state_);
+    fold_.fold(scaled_q_, q.logits.soft_cap, plan, pages, team_, state_, q.first_head);
   }
 
   // Layouts without rows: tile by tile, as the plan gives a K tile before the V pages under it.
@@ -187,21 +131,22 @@ class arithmetic {
     for (std::size_t i = 0; i < reads.size();) {
       const std::uint32_t tile_first = first_token(reads[i], head);
       const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
-      products_.assign(std::size_t{group_} * tile_tokens, 0.0f);
+      products_.assign(std::size_t{q.group} * tile_tokens, 0.0f);
       const index_view wanted = plan.tokens(reads[i]);
       for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
         const auto page = pages(reads[i]);
-        score_any(page, wanted, plan.dims(reads[i]), group_,
+        score_any(page, wanted, plan.dims(reads[i]), q.group,
                   q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
                   products_.data(), tile_tokens);
       }
       weigh(q, wanted, tile_tokens);
       for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
         const auto page = pages(reads[i]);
-        fold_any(page, plan.tokens(reads[i]), group_,
-                 products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
-                 state_.output(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
-                 Format::v_dim);
+        fold_any(
+            page, plan.tokens(reads[i]), q.group,
+            products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
+            state_.output(q.first_head).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
+            Format::v_dim);
       }
     }
   }
@@ -210,16 +155,16 @@ class arithmetic {
   // moves.
   void weigh(const attention::query_group& q, index_view wanted, std::size_t stride) {
     const float scale = q.logits.scale_for(Format::k_dim);
-    for (std::uint32_t h = 0; h < group_; ++h) {
+    for (std::uint32_t h = 0; h < q.group; ++h) {
       float* row = products_.data() + h * stride;
-      softmax_state<float>& state = state_.state(h);
+      softmax_state<float>& state = state_.state(q.first_head + h);
       float max = state.max;
       for (const index_run run : wanted.runs()) {
         max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
       }
       const float keep = rescale_factor(state.max, max);
       if (keep != 1.0f) {
-        multiply(state_.output(h).data(), Format::v_dim, keep);
+        multiply(state_.output(q.first_head + h).data(), Format::v_dim, keep);
       }
       state.sum *= keep;
       state.max = max;
@@ -229,17 +174,18 @@ class arithmetic {
     }
   }
 
+  team team_;
   std::uint32_t group_ = 1;
   group_state state_;
   std::vector<float> kept_;      // [group]
   std::vector<float> mean_;      // [v_dim]
-  std::vector<float> products_;  // [group, tokens]
+  std::vector<float> products_;  // [group, tokens of a tile]
   std::vector<float> rank_;
   index_set positions_;
   top_k_scratch top_k_;
   std::vector<float> scaled_q_;  // [group, k_dim]
-  row_fold<Format> row_fold_;
-  column_block<element> columns_[2];
+  shared_fold<Format> fold_;
+  score_pass<Format> score_pass_;
   std::deque<std::vector<float>> scores_;
   std::size_t scores_used_ = 0;
 };

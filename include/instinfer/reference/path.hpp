@@ -107,7 +107,7 @@ class arithmetic {
         at = 0;
         plan.tokens(read).for_each([&](std::uint32_t t) {
           const Eigen::Index token = read.token_tile * page.shape.tokens + t;
-          for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
+          for (Eigen::Index h = q.first_head; h < Eigen::Index{q.first_head} + q.group; ++h) {
             fold_entry<double>(states_[static_cast<std::size_t>(h)], output(h),
                                q.logits.capped(products(h, token) * scale(q)),
                                {rows[at].data(), Format::v_dim});

@@ -99,8 +99,8 @@ class layer_cache {
   // Forgets the tokens before `new_first`: summaries at once, pages as soon as all their tokens are forgotten.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
-    if constexpr (Store::holds_data && std::tuple_size_v<SummaryStates> > 0) {
-      forget(store, new_first);
+    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+      forget(store, h, {first_, new_first}, summaries_[h]);
     }
     first_ = new_first;
     for_each_stream([&](stream s, const layout::tile& tile) {
@@ -147,6 +147,14 @@ class layer_cache {
   }
 
   const SummaryStates& summaries(std::uint32_t h) const { return summaries_[h]; }
+
+  // The summaries without the tokens at positions from `tokens` on.
+  template <PageStore Store>
+  SummaryStates summaries_before(const Store& store, std::uint32_t h, std::uint32_t tokens) const {
+    SummaryStates before = summaries_[h];
+    forget(store, h, {tokens, tokens_}, before);
+    return before;
+  }
 
   // DRAM that the group buffer and the L2P entries of this layer take.
   std::uint64_t resident_bytes() const {
@@ -267,16 +275,15 @@ class layer_cache {
   }
 
   template <PageStore Store>
-  void forget(const Store& store, std::uint32_t new_first) {
-    std::array<element, static_cast<std::size_t>(Format::k_dim)> k;
-    std::array<element, static_cast<std::size_t>(Format::v_dim)> v;
-    const stream k_stream = tiles_.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      const layout::head_pages pages = head(h);
-      for (std::uint32_t token = first_; token < new_first; ++token) {
-        read_row(store, pages, k_stream, h, token, k);
-        read_row(store, pages, stream::v_by_token, h, token, v);
-        std::apply([&](auto&... s) { (s.forget(k, v), ...); }, summaries_[h]);
+  void forget(const Store& store, std::uint32_t h, index_run gone, SummaryStates& summaries) const {
+    if constexpr (Store::holds_data && std::tuple_size_v<SummaryStates> > 0) {
+      std::array<element, static_cast<std::size_t>(Format::k_dim)> k;
+      std::array<element, static_cast<std::size_t>(Format::v_dim)> v;
+      const stream k_stream = tiles_.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
+      for (std::uint32_t token = gone.first; token < gone.last; ++token) {
+        read_row(store, head(h), k_stream, h, token, k);
+        read_row(store, head(h), stream::v_by_token, h, token, v);
+        std::apply([&](auto&... s) { (s.forget(k, v), ...); }, summaries);
       }
     }
   }
