@@ -5,38 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
-#include "instinfer/core/parallel.hpp"
+#include "instinfer/attend_call.hpp"
+#include "instinfer/core/team.hpp"
 #include "instinfer/design.hpp"
+#include "instinfer/head_attend.hpp"
 #include "instinfer/store/kv_cache.hpp"
 #include "instinfer/store/memory.hpp"
 
 namespace instinfer {
-
-// What a call moved.
-struct receipt {
-  traffic moved;
-};
-
-// Scratch of attend: one machine and one arithmetic a worker. Keeps its memory; two attends that run at the same time
-// need two workspaces.
-template <class Path, class Format>
-struct workspace {
-  struct worker {
-    typename Path::template arithmetic<Format> arithmetic;
-    attention::machine_scratch machine;
-  };
-  std::vector<worker> workers;
-  std::vector<traffic> moved;              // [kv_heads]
-  std::vector<std::exception_ptr> failed;  // [kv_heads]
-  std::vector<float> out;                  // [q_heads, v_dim]
-};
-
-// Watches nothing; what attend takes when nobody looks. An observer of an engine gives one observer a KV head, which
-// run at the same time when the parallel policy does.
-struct watch_nothing {
-  attention::no_observer head(std::uint32_t /*kv_head*/) { return {}; }
-};
 
 // An engine of any path answers to this: the paper's commands (config is construction) and the tokens that are there.
 template <class E>
@@ -79,6 +55,10 @@ class engine {
     static_assert(
         D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
         "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and flash/presets.hpp");
+    require(!attention::own_window<policy> || logits.window == 0, [] {
+      return std::string(
+          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
+    });
   }
 
   sequence open() { return cache_.open(); }
@@ -92,7 +72,9 @@ class engine {
   // The same with index keys [new_tokens, index_dim] of a trained indexer, for policies that take them (attention/dsa.hpp).
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys) {
-    attention::check_index_keys<summaries>(index_keys, v.size() / v_row(), Format::k_dim);
+    attention::check_index_keys<summaries>(
+        index_keys, v.size() / static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim),
+        Format::k_dim);
     written_.clear();
     traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
     moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
@@ -101,15 +83,12 @@ class engine {
 
   // Brings the index of a layer's heads up to date, for policies that cluster the cache: as much as the policy says is due, which
   // may be nothing. Tokens then change places inside a head, and written() holds the pages. Costs much more than an attend; the
-  // time to call it is the caller's. Throws bad_argument, as where the logit rule has a window, and drive_full; heads that were
+  // time to call it is the caller's. Throws bad_argument, as for more clusters than tokens, and drive_full; heads that were
   // done before stay so, and a further call goes on.
   receipt build(sequence seq, int layer)
     requires requires { typename policy::indexed_by; }
   {
     using index_type = typename policy::indexed_by;
-    require(logits_.window == 0, [] {
-      return std::string("build: clusters do not keep the order that a logit window goes by");
-    });
     written_.clear();
     traffic moved;
     const auto& cache = cache_.at(seq, layer);
@@ -144,57 +123,58 @@ class engine {
   // Pages that the last append sealed, in the order they were written.
   std::span<const page_id> written() const { return written_; }
 
-  // Decode attention of one query over the whole cache of a layer. q [q_heads, k_dim], out [q_heads, v_dim]; the token
-  // that q belongs to has been appended. An empty cache gives zeros. Throws unknown_sequence and bad_argument; out is
-  // then untouched.
+  // Decode attention over the whole cache of a layer, for the newest token of a sequence: q [q_heads, k_dim], out
+  // [q_heads, v_dim]; the token has been appended. For the newest n tokens at once, causal among themselves: q [n, q_heads,
+  // k_dim], out [n, q_heads, v_dim], oldest first. An empty cache gives zeros. Throws unknown_sequence and bad_argument;
+  // out is then untouched.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
     return attend(seq, layer, q, out, own_, parallel::serial{}, watch_nothing{});
   }
 
-  template <parallel::Parallel P>
+  template <parallel::Parallel P, class Watch = watch_nothing>
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
-                 scratch& work, const P& workers) const {
-    return attend(seq, layer, q, out, work, workers, watch_nothing{});
+                 scratch& work, const P& workers, Watch&& watch = {}) const {
+    const attend_request one{seq, q, out};
+    return attend({&one, 1}, layer, work, workers, watch);
   }
 
-  template <parallel::Parallel P, class Watch>
-  receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
-                 scratch& work, const P& workers, Watch&& watch,
-                 const attention::index_query& index = {}) const {
-    const auto& cache = cache_.at(seq, layer);
-    check_spans(q, out);
-    index.validate();
-    require(workers.workers() > 0,
-            [] { return std::string("attend: the parallel policy has no worker"); });
-    const auto kv_heads = static_cast<std::size_t>(cache_.shape().kv_heads);
-    const auto group = static_cast<std::size_t>(cache_.shape().group());
+  // The same for a batch of sequences. Work is dealt by bytes (core/work_split.hpp): where whole heads would leave workers
+  // waiting, the longest are cut into page ranges. Should one request throw, all outputs are untouched.
+  template <parallel::Parallel P, class Watch = watch_nothing>
+  receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
+                 Watch&& watch = {}) const {
+    const std::uint32_t parts = parallel::parts_of(workers);
+    require(workers.workers() > 0 && parts > 0,
+            [] { return std::string("attend: the parallel policy has no worker or no part"); });
+    list_jobs(batch, layer, work);
     if (work.workers.size() < workers.workers()) {
       work.workers.resize(workers.workers());
     }
-    work.moved.assign(kv_heads, {});
-    work.failed.assign(kv_heads, nullptr);
-    work.out.resize(out.size());
-
-    workers.for_each(kv_heads, [&](std::size_t h, std::size_t w) {
-      try {
-        const std::span<float> head_out =
-            std::span(work.out).subspan(h * group * Format::v_dim, group * Format::v_dim);
-        attend_head(cache, static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(h),
-                    q.subspan(h * group * Format::k_dim, group * Format::k_dim), index, head_out,
-                    work.workers[w], work.moved[h], watch);
-      } catch (...) {
-        work.failed[h] = std::current_exception();
-      }
+    // The longest heads by all workers, one after the other; then the others, each by one.
+    const std::size_t cut = deal(work.jobs, can_share ? parts : 1, work.loads);
+    for (std::size_t j = 0; j < cut; ++j) {
+      attend_job(batch, layer, j, work, work.workers.front(),
+                 team{workers, parts, work.part_failures}, watch);
+    }
+    workers.for_each(work.jobs.size() - cut, [&](std::size_t j, std::size_t w) {
+      attend_job(batch, layer, cut + j, work, work.workers[w], team{}, watch);
     });
     for (const std::exception_ptr& failure : work.failed) {
       if (failure) {
         std::rethrow_exception(failure);
       }
     }
-    std::ranges::copy(work.out, out.begin());
     receipt done;
     for (const traffic& head : work.moved) {
       done.moved += head;
+    }
+    std::size_t q_size = 0;
+    std::size_t out_size = 0;
+    for (const attend_request& r : batch) {
+      std::copy_n(work.out.begin() + static_cast<std::ptrdiff_t>(out_size), r.out.size(),
+                  r.out.begin());
+      q_size += r.q.size();
+      out_size += r.out.size();
     }
     using route = typename D::transfer_policy;
     if (!route::computes_in_drive) {
@@ -202,7 +182,7 @@ class engine {
     }
     // q and the output cross the link in the storage type's width.
     const transfer::link_bytes link =
-        route::bytes(done.moved, q.size() * sizeof(element), out.size() * sizeof(element));
+        route::bytes(done.moved, q_size * sizeof(element), out_size * sizeof(element));
     done.moved.link_bytes = link.up + link.down;
     return done;
   }
@@ -225,38 +205,92 @@ class engine {
   const cache_type& cache() const { return cache_; }
 
  private:
-  template <class Watch>
-  void attend_head(const typename cache_type::layer& cache, std::uint32_t layer, std::uint32_t h,
-                   std::span<const float> q, const attention::index_query& index,
-                   std::span<float> out, typename scratch::worker& worker,
-                   traffic& moved, Watch& watch) const {
-    const layout::head_pages head = cache.head(h);
-    const typename cache_type::page_views pages{cache_, head};
-    auto&& head_watch = watch.head(h);
-    const attention::query_group query{q, static_cast<std::uint32_t>(cache_.shape().group()),
-                                       logits_, index};
-    worker.arithmetic.begin(query, head);
-    attention::machine machine(worker.arithmetic, head, pages, cache.summaries(h), worker.machine,
-                               moved, head_watch, layer);
-    static_assert(attention::AttentionMachine<decltype(machine)>);
-    attention_(machine, query);
-    worker.arithmetic.finish(out);
+  using arithmetic = typename Path::template arithmetic<Format>;
+  // Whether several workers may carry out one operation.
+  static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
+
+  std::uint32_t queries_of(const attend_request& r) const {
+    return static_cast<std::uint32_t>(
+        r.q.size() / static_cast<std::size_t>(cache_.shape().q_heads * Format::k_dim));
   }
 
-  std::size_t v_row() const { return static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim); }
+  // Checks the requests and lists their heads, without touching any output.
+  void list_jobs(std::span<const attend_request> batch, int layer, scratch& work) const {
+    work.jobs.clear();
+    work.out_at.clear();
+    std::size_t out_size = 0;
+    for (std::uint32_t r = 0; r < batch.size(); ++r) {
+      const auto& cache = cache_.at(batch[r].seq, layer);
+      check(batch[r], cache.tokens() - cache.first());
+      work.out_at.push_back(out_size);
+      out_size += batch[r].out.size();
+      std::uint64_t tokens = cache.tokens() - cache.first();
+      if (logits_.window > 0) {
+        tokens = std::min(tokens, std::uint64_t{logits_.window} + logits_.sinks);
+      }
+      for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
+        work.jobs.push_back({r, h, tokens * Format::token_bytes});
+      }
+    }
+    work.moved.assign(work.jobs.size(), {});
+    work.failed.assign(work.jobs.size(), nullptr);
+    resize_scratch(work.out, out_size);
+  }
 
-  void check_spans(std::span<const float> q, std::span<float> out) const {
+  // One KV head of one request, by one worker or, cut into page ranges, by a team.
+  template <class Watch>
+  void attend_job(std::span<const attend_request> batch, int layer, std::size_t j, scratch& work,
+                  typename scratch::worker& worker, const team& with, Watch& watch) const {
+    try {
+      const head_job& job = work.jobs[j];
+      const attend_request& r = batch[job.request];
+      if constexpr (can_share) {
+        worker.arithmetic.work_with(with);
+      }
+      auto&& observer = head_watch(watch, job.request, job.kv_head);
+      const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
+                             static_cast<std::uint32_t>(layer), job.kv_head, r.index, worker,
+                             work.moved[j]);
+      head(queries_of(r), r.q, std::span(work.out).subspan(work.out_at[job.request], r.out.size()),
+           observer);
+    } catch (...) {
+      work.failed[j] = std::current_exception();
+    }
+  }
+
+  void check(const attend_request& r, std::uint32_t tokens) const {
     const auto q_heads = static_cast<std::size_t>(cache_.shape().q_heads);
-    require(q.size() == q_heads * Format::k_dim && out.size() == q_heads * Format::v_dim, [&] {
-      return "attend: q must be [" + std::to_string(q_heads) + ", " +
-             std::to_string(Format::k_dim) + "] and out [" + std::to_string(q_heads) + ", " +
-             std::to_string(Format::v_dim) + "], got " + std::to_string(q.size()) + " and " +
-             std::to_string(out.size()) + " elements";
+    const std::size_t n = queries_of(r);
+    require(n > 0 && r.q.size() == n * q_heads * Format::k_dim &&
+                r.out.size() == n * q_heads * Format::v_dim,
+            [&] {
+              return "attend: q must be [" + std::to_string(q_heads) + ", " +
+                     std::to_string(Format::k_dim) + "] and out [" + std::to_string(q_heads) +
+                     ", " + std::to_string(Format::v_dim) +
+                     "], or n times that for n queries, got " + std::to_string(r.q.size()) +
+                     " and " + std::to_string(r.out.size()) + " elements";
+            });
+    require(n == 1 || n <= tokens, [&] {
+      return "attend: " + std::to_string(n) +
+             " queries need their tokens appended before, there are " + std::to_string(tokens);
     });
-    for (std::size_t i = 0; i < q.size(); ++i) {
-      require(is_finite(q[i]), [&] {
-        return "attend: q must be finite, is not at [head " + std::to_string(i / Format::k_dim) +
-               ", dim " + std::to_string(i % Format::k_dim) + "]";
+    require(n == 1 || attention::folds_all_visible<policy> ||
+                attention::forgets_in_any_order<summaries>,
+            [&] {
+              return "attend: one query a call, got " + std::to_string(n) +
+                     "; the policy's summaries cannot leave out the tokens after a query's own";
+            });
+    r.index.validate();
+    require(n == 1 || (r.index.queries.empty() && attention::shares_selection<policy>), [&] {
+      return "attend: one query a call with an index query or heads that select alone, got " +
+             std::to_string(n);
+    });
+    for (std::size_t i = 0; i < r.q.size(); ++i) {
+      require(is_finite(r.q[i]), [&] {
+        const std::size_t row = i / Format::k_dim;
+        return "attend: q must be finite, is not at [" +
+               (n > 1 ? "query " + std::to_string(row / q_heads) + ", " : std::string()) + "head " +
+               std::to_string(row % q_heads) + ", dim " + std::to_string(i % Format::k_dim) + "]";
       });
     }
   }

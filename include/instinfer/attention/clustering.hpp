@@ -48,8 +48,9 @@ inline cluster_order cluster_major(const clustering& c) {
 
 // How a run of tokens is to be laid out: cluster after cluster, and clusters of one coarse cluster after one another.
 struct cluster_levels {
-  cluster_order fine;                     // offsets count tokens of the run
-  std::vector<std::uint32_t> parent_ends{};  // [coarse clusters], in fine clusters; empty: one level
+  cluster_order fine;  // offsets count tokens of the run
+  std::vector<std::uint32_t>
+      parent_ends{};  // [coarse clusters], in fine clusters; empty: one level
 };
 
 // Two levels: `parents` sorts the clusters of `fine` into coarser ones. Fine clusters are numbered anew, so that those of a coarse

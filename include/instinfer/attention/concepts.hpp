@@ -157,4 +157,18 @@ concept AttentionPolicy =
       p(m, q);
     };
 
+// A policy may say `static constexpr bool shares_selection = false`: the query heads of a group run it one by one.
+template <class P>
+inline constexpr bool shares_selection = !requires { requires !P::shares_selection; };
+
+// A policy that keeps its own window or order of tokens says `static constexpr bool own_window = true`: engines then refuse a
+// logit rule with a window, which it could not honour.
+template <class P>
+inline constexpr bool own_window = requires { requires P::own_window; };
+
+// A policy may promise `static constexpr bool folds_all_visible = true`: its program is m.fold(q, m.all_tokens(q)) and
+// nothing else. Engines then answer the queries of several new tokens in one pass over what all of them see.
+template <class P>
+inline constexpr bool folds_all_visible = requires { requires P::folds_all_visible; };
+
 }  // namespace instinfer::attention

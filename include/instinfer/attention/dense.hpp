@@ -7,6 +7,7 @@ namespace instinfer::attention {
 
 struct dense {
   using summaries = summary_list<>;
+  static constexpr bool folds_all_visible = true;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {

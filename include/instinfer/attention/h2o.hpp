@@ -12,9 +12,11 @@ namespace instinfer::attention {
 struct h2o {
   std::uint32_t heavy = 512;
   std::uint32_t recent = 512;
-  tier from = tier::fast;  // the cache lies in fast memory; tier::flash: kept tokens are read from the drive
+  tier from = tier::
+      fast;  // the cache lies in fast memory; tier::flash: kept tokens are read from the drive
 
   using summaries = summary_list<heavy_hitters>;
+  static constexpr bool own_window = true;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {

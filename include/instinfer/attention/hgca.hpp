@@ -21,6 +21,7 @@ struct hgca {
   std::uint32_t judge_every = 0;  // 0: only when it must be
 
   using summaries = summary_list<moving_weights>;
+  static constexpr bool own_window = true;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
@@ -37,8 +38,8 @@ struct hgca {
     } else {
       m.fold(q, m.view(past.context()));
     }
-    past.observe(scope == weight_scope::local ? m.softmax(logits) : m.weights(logits),
-                 near.count(), salience);
+    past.observe(scope == weight_scope::local ? m.softmax(logits) : m.weights(logits), near.count(),
+                 salience);
   }
 };
 

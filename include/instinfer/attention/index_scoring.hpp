@@ -41,7 +41,8 @@ T dot_by_lane(const T* a, const T* b, std::size_t n) {
 template <int Dims, class T, class Index>
 void score_index(const index_query& q, index_view heads, index_view tokens, const Index& index,
                  std::span<T> to) {
-  static_assert(Dims % 16 == 0, "instinfer: index keys are a multiple of 16 long, see attention/index_scoring.hpp");
+  static_assert(Dims % 16 == 0,
+                "instinfer: index keys are a multiple of 16 long, see attention/index_scoring.hpp");
   const auto decode = [](const index_key<Dims>& key, T* values) {
     for (std::size_t i = 0; i < Dims; ++i) {
       values[i] = static_cast<T>(key[i]);
@@ -60,7 +61,8 @@ void score_index(const index_query& q, index_view heads, index_view tokens, cons
     decode(index.keys()[t], key.data());
     T sum{0};
     for (std::size_t h = 0; h < weights.size(); ++h) {
-      sum += weights[h] * std::max(T{0}, detail::dot_by_lane(queries.data() + h * Dims, key.data(), Dims));
+      sum += weights[h] *
+             std::max(T{0}, detail::dot_by_lane(queries.data() + h * Dims, key.data(), Dims));
     }
     *at++ = sum;
   });
@@ -73,7 +75,7 @@ std::uint32_t top_heads(const index_query& q, const Index& index, head_router ro
   const auto heads = static_cast<std::uint32_t>(q.queries.size() / Dims);
   const std::uint32_t rows = router == head_router::block_means ? index.blocks()
                              : router == head_router::newest_key && !index.keys().empty() ? 1
-                                                                                           : 0;
+                                                                                          : 0;
   std::vector<double> energy(heads, 0.0);
   std::array<double, Dims> key;
   for (std::uint32_t row = 0; row < rows; ++row) {

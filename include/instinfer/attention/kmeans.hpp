@@ -172,8 +172,7 @@ struct segmented_kmeans {
     });
     const std::uint32_t segments = std::max(1u, (rows + rows_per_segment / 2) / rows_per_segment);
     const std::uint32_t unit = std::lcm(8u, segments);
-    const std::uint32_t clusters =
-        std::max(1u, (rows / rows_per_cluster + unit / 2) / unit) * unit;
+    const std::uint32_t clusters = std::max(1u, (rows / rows_per_cluster + unit / 2) / unit) * unit;
     return {.clusters = std::min(rows, clusters), .segments = segments};
   }
 

@@ -12,7 +12,7 @@
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/rope.hpp"
 #include "instinfer/attention/units.hpp"
-#include "instinfer/core/set_algebra.hpp"
+#include "instinfer/core/index_algebra.hpp"
 
 namespace instinfer::attention {
 
@@ -54,7 +54,8 @@ struct no_observer {
 //   score_rows(q, units, table)           -> logits against the rows of a summary
 //   softmax(logits, weight_of)            -> probabilities; a candidate counts weight_of(candidate) times
 //   weights(logits)                       -> probabilities within the state
-//   fold(q, plan)                         merge into the state
+//   fold(q, plan)                         merge into the state of q's heads; q may be a part of what begin() was given
+//   work_with(team)                       optional: from here on, operations may be shared by the team's workers
 //   fold_scored(logits, tokens, plan)     merge V rows by known logits
 //   fold_rows(logits, units, table)       merge value sums
 //   keep_mass(p, tokens)                  note alpha
@@ -150,9 +151,9 @@ class machine {
     return set;
   }
 
-  tokens unite(index_view a, index_view b) { return algebra(instinfer::unite, a, b); }
-  tokens intersect(index_view a, index_view b) { return algebra(instinfer::intersect, a, b); }
-  tokens subtract(index_view a, index_view b) { return algebra(instinfer::subtract, a, b); }
+  tokens unite(index_view a, index_view b) { return algebra(add_union, a, b); }
+  tokens intersect(index_view a, index_view b) { return algebra(add_intersection, a, b); }
+  tokens subtract(index_view a, index_view b) { return algebra(add_difference, a, b); }
 
   template <class S>
   units all_units() {

@@ -12,10 +12,4 @@ struct per_query_head : Policy {
   static constexpr bool shares_selection = false;
 };
 
-template <class Policy>
-inline constexpr bool shares_selection = true;
-template <class Policy>
-  requires requires { Policy::shares_selection; }
-inline constexpr bool shares_selection<Policy> = Policy::shares_selection;
-
 }  // namespace instinfer::attention

@@ -17,7 +17,8 @@ struct index_query {
 
   // Throws bad_argument unless there is a query a weight, and all are finite.
   void validate() const {
-    require(weights.empty() ? queries.empty() : !queries.empty() && queries.size() % weights.size() == 0,
+    require(weights.empty() ? queries.empty()
+                            : !queries.empty() && queries.size() % weights.size() == 0,
             [&] {
               return "index query: queries must be [heads, index_dim] and weights [heads], got " +
                      std::to_string(queries.size()) + " and " + std::to_string(weights.size()) +
@@ -34,6 +35,8 @@ struct query_group {
   std::uint32_t group = 1;
   logit_rule logits;
   index_query index{};
+  std::uint32_t first_head =
+      0;  // in the group that an arithmetic's begin() was given, for a part of it
 
   std::uint32_t index_heads() const {
     return index.weights.empty() ? group : static_cast<std::uint32_t>(index.weights.size());

@@ -23,6 +23,7 @@ struct retro_infer {
 
   using summaries = summary_list<cluster_index, wave_buffer>;
   using indexed_by = cluster_index;
+  static constexpr bool own_window = true;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
@@ -55,8 +56,8 @@ struct retro_infer {
   // keys [n, dim]. Throws bad_argument as segmented_kmeans does.
   cluster_levels group(std::span<const float> keys, int dim) const {
     const auto n = static_cast<std::uint32_t>(keys.size() / static_cast<std::size_t>(dim));
-    return {cluster_major(
-        segmented_kmeans::for_rows(n, cluster_tokens, segment_tokens)(keys, dim))};
+    return {
+        cluster_major(segmented_kmeans::for_rows(n, cluster_tokens, segment_tokens)(keys, dim))};
   }
 };
 

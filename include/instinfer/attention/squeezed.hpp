@@ -21,6 +21,7 @@ struct squeezed {
 
   using summaries = summary_list<cluster_index, cluster_tree>;
   using indexed_by = cluster_index;
+  static constexpr bool own_window = true;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
@@ -30,7 +31,8 @@ struct squeezed {
     auto candidates = m.template all_units<cluster_index>();
     if (m.template summary<cluster_tree>().units() > 0) {
       const auto coarse = m.template all_units<cluster_tree>();
-      const auto p = m.template softmax<cluster_tree>(m.template score_units<cluster_tree>(q, coarse));
+      const auto p =
+          m.template softmax<cluster_tree>(m.template score_units<cluster_tree>(q, coarse));
       candidates = m.template members<cluster_tree>(passing(m, p, coarse_threshold));
     }
     const auto p =
@@ -47,7 +49,8 @@ struct squeezed {
   // keys [n, dim]. Throws bad_argument for more clusters than keys.
   cluster_levels group(std::span<const float> keys, int dim) const {
     const auto n = static_cast<std::uint32_t>(keys.size() / static_cast<std::size_t>(dim));
-    const clustering fine = cosine_kmeans{.clusters = clusters.of(n, "clusters"), .seed = seed}(keys, dim);
+    const clustering fine =
+        cosine_kmeans{.clusters = clusters.of(n, "clusters"), .seed = seed}(keys, dim);
     const std::uint32_t coarse = coarse_clusters.of(n, "coarse_clusters");
     if (coarse == 0) {
       return {cluster_major(fine)};

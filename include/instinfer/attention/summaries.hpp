@@ -35,6 +35,13 @@ concept Summary =
       { s.forget(row, row) } noexcept;  // the same values, when the token is reclaimed
     };
 
+// A state whose `any_order` is true may forget tokens in any order. Only with such summaries can a policy answer the queries
+// of several new tokens in one call: each must not know of the tokens after its own.
+template <class State>
+inline constexpr bool forgets_in_any_order = requires { requires State::any_order; };
+template <class... S>
+inline constexpr bool forgets_in_any_order<std::tuple<S...>> = (forgets_in_any_order<S> && ...);
+
 template <class... S>
 struct summary_list {
   static_assert(
@@ -108,6 +115,7 @@ struct mean_value {
   class state {
    public:
     using element = typename Format::element;
+    static constexpr bool any_order = true;
 
     void append(std::span<const element> /*k*/, std::span<const element> v) noexcept {
       add(v, 1.0);

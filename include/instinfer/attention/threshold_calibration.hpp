@@ -21,8 +21,8 @@ class threshold_calibration {
   void add(const Index& index, std::span<const float> queries, const logit_rule& rule = {}) {
     constexpr std::size_t dim = Index::row_dim;
     require(!queries.empty() && queries.size() % dim == 0, [&] {
-      return "threshold calibration: queries must be [n, " + std::to_string(dim) + "], n > 0, got " +
-             std::to_string(queries.size()) + " values";
+      return "threshold calibration: queries must be [n, " + std::to_string(dim) +
+             "], n > 0, got " + std::to_string(queries.size()) + " values";
     });
     const std::size_t first = clusters_.size();
     for (std::uint32_t u = 0; u < index.units(); ++u) {
@@ -58,7 +58,8 @@ class threshold_calibration {
              std::to_string(dropped);
     });
     require(!clusters_.empty(), [] {
-      return std::string("threshold calibration: no clusters; add() those of built sequences first");
+      return std::string(
+          "threshold calibration: no clusters; add() those of built sequences first");
     });
     std::vector<cluster> sorted = clusters_;
     std::ranges::sort(sorted, {}, &cluster::probability);

@@ -25,7 +25,7 @@ concept UnitState =
       { s.row(unit, scratch) } -> std::convertible_to<std::span<const float>>;
       { S::prepare(q, scratch) };
       { s.weight(unit) } -> std::convertible_to<std::uint32_t>;
-  { s.members(unit) } -> std::convertible_to<index_run>;
+      { s.members(unit) } -> std::convertible_to<index_run>;
     };
 
 // Units that can stand for their members.

@@ -4,9 +4,11 @@
 //   serial        one after the other on the caller's thread (the default)
 //   openmp        an OpenMP team; needs -fopenmp
 //   on_pool<F>    your thread pool, wrapped by a callable: pool(count, task) runs task(i, worker) for every i
+//   in_parts<P>   another policy, with results that do not depend on its number of workers
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #if defined(_OPENMP)
@@ -16,8 +18,8 @@
 namespace instinfer::parallel {
 
 // for_each(count, task) calls task(index, worker) once for every index in [0, count) and returns when all are done.
-// worker < workers(); two tasks that run at the same time have different workers. Exceptions that a task throws are
-// the policy's to carry; engines pass tasks that throw only on internal errors.
+// worker < workers(); two tasks that run at the same time have different workers. Engines sort tasks, longest first: whoever
+// hands them out one by one to idle workers balances them. Tasks of engines do not throw.
 template <class P>
 concept Parallel = requires(const P& p, void (*task)(std::size_t, std::size_t)) {
   { p.workers() } -> std::convertible_to<std::size_t>;
@@ -64,5 +66,35 @@ class on_pool {
   std::size_t workers_;
   Run run_;
 };
+
+// Long heads are cut into page ranges and the partial sums merged. By default there are as many parts as workers, so that the
+// last bits of a result may change with their number. In a fixed number of parts they do not; 1 part gives the bits of a
+// serial attend. Not less than the number of workers keeps all of them busy.
+template <Parallel P>
+class in_parts {
+ public:
+  in_parts(std::uint32_t parts, P policy) : parts_{parts}, policy_{std::move(policy)} {}
+
+  std::uint32_t parts() const { return parts_; }
+  std::size_t workers() const { return policy_.workers(); }
+  template <class Task>
+  void for_each(std::size_t count, Task&& task) const {
+    policy_.for_each(count, task);
+  }
+
+ private:
+  std::uint32_t parts_;
+  P policy_;
+};
+
+// Page ranges that a long head is cut into.
+template <Parallel P>
+std::uint32_t parts_of(const P& policy) {
+  if constexpr (requires { policy.parts(); }) {
+    return policy.parts();
+  } else {
+    return static_cast<std::uint32_t>(policy.workers());
+  }
+}
 
 }  // namespace instinfer::parallel

@@ -100,12 +100,13 @@ struct column_block {
   index_view tokens;  // wanted ones, local to the tile
   std::uint32_t first_token = 0;
 
+  // Takes the tile that begins at read `at`, which moves on, of those before `last`; empty at the end.
   template <class Pages>
-  void fill(const access_plan& plan, std::size_t& at, const Pages& pages) {
+  void fill(const access_plan& plan, std::size_t& at, std::size_t last, const Pages& pages) {
     columns.clear();
     const auto reads = plan.reads();
-    for (const std::size_t begin = at;
-         at < reads.size() && reads[at].token_tile == reads[begin].token_tile; ++at) {
+    for (const std::size_t begin = at; at < last && reads[at].token_tile == reads[begin].token_tile;
+         ++at) {
       const auto page = pages(reads[at]);
       tokens = plan.tokens(reads[at]);
       first_token = reads[at].token_tile * page.shape.tokens;

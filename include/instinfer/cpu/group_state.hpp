@@ -42,9 +42,11 @@ class group_state {
   void merge_head(std::uint32_t h, const softmax_state<float>& state, std::span<const float> o) {
     instinfer::merge<float>(states_[h], output(h), state, o);
   }
-  void merge(const group_state& other) {
-    for (std::uint32_t h = 0; h < group(); ++h) {
-      merge_head(h, other.states_[h], std::span(other.outputs_).subspan(h * v_dim_, v_dim_));
+  // Merges all heads of another state into those from first_head on.
+  void merge(const group_state& other, std::uint32_t first_head = 0) {
+    for (std::uint32_t h = 0; h < other.group(); ++h) {
+      merge_head(first_head + h, other.states_[h],
+                 std::span(other.outputs_).subspan(h * v_dim_, v_dim_));
     }
   }
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/cpu/column_score-inl.hpp"
-#include "instinfer/cpu/row_fold-inl.hpp"
+#include "instinfer/cpu/score_pass-inl.hpp"
 #include "instinfer/cpu/score_pool-inl.hpp"
+#include "instinfer/cpu/shared_fold-inl.hpp"
 #include "instinfer/cpu/tile_fold-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,6 +21,9 @@ class arithmetic : public score_pool {
   using format = Format;
   using element = typename Format::element;
   using score_pool::scores;
+
+  // Whole heads may be left to a team, which folds and scores page ranges; the rest of an operation is this thread's.
+  void work_with(const team& with) { team_ = with; }
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
@@ -41,33 +44,8 @@ class arithmetic : public score_pool {
   template <class Pages>
   scores score_dims(const attention::query_group& q, index_view dims, index_view tokens,
                     const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
-    // products_ [group, tokens from `base` on]
-    const std::uint32_t base =
-        plan.reads().empty() ? head.first : head.first_of_tile(plan.reads().front().kind);
-    const std::size_t stride = head.tokens - base;
-    resize_scratch(products_, group_ * stride);
-    if (!plan.reads().empty() && head.tiles.of(plan.reads().front().kind).token_stride == 1) {
-      score_by_columns(q, plan, pages, base, stride);
-    } else {
-      std::ranges::fill(products_, 0.0f);
-      for (const page_read& read : plan.reads()) {
-        const auto page = pages(read);
-        score_any(page, plan.tokens(read), plan.dims(read), group_,
-                  q.values.data() + std::size_t{read.dim_tile} * page.shape.dims, Format::k_dim,
-                  products_.data() + (first_token(read, head) - base), stride);
-      }
-    }
     const scores logits = new_scores(tokens, group_);
-    for (std::uint32_t h = 0; h < group_; ++h) {
-      float* row = logits.head(h).data();
-      float* to = row;
-      for (const index_run run : tokens.runs()) {
-        to = std::copy_n(products_.data() + h * stride + (run.first - base), run.size(), to);
-      }
-      scale_logits(row, tokens.count(),
-                   q.logits.scale_for(Format::k_dim) / std::sqrt(coverage(q.head(h), dims)),
-                   q.logits.soft_cap);
-    }
+    score_pass_.score(q, dims, tokens, plan, head, pages, team_, logits.values);
     return logits;
   }
 
@@ -208,59 +186,25 @@ class arithmetic : public score_pool {
   }
 
  private:
-  static std::uint32_t first_token(const page_read& read, const layout::head_pages& head) {
-    return read.token_tile * head.tiles.of(read.kind).tokens;
-  }
-
-  // |q[i]|_1 / |q|_1: the share of the query that the dims cover; 1 for a zero query.
-  static float coverage(std::span<const float> q, index_view dims) {
-    float all = 0.0f;
-    float chosen = 0.0f;
-    for (const float x : q) {
-      all += std::abs(x);
-    }
-    dims.for_each([&](std::uint32_t i) { chosen += std::abs(q[i]); });
-    return all > 0.0f && chosen > 0.0f ? chosen / all : 1.0f;
-  }
-
-  template <class Pages>
-  void score_by_columns(const attention::query_group& q, const access_plan& plan,
-                        const Pages& pages, std::uint32_t base, std::size_t stride) {
-    std::size_t at = 0;
-    column_block<element>* block = &columns_[0];
-    column_block<element>* next = &columns_[1];
-    for (block->fill(plan, at, pages); !block->columns.empty(); std::swap(block, next)) {
-      next->fill(plan, at, pages);
-      for (const index_run run : block->tokens.runs()) {
-        for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-          score_columns<Heads, element>(
-              block->columns, run, q.values.data() + std::size_t{h} * Format::k_dim, Format::k_dim,
-              products_.data() + h * stride + (block->first_token - base), stride,
-              h == 0 ? std::span<const column<element>>(next->columns)
-                     : std::span<const column<element>>());
-        });
-      }
-    }
-  }
-
   template <class Pages>
   void fold_by_rows(const attention::query_group& q, const access_plan& plan, const Pages& pages) {
     const float scale = q.logits.scale_for(Format::k_dim);
     resize_scratch(scaled_q_, q.values.size());
     std::ranges::transform(q.values, scaled_q_.begin(), [&](float x) { return x * scale; });
-    row_fold_.fold(scaled_q_, q.logits.soft_cap, plan, 0, plan.reads().size(), pages, state_);
+    fold_.fold(scaled_q_, q.logits.soft_cap, plan, pages, team_, state_, q.first_head);
   }
 
+  team team_;
   std::uint32_t group_ = 1;
   group_state state_;
   std::vector<float> kept_;       // [group]
   std::vector<float> mean_;       // [v_dim]
-  std::vector<float> products_;   // [group, tokens]
+  std::vector<float> products_;   // [group, folded tokens or units]
   std::vector<float> magnitude_;  // |q| [k_dim]
   std::vector<float> scaled_q_;   // [group, k_dim]
-  row_fold<Format> row_fold_;
+  shared_fold<Format> fold_;
   tile_fold<Format> tile_fold_;
-  column_block<element> columns_[2];
+  score_pass<Format> score_pass_;
 };
 
 struct path {

@@ -150,11 +150,11 @@ class row_fold {
   // Sums of so many rows are taken apart, then merged: a sum of 32K terms in fp32 would lose three more bits.
   static constexpr std::size_t merge_rows = 1024;
 
-  // Folds reads [first, last) of the plan into `to`. They begin with a K page and end with V pages. q [group, k_dim] times
-  // the logits' scale.
+  // Folds reads [first, last) of the plan into heads [first_head, ...) of `to`. They begin with a K page and end with V
+  // pages. q [group, k_dim] times the logits' scale.
   template <class Pages>
   void fold(std::span<const float> q, float soft_cap, const access_plan& plan, std::size_t first,
-            std::size_t last, const Pages& pages, group_state& to) {
+            std::size_t last, const Pages& pages, group_state& to, std::uint32_t first_head) {
     const auto group = static_cast<std::uint32_t>(q.size() / k_dim);
     reset(group);
     std::size_t unmerged = 0;
@@ -171,12 +171,12 @@ class row_fold {
       });
       unmerged += window_.count();
       if (unmerged >= merge_rows) {
-        merge_into(to);
+        merge_into(to, group, first_head);
         reset(group);
         unmerged = 0;
       }
     }
-    merge_into(to);
+    merge_into(to, group, first_head);
   }
 
  private:
@@ -234,15 +234,15 @@ class row_fold {
     hn::StoreU(sum, float_tag{}, sum_at);
   }
 
-  void merge_into(group_state& to) {
-    for_head_blocks(to.group(), [&]<std::uint32_t Heads>(std::uint32_t first) HWY_ATTR {
+  void merge_into(group_state& to, std::uint32_t group, std::uint32_t first_head) {
+    for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t first) HWY_ATTR {
       for (std::uint32_t i = 0; i < Heads; ++i) {
         const std::size_t at = std::size_t{first} * lanes + i;
         softmax_state<float> state{max_[at], 0.0f};
         for (std::uint32_t lane = 0; lane < lanes; lane += slots<Heads>) {
           state.sum += sum_[at + lane];
         }
-        to.merge_head(first + i, state,
+        to.merge_head(first_head + first + i, state,
                       std::span(o_).subspan(std::size_t{first + i} * v_dim, v_dim));
       }
     });

@@ -37,7 +37,7 @@ class tile_fold {
         const auto page = pages(reads[i]);
         fold_any(page, plan.tokens(reads[i]), q.group,
                  products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
-                 to.output(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
+                 to.output(q.first_head).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
                  Format::v_dim);
       }
     }
@@ -59,9 +59,9 @@ class tile_fold {
       for (const index_run run : wanted.runs()) {
         max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
       }
-      max = to.raise_max(h, max);
+      max = to.raise_max(q.first_head + h, max);
       for (const index_run run : wanted.runs()) {
-        to.state(h).sum += exponentials(row + run.first, run.size(), max);
+        to.state(q.first_head + h).sum += exponentials(row + run.first, run.size(), max);
       }
     }
   }

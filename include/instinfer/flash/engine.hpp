@@ -98,11 +98,7 @@ class engine {
   }
 
   // One query of a batch; q [q_heads, k_dim], out [q_heads, v_dim].
-  struct request {
-    sequence seq;
-    std::span<const float> q;
-    std::span<float> out;
-  };
+  using request = attend_request;
 
   // As instinfer::engine::attend, timed.
   template <class Trace = no_trace>
@@ -121,6 +117,10 @@ class engine {
     phases_.clear();
     transfer::link_bytes link;
     for (const request& r : batch) {
+      require(r.q.size() <= static_cast<std::size_t>(shape.q_heads * Format::k_dim), [&] {
+        return std::string("flash engine: one query a sequence is timed, q must be [") +
+               std::to_string(shape.q_heads) + ", " + std::to_string(Format::k_dim) + "]";
+      });
       attend_phases observed(static_cast<std::uint32_t>(shape.kv_heads),
                              static_cast<std::uint32_t>(shape.group()), Format::k_dim,
                              Format::element_bytes);

@@ -148,7 +148,7 @@ class arithmetic {
   void fold(const attention::query_group& q, const access_plan& plan,
             const layout::head_pages& head, const Pages& pages) {
     const matrix products = products_of(rows_of(q), plan, head, pages);
-    fold_values(plan, head, pages, [&](std::size_t h, std::uint32_t token) {
+    fold_values(q.first_head, q.group, plan, head, pages, [&](std::size_t h, std::uint32_t token) {
       return q.logits.capped(products(static_cast<Eigen::Index>(h), token) * scale(q));
     });
   }
@@ -160,9 +160,9 @@ class arithmetic {
     std::vector<std::size_t> position(head.tokens);
     for_each_position(logits.candidates, tokens,
                       [&](std::uint32_t t, std::uint32_t at) { position[t] = at; });
-    fold_values(plan, head, pages, [&](std::size_t h, std::uint32_t token) {
-      return logits.head(h)[position[token]];
-    });
+    fold_values(
+        0, static_cast<std::size_t>(group_), plan, head, pages,
+        [&](std::size_t h, std::uint32_t token) { return logits.head(h)[position[token]]; });
   }
 
   // A unit of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
@@ -210,10 +210,10 @@ class arithmetic {
   }
 
  private:
-  // Folds the planned V pages; logit_of(head, token).
+  // Folds the planned V pages into `heads` heads from `first_head` on; logit_of(head, token), heads counted from there.
   template <class Pages, class LogitOf>
-  void fold_values(const access_plan& plan, const layout::head_pages& head, const Pages& pages,
-                   LogitOf&& logit_of) {
+  void fold_values(std::size_t first_head, std::size_t heads, const access_plan& plan,
+                   const layout::head_pages& head, const Pages& pages, LogitOf&& logit_of) {
     const auto v_pages_per_token = head.of(stream::v_by_token).dim_tiles;
     std::vector<row_vector> rows;
     for (const page_read& read : plan.reads()) {
@@ -236,10 +236,10 @@ class arithmetic {
         at = 0;
         plan.tokens(read).for_each([&](std::uint32_t t) {
           const std::uint32_t token = read.token_tile * page.shape.tokens + t;
-          for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
-            const auto at_head = static_cast<std::size_t>(h);
-            fold_entry<double>(states_[at_head], output(h), logit_of(at_head, token),
-                               {rows[at].data(), Format::v_dim});
+          for (std::size_t h = 0; h < heads; ++h) {
+            fold_entry<double>(states_[first_head + h],
+                               output(static_cast<Eigen::Index>(first_head + h)),
+                               logit_of(h, token), {rows[at].data(), Format::v_dim});
           }
           ++at;
         });

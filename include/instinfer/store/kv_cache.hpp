@@ -254,8 +254,8 @@ class kv_cache {
     if constexpr (requires { store_.begin_writes(seq.slot); }) {
       store_.begin_writes(seq.slot);
     }
-    return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys, n,
-                     written);
+    return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
+                     n, written);
   }
 
   void require_finite(std::span<const element> x, const char* name, int head_dim) const {

@@ -60,8 +60,8 @@ class layer_cache {
   // shifts the striping.
   template <PageStore Store>
   traffic append(Store& store, std::uint32_t start_channel, std::span<const element> k,
-                 std::span<const element> v, std::span<const float> index_keys,
-                 std::uint32_t count, std::vector<page_id>& written) {
+                 std::span<const element> v, std::span<const float> index_keys, std::uint32_t count,
+                 std::vector<page_id>& written) {
     const std::size_t pages_before = written.size();
     for_each_stream([&](stream s, const layout::tile& tile) {
       const std::span<const element> x = s == stream::v_by_token ? v : k;
@@ -125,8 +125,8 @@ class layer_cache {
   // Forgets the tokens before `new_first`: summaries at once, pages as soon as all their tokens are forgotten.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
-    if constexpr (Store::holds_data && std::tuple_size_v<SummaryStates> > 0) {
-      forget(store, new_first);
+    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+      forget(store, h, {first_, new_first}, summaries_[h]);
     }
     first_ = new_first;
     for_each_stream([&](stream s, const layout::tile& tile) {
@@ -175,6 +175,14 @@ class layer_cache {
   // Attention feeds back into summaries (observed weights, a block cache), and does not change the cache by that.
   SummaryStates& summaries(std::uint32_t h) const { return summaries_[h]; }
 
+  // The summaries without the tokens at positions from `tokens` on.
+  template <PageStore Store>
+  SummaryStates summaries_before(const Store& store, std::uint32_t h, std::uint32_t tokens) const {
+    SummaryStates before = summaries_[h];
+    forget(store, h, {tokens, tokens_}, before);
+    return before;
+  }
+
   // Fast memory that the summaries of all heads take.
   std::uint64_t summary_bytes() const {
     std::uint64_t bytes = 0;
@@ -206,9 +214,7 @@ class layer_cache {
   std::uint32_t head_dim(stream s) const {
     return static_cast<std::uint32_t>(s == stream::v_by_token ? Format::v_dim : Format::k_dim);
   }
-  std::uint32_t dim_tiles(stream s) const {
-    return head_dim(s) / tiles_.of(s).dims;
-  }
+  std::uint32_t dim_tiles(stream s) const { return head_dim(s) / tiles_.of(s).dims; }
   stream key_rows() const {
     return tiles_.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
   }
@@ -239,10 +245,9 @@ class layer_cache {
     const layout::tile& tile = tiles_.of(s);
     for (std::uint32_t i = 0; i < row.size(); ++i) {
       const std::uint32_t dim_tile = i / tile.dims;
-      const std::byte* from =
-          token < sealed(s).tokens
-              ? store.view(page(s, token / tile.tokens, h, dim_tile)).data()
-              : sealed(s).open.data() + open_offset(s, h, dim_tile);
+      const std::byte* from = token < sealed(s).tokens
+                                  ? store.view(page(s, token / tile.tokens, h, dim_tile)).data()
+                                  : sealed(s).open.data() + open_offset(s, h, dim_tile);
       std::memcpy(
           &row[i],
           from + std::size_t{tile.offset(token % tile.tokens, i % tile.dims)} * sizeof(element),
@@ -329,14 +334,14 @@ class layer_cache {
   }
 
   template <PageStore Store>
-  void forget(const Store& store, std::uint32_t new_first) {
-    std::array<element, static_cast<std::size_t>(Format::k_dim)> k;
-    std::array<element, static_cast<std::size_t>(Format::v_dim)> v;
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      for (std::uint32_t token = first_; token < new_first; ++token) {
+  void forget(const Store& store, std::uint32_t h, index_run gone, SummaryStates& summaries) const {
+    if constexpr (Store::holds_data && std::tuple_size_v<SummaryStates> > 0) {
+      std::array<element, static_cast<std::size_t>(Format::k_dim)> k;
+      std::array<element, static_cast<std::size_t>(Format::v_dim)> v;
+      for (std::uint32_t token = gone.first; token < gone.last; ++token) {
         read_row(store, key_rows(), h, token, k);
         read_row(store, stream::v_by_token, h, token, v);
-        std::apply([&](auto&... s) { (s.forget(k, v), ...); }, summaries_[h]);
+        std::apply([&](auto&... s) { (s.forget(k, v), ...); }, summaries);
       }
     }
   }

@@ -1,12 +1,40 @@
 #pragma once
-// Union, intersection and difference of index sets, run by run: linear in the runs of both operands. `out` must be empty, and
-// neither of them.
+// Union, intersection, difference and ends of sorted index sets; linear in their runs. What is added to must be empty, and none of
+// the operands.
 
 #include "instinfer/core/index_set.hpp"
 
 namespace instinfer {
 
-inline void unite(index_view a, index_view b, index_set& out) {
+// Adds a ∩ b to `common`.
+inline void add_intersection(index_view a, index_view b, index_set& common) {
+  auto in_a = a.runs().begin();
+  auto in_b = b.runs().begin();
+  while (in_a != a.runs().end() && in_b != b.runs().end()) {
+    common.add(std::max(in_a->first, in_b->first), std::min(in_a->last, in_b->last));
+    ++(in_a->last < in_b->last ? in_a : in_b);
+  }
+}
+
+// Adds a \ b to `rest`.
+inline void add_difference(index_view a, index_view b, index_set& rest) {
+  auto in_b = b.runs().begin();
+  for (const index_run run : a.runs()) {
+    std::uint32_t first = run.first;
+    while (in_b != b.runs().end() && in_b->first < run.last) {
+      rest.add(first, in_b->first);
+      first = std::max(first, in_b->last);
+      if (in_b->last > run.last) {
+        break;  // it reaches into the next run of a
+      }
+      ++in_b;
+    }
+    rest.add(first, run.last);
+  }
+}
+
+// Adds a ∪ b to `all`.
+inline void add_union(index_view a, index_view b, index_set& all) {
   auto i = a.runs().begin();
   auto j = b.runs().begin();
   while (i != a.runs().end() || j != b.runs().end()) {
@@ -21,39 +49,11 @@ inline void unite(index_view a, index_view b, index_set& out) {
         joined.last = std::max(joined.last, j->last);
       }
     }
-    out.add(joined.first, joined.last);
+    all.add(joined.first, joined.last);
   }
 }
 
-inline void intersect(index_view a, index_view b, index_set& out) {
-  auto j = b.runs().begin();
-  for (const index_run run : a.runs()) {
-    for (; j != b.runs().end() && j->first < run.last; ++j) {
-      out.add(std::max(run.first, j->first), std::min(run.last, j->last));
-      if (j->last > run.last) {
-        break;  // it may reach the next run, too
-      }
-    }
-  }
-}
-
-// What is in a, but not in b.
-inline void subtract(index_view a, index_view b, index_set& out) {
-  auto j = b.runs().begin();
-  for (const index_run run : a.runs()) {
-    std::uint32_t at = run.first;
-    for (; j != b.runs().end() && j->first < run.last; ++j) {
-      out.add(at, j->first);
-      at = std::max(at, j->last);
-      if (j->last > run.last) {
-        break;
-      }
-    }
-    out.add(at, run.last);
-  }
-}
-
-// The first `oldest` and the last `newest` indices of a set.
+// Adds the first `oldest` and the last `newest` indices of a set to `out`.
 inline void add_ends(index_view of, std::uint32_t oldest, std::uint32_t newest, index_set& out) {
   const std::uint32_t head = std::min(oldest, of.count());
   const std::uint32_t tail = std::max(head, of.count() - std::min(newest, of.count()));

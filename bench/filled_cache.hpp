@@ -1,0 +1,155 @@
+#pragma once
+// A cache of one layer filled with random values, its queries, and the exact answer to them.
+
+#include <cmath>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <instinfer/cpu.hpp>
+#include <instinfer/reference.hpp>
+
+#include "worker_pool.hpp"
+
+namespace instinfer::bench {
+
+struct shape {
+  int q_heads;
+  int kv_heads;
+  std::vector<int> tokens;  // of each sequence of the batch
+  int queries = 1;          // new tokens that attend at once
+
+  friend bool operator==(const shape&, const shape&) = default;
+
+  std::string name() const {
+    std::string text = "q" + std::to_string(q_heads) + "_kv" + std::to_string(kv_heads) + "/d128/t";
+    for (std::size_t i = 0; i < tokens.size();) {  // 7 sequences of 1024 tokens: 7x1024
+      std::size_t n = 1;
+      while (i + n < tokens.size() && tokens[i + n] == tokens[i]) {
+        ++n;
+      }
+      text += (i > 0 ? "+" : "") + (n > 1 ? std::to_string(n) + "x" : std::string()) +
+              std::to_string(tokens[i]);
+      i += n;
+    }
+    return text + (queries > 1 ? "/n" + std::to_string(queries) : "");
+  }
+  double all_tokens() const {
+    double n = 0;
+    for (const int t : tokens) {
+      n += t;
+    }
+    return n;
+  }
+};
+
+template <class D, class Format>
+class filled_cache {
+ public:
+  using engine_type = cpu::engine<D, Format>;
+  using element = typename Format::element;
+
+  filled_cache(const shape& s, const typename D::attention_policy& policy)
+      : shape_{s},
+        engine_({.layers = 1, .q_heads = s.q_heads, .kv_heads = s.kv_heads},
+                {.bytes = static_cast<std::uint64_t>(s.all_tokens() * s.kv_heads *
+                                                     Format::token_bytes * 1.75) +
+                          (64u << 20),
+                 .context_tokens = static_cast<std::uint32_t>(s.tokens.front())},
+                policy) {
+    std::normal_distribution<float> normal;
+    std::mt19937 random(1);
+    // A long random vector, appended from ever other offsets: drawing every value anew takes minutes at 128 K tokens.
+    std::vector<element> values(1u << 22);
+    for (element& x : values) {
+      x = from_float<element>(normal(random));
+    }
+    const auto row = static_cast<std::size_t>(s.kv_heads * Format::k_dim);
+    const int chunk =
+        (1 << 21) / static_cast<int>(row);  // prompts come in chunks of some hundred tokens
+    for (const int tokens : s.tokens) {
+      const sequence seq = engine_.open();
+      for (int t = 0; t < tokens; t += chunk) {
+        const std::size_t n = static_cast<std::size_t>(std::min(chunk, tokens - t)) * row;
+        const auto draw = [&] {
+          return std::span(values).subspan(random() % (values.size() - n), n);
+        };
+        engine_.append(seq, 0, draw(), draw());
+      }
+      std::vector<float>& q = q_.emplace_back(out_size());
+      for (float& x : q) {
+        x = normal(random);
+      }
+      requests_.push_back({seq, q, {}});
+    }
+  }
+
+  const shape& of() const { return shape_; }
+  // Elements of one request's output.
+  std::size_t out_size() const {
+    return static_cast<std::size_t>(shape_.queries * shape_.q_heads * Format::v_dim);
+  }
+  double bytes() const {  // K and V once
+    return shape_.all_tokens() * shape_.kv_heads * Format::token_bytes;
+  }
+
+  using outputs = std::vector<std::vector<float>>;
+  outputs make_outputs() const { return outputs(requests_.size(), std::vector<float>(out_size())); }
+
+  void attend(outputs& out, const worker_pool& pool) {
+    for (std::size_t r = 0; r < out.size(); ++r) {
+      requests_[r].out = out[r];
+    }
+    engine_.attend(requests_, 0, scratch_, pool);
+  }
+
+  // Any policy with any path's arithmetic on the same pages, one head after another.
+  template <class Path, class Policy>
+  void attend_as(const Policy& policy, outputs& out, const worker_pool& pool) const {
+    workspace<Path, Format> work;
+    work.workers.resize(pool.workers());
+    watch_nothing watch;
+    for (std::size_t r = 0; r < out.size(); ++r) {
+      const auto& layer = engine_.cache().at(requests_[r].seq, 0);
+      pool.for_each(static_cast<std::size_t>(shape_.kv_heads), [&](std::size_t h, std::size_t w) {
+        traffic moved;
+        auto observer = watch.head(0);
+        const head_attend head(policy, engine_.logits(), engine_.cache(), layer,
+                               static_cast<std::uint32_t>(h), work.workers[w], moved);
+        head(static_cast<std::uint32_t>(shape_.queries), requests_[r].q, out[r], observer);
+      });
+    }
+  }
+
+  // The largest relative error of a query head, in the 2-norm, against fp64 on what was stored.
+  double error(const worker_pool& pool) {
+    outputs mine = make_outputs();
+    outputs exact = make_outputs();
+    attend(mine, pool);
+    attend_as<reference::path>(engine_.attention(), exact, pool);
+    double worst = 0;
+    for (std::size_t r = 0; r < mine.size(); ++r) {
+      for (std::size_t head = 0; head < out_size(); head += Format::v_dim) {
+        double difference = 0;
+        double norm = 0;
+        for (std::size_t i = head; i < head + Format::v_dim; ++i) {
+          const auto e = static_cast<double>(exact[r][i]);
+          difference += std::pow(static_cast<double>(mine[r][i]) - e, 2);
+          norm += e * e;
+        }
+        worst = std::max(worst, std::sqrt(difference / norm));
+      }
+    }
+    return worst;
+  }
+
+ private:
+  shape shape_;
+  engine_type engine_;
+  typename engine_type::scratch scratch_;
+  outputs q_;  // [requests][queries, q_heads, k_dim]
+  std::vector<attend_request> requests_;
+};
+
+}  // namespace instinfer::bench

@@ -1,0 +1,64 @@
+#pragma once
+// What an attend call takes and gives beside the cache: requests, receipt, workspace, observers.
+
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <vector>
+
+#include "instinfer/attention/machine.hpp"
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/core/work_split.hpp"
+
+namespace instinfer {
+
+// What a call moved.
+struct receipt {
+  traffic moved;
+};
+
+// One sequence of a batch and the queries of its newest tokens, oldest first. Tokens are appended before they attend, and
+// each query sees what came up to its own token: causal, also among the queries of one call.
+struct attend_request {
+  sequence seq;
+  std::span<const float> q;        // [queries, q_heads, k_dim]
+  std::span<float> out;            // [queries, q_heads, v_dim]
+  attention::index_query index{};  // for policies with a trained indexer; then of one query
+};
+
+// Scratch of attend: one machine and one arithmetic a worker. Keeps its memory; two attends that run at the same time
+// need two workspaces.
+template <class Path, class Format>
+struct workspace {
+  struct worker {
+    typename Path::template arithmetic<Format> arithmetic;
+    attention::machine_scratch machine;
+    std::vector<float> q;    // [queries, group, k_dim] of one head
+    std::vector<float> out;  // [queries, group, v_dim]
+  };
+  std::vector<worker> workers;
+  std::vector<head_job> jobs;
+  std::vector<std::uint64_t> loads;        // scratch of deal()
+  std::vector<traffic> moved;              // [jobs]
+  std::vector<std::exception_ptr> failed;  // [jobs]
+  std::vector<std::exception_ptr> part_failures;
+  std::vector<std::size_t> out_at;  // [requests], where they begin in `out`
+  std::vector<float> out;           // of all requests
+};
+
+// Watches nothing; what attend takes when nobody looks. An observer of an engine gives one observer a KV head, by head(h)
+// or, for batches, head(request, h); they run at the same time when the parallel policy does.
+struct watch_nothing {
+  attention::no_observer head(std::uint32_t /*kv_head*/) { return {}; }
+};
+
+template <class Watch>
+decltype(auto) head_watch(Watch& watch, std::uint32_t request, std::uint32_t kv_head) {
+  if constexpr (requires { watch.head(request, kv_head); }) {
+    return watch.head(request, kv_head);
+  } else {
+    return watch.head(kv_head);
+  }
+}
+
+}  // namespace instinfer

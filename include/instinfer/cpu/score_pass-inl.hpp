@@ -1,0 +1,116 @@
+#pragma once
+// The score pass of SparQ and SparF on the CPU path: logits from the chosen dims. A team shares the tokens.
+
+#include <cmath>
+#include <vector>
+
+#include "instinfer/attention/machine.hpp"
+#include "instinfer/core/scratch.hpp"
+#include "instinfer/core/team.hpp"
+#include "instinfer/cpu/any_tile-inl.hpp"
+#include "instinfer/cpu/column_score-inl.hpp"
+#include "instinfer/cpu/plan_parts-inl.hpp"
+#include "instinfer/cpu/softmax-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace instinfer::cpu {
+inline namespace HWY_NAMESPACE {
+
+template <class Format>
+class score_pass {
+ public:
+  using element = typename Format::element;
+
+  // logits [group, tokens]: q[dims] . K[:, dims] at SparQ's temperature.
+  template <class Pages>
+  void score(const attention::query_group& q, index_view dims, index_view tokens,
+             const access_plan& plan, const layout::head_pages& head, const Pages& pages,
+             const team& with, std::span<float> logits) {
+    // Products are [group, stride], from the first tile's first token on: where all of them are wanted, in their place.
+    const std::uint32_t base =
+        plan.reads().empty() ? head.first : head.first_of_tile(plan.reads().front().kind);
+    const std::size_t stride = head.tokens - base;
+    const bool in_place = tokens.count() == stride;
+    if (!in_place) {
+      resize_scratch(products_, q.group * stride);
+    }
+    float* products = in_place ? logits.data() : products_.data();
+    if (!plan.reads().empty() && head.tiles.of(plan.reads().front().kind).token_stride == 1) {
+      score_by_columns(q, plan, pages, with, base, products, stride);
+    } else {
+      std::fill_n(products, q.group * stride, 0.0f);
+      for (const page_read& read : plan.reads()) {
+        const auto page = pages(read);
+        score_any(page, plan.tokens(read), plan.dims(read), q.group,
+                  q.values.data() + std::size_t{read.dim_tile} * page.shape.dims, Format::k_dim,
+                  products + (std::size_t{read.token_tile} * page.shape.tokens - base), stride);
+      }
+    }
+    with.for_each_part([&](std::uint32_t part) {
+      for (std::uint32_t h = part; h < q.group; h += with.parts()) {
+        float* row = logits.data() + std::size_t{h} * tokens.count();
+        float* to = row;
+        for (const index_run run : tokens.runs()) {
+          const float* from = products + h * stride + (run.first - base);
+          to = in_place ? to : std::copy_n(from, run.size(), to);
+        }
+        scale_logits(row, tokens.count(),
+                     q.logits.scale_for(Format::k_dim) / std::sqrt(coverage(q.head(h), dims)),
+                     q.logits.soft_cap);
+      }
+    });
+  }
+
+ private:
+  // |q[i]|_1 / |q|_1: the share of the query that the dims cover; 1 for a zero query.
+  static float coverage(std::span<const float> q, index_view dims) {
+    float all = 0.0f;
+    float chosen = 0.0f;
+    for (const float x : q) {
+      all += std::abs(x);
+    }
+    dims.for_each([&](std::uint32_t i) { chosen += std::abs(q[i]); });
+    return all > 0.0f && chosen > 0.0f ? chosen / all : 1.0f;
+  }
+
+  template <class Pages>
+  void score_by_columns(const attention::query_group& q, const access_plan& plan,
+                        const Pages& pages, const team& with, std::uint32_t base, float* products,
+                        std::size_t stride) {
+    if (columns_.size() < with.parts()) {
+      columns_.resize(with.parts());
+    }
+    cut_plan(plan, with.parts(), cuts_);
+    with.for_each_part([&](std::uint32_t part) {
+      std::size_t at = cuts_[part];
+      const std::size_t last = cuts_[part + 1];
+      column_block<element>* block = &columns_[part].now;
+      column_block<element>* next = &columns_[part].next;
+      for (block->fill(plan, at, last, pages); !block->columns.empty(); std::swap(block, next)) {
+        next->fill(plan, at, last, pages);
+        for (const index_run run : block->tokens.runs()) {
+          for_head_blocks(q.group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+            score_columns<Heads, element>(
+                block->columns, run, q.values.data() + std::size_t{h} * Format::k_dim,
+                Format::k_dim, products + h * stride + (block->first_token - base), stride,
+                h == 0 ? std::span<const column<element>>(next->columns)
+                       : std::span<const column<element>>());
+          });
+        }
+      }
+    });
+  }
+
+  struct column_blocks {
+    column_block<element> now;
+    column_block<element> next;
+  };
+
+  std::vector<float> products_;         // [group, tokens from the first tile on]
+  std::vector<column_blocks> columns_;  // [parts]
+  std::vector<std::size_t> cuts_;       // [parts + 1]
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace instinfer::cpu
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,48 @@
+#pragma once
+// The fold of a head's rows by a team: each part of the plan into a state of its own, then all of them merged, in order.
+
+#include <vector>
+
+#include "instinfer/core/team.hpp"
+#include "instinfer/cpu/plan_parts-inl.hpp"
+#include "instinfer/cpu/row_fold-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace instinfer::cpu {
+inline namespace HWY_NAMESPACE {
+
+template <class Format>
+class shared_fold {
+ public:
+  // Folds the plan into heads [first_head, ...) of `to`. q [heads, k_dim] times the logits' scale.
+  template <class Pages>
+  void fold(std::span<const float> q, float soft_cap, const access_plan& plan, const Pages& pages,
+            const team& with, group_state& to, std::uint32_t first_head) {
+    if (folds_.size() < with.parts()) {
+      folds_.resize(with.parts());
+      states_.resize(with.parts());
+    }
+    if (with.parts() == 1) {
+      folds_[0].fold(q, soft_cap, plan, 0, plan.reads().size(), pages, to, first_head);
+      return;
+    }
+    cut_plan(plan, with.parts(), cuts_);
+    const auto heads = static_cast<std::uint32_t>(q.size() / Format::k_dim);
+    with.for_each_part([&](std::uint32_t part) {
+      states_[part].reset(heads, Format::v_dim);
+      folds_[part].fold(q, soft_cap, plan, cuts_[part], cuts_[part + 1], pages, states_[part], 0);
+    });
+    for (std::uint32_t part = 0; part < with.parts(); ++part) {
+      to.merge(states_[part], first_head);
+    }
+  }
+
+ private:
+  std::vector<row_fold<Format>> folds_;  // [parts]
+  std::vector<group_state> states_;      // [parts]
+  std::vector<std::size_t> cuts_;        // [parts + 1]
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace instinfer::cpu
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,149 @@
+#pragma once
+// How one KV head answers the queries of a request: one by one, or those of several new tokens together.
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "instinfer/attention/machine.hpp"
+#include "instinfer/core/index_algebra.hpp"
+#include "instinfer/core/scratch.hpp"
+
+namespace instinfer {
+
+// One KV head of one layer at work on one worker.
+template <class Policy, class Cache, class Worker>
+class head_attend {
+ public:
+  head_attend(const Policy& policy, const logit_rule& logits, const Cache& cache,
+              const typename Cache::layer& layer, std::uint32_t layer_number, std::uint32_t kv_head,
+              const attention::index_query& index, Worker& worker, traffic& moved)
+      : policy_{policy},
+        logits_{logits},
+        cache_{cache},
+        layer_{layer},
+        layer_number_{layer_number},
+        kv_head_{kv_head},
+        group_{static_cast<std::uint32_t>(cache.shape().group())},
+        index_{index},
+        worker_{worker},
+        moved_{moved} {}
+
+  // Of a request with n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim].
+  template <class Watch>
+  void operator()(std::uint32_t n, std::span<const float> q, std::span<float> out,
+                  Watch& watch) const {
+    const auto kv_heads = static_cast<std::size_t>(cache_.shape().kv_heads);
+    const std::size_t q_size = q.size() / (n * kv_heads);
+    const std::size_t out_size = out.size() / (n * kv_heads);
+    if (n == 1) {
+      run_one(q.subspan(kv_head_ * q_size, q_size), out.subspan(kv_head_ * out_size, out_size),
+              watch);
+      return;
+    }
+    resize_scratch(worker_.q, n * q_size);
+    resize_scratch(worker_.out, n * out_size);
+    for (std::size_t i = 0; i < n; ++i) {
+      std::ranges::copy(q.subspan((i * kv_heads + kv_head_) * q_size, q_size),
+                        worker_.q.begin() + static_cast<std::ptrdiff_t>(i * q_size));
+    }
+    if constexpr (attention::folds_all_visible<Policy>) {
+      fold_together(n, watch);
+    } else {
+      for (std::uint32_t i = 0; i < n; ++i) {
+        layout::head_pages head = layer_.head(kv_head_);
+        head.tokens -= n - 1 - i;
+        auto summaries = layer_.summaries_before(cache_.pages(), kv_head_, head.tokens);
+        run_program(query_of(i, n, 0), head, summaries,
+                    std::span(worker_.out).subspan(i * out_size, out_size), watch);
+      }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      std::ranges::copy(
+          std::span(worker_.out).subspan(i * out_size, out_size),
+          out.begin() + static_cast<std::ptrdiff_t>((i * kv_heads + kv_head_) * out_size));
+    }
+  }
+
+ private:
+  // The rows of query i of n; `first_head`: where they stand in the group that the arithmetic began with.
+  attention::query_group query_of(std::uint32_t i, std::uint32_t n,
+                                  std::uint32_t first_head) const {
+    const std::size_t size = worker_.q.size() / n;
+    return {std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head};
+  }
+
+  // One query: the group together, or its heads one by one where they select alone.
+  template <class Watch>
+  void run_one(std::span<const float> q, std::span<float> out, Watch& watch) const {
+    const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
+    const std::size_t q_size = q.size() / group_ * together;
+    const std::size_t out_size = out.size() / group_ * together;
+    for (std::uint32_t i = 0; i < group_ / together; ++i) {
+      run_program({q.subspan(i * q_size, q_size), together, logits_, index_}, layer_.head(kv_head_),
+                  layer_.summaries(kv_head_), out.subspan(i * out_size, out_size), watch);
+    }
+  }
+
+  template <class Summaries, class Watch>
+  void run_program(const attention::query_group& query, const layout::head_pages& head,
+                   Summaries& summaries, std::span<float> out, Watch& watch) const {
+    const typename Cache::page_views pages{cache_, head};
+    worker_.arithmetic.begin(query, head);
+    attention::machine machine(worker_.arithmetic, head, pages, summaries, worker_.machine, moved_,
+                               watch, layer_number_);
+    static_assert(attention::AttentionMachine<decltype(machine)>);
+    policy_(machine, query);
+    worker_.arithmetic.finish(out);
+  }
+
+  // Folds once what all n queries see, for all their rows, then for each query alone what is left. No kernel needs a mask.
+  template <class Watch>
+  void fold_together(std::uint32_t n, Watch& watch) const {
+    const layout::head_pages head = layer_.head(kv_head_);
+    const typename Cache::page_views pages{cache_, head};
+    const attention::query_group all{worker_.q, n * group_, logits_};
+    worker_.arithmetic.begin(all, head);
+    attention::machine machine(worker_.arithmetic, head, pages, layer_.summaries(kv_head_),
+                               worker_.machine, moved_, watch);
+    const auto selection = [&](auto&& fill) -> index_view {
+      index_set& set = worker_.machine.next_selection();
+      fill(set);
+      return set;
+    };
+    const auto seen_by = [&](std::uint32_t i) {
+      return selection(
+          [&](index_set& seen) { logits_.visible(head.first, head.tokens - (n - 1 - i), seen); });
+    };
+    const auto fold = [&](const attention::query_group& query, index_view tokens) {
+      if (!tokens.empty()) {
+        machine.fold(query, tokens);
+      }
+    };
+    // Windows slide with the queries, as the cache's end does: what the first and the last query see, all see.
+    const index_view first_sees = seen_by(0);
+    const index_view last_sees = seen_by(n - 1);
+    const index_view common =
+        selection([&](index_set& set) { add_intersection(first_sees, last_sees, set); });
+    fold(all, common);
+    for (std::uint32_t i = 0; i < n; ++i) {
+      const index_view seen = seen_by(i);
+      fold(query_of(i, n, i * group_),
+           selection([&](index_set& set) { add_difference(seen, common, set); }));
+    }
+    worker_.arithmetic.finish(worker_.out);
+  }
+
+  const Policy& policy_;
+  const logit_rule& logits_;
+  const Cache& cache_;
+  const typename Cache::layer& layer_;
+  std::uint32_t layer_number_;
+  std::uint32_t kv_head_;
+  std::uint32_t group_;
+  const attention::index_query& index_;
+  Worker& worker_;
+  traffic& moved_;
+};
+
+}  // namespace instinfer
