@@ -7,40 +7,11 @@
 #include <utility>
 
 #include "instinfer/attention/concepts.hpp"
-#include "instinfer/attention/machine_scratch.hpp"
 #include "instinfer/attention/planning.hpp"
-#include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/rope.hpp"
-#include "instinfer/attention/units.hpp"
-#include "instinfer/core/index_algebra.hpp"
+#include "instinfer/attention/selector.hpp"
 
 namespace instinfer::attention {
-
-enum class operation : std::uint8_t {
-  all_tokens,
-  top_dims,
-  score_dims,
-  top_tokens,
-  fold,
-  choose_tokens,  // by position, or as members of units
-  top_units,
-  score_units,
-  score_tokens,
-  fold_scored
-};
-
-// Watches a machine at work. chose() sees every selection, accessed() every plan, before it is carried out. An observer may
-// also have scored(op, rows, row_dim, heads): rows of a summary that `heads` queries are scored against.
-template <class O>
-concept Observer = requires(O& o, operation op, index_view chosen, const access_plan& plan) {
-  o.chose(op, chosen);
-  o.accessed(op, plan);
-};
-
-struct no_observer {
-  void chose(operation, index_view) {}
-  void accessed(operation, const access_plan&) {}
-};
 
 // A path's arithmetic: what an operation computes from the pages that its plan names. Every path defines one such class
 // template over the KV format; reads(page_read) gives it the page. `A::scores` is a score_array (attention/scores.hpp), or the
@@ -62,55 +33,31 @@ struct no_observer {
 //   blend_mean(p, tokens, mean)           note alpha and the mean
 //   finish(out)                           out: [group, v_dim]
 template <class Arithmetic, class Pages, class Summaries, Observer Watch>
-class machine {
+class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
+  using base = selector<typename Arithmetic::format, Summaries, Watch>;
+  using base::head_;
+  using base::scratch_;
+  using base::summaries_;
+  using base::watch_;
+
  public:
-  using query = query_group;
-  using dims = index_view;
-  using tokens = index_view;
-  using units = index_view;
+  using typename base::dims;
+  using typename base::query;
+  using typename base::tokens;
+  using typename base::units;
   using scores = typename Arithmetic::scores;
   using format = typename Arithmetic::format;
 
   machine(Arithmetic& arithmetic, const layout::head_pages& head, const Pages& pages,
           Summaries& summaries, machine_scratch& scratch, traffic& moved, Watch& watch,
           std::uint32_t layer = 0)
-      : arithmetic_{arithmetic},
-        head_{head},
+      : base{head, summaries, scratch, watch},
+        arithmetic_{arithmetic},
         pages_{pages},
-        summaries_{summaries},
-        scratch_{scratch},
         moved_{moved},
-        watch_{watch},
-        layer_{layer} {
-    scratch_.begin();
-  }
+        layer_{layer} {}
 
   std::uint32_t layer() const { return layer_; }
-
-  // A set that a summary keeps, as the operations take it.
-  tokens view(index_view set) const { return set; }
-
-  // The tokens of a run.
-  tokens run(index_run tokens) {
-    index_set& set = scratch_.next_selection();
-    set.add(tokens.first, tokens.last);
-    return set;
-  }
-
-  tokens all_tokens(const query& q) {
-    index_set& set = scratch_.next_selection();
-    q.logits.visible(head_.first, head_.tokens, set);
-    watch_.chose(operation::all_tokens, set);
-    return set;
-  }
-
-  tokens steady(const query& q, std::uint32_t sinks, budget window) {
-    const tokens visible = all_tokens(q);
-    index_set& set = scratch_.next_selection();
-    add_ends(visible, sinks, window.of(visible.count(), "window"), set);
-    watch_.chose(operation::choose_tokens, set);
-    return set;
-  }
 
   // The queries as they would be `back` positions earlier: scores against keys that were rotated at their own positions then
   // see distances smaller by that.
@@ -151,46 +98,8 @@ class machine {
     return set;
   }
 
-  tokens unite(index_view a, index_view b) { return algebra(add_union, a, b); }
-  tokens intersect(index_view a, index_view b) { return algebra(add_intersection, a, b); }
-  tokens subtract(index_view a, index_view b) { return algebra(add_difference, a, b); }
-
-  template <class S>
-  units all_units() {
-    index_set& set = scratch_.next_selection();
-    set.add(0, unit_table<S>().units());
-    return set;
-  }
-
-  template <class S>
-  units units_of(tokens of) {
-    const auto& table = unit_table<S>();
-    index_set& set = scratch_.next_selection();
-    auto run = of.runs().begin();
-    for (std::uint32_t u = 0; u < table.units() && run != of.runs().end(); ++u) {
-      const index_run members = table.members(u);
-      while (run != of.runs().end() && run->last <= members.first) {
-        ++run;
-      }
-      if (run != of.runs().end() && run->first < members.last) {
-        set.add(u);
-      }
-    }
-    return set;
-  }
-
-  template <class S>
-  tokens members(units chosen) {
-    const auto& table = unit_table<S>();
-    index_set& set = scratch_.next_selection();
-    chosen.for_each(
-        [&](std::uint32_t u) { set.add(table.members(u).first, table.members(u).last); });
-    watch_.chose(operation::choose_tokens, set);
-    return set;
-  }
-
   scores score_dims(const query& q, dims chosen) {
-    const tokens visible = all_tokens(q);
+    const tokens visible = this->all_tokens(q);
     plan_score_dims(head_, visible, chosen, scratch_.plan);
     account(operation::score_dims);
     return arithmetic_.score_dims(q, chosen, visible, scratch_.plan, head_, pages_);
@@ -204,21 +113,14 @@ class machine {
 
   template <class S>
   scores score_units(const query& q, units chosen) {
-    const auto& table = unit_table<S>();
+    const auto& table = this->template unit_table<S>();
     scored(chosen.count(), table.row_dim, table.row_bytes, q.group);
     return arithmetic_.score_rows(q, chosen, table);
   }
 
-  // Index heads, of the query's own index or else of the group.
-  units index_heads(const query& q) {
-    index_set& set = scratch_.next_selection();
-    set.add(0, q.index_heads());
-    return set;
-  }
-
   template <class S>
   units top_heads(const query& q, budget keep, head_router router) {
-    const auto& index = summary<S>();
+    const auto& index = this->template summary<S>();
     const std::uint32_t heads = q.index_heads();
     index_set& set = scratch_.next_selection();
     const std::uint32_t rows = index.top_heads(q.index_of_dims(S::index_dims), router,
@@ -230,7 +132,7 @@ class machine {
 
   template <class S>
   scores score_index(const query& q, units heads, tokens chosen) {
-    const auto& index = summary<S>();
+    const auto& index = this->template summary<S>();
     scored(chosen.count(), S::index_dims, index.key_bytes, heads.count());
     return arithmetic_.score_index(q.index_of_dims(S::index_dims), heads, chosen, index);
   }
@@ -238,7 +140,7 @@ class machine {
   scores softmax(const scores& logits) { return arithmetic_.softmax(logits, one_each{}); }
   template <class S>
   scores softmax(const scores& logits) {
-    const auto& table = unit_table<S>();
+    const auto& table = this->template unit_table<S>();
     return arithmetic_.softmax(logits, [&](std::uint32_t u) { return table.weight(u); });
   }
 
@@ -248,7 +150,7 @@ class machine {
 
   template <class S>
   void fold_through(const query& q, tokens chosen) {
-    auto& cache = summary<S>();
+    auto& cache = this->template summary<S>();
     const std::uint32_t tile = head_.tiles.of(keys_by_row(head_)).tokens;
     cache.begin(tile);
     fold_where(q, chosen, [&](std::uint32_t first) { return cache.fetch(first / tile); });
@@ -263,7 +165,7 @@ class machine {
 
   template <class S>
   void fold_units(const scores& logits, units chosen) {
-    const auto& table = unit_table<S>();
+    const auto& table = this->template unit_table<S>();
     static_assert(
         WeightedUnitState<std::remove_cvref_t<decltype(table)>>,
         "instinfer: fold_units needs a summary with value_sum(unit), see attention/units.hpp");
@@ -288,37 +190,13 @@ class machine {
 
   scores weights(const scores& logits) { return arithmetic_.weights(logits); }
 
-  template <class S>
-  auto& summary() {
-    using state = typename S::template state<format>;
-    static_assert(
-        keeps<state, Summaries>,
-        "instinfer: the operation needs a summary that is not among the policy's summaries, see attention/summaries.hpp");
-    return std::get<state>(summaries_);
-  }
-
  private:
-  template <class S>
-  const auto& unit_table() {
-    using state = typename S::template state<format>;
-    static_assert(UnitState<state>,
-                  "instinfer: the summary has no units with rows, see attention/units.hpp");
-    return std::as_const(summary<S>());
-  }
-
   index_view top(operation op, const scores& s, budget keep, const char* what, budget newest,
                  over_group over) {
     const std::uint32_t k = keep.of(s.candidates.count(), what);
     index_set& set = scratch_.next_selection();
     arithmetic_.top(s, over, k, newest.of(k, "newest"), set);
     watch_.chose(op, set);
-    return set;
-  }
-
-  template <class F>
-  index_view algebra(F&& f, index_view a, index_view b) {
-    index_set& set = scratch_.next_selection();
-    f(a, b, set);
     return set;
   }
 
@@ -343,12 +221,8 @@ class machine {
   }
 
   Arithmetic& arithmetic_;
-  const layout::head_pages& head_;
   const Pages& pages_;
-  Summaries& summaries_;
-  machine_scratch& scratch_;
   traffic& moved_;
-  Watch& watch_;
   std::uint32_t layer_;
 };
 

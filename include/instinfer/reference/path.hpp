@@ -1,23 +1,20 @@
 #pragma once
 // The reference path: fp64, Eigen, written to be read beside InstInfer Alg. 1. Slow on purpose.
 
-#include <deque>
-
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/core/softmax_state.hpp"
-#include "instinfer/core/top_k.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "instinfer/reference/score_pool.hpp"
 
 namespace instinfer::reference {
 
 // Per query head h of the group: softmax state, output o_h. Pages are read element by element through the
 // layout's mapping, exactly as planned.
 template <class Format>
-class arithmetic {
+class arithmetic : public score_pool {
  public:
   using format = Format;
-
-  using scores = attention::score_array<double>;
+  using score_pool::scores;
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
@@ -25,13 +22,13 @@ class arithmetic {
     outputs_ = matrix::Zero(group_, Format::v_dim);
     kept_ = row_vector::Ones(group_);
     mean_ = row_vector::Zero(Format::v_dim);
-    scores_.clear();
+    begin_scores();
   }
 
   // l. 1: the r largest components of |q|, summed over the group.
   void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
     const row_vector magnitude = rows_of(q).cwiseAbs().colwise().sum();
-    top_k<double>({magnitude.data(), static_cast<std::size_t>(magnitude.size())}, r, chosen, keys_);
+    top_of({magnitude.data(), static_cast<std::size_t>(magnitude.size())}, r, chosen);
   }
 
   // l. 2-8: q[i] K[:, i]^T / sqrt(d |q[i]|_1 / |q|_1).
@@ -40,7 +37,7 @@ class arithmetic {
                     const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
     const matrix queries = rows_of(q);
     const matrix products = products_of(queries, plan, head, pages);
-    scores logits = new_scores(tokens, group_);
+    scores logits = new_scores(tokens, q.group);
     for (Eigen::Index h = 0; h < group_; ++h) {
       double chosen_norm = 0.0;
       dims.for_each([&](std::uint32_t i) { chosen_norm += std::abs(queries(h, i)); });
@@ -59,7 +56,7 @@ class arithmetic {
   scores score_tokens(const attention::query_group& q, index_view tokens, const access_plan& plan,
                       const layout::head_pages& head, const Pages& pages) {
     const matrix products = products_of(rows_of(q), plan, head, pages);
-    scores logits = new_scores(tokens, group_);
+    scores logits = new_scores(tokens, q.group);
     for (Eigen::Index h = 0; h < group_; ++h) {
       auto to = logits.head(static_cast<std::size_t>(h)).begin();
       tokens.for_each([&](std::uint32_t t) { *to++ = q.logits.capped(products(h, t) * scale(q)); });
@@ -67,80 +64,15 @@ class arithmetic {
     return logits;
   }
 
-  // The same against the rows of a summary, such as centroids.
-  template <attention::UnitState Table>
-  scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
-    std::vector<float> prepared(Table::row_dim);
-    std::vector<float> buffer(Table::row_dim);
-    scores logits = new_scores(units, group_);
-    for (std::uint32_t h = 0; h < q.group; ++h) {
-      Table::prepare(q.head(h), prepared);
-      auto to = logits.head(h).begin();
-      units.for_each([&](std::uint32_t u) {
-        const std::span<const float> row = table.row(u, buffer);
-        double product = 0.0;
-        for (std::size_t i = 0; i < row.size(); ++i) {
-          product += static_cast<double>(prepared[i]) * static_cast<double>(row[i]);
-        }
-        *to++ = q.logits.capped(product * scale(q));
-      });
-    }
-    return logits;
-  }
-
-  template <class Index>
-  scores score_index(const attention::index_query& q, index_view heads, index_view tokens,
-                     const Index& index) {
-    const scores sums = new_scores(tokens, 1);
-    index.score(q, heads, tokens, sums.values);
-    return sums;
-  }
-
-  // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
-  template <class Weight>
-  scores softmax(const scores& logits, Weight&& weight_of) {
-    scores p = new_scores(logits.candidates, group_);
-    for (std::size_t h = 0; h < logits.heads(); ++h) {
-      const std::span<const double> from = logits.head(h);
-      const double max = std::ranges::max(from);
-      double sum = 0.0;
-      std::size_t at = 0;
-      logits.candidates.for_each([&](std::uint32_t candidate) {
-        p.head(h)[at] = std::exp(from[at] - max);
-        sum += weight_of(candidate) * p.head(h)[at++];
-      });
-      for (double& x : p.head(h)) {
-        x /= sum;
-      }
-    }
-    return p;
-  }
-
   // exp(logit) over the sum of exp(logit) of all that was folded.
   scores weights(const scores& logits) {
-    scores p = new_scores(logits.candidates, group_);
+    scores p = new_scores(logits.candidates, logits.heads());
     for (std::size_t h = 0; h < logits.heads(); ++h) {
       const double all = states_[h].log_sum_exp();
       std::ranges::transform(logits.head(h), p.head(h).begin(),
                              [&](double x) { return std::exp(x - all); });
     }
     return p;
-  }
-
-  std::span<const double> rank(const scores& s, attention::over_group over) {
-    rank_.assign(s.candidates.count(), 0.0);
-    attention::reduce<double>(s, over, rank_);
-    return rank_;
-  }
-
-  // l. 10: the k largest over the group; the `newest` last ones come first.
-  void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
-           index_set& chosen) {
-    rank(s, over);
-    std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<double>::infinity());
-    index_set positions;
-    top_k<double>(rank_, k, positions, keys_);
-    add_at_positions(s.candidates, positions, chosen);
   }
 
   // l. 12-18: s = softmax(q K[j, :]^T / sqrt(d)), o = s V[j, :], token by token into the mergeable state.
@@ -282,20 +214,11 @@ class arithmetic {
     return products;
   }
 
-  // Room for the scores of `candidates`; stays where it is until the next query.
-  scores new_scores(index_view candidates, Eigen::Index heads) {
-    auto& values = scores_.emplace_back(static_cast<std::size_t>(heads) * candidates.count());
-    return {candidates, values};
-  }
-
   Eigen::Index group_ = 1;
   std::vector<softmax_state<double>> states_;  // [group]
   matrix outputs_;                             // [group, v_dim]
   row_vector kept_;                            // alpha [group]
   row_vector mean_;                            // v-bar [v_dim]
-  std::deque<std::vector<double>> scores_;     // one a score operation of this query
-  std::vector<double> rank_;                   // [candidates]
-  std::vector<order_key_t<double>> keys_;
 };
 
 struct path {

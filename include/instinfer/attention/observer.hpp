@@ -1,0 +1,36 @@
+#pragma once
+// Watching a machine at work: what the flash path charges, and tests and traces record.
+
+#include <cstdint>
+
+#include "instinfer/core/access_plan.hpp"
+
+namespace instinfer::attention {
+
+enum class operation : std::uint8_t {
+  all_tokens,
+  top_dims,
+  score_dims,
+  top_tokens,
+  fold,
+  choose_tokens,  // by position, or as members of units
+  top_units,
+  score_units,
+  score_tokens,
+  fold_scored
+};
+
+// Watches a machine at work. chose() sees every selection, accessed() every plan, before it is carried out. An observer may
+// also have scored(op, rows, row_dim, heads): rows of a summary that `heads` queries are scored against.
+template <class O>
+concept Observer = requires(O& o, operation op, index_view chosen, const access_plan& plan) {
+  o.chose(op, chosen);
+  o.accessed(op, plan);
+};
+
+struct no_observer {
+  void chose(operation, index_view) {}
+  void accessed(operation, const access_plan&) {}
+};
+
+}  // namespace instinfer::attention

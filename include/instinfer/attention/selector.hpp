@@ -1,0 +1,135 @@
+#pragma once
+// The part of a machine that needs no arithmetic: selections by position, by set algebra, and by what summaries know.
+
+#include <type_traits>
+#include <utility>
+
+#include "instinfer/attention/machine_scratch.hpp"
+#include "instinfer/attention/observer.hpp"
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/attention/units.hpp"
+#include "instinfer/core/budget.hpp"
+#include "instinfer/core/index_algebra.hpp"
+#include "instinfer/layout/head_pages.hpp"
+
+namespace instinfer::attention {
+
+// For the operations, see attention/concepts.hpp. Sets live in the scratch until the next query.
+template <class Format, class Summaries, Observer Watch>
+class selector {
+ public:
+  using query = query_group;
+  using dims = index_view;
+  using tokens = index_view;
+  using units = index_view;
+
+  selector(const layout::head_pages& head, Summaries& summaries, machine_scratch& scratch,
+           Watch& watch)
+      : head_{head}, scratch_{scratch}, watch_{watch}, summaries_{summaries} {
+    scratch_.begin();
+  }
+
+  // A set that a summary keeps, as the operations take it.
+  tokens view(index_view set) const { return set; }
+
+  // The tokens of a run.
+  tokens run(index_run tokens) {
+    index_set& set = scratch_.next_selection();
+    set.add(tokens.first, tokens.last);
+    return set;
+  }
+
+  tokens all_tokens(const query& q) {
+    index_set& set = scratch_.next_selection();
+    q.logits.visible(head_.first, head_.tokens, set);
+    watch_.chose(operation::all_tokens, set);
+    return set;
+  }
+
+  tokens steady(const query& q, std::uint32_t sinks, budget window) {
+    const tokens visible = all_tokens(q);
+    index_set& set = scratch_.next_selection();
+    add_ends(visible, sinks, window.of(visible.count(), "window"), set);
+    watch_.chose(operation::choose_tokens, set);
+    return set;
+  }
+
+  tokens unite(index_view a, index_view b) { return algebra(add_union, a, b); }
+  tokens intersect(index_view a, index_view b) { return algebra(add_intersection, a, b); }
+  tokens subtract(index_view a, index_view b) { return algebra(add_difference, a, b); }
+
+  template <class S>
+  units all_units() {
+    index_set& set = scratch_.next_selection();
+    set.add(0, unit_table<S>().units());
+    return set;
+  }
+
+  template <class S>
+  units units_of(tokens of) {
+    const auto& table = unit_table<S>();
+    index_set& set = scratch_.next_selection();
+    auto run = of.runs().begin();
+    for (std::uint32_t u = 0; u < table.units() && run != of.runs().end(); ++u) {
+      const index_run members = table.members(u);
+      while (run != of.runs().end() && run->last <= members.first) {
+        ++run;
+      }
+      if (run != of.runs().end() && run->first < members.last) {
+        set.add(u);
+      }
+    }
+    return set;
+  }
+
+  template <class S>
+  tokens members(units chosen) {
+    const auto& table = unit_table<S>();
+    index_set& set = scratch_.next_selection();
+    chosen.for_each(
+        [&](std::uint32_t u) { set.add(table.members(u).first, table.members(u).last); });
+    watch_.chose(operation::choose_tokens, set);
+    return set;
+  }
+
+  // Index heads, of the query's own index or else of the group.
+  units index_heads(const query& q) {
+    index_set& set = scratch_.next_selection();
+    set.add(0, q.index_heads());
+    return set;
+  }
+
+  template <class S>
+  auto& summary() {
+    using state = typename S::template state<Format>;
+    static_assert(
+        keeps<state, Summaries>,
+        "instinfer: the operation needs a summary that is not among the policy's summaries, see attention/summaries.hpp");
+    return std::get<state>(summaries_);
+  }
+
+ protected:
+  template <class S>
+  const auto& unit_table() {
+    using state = typename S::template state<Format>;
+    static_assert(UnitState<state>,
+                  "instinfer: the summary has no units with rows, see attention/units.hpp");
+    return std::as_const(summary<S>());
+  }
+
+ private:
+  template <class F>
+  index_view algebra(F&& f, index_view a, index_view b) {
+    index_set& set = scratch_.next_selection();
+    f(a, b, set);
+    return set;
+  }
+
+ protected:
+  const layout::head_pages& head_;
+  machine_scratch& scratch_;
+  Watch& watch_;
+  Summaries& summaries_;  // std::tuple of states
+};
+
+}  // namespace instinfer::attention
