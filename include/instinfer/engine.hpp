@@ -59,7 +59,7 @@ class engine {
   // The same with index keys [new_tokens, index_dim] of a trained indexer, for policies that take them (attention/dsa.hpp).
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys) {
-    attention::check_index_keys<summaries>(
+    attention::check_index_keys<typename policy::summaries>(
         index_keys, v.size() / static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim),
         Format::k_dim);
     written_.clear();
