@@ -2,7 +2,8 @@
 //
 // Every case first checks its result against fp64 on the stored values. Counters: bytes_per_second counts each byte of K
 // and V (dense) once; of_read_bandwidth is that over a streaming read of as many bytes by as many threads in this process;
-// vs_dense is the time of our dense attention on the same cache over the case's time.
+// vs_dense is the time of our dense attention on the same cache over the case's time; time_over_f16, for quantised pages, the
+// case's time over that of fp16 pages of the same shape.
 
 #include <algorithm>
 #include <chrono>
@@ -17,6 +18,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <instinfer/core/int4_groups.hpp>
+#include <instinfer/core/scaled_pages.hpp>
 #include <instinfer/cpu.hpp>
 #include <instinfer/reference.hpp>
 
@@ -208,8 +211,10 @@ filled_cache<D, Format>& cached(const shape& s, const typename D::attention_poli
 template <class Format>
 std::string name_of(const char* method, const shape& s, const std::string& more,
                     std::size_t workers) {
-  const char* element = element_name<typename Format::element>;
-  const std::string short_name = element[0] == 'b' ? "bf16" : std::string("f") + (element + 2);
+  const std::string stored = Format::codec::name;  // fp16, bf16, int8: f16, bf16, i8
+  const std::string short_name =
+      stored[0] == 'b' ? stored
+                       : stored.front() + stored.substr(stored.find_first_of("0123456789"));
   return std::string(method) + "/" + short_name + "/q" + std::to_string(s.q_heads) + "_kv" +
          std::to_string(s.kv_heads) + "/d" + std::to_string(Format::k_dim) + "/t" +
          std::to_string(s.tokens) + more + "/threads:" + std::to_string(workers);
@@ -240,6 +245,10 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
   if constexpr (std::is_same_v<typename D::attention_policy, attention::dense>) {
     state.counters["of_read_bandwidth"] =
         bytes / best / read_bandwidth(static_cast<std::size_t>(bytes), workers);
+    if constexpr (!Format::plain) {
+      using f16 = kv_format<fp16, Format::k_dim, Format::v_dim>;
+      state.counters["time_over_f16"] = best / best_seconds(cached<D, f16>(s, policy, 1), workers);
+    }
   } else {
     // Dense attention over the token-indexed copies of the same cache.
     using dense_design =
@@ -271,6 +280,9 @@ int main(int argc, char** argv) {
   add<insta, f16>("dense", {64, 8, 32768}, 1, {1, 2});
   add<insta, kv_format<bf16, 128>>("dense", {32, 32, 32768}, 1, {1});
   add<insta, kv_format<fp32, 128>>("dense", {32, 32, 32768}, 1, {1});
+  add<insta, kv_format<int8_pages<fp16>, 128>>("dense", {32, 32, 32768}, 1, {1});
+  add<insta, kv_format<fp8_pages<fp16>, 128>>("dense", {32, 32, 32768}, 1, {1});
+  add<insta, kv_format<int4_groups<fp16>, 128>>("dense", {32, 32, 32768}, 1, {1});
   add<insta, f16>("dense", {32, 8, 1024}, 1, {1});
   add<insta_sparf, f16>("sparf", {32, 32, 32768}, 8, {1, 2});
   add<insta_sparf, f16>("sparf", {32, 8, 32768}, 8, {1, 2});

@@ -99,7 +99,7 @@ class engine {
     written_.clear();
     traffic moved = cache_.append_count(seq, layer, count, written_);
     moved.link_bytes =
-        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::token_bytes);
+        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::open::token_bytes);
     return {moved};
   }
 

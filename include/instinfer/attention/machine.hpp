@@ -121,7 +121,7 @@ class machine {
 
   // Skipped where the mask hides live tokens: the mean is that of all live V, and hidden values must not leak.
   void blend_mean(const scores& s, tokens chosen) {
-    using mean = typename mean_value::template state<typename Arithmetic::format>;
+    using mean = typename mean_value::template state<typename Arithmetic::format::decoded>;
     static_assert(
         keeps<mean, Summaries>,
         "instinfer: blend_mean needs mean_value among the policy's summaries, see attention/summaries.hpp");
@@ -134,7 +134,7 @@ class machine {
 
  private:
   void account(operation op) {
-    moved_ += scratch_.plan.bytes(head_.page_bytes, head_.element_bytes);
+    moved_ += scratch_.plan.bytes(head_.page_bytes, head_.entry);
     watch_.accessed(op, scratch_.plan);
   }
 

@@ -14,7 +14,11 @@
 
 namespace instinfer::attention {
 
-// The summary S of one KV head under a format: told of every token that enters or leaves the cache, in order.
+// The summary S of one KV head under a format: told of every token that enters or leaves the cache, in order. Values are
+// those that are stored. Where sealing a page rounds them (int8 and other codecs), the format is fp32, and a summary that
+// subtracts on forget what it added must also have the following, both noexcept; others may:
+//   s.restate_k(before, after)   one token's K [k_dim] was `before` and is `after` from now on
+//   s.restate_v(before, after)   the same of V [v_dim]
 template <class S>
 concept Summary =
     std::semiregular<typename S::template state<kv_format<fp16, 128>>> &&
@@ -23,13 +27,26 @@ concept Summary =
       { s.forget(row, row) } noexcept;  // the same values, when the token is reclaimed
     };
 
+template <class E, class State>
+void restate_k(State& state, std::span<const E> before, std::span<const E> after) noexcept {
+  if constexpr (requires { state.restate_k(before, after); }) {
+    state.restate_k(before, after);
+  }
+}
+template <class E, class State>
+void restate_v(State& state, std::span<const E> before, std::span<const E> after) noexcept {
+  if constexpr (requires { state.restate_v(before, after); }) {
+    state.restate_v(before, after);
+  }
+}
+
 template <class... S>
 struct summary_list {
   static_assert(
       (Summary<S> && ...),
       "instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see attention/summaries.hpp");
   template <class Format>
-  using states = std::tuple<typename S::template state<Format>...>;
+  using states = std::tuple<typename S::template state<typename Format::decoded>...>;
 };
 
 // Whether the states of a head, a std::tuple, hold a State.
@@ -51,6 +68,12 @@ struct mean_value {
     }
     void forget(std::span<const element> /*k*/, std::span<const element> v) noexcept {
       add(v, -1.0);
+    }
+    void restate_v(std::span<const element> before, std::span<const element> after) noexcept {
+      for (std::size_t i = 0; i < sum_.size(); ++i) {
+        sum_[i] +=
+            static_cast<double>(to_float(after[i])) - static_cast<double>(to_float(before[i]));
+      }
     }
 
     // Mean of dim i; 0 for the empty cache.

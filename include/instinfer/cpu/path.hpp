@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <deque>
+#include <variant>
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
@@ -51,8 +52,12 @@ class arithmetic {
         plan.reads().empty() ? head.first : head.first_of_tile(plan.reads().front().kind);
     const std::size_t stride = head.tokens - base;
     resize_scratch(products_, group_ * stride);
-    if (!plan.reads().empty() && head.tiles.of(plan.reads().front().kind).token_stride == 1) {
-      score_by_columns(q, plan, pages, base, stride);
+    if (!plan.reads().empty() && in_columns(head.tiles.of(plan.reads().front().kind))) {
+      const std::size_t sealed = sealed_reads(plan);
+      score_by_columns(q, plan, 0, sealed, pages, columns_, base, stride);
+      if constexpr (!Format::plain) {
+        score_by_columns(q, plan, sealed, plan.reads().size(), pages, open_columns_, base, stride);
+      }
     } else {
       std::ranges::fill(products_, 0.0f);
       for (const page_read& read : plan.reads()) {
@@ -95,13 +100,11 @@ class arithmetic {
   template <class Pages>
   void fold(const attention::query_group& q, const access_plan& plan,
             const layout::head_pages& head, const Pages& pages) {
-    const layout::tile& k = head.tiles.k_by_token;
-    const layout::tile& v = head.tiles.v_by_token;
-    if (k.dim_stride == 1 && k.dims == Format::k_dim && v.dim_stride == 1 &&
-        v.dims == Format::v_dim) {
-      fold_by_rows(q, plan, pages);
+    if (in_rows(head.tiles.k_by_token, Format::k_dim) &&
+        in_rows(head.tiles.v_by_token, Format::v_dim)) {
+      fold_by_rows(q, plan, head, pages);
     } else {
-      fold_by_tiles(q, plan, head, pages);
+      fold_by_tiles(q, plan, 0, head, pages);
     }
   }
 
@@ -129,6 +132,26 @@ class arithmetic {
   }
 
  private:
+  // Whole rows, or columns, that begin at a unit of the storage.
+  static bool in_rows(const layout::tile& tile, std::uint32_t head_dim) {
+    return tile.dim_stride == 1 && tile.dims == head_dim &&
+           tile.token_stride % unit_elements<typename Format::unit> == 0;
+  }
+  static bool in_columns(const layout::tile& tile) {
+    return tile.token_stride == 1 && tile.dim_stride % unit_elements<typename Format::unit> == 0;
+  }
+
+  // Reads before the first page in the group buffer, which a codec has not coded yet; all reads where there is none.
+  static std::size_t sealed_reads(const access_plan& plan) {
+    const auto reads = plan.reads();
+    if constexpr (Format::plain) {
+      return reads.size();
+    } else {
+      return static_cast<std::size_t>(std::ranges::find_if(reads, &page_read::buffered) -
+                                      reads.begin());
+    }
+  }
+
   static std::uint32_t first_token(const page_read& read, const layout::head_pages& head) {
     return read.token_tile * head.tiles.of(read.kind).tokens;
   }
@@ -151,40 +174,51 @@ class arithmetic {
     return scores_[scores_used_++];
   }
 
-  template <class Pages>
-  void score_by_columns(const attention::query_group& q, const access_plan& plan,
-                        const Pages& pages, std::uint32_t base, std::size_t stride) {
-    std::size_t at = 0;
-    column_block<element>* block = &columns_[0];
-    column_block<element>* next = &columns_[1];
-    for (block->fill(plan, at, pages); !block->columns.empty(); std::swap(block, next)) {
-      next->fill(plan, at, pages);
+  // Reads [at, last) of the plan, all stored as the blocks are.
+  template <class Pages, class Storage>
+  void score_by_columns(const attention::query_group& q, const access_plan& plan, std::size_t at,
+                        std::size_t last, const Pages& pages, column_block<Storage> (&blocks)[2],
+                        std::uint32_t base, std::size_t stride) {
+    column_block<Storage>* block = &blocks[0];
+    column_block<Storage>* next = &blocks[1];
+    for (block->fill(plan, at, last, pages); !block->columns.empty(); std::swap(block, next)) {
+      next->fill(plan, at, last, pages);
       for (const index_run run : block->tokens.runs()) {
         for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-          score_columns<Heads, element>(
+          score_columns<Heads, Storage>(
               block->columns, run, q.values.data() + std::size_t{h} * Format::k_dim, Format::k_dim,
               products_.data() + h * stride + (block->first_token - base), stride,
-              h == 0 ? std::span<const column<element>>(next->columns)
-                     : std::span<const column<element>>());
+              h == 0 ? std::span<const column<Storage>>(next->columns)
+                     : std::span<const column<Storage>>());
         });
       }
     }
   }
 
   template <class Pages>
-  void fold_by_rows(const attention::query_group& q, const access_plan& plan, const Pages& pages) {
+  void fold_by_rows(const attention::query_group& q, const access_plan& plan,
+                    const layout::head_pages& head, const Pages& pages) {
     const float scale = q.logits.scale_for(Format::k_dim);
     resize_scratch(scaled_q_, q.values.size());
     std::ranges::transform(q.values, scaled_q_.begin(), [&](float x) { return x * scale; });
-    row_fold_.fold(scaled_q_, q.logits.soft_cap, plan, 0, plan.reads().size(), pages, state_);
+    const std::size_t sealed = sealed_reads(plan);
+    row_fold_.fold(scaled_q_, q.logits.soft_cap, plan, 0, sealed, pages, state_);
+    if constexpr (!Format::plain) {
+      if (head.tiles.k_by_token.tokens == head.tiles.v_by_token.tokens) {
+        open_row_fold_.fold(scaled_q_, q.logits.soft_cap, plan, sealed, plan.reads().size(), pages,
+                            state_);
+      } else {  // some V pages under the open K page are sealed
+        fold_by_tiles(q, plan, sealed, head, pages);
+      }
+    }
   }
 
-  // Layouts without rows: tile by tile, as the plan gives a K tile before the V pages under it.
+  // Layouts without rows: tile by tile, as the plan gives a K tile before the V pages under it. From read `i` on.
   template <class Pages>
-  void fold_by_tiles(const attention::query_group& q, const access_plan& plan,
+  void fold_by_tiles(const attention::query_group& q, const access_plan& plan, std::size_t i,
                      const layout::head_pages& head, const Pages& pages) {
     const auto reads = plan.reads();
-    for (std::size_t i = 0; i < reads.size();) {
+    while (i < reads.size()) {
       const std::uint32_t tile_first = first_token(reads[i], head);
       const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
       products_.assign(std::size_t{group_} * tile_tokens, 0.0f);
@@ -239,7 +273,10 @@ class arithmetic {
   top_k_scratch top_k_;
   std::vector<float> scaled_q_;  // [group, k_dim]
   row_fold<Format> row_fold_;
-  column_block<element> columns_[2];
+  column_block<typename Format::storage> columns_[2];
+  // The same for open pages, which a codec has not coded yet.
+  std::conditional_t<Format::plain, std::monostate, row_fold<typename Format::open>> open_row_fold_;
+  column_block<typename Format::open::storage> open_columns_[2];
   std::deque<std::vector<float>> scores_;
   std::size_t scores_used_ = 0;
 };

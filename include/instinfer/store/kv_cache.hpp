@@ -86,8 +86,8 @@ class kv_cache {
                      "], got " + std::to_string(k.size()) + " and " + std::to_string(v.size()) +
                      " elements";
             });
-    require_finite(k, "k", Format::k_dim);
-    require_finite(v, "v", Format::v_dim);
+    require_storable(k, "k", Format::k_dim);
+    require_storable(v, "v", Format::v_dim);
     return append_checked(to, seq, layer_index, k, v, k.size() / k_row, written);
   }
 
@@ -148,12 +148,14 @@ class kv_cache {
     const kv_cache& cache;
     const layout::head_pages& head;
 
-    layout::tile_view<element> operator()(const page_read& read) const {
-      const std::byte* bytes =
-          read.buffered ? head.of(read.kind).open + std::size_t{read.dim_tile} * head.page_bytes
-                        : cache.store_.view(read.page).data();
-      return {reinterpret_cast<const element*>(bytes), cache.tiles_.of(read.kind),
-              head.fill(read.kind, read.token_tile)};
+    layout::view_of<Format> operator()(const page_read& read) const {
+      const layout::stream_pages& from = head.of(read.kind);
+      const std::byte* bytes = read.buffered
+                                   ? from.open + std::size_t{read.dim_tile} * from.open_bytes
+                                   : cache.store_.view(read.page).data();
+      return layout::make_view<Format>(bytes, cache.tiles_.of(read.kind),
+                                       head.fill(read.kind, read.token_tile), head.page_bytes,
+                                       read.buffered);
     }
   };
 
@@ -231,17 +233,30 @@ class kv_cache {
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, n, written);
   }
 
-  void require_finite(std::span<const element> x, const char* name, int head_dim) const {
-    if (std::ranges::all_of(x, [](element e) { return is_finite(e); })) [[likely]] {
+  // Finite, and in the codec's range.
+  void require_storable(std::span<const element> x, const char* name, int head_dim) const {
+    const auto storable = [](element e) {
+      if constexpr (Format::plain) {
+        return is_finite(e);
+      } else {
+        return is_finite(e) && Format::codec::holds(to_float(e));
+      }
+    };
+    if (std::ranges::all_of(x, storable)) [[likely]] {
       return;
     }
     for (std::size_t i = 0; i < x.size(); ++i) {
-      require(is_finite(x[i]), [&] {
+      require(storable(x[i]), [&] {
         const std::size_t row = i / static_cast<std::size_t>(head_dim);
         const auto heads = static_cast<std::size_t>(shape_.kv_heads);
-        return std::string("append: ") + name + " must be finite, is not at [token " +
-               std::to_string(row / heads) + ", head " + std::to_string(row % heads) + ", dim " +
-               std::to_string(i % static_cast<std::size_t>(head_dim)) + "]";
+        const std::string where = "[token " + std::to_string(row / heads) + ", head " +
+                                  std::to_string(row % heads) + ", dim " +
+                                  std::to_string(i % static_cast<std::size_t>(head_dim)) + "]";
+        return std::string("append: ") + name +
+               (is_finite(x[i]) ? " must be in the range of " + std::string(Format::codec::name) +
+                                      " pages, is " + std::to_string(to_float(x[i])) + " at "
+                                : " must be finite, is not at ") +
+               where;
       });
     }
   }

@@ -1,31 +1,31 @@
 #pragma once
-// The cache of one layer of one sequence: L2P entries of its sealed pages, the group buffer with the open page of every
-// head and stream (InstInfer §IV-C), and the summaries of its heads.
+// The cache of one layer of one sequence: the pages of its three streams, and the summaries of its heads.
 
-#include <algorithm>
 #include <array>
-#include <cstring>
 #include <span>
 #include <tuple>
-#include <utility>
 #include <vector>
 
-#include "instinfer/core/scratch.hpp"
+#include "instinfer/attention/summaries.hpp"
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/layout/head_pages.hpp"
-#include "instinfer/store/concepts.hpp"
+#include "instinfer/store/stream_cache.hpp"
 
 namespace instinfer::store {
 
-// Tokens enter in order. An open page has the layout of the sealed page it becomes; when a tile of tokens is complete,
-// the pages of all heads are written together.
+// Tokens enter in order. Summaries are told of the values that are stored: with a codec those that a page decodes to once it
+// is sealed, and before that the appended ones.
 template <class Format, class SummaryStates>
 class layer_cache {
  public:
   using element = typename Format::element;
 
   layer_cache(const layout::tiling& tiles, std::uint32_t page_bytes, std::uint32_t kv_heads)
-      : tiles_{tiles}, page_bytes_{page_bytes}, kv_heads_{kv_heads}, summaries_(kv_heads) {}
+      : tiles_{tiles},
+        page_bytes_{page_bytes},
+        kv_heads_{kv_heads},
+        streams_{stream_of(stream::k_by_token), stream_of(stream::k_by_dim),
+                 stream_of(stream::v_by_token)},
+        summaries_(kv_heads) {}
 
   std::uint32_t first() const { return first_; }
   std::uint32_t tokens() const { return tokens_; }
@@ -33,19 +33,16 @@ class layer_cache {
   // Pages that sealing takes when `count` more tokens arrive.
   std::uint64_t pages_to_append(std::uint32_t count) const {
     std::uint64_t pages = 0;
-    for_each_stream([&](stream s, const layout::tile&) { pages += pages_to_append(s, count); });
+    for (const stream_cache<Format>& s : streams_) {
+      pages += s.stored() ? s.pages_to_append(tokens_, count) : 0;
+    }
     return pages;
   }
 
   // Takes all memory that append(count) will need, so that append itself cannot fail half-way.
   void reserve(std::uint32_t count, bool holds_data, std::vector<page_id>& written) {
     reserve_scratch(written, written.size() + pages_to_append(count));
-    for_each_stream([&](stream s, const layout::tile&) {
-      reserve_scratch(sealed(s).table, sealed(s).table.size() + pages_to_append(s, count));
-      if (holds_data) {
-        sealed(s).open.resize(pages_per_tile(s) * page_bytes_);
-      }
-    });
+    for_each_stream([&](stream_cache<Format>& s) { s.reserve(tokens_, count, holds_data); });
   }
 
   // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim], of which a store without data takes none. The
@@ -55,41 +52,16 @@ class layer_cache {
   traffic append(Store& store, std::uint32_t start_channel, std::span<const element> k,
                  std::span<const element> v, std::uint32_t count, std::vector<page_id>& written) {
     const std::size_t pages_before = written.size();
-    for_each_stream([&](stream s, const layout::tile& tile) {
-      const std::span<const element> x = s == stream::v_by_token ? v : k;
-      // Up to the end of the open tile, then whole tiles past the buffer, then what opens the next one.
-      const std::uint32_t at = tokens_ % tile.tokens;
-      std::uint32_t done = at == 0 ? 0 : std::min(tile.tokens - at, count);
-      fill_open<Store>(s, at, x, 0, done);
-      if (at > 0 && at + done == tile.tokens) {
-        write_tiles(
-            store, s, start_channel, 1, written,
-            [&](std::uint32_t, std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
-              std::memcpy(page.data(), sealed(s).open.data() + open_offset(s, h, dim_tile),
-                          page_bytes_);
-            });
-      }
-      const std::uint32_t whole = (count - done) / tile.tokens;
-      write_tiles(
-          store, s, start_channel, whole, written,
-          [&](std::uint32_t i, std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
-            copy_tokens(s, reinterpret_cast<element*>(page.data()), 0, x, done + i * tile.tokens,
-                        tile.tokens, h, dim_tile);
-          });
-      done += whole * tile.tokens;
-      fill_open<Store>(s, 0, x, done, count - done);
+    for_each_stream([&](stream_cache<Format>& s) {
+      s.append(store, start_channel, s.kind() == stream::v_by_token ? v : k, tokens_, count,
+               written, [&] {
+                 if constexpr (summarises<Store> && !Format::plain) {
+                   restate(store, s);
+                 }
+               });
     });
-    if constexpr (Store::holds_data) {
-      for (std::uint32_t t = 0; t < count; ++t) {
-        for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-          const auto row = [&](std::span<const element> x, std::size_t dim) {
-            return x.subspan((std::size_t{t} * kv_heads_ + h) * dim, dim);
-          };
-          std::apply(
-              [&](auto&... s) { (s.append(row(k, Format::k_dim), row(v, Format::v_dim)), ...); },
-              summaries_[h]);
-        }
-      }
+    if constexpr (summarises<Store>) {
+      summarise(store, k, v, count);
     }
     tokens_ += count;
     const std::uint64_t pages = written.size() - pages_before;
@@ -99,51 +71,32 @@ class layer_cache {
   // Forgets the tokens before `new_first`: summaries at once, pages as soon as all their tokens are forgotten.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
-    if constexpr (Store::holds_data && std::tuple_size_v<SummaryStates> > 0) {
-      forget(store, new_first);
+    if constexpr (summarises<Store>) {
+      token_row row;
+      for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+        for (std::uint32_t token = first_; token < new_first; ++token) {
+          read_token(store, h, token, row);
+          for_each_summary(h, [&](auto& state) { state.forget(row.k, row.v); });
+        }
+      }
     }
     first_ = new_first;
-    for_each_stream([&](stream s, const layout::tile& tile) {
-      const std::uint32_t tiles = std::min(new_first, sealed(s).tokens) / tile.tokens;
-      for (std::size_t i = std::size_t{sealed(s).reclaimed_tiles} * pages_per_tile(s);
-           i < tiles * pages_per_tile(s); ++i) {
-        store.release(std::exchange(sealed(s).table[i], no_page));
-      }
-      sealed(s).reclaimed_tiles = std::max(sealed(s).reclaimed_tiles, tiles);
-    });
+    for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });
   }
 
   // Releases every page; the object is of no use after that.
   template <PageStore Store>
   void release_all(Store& store) {
-    for (sealed_stream& s : streams_) {
-      for (const page_id page : s.table) {
-        if (page != no_page) {
-          store.release(page);
-        }
-      }
-      s.table.clear();
-    }
+    for_each_stream([&](stream_cache<Format>& s) { s.release_all(store); });
   }
 
   layout::head_pages head(std::uint32_t h) const {
-    layout::head_pages pages{.tiles = tiles_,
-                             .page_bytes = page_bytes_,
-                             .element_bytes = Format::element_bytes,
-                             .first = first_,
-                             .tokens = tokens_,
-                             .streams = {}};
-    for_each_stream([&](stream s, const layout::tile&) {
-      const sealed_stream& from = sealed(s);
-      pages.streams[static_cast<std::size_t>(s)] = {
-          .table = from.table,
-          .open = from.open.empty() ? nullptr : from.open.data() + open_offset(s, h, 0),
-          .sealed_tokens = from.tokens,
-          .dim_tiles = dim_tiles(s),
-          .kv_heads = kv_heads_,
-          .head = h};
-    });
-    return pages;
+    return {.tiles = tiles_,
+            .page_bytes = page_bytes_,
+            .entry = entry_size_of<typename Format::codec>,
+            .first = first_,
+            .tokens = tokens_,
+            .streams = {streams_[0].head(h), streams_[1].head(h), streams_[2].head(h)}};
   }
 
   const SummaryStates& summaries(std::uint32_t h) const { return summaries_[h]; }
@@ -151,132 +104,89 @@ class layer_cache {
   // DRAM that the group buffer and the L2P entries of this layer take.
   std::uint64_t resident_bytes() const {
     std::uint64_t bytes = summaries_.size() * sizeof(SummaryStates);
-    for (const sealed_stream& s : streams_) {
-      bytes += s.open.size() + s.table.size() * sizeof(page_id);
+    for (const stream_cache<Format>& s : streams_) {
+      bytes += s.resident_bytes();
     }
     return bytes;
   }
 
  private:
-  struct sealed_stream {
-    std::vector<page_id> table;   // [token_tile, kv_heads, dim_tiles]
-    std::vector<std::byte> open;  // [kv_heads, dim_tiles, page_bytes]
-    std::uint32_t tokens = 0;     // in sealed tiles
-    std::uint32_t reclaimed_tiles = 0;
+  using stored_element = typename stream_cache<Format>::stored_element;
+
+  template <class Store>
+  static constexpr bool summarises = Store::holds_data && (std::tuple_size_v<SummaryStates> > 0);
+
+  // One token of a head, as it is stored.
+  struct token_row {
+    std::array<stored_element, static_cast<std::size_t>(Format::k_dim)> k;
+    std::array<stored_element, static_cast<std::size_t>(Format::v_dim)> v;
   };
 
+  stream_cache<Format> stream_of(stream s) const {
+    return {s, tiles_.of(s), page_bytes_, kv_heads_};
+  }
   template <class F>
-  void for_each_stream(F&& f) const {
-    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-      if (tiles_.of(s).stored()) {
-        f(s, tiles_.of(s));
+  void for_each_stream(F&& f) {
+    for (stream_cache<Format>& s : streams_) {
+      if (s.stored()) {
+        f(s);
       }
     }
   }
-
-  sealed_stream& sealed(stream s) { return streams_[static_cast<std::size_t>(s)]; }
-  const sealed_stream& sealed(stream s) const { return streams_[static_cast<std::size_t>(s)]; }
-  std::uint32_t dim_tiles(stream s) const {
-    const auto head_dim =
-        static_cast<std::uint32_t>(s == stream::v_by_token ? Format::v_dim : Format::k_dim);
-    return head_dim / tiles_.of(s).dims;
-  }
-  std::uint64_t pages_to_append(stream s, std::uint32_t count) const {
-    const std::uint64_t tiles = (std::uint64_t{tokens_} + count) / tiles_.of(s).tokens -
-                                sealed(s).tokens / tiles_.of(s).tokens;
-    return tiles * pages_per_tile(s);
-  }
-  std::size_t pages_per_tile(stream s) const { return std::size_t{kv_heads_} * dim_tiles(s); }
-  std::size_t open_offset(stream s, std::uint32_t h, std::uint32_t dim_tile) const {
-    return (std::size_t{h} * dim_tiles(s) + dim_tile) * page_bytes_;
+  template <class F>
+  void for_each_summary(std::uint32_t h, F&& f) {
+    std::apply([&](auto&... states) { (f(states), ...); }, summaries_[h]);
   }
 
-  // Copies tokens [first, first + chunk) of x [*, kv_heads, head_dim] to the page of one tile, from its token `at` on.
-  void copy_tokens(stream s, element* page, std::uint32_t at, std::span<const element> x,
-                   std::uint32_t first, std::uint32_t chunk, std::uint32_t h,
-                   std::uint32_t dim_tile) const {
-    const layout::tile& tile = tiles_.of(s);
-    const std::size_t head_dim = std::size_t{dim_tiles(s)} * tile.dims;
-    for (std::uint32_t t = 0; t < chunk; ++t) {
-      const element* row = x.data() + (std::size_t{first + t} * kv_heads_ + h) * head_dim +
-                           std::size_t{dim_tile} * tile.dims;
-      for (std::uint32_t i = 0; i < tile.dims; ++i) {
-        page[tile.offset(at + t, i)] = row[i];
-      }
-    }
-  }
+  // The streams of K and V whose values summaries are told of.
+  const stream_cache<Format>& k_stream() const { return streams_[streams_[0].stored() ? 0 : 1]; }
+  const stream_cache<Format>& v_stream() const { return streams_[2]; }
 
   template <PageStore Store>
-  void fill_open(stream s, std::uint32_t at, std::span<const element> x, std::uint32_t first,
-                 std::uint32_t chunk) {
-    if constexpr (Store::holds_data) {
-      for (std::uint32_t h = 0; chunk > 0 && h < kv_heads_; ++h) {
-        for (std::uint32_t dim_tile = 0; dim_tile < dim_tiles(s); ++dim_tile) {
-          auto* page =
-              reinterpret_cast<element*>(sealed(s).open.data() + open_offset(s, h, dim_tile));
-          copy_tokens(s, page, at, x, first, chunk, h, dim_tile);
+  void read_token(const Store& store, std::uint32_t h, std::uint32_t token, token_row& row) const {
+    k_stream().read_row(store, h, token, token >= k_stream().sealed_tokens(), row.k);
+    v_stream().read_row(store, h, token, token >= v_stream().sealed_tokens(), row.v);
+  }
+
+  // Tells summaries of `count` tokens that were just stored: k [count, kv_heads, k_dim], v [count, kv_heads, v_dim].
+  template <PageStore Store>
+  void summarise(const Store& store, std::span<const element> k, std::span<const element> v,
+                 std::uint32_t count) {
+    token_row row;
+    for (std::uint32_t t = 0; t < count; ++t) {
+      for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+        if constexpr (Format::plain) {
+          const auto of = [&](std::span<const element> x, std::size_t dim) {
+            return x.subspan((std::size_t{t} * kv_heads_ + h) * dim, dim);
+          };
+          for_each_summary(
+              h, [&](auto& state) { state.append(of(k, Format::k_dim), of(v, Format::v_dim)); });
+        } else {
+          read_token(store, h, tokens_ + t, row);
+          for_each_summary(h, [&](auto& state) { state.append(row.k, row.v); });
         }
       }
     }
   }
 
-  // Writes the next `tiles` tiles of all heads; fill(i, h, dim_tile, page) gives the i-th one's bytes. Channels are striped
-  // so that the pages of one head in consecutive tiles, those of its dim tiles, and those of neighbouring heads each go
-  // round all channels; V starts half a round away from K. Pages are taken head by head: what one head reads in sequence
-  // then lies in sequence in a store's memory, too.
-  template <PageStore Store, class Fill>
-  void write_tiles(Store& store, stream s, std::uint32_t start_channel, std::uint32_t tiles,
-                   std::vector<page_id>& written, Fill&& fill) {
-    sealed_stream& to = sealed(s);
-    const std::uint32_t first_tile = to.tokens / tiles_.of(s).tokens;
-    const std::uint32_t half_round = s == stream::v_by_token ? store.channels() / 2 : 0;
-    to.table.resize(to.table.size() + tiles * pages_per_tile(s));
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      for (std::uint32_t dim_tile = 0; dim_tile < dim_tiles(s); ++dim_tile) {
-        for (std::uint32_t i = 0; i < tiles; ++i) {
-          const std::uint32_t token_tile = first_tile + i;
-          const page_id page =
-              store.allocate(start_channel + token_tile + h + dim_tile + half_round);
-          if constexpr (Store::holds_data) {
-            fill(i, h, dim_tile, store.write(page));
+  // Tells summaries what the live tokens of a tile are now that it was sealed. Its open pages are still there.
+  template <PageStore Store>
+  void restate(const Store& store, const stream_cache<Format>& s) {
+    const bool values = &s == &v_stream();
+    const std::uint32_t tile_first = s.sealed_tokens() - s.tile().tokens;
+    token_row before;
+    token_row after;
+    for (std::uint32_t h = 0; h < kv_heads_ && (values || &s == &k_stream()); ++h) {
+      for (std::uint32_t token = std::max(tile_first, first_); token < tokens_; ++token) {
+        s.read_row(store, h, token, true, values ? std::span<stored_element>(before.v) : before.k);
+        s.read_row(store, h, token, false, values ? std::span<stored_element>(after.v) : after.k);
+        for_each_summary(h, [&](auto& state) {
+          if (values) {
+            attention::restate_v<stored_element>(state, before.v, after.v);
+          } else {
+            attention::restate_k<stored_element>(state, before.k, after.k);
           }
-          to.table[(std::size_t{token_tile} * kv_heads_ + h) * dim_tiles(s) + dim_tile] = page;
-          written.push_back(page);
-        }
-      }
-    }
-    to.tokens += tiles * tiles_.of(s).tokens;
-  }
-
-  // One token's row of a stream, [head_dim], read element by element: for reclaim only.
-  template <PageStore Store>
-  void read_row(const Store& store, const layout::head_pages& pages, stream s, std::uint32_t h,
-                std::uint32_t token, std::span<element> row) const {
-    const layout::tile& tile = tiles_.of(s);
-    for (std::uint32_t i = 0; i < row.size(); ++i) {
-      const std::uint32_t token_tile = token / tile.tokens;
-      const std::uint32_t dim_tile = i / tile.dims;
-      const std::byte* page = token < sealed(s).tokens
-                                  ? store.view(pages.of(s).page(token_tile, dim_tile)).data()
-                                  : sealed(s).open.data() + open_offset(s, h, dim_tile);
-      std::memcpy(
-          &row[i],
-          page + std::size_t{tile.offset(token % tile.tokens, i % tile.dims)} * sizeof(element),
-          sizeof(element));
-    }
-  }
-
-  template <PageStore Store>
-  void forget(const Store& store, std::uint32_t new_first) {
-    std::array<element, static_cast<std::size_t>(Format::k_dim)> k;
-    std::array<element, static_cast<std::size_t>(Format::v_dim)> v;
-    const stream k_stream = tiles_.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      const layout::head_pages pages = head(h);
-      for (std::uint32_t token = first_; token < new_first; ++token) {
-        read_row(store, pages, k_stream, h, token, k);
-        read_row(store, pages, stream::v_by_token, h, token, v);
-        std::apply([&](auto&... s) { (s.forget(k, v), ...); }, summaries_[h]);
+        });
       }
     }
   }
@@ -286,8 +196,8 @@ class layer_cache {
   std::uint32_t kv_heads_;
   std::uint32_t first_ = 0;
   std::uint32_t tokens_ = 0;
-  std::array<sealed_stream, stream_count> streams_;
-  std::vector<SummaryStates> summaries_;  // [kv_heads]
+  std::array<stream_cache<Format>, stream_count> streams_;  // in the order of `stream`
+  std::vector<SummaryStates> summaries_;                    // [kv_heads]
 };
 
 }  // namespace instinfer::store
