@@ -90,9 +90,69 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
     best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
     bandwidth = std::max(bandwidth, read_bandwidth(bytes, pool));
     state.counters["of_read_bandwidth"] = cache.bytes() / best / bandwidth;
-    state.counters["rel_error"] = error;
-  })->Unit(benchmark::kMillisecond);
+    if constexpr (!Format::plain) {
+      filled_cache<D, kv_format<fp16, Format::k_dim, Format::v_dim>> wide(s, {});
+      best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
+      state.counters["time_over_f16"] = best / best_seconds([&] { wide.attend(out, pool); });
+    }
+  } else {
+    double slow = 1e9;
+    for (int round = 0; round < 2; ++round) {
+      slow = std::min(slow, best_seconds([&] {
+                        cache.template attend_as<cpu::path>(attention::dense{}, out, pool);
+                      }));
+      best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
+    }
+    state.counters["vs_dense"] = slow / best;
+  }
+  if (s.queries > 1) {
+    shape single = s;
+    single.queries = 1;
+    cache_type one(single, {});
+    auto one_out = one.make_outputs();
+    state.counters["vs_single"] =
+        s.queries * best_seconds([&] { one.attend(one_out, pool); }) / best;
+  }
+  state.counters["bytes_per_second"] = cache.bytes() / best;
+  state.counters["rel_error"] = error;
 }
+
+template <class D, class Format>
+void add(const char* method, const shape& s, std::initializer_list<std::size_t> threads,
+         double compression = 1) {
+  for (const std::size_t workers : threads) {
+    const std::string c =
+        compression > 1 ? "/c" + std::to_string(static_cast<int>(compression)) : "";
+    const std::string name = std::string(method) + "/" + short_name<Format>() + "/" + s.name() + c +
+                             "/threads:" + std::to_string(workers);
+    benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+      run<D, Format>(state, s, compression, workers);
+    })->Unit(benchmark::kMillisecond);
+  }
+}
+
+template <class Storage>
+void add_baseline(const char* method, const char* element, const shape& s,
+                  std::initializer_list<std::size_t> threads) {
+  for (const std::size_t workers : threads) {
+    const std::string name = std::string(method) + "/" + element + "/" + s.name() +
+                             "/threads:" + std::to_string(workers);
+    benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
+      const worker_pool& pool = pool_of(workers);
+      using cache_type = contiguous_cache<Storage>;
+      cache_type& cache = kept<cache_type>(s, [&] { return std::make_unique<cache_type>(s); });
+      const double error = cache.error(cache.attend(pool));
+      if (!(error <= 1e-3)) {
+        state.SkipWithError(("wrong result: relative error " + std::to_string(error)).c_str());
+        return;
+      }
+      const double best = best_of(state, [&] { benchmark::DoNotOptimize(cache.attend(pool)); });
+      const double bandwidth = read_bandwidth(static_cast<std::size_t>(cache.bytes()), pool);
+      state.counters["bytes_per_second"] = cache.bytes() / best;
+      state.counters["of_read_bandwidth"] = cache.bytes() / best / bandwidth;
+      state.counters["rel_error"] = error;
+    })->Unit(benchmark::kMillisecond);
+  }
 }
 
 }  // namespace
