@@ -7,8 +7,8 @@
 //   switching_stream  every fourth query goes back to an earlier topic: what they cannot foresee
 //   index_topics      keys, query heads and head weights of an indexer, as DSA and MISA have
 //
-// Everything follows from a seed, the same values with every compiler: std::mt19937_64 and a Box-Muller transform of our own,
-// each term rounded to float before it is added.
+// Everything follows from a seed, the same values with every compiler: std::mt19937_64, a Box-Muller transform of our own,
+// and sums that do not depend on fused multiply-adds.
 
 #include <algorithm>
 #include <cmath>
@@ -145,11 +145,11 @@ inline std::span<const float> row(const std::vector<float>& x, std::size_t r, in
   return std::span(x).subspan(r * static_cast<std::size_t>(dim), static_cast<std::size_t>(dim));
 }
 
-// a x + b y, rounded to float after each operation whatever the compiler fuses.
-inline float blend(float a, float x, float b, float y) {
-  const double ax = static_cast<double>(a) * static_cast<double>(x);
-  const double by = static_cast<double>(b) * static_cast<double>(y);
-  return static_cast<float>(static_cast<float>(ax) + static_cast<float>(by));
+// a x + b y + c z, rounded to float. The products are exact in double, so fused and separate multiply-adds agree.
+inline float blend(float a, float x, float b, float y, float c = 0, float z = 0) {
+  return static_cast<float>(static_cast<double>(a) * static_cast<double>(x) +
+                            static_cast<double>(b) * static_cast<double>(y) +
+                            static_cast<double>(c) * static_cast<double>(z));
 }
 
 // Topics with the tokens' part drawn, and the means to draw queries.
@@ -169,8 +169,7 @@ struct topic_source {
     for (const std::uint32_t topic : s.token_topic) {
       for (std::size_t i = 0; i < static_cast<std::size_t>(how.dim); ++i) {
         s.k.push_back(blend(how.key_weight, row(direction, topic, how.dim)[i], how.key_noise,
-                            random.normal()) +
-                      blend(how.offset, offset[i], 0, 0));
+                            random.normal(), how.offset, offset[i]));
         s.v.push_back(blend(0.7f, row(mean_value, topic, how.dim)[i], 0.5f, random.normal()));
       }
     }
