@@ -74,6 +74,11 @@ class kv_cache {
     return append_checked(to, seq, layer_index, k, v, index_keys, k.size() / k_row, written);
   }
 
+  traffic append(sequence seq, int layer_index, std::span<const element> k,
+                 std::span<const element> v, std::vector<page_id>& written) {
+    return append(seq, layer_index, k, v, {}, written);
+  }
+
   // Appends `count` tokens whose values nobody knows, for stores that keep books only.
   traffic append_count(sequence seq, int layer_index, std::uint64_t count,
                        std::vector<page_id>& written)
