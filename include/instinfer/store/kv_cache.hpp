@@ -11,6 +11,7 @@
 #include "instinfer/layout/validate.hpp"
 #include "instinfer/store/extents.hpp"
 #include "instinfer/store/layer_cache.hpp"
+#include "instinfer/store/storable.hpp"
 
 namespace instinfer::store {
 
@@ -69,8 +70,8 @@ class kv_cache {
                      "], got " + std::to_string(k.size()) + " and " + std::to_string(v.size()) +
                      " elements";
             });
-    require_storable(k, "k", Format::k_dim);
-    require_storable(v, "v", Format::v_dim);
+    require_storable<Format>(k, "k", Format::k_dim, shape_.kv_heads);
+    require_storable<Format>(v, "v", Format::v_dim, shape_.kv_heads);
     return append_checked(to, seq, layer_index, k, v, index_keys, k.size() / k_row, written);
   }
 
@@ -265,34 +266,6 @@ class kv_cache {
     }
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
                      n, written);
-  }
-
-  // Finite, and in the codec's range.
-  void require_storable(std::span<const element> x, const char* name, int head_dim) const {
-    const auto storable = [](element e) {
-      if constexpr (Format::plain) {
-        return is_finite(e);
-      } else {
-        return is_finite(e) && Format::codec::holds(to_float(e));
-      }
-    };
-    if (std::ranges::all_of(x, storable)) [[likely]] {
-      return;
-    }
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      require(storable(x[i]), [&] {
-        const std::size_t row = i / static_cast<std::size_t>(head_dim);
-        const auto heads = static_cast<std::size_t>(shape_.kv_heads);
-        const std::string where = "[token " + std::to_string(row / heads) + ", head " +
-                                  std::to_string(row % heads) + ", dim " +
-                                  std::to_string(i % static_cast<std::size_t>(head_dim)) + "]";
-        return std::string("append: ") + name +
-               (is_finite(x[i]) ? " must be in the range of " + std::string(Format::codec::name) +
-                                      " pages, is " + std::to_string(to_float(x[i])) + " at "
-                                : " must be finite, is not at ") +
-               where;
-      });
-    }
   }
 
   model_shape shape_;
