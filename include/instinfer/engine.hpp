@@ -59,7 +59,7 @@ class engine {
   // The same with index keys [new_tokens, index_dim] of a trained indexer, for policies that take them (attention/dsa.hpp).
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys) {
-    attention::check_index_keys<summaries>(
+    attention::check_index_keys<typename policy::summaries>(
         index_keys, v.size() / static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim),
         Format::k_dim);
     written_.clear();
@@ -81,8 +81,8 @@ class engine {
     const auto& cache = cache_.at(seq, layer);
     for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
       for (;;) {
-        const auto& index =
-            std::get<typename index_type::template state<Format>>(cache.summaries(h));
+        const auto& index = std::get<typename index_type::template state<typename Format::decoded>>(
+            cache.summaries(h));
         const index_run run = attention_.to_index(index.indexed(), cache.first(), cache.tokens());
         if (run.size() == 0) {
           break;
@@ -103,7 +103,7 @@ class engine {
     written_.clear();
     traffic moved = cache_.append_count(seq, layer, count, written_);
     moved.link_bytes =
-        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::token_bytes);
+        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::open::token_bytes);
     return {moved};
   }
 
