@@ -25,13 +25,17 @@ struct decode_case {
   std::size_t head_dim = 64;
   std::size_t tokens = 0;
   std::size_t queries = 0;
-  std::size_t measured = 0;   // of the queries, the last ones; those before are history, and calibrate thresholds
-  bool consecutive = false;   // query i is of token tokens - queries + i; otherwise all see the whole cache
+  std::size_t measured =
+      0;  // of the queries, the last ones; those before are history, and calibrate thresholds
+  bool consecutive =
+      false;  // query i is of token tokens - queries + i; otherwise all see the whole cache
   std::vector<layer_case> layers;
 
   std::size_t first_measured() const { return queries - measured; }
   std::size_t prompt() const { return consecutive ? tokens - queries : tokens; }
-  std::size_t seen_by(std::size_t query) const { return consecutive ? prompt() + query + 1 : tokens; }
+  std::size_t seen_by(std::size_t query) const {
+    return consecutive ? prompt() + query + 1 : tokens;
+  }
   std::span<const float> query(std::size_t layer, std::size_t i) const {
     return std::span(layers[layer].q).subspan(i * q_heads * head_dim, q_heads * head_dim);
   }
@@ -76,7 +80,8 @@ struct exact_answer {
   std::vector<double> weights;   // [tokens seen]
   reference::row_vector output;  // [head_dim]
 };
-using exact_answers = std::vector<std::vector<std::vector<exact_answer>>>;  // [layers][measured][q_heads]
+using exact_answers =
+    std::vector<std::vector<std::vector<exact_answer>>>;  // [layers][measured][q_heads]
 
 inline exact_answers solve(const decode_case& c) {
   const auto head_matrix = [&](const std::vector<fp16>& x, std::size_t head) {

@@ -13,9 +13,9 @@ namespace instinfer::methods {
 struct measurement {
   std::string method;
   std::string workload;
-  double budget = 1;          // share of the dense K and V that the setting asks for
-  double rel_error = 0;       // mean of |out - exact| / |exact|
-  double mass_mean = 0;       // exact weight of the tokens whose V was attended
+  double budget = 1;     // share of the dense K and V that the setting asks for
+  double rel_error = 0;  // mean of |out - exact| / |exact|
+  double mass_mean = 0;  // exact weight of the tokens whose V was attended
   double mass_min = 1;
   double bytes_flash = 0;     // read from the arrays: whole pages
   double bytes_filtered = 0;  // of them, entries that were wanted
@@ -24,8 +24,8 @@ struct measurement {
   double bytes_link = 0;
   double pages = 0;
   double bytes_resident = 0;  // fast memory that the method needs: summaries, windows, caches
-  double drive_us = 0;        // modelled: the paper's channels, with an engine that keeps up with them
-  double cpu_us = 0;          // measured: one thread, median
+  double drive_us = 0;  // modelled: the paper's channels, with an engine that keeps up with them
+  double cpu_us = 0;    // measured: one thread, median
 };
 
 // The tokens whose V one head attends to exactly, and the elements that it reads from a resident copy.
@@ -90,7 +90,7 @@ std::uint32_t position_of(const Cache& layer, std::uint32_t head, std::uint32_t 
   return std::apply(
       [&](const auto&... states) {
         std::uint32_t position = token;
-        const auto look = [&](const auto& s) {
+        [[maybe_unused]] const auto look = [&](const auto& s) {
           if constexpr (requires { s.position(token); }) {
             position = s.position(token);
           }
@@ -144,11 +144,10 @@ class bench {
         const sequence mine = feeds_back<Policy> ? other : seq;
         const auto q = case_.query(l, i);
         if constexpr (!feeds_back<Policy>) {
-          cpu_us.push_back(
-              microseconds([&] { compute.attend(mine, layer, q, out, scratch, parallel::serial{}); }));
+          cpu_us.push_back(microseconds(
+              [&] { compute.attend(mine, layer, q, out, scratch, parallel::serial{}); }));
         }
-        watch_attended watch(case_.kv_heads,
-                             compute.cache().tiles().v_by_token.tokens);
+        watch_attended watch(case_.kv_heads, compute.cache().tiles().v_by_token.tokens);
         const double us = microseconds(
             [&] { compute.attend(mine, layer, q, out, scratch, parallel::serial{}, watch); });
         const auto time = timed.attend(seq, layer, q, out);
@@ -212,9 +211,8 @@ class bench {
     for (std::size_t h = 0; h < case_.q_heads; ++h) {
       const auto kv_head = static_cast<std::uint32_t>(h * case_.kv_heads / case_.q_heads);
       double mass = 0;
-      watch.heads[kv_head].tokens.view().for_each([&](std::uint32_t t) {
-        mass += exact[h].weights[position_of(layer, kv_head, t)];
-      });
+      watch.heads[kv_head].tokens.view().for_each(
+          [&](std::uint32_t t) { mass += exact[h].weights[position_of(layer, kv_head, t)]; });
       sum.mass_mean += mass / static_cast<double>(case_.q_heads);
       sum.mass_min = std::min(sum.mass_min, mass);
       for (std::size_t i = 0; i < case_.head_dim; ++i) {

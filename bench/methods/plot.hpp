@@ -78,7 +78,7 @@ inline svg::drawing error_over(const std::string& title, const std::string& cost
     for (const auto& [x, y] : curves[i].points) {
       at.emplace_back(x_of(x), y_of(y));
     }
-    on.path(at, std::string("stroke:#777;stroke-width:1.2") + dashes[i % 3]);
+    on.path(at, (std::string("stroke:#777;stroke-width:1.2") + dashes[i % 3]).c_str());
     for (const auto& [x, y] : at) {
       on.box(x - 6, y - 7, 12, 14, "fill:white;stroke:none");
       on.text(x, y + 5, letter, "middle", 13, "font-weight=\"bold\"");

@@ -97,6 +97,13 @@ class engine {
     return timed_write(inner_.append_count(seq, layer, count));
   }
 
+  // As instinfer::engine::build, timed: tokens are read, and written in another order.
+  receipt build(sequence seq, int layer)
+    requires requires(inner_type& e) { e.build(seq, layer); }
+  {
+    return timed_write(inner_.build(seq, layer));
+  }
+
   // One query of a batch; q [q_heads, k_dim], out [q_heads, v_dim].
   using request = attend_request;
 
