@@ -137,8 +137,8 @@ class kv_access {
     double write_ns = 0;
     for (std::int64_t i = 0; i < sequences; ++i) {
       batch.push_back({clock.open(), q, out});
-      // Drawn selections depend on head and length alone; lengths that differ a little keep sequences from being copies.
-      const std::int64_t longer = sequences > 1 ? i * 7 % 17 - 8 : 0;
+      // Drawn selections depend on head and length alone; lengths that differ by up to 8 keep sequences from being copies.
+      const std::int64_t longer = (i + 1) / 2 * 5 % 9 * (i % 2 == 0 ? -1 : 1);
       const flash::receipt done =
           clock.append_count(batch.back().seq, 0,
                              static_cast<std::uint64_t>(std::max<std::int64_t>(
