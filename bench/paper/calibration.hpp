@@ -27,24 +27,25 @@ inline system::host_software calibrated() {
     return m;
   };
   const auto speed = [&](const auto& s) { return system::run(s, 64).tokens_per_s(); };
-  const double insta_best = speed(system::insta<>(opt_13b, on(), paper_opt_workload(256)));
-  const double sparf_best = speed(system::insta_sparf<>(opt_13b, on(), paper_opt_workload(256)));
+  const double insta_best = speed(system::insta_system<>(opt_13b, on(), paper_opt_workload(256)));
+  const double sparf_best =
+      speed(system::insta_sparf_system<>(opt_13b, on(), paper_opt_workload(256)));
   found.cached_request_ns = solve(1e4, 1e6, paper_insta_over_flexgen, [&](double ns) {
     found.cached_request_ns = ns;
-    return insta_best / speed(system::flexgen<>(opt_13b, on(), paper_opt_workload(32)));
+    return insta_best / speed(system::flexgen_system<>(opt_13b, on(), paper_opt_workload(32)));
   });
   found.pageable_bytes_per_s = solve(1e9, 30e9, paper_insta_over_deepspeed, [&](double rate) {
     found.pageable_bytes_per_s = rate;
-    return insta_best / speed(system::deepspeed(opt_13b, on(), paper_opt_workload(16)));
+    return insta_best / speed(system::deepspeed_system(opt_13b, on(), paper_opt_workload(16)));
   });
   found.swapped_page_ns = solve(1e2, 1e6, paper_swapping_factor, [&](double ns) {
     found.swapped_page_ns = ns;
-    return speed(system::deepspeed(opt_13b, on(), paper_opt_workload(16))) /
-           speed(system::deepspeed(opt_13b, on(), paper_opt_workload(32)));
+    return speed(system::deepspeed_system(opt_13b, on(), paper_opt_workload(16))) /
+           speed(system::deepspeed_system(opt_13b, on(), paper_opt_workload(32)));
   });
   found.recomputed_tokens = solve(1, 1e5, paper_sparf_over_recomp, [&](double tokens) {
     found.recomputed_tokens = tokens;
-    return sparf_best / speed(system::recomp(opt_13b, on(), paper_opt_workload(256)));
+    return sparf_best / speed(system::recomp_system(opt_13b, on(), paper_opt_workload(256)));
   });
   return found;
 }

@@ -69,13 +69,13 @@ inline panel run_panel(std::string figure, std::string title, const model_spec& 
                        const std::vector<std::int64_t>& over = batches) {
   return {std::move(figure),
           std::move(title),
-          sweep<system::deepspeed>(model, on, tokens, over),
-          sweep<system::flexgen<>>(model, on, tokens, over),
-          sweep<system::flexgen_gds<>>(model, on, tokens, over),
-          sweep<system::flexgen_sparq<>>(model, on, tokens, over),
-          sweep<system::recomp>(model, on, tokens, over),
-          sweep<system::insta<>>(model, on, tokens, over),
-          sweep<system::insta_sparf<>>(model, on, tokens, over)};
+          sweep<system::deepspeed_system>(model, on, tokens, over),
+          sweep<system::flexgen_system<>>(model, on, tokens, over),
+          sweep<system::flexgen_gds_system<>>(model, on, tokens, over),
+          sweep<system::flexgen_sparq_system<>>(model, on, tokens, over),
+          sweep<system::recomp_system>(model, on, tokens, over),
+          sweep<system::insta_system<>>(model, on, tokens, over),
+          sweep<system::insta_sparf_system<>>(model, on, tokens, over)};
 }
 
 struct by_drives {
@@ -126,17 +126,17 @@ inline all_runs run_everything(const system::host_software& software = {}) {
   for (const int drives : {1, 2, 4, 8, 12, 16, 20}) {
     const machine on = with(system::paper_machine(drives));
     const workload job = system::paper_opt_workload(256);
-    all.drives.push_back({drives, system::run(system::insta<>(system::opt_13b, on, job)),
-                          system::run(system::insta_sparf<>(system::opt_13b, on, job))});
+    all.drives.push_back({drives, system::run(system::insta_system<>(system::opt_13b, on, job)),
+                          system::run(system::insta_sparf_system<>(system::opt_13b, on, job))});
   }
   for (const double compression : {2.0, 4.0, 8.0, 16.0, 32.0}) {
     all.compressions.push_back(
-        {compression,
-         system::run(system::insta_sparf<>(system::opt_13b, one, system::paper_opt_workload(64),
-                                           attention::sparf::at_compression(compression)))});
+        {compression, system::run(system::insta_sparf_system<>(
+                          system::opt_13b, one, system::paper_opt_workload(64),
+                          attention::sparf::at_compression(compression)))});
   }
-  const system::insta<> dense(system::opt_13b, one, system::paper_opt_workload(64));
-  const system::insta_sparf<> sparse(system::opt_13b, one, system::paper_opt_workload(64));
+  const system::insta_system<> dense(system::opt_13b, one, system::paper_opt_workload(64));
+  const system::insta_sparf_system<> sparse(system::opt_13b, one, system::paper_opt_workload(64));
   all.dense_layer = dense.kv().at(1536);
   all.sparse_layer = sparse.kv().at(1536);
   all.write_bytes_per_s = dense.kv().write_bytes_per_s();

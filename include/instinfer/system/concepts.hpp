@@ -1,10 +1,10 @@
 #pragma once
 // The contract of a system: where weights and KV live, which way they go, and what overlaps with what.
 //
-//   deepspeed        KV in host memory; the kernel swaps when it overflows     system/deepspeed.hpp
-//   flexgen<Design>  KV on SSDs under the host's file system                   system/flexgen.hpp
-//   recomp           KV in GPU memory; what does not fit is computed again     system/recomp.hpp
-//   insta<Design>    KV in the drive, and decode attention with it             system/insta.hpp
+//   deepspeed_system         KV in host memory; the kernel swaps when it overflows     system/deepspeed.hpp
+//   flexgen_system<Design>   KV on SSDs under the host's file system                   system/flexgen.hpp
+//   recomp_system            KV in GPU memory; what does not fit is computed again     system/recomp.hpp
+//   insta_system<Design>     KV in the drive, and decode attention with it             system/insta.hpp
 
 #include <concepts>
 #include <string_view>

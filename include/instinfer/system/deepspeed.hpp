@@ -10,12 +10,12 @@ namespace instinfer::system {
 // made anew (assumed: old and new at once, pinned blocks in powers of two); then the paper's batch of 32 overflows 96 GB and 16
 // does not. Each step walks the whole cache, so that under least-recently-used replacement all of it is swapped, not what
 // overflows.
-class deepspeed {
+class deepspeed_system {
  public:
   static constexpr std::string_view name = "DeepSpeed";
   static constexpr double kv_copies = 2;
 
-  deepspeed(const model_spec& model, const machine& on, const workload& job)
+  deepspeed_system(const model_spec& model, const machine& on, const workload& job)
       : gpu_{model, on, job} {}
 
   const workload& job() const { return gpu_.job(); }

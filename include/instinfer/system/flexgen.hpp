@@ -10,7 +10,7 @@ namespace instinfer::system {
 
 // FlexGen-SparQ keeps one copy of K, by token: the paper runs it at the same batches as FlexGen, which a second copy in the page
 // cache would not allow.
-using flexgen_sparq_design =
+using flexgen_sparq_one_copy =
     design<attention::sparq, layout::token_indexed<>, flash::pcie4_ssd, transfer::host_bounce>;
 
 // The zig-zag schedule with one GPU batch a block: weights of a layer are loaded once a step for the whole batch. KV is read a
@@ -22,11 +22,11 @@ using flexgen_sparq_design =
 //
 // On several GPUs the layers are a pipeline of g stages, with g micro-batches and a flush after every token: (2 g - 1) / g^2 of
 // one GPU's time for what each stage copies by itself. Assumed.
-template <Design D = instinfer::flexgen, class Format = kv_format<>>
-class flexgen {
+template <Design D = flexgen, class Format = kv_format<>>
+class flexgen_system {
   static_assert(
       !D::transfer_policy::computes_in_drive,
-      "instinfer: flexgen needs a design whose transfer policy takes pages to the GPU, see design.hpp");
+      "instinfer: flexgen_system needs a design whose transfer policy takes pages to the GPU, see design.hpp");
 
  public:
   static constexpr bool direct = std::same_as<typename D::transfer_policy, transfer::gpu_direct>;
@@ -35,9 +35,9 @@ class flexgen {
       : direct                                                      ? "FlexGen-GDS"
                                                                     : "FlexGen";
 
-  flexgen(const model_spec& model, const machine& on, const workload& job,
-          const typename D::attention_policy& attention = {},
-          const flash::drive_spec& drive = D::drive)
+  flexgen_system(const model_spec& model, const machine& on, const workload& job,
+                 const typename D::attention_policy& attention = {},
+                 const flash::drive_spec& drive = D::drive)
       : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
 
   const workload& job() const { return gpu_.job(); }
@@ -151,8 +151,8 @@ class flexgen {
 };
 
 template <class Format = kv_format<>>
-using flexgen_gds = flexgen<instinfer::flexgen_gds, Format>;
+using flexgen_gds_system = flexgen_system<flexgen_gds, Format>;
 template <class Format = kv_format<>>
-using flexgen_sparq = flexgen<flexgen_sparq_design, Format>;
+using flexgen_sparq_system = flexgen_system<flexgen_sparq_one_copy, Format>;
 
 }  // namespace instinfer::system

@@ -11,19 +11,19 @@ namespace instinfer::system {
 // One layer of a step, part after part: the GPU needs the layer's weights and multiplies; the host sends each drive one attend
 // command for each sequence; q, k, v go down, the drives attend, the output comes up. Nothing of the GPU's overlaps with the
 // drives: attention needs q, the next layer needs its output, and all sequences of the batch are in one layer.
-template <Design D = instinfer::insta, class Format = kv_format<>>
-class insta {
+template <Design D = insta, class Format = kv_format<>>
+class insta_system {
   static_assert(
       D::transfer_policy::computes_in_drive,
-      "instinfer: insta needs a design whose transfer policy computes in the drive, see design.hpp");
+      "instinfer: insta_system needs a design whose transfer policy computes in the drive, see design.hpp");
 
  public:
   static constexpr std::string_view name =
       std::same_as<typename D::attention_policy, attention::dense> ? "InstA" : "InstA-SparF";
 
-  insta(const model_spec& model, const machine& on, const workload& job,
-        const typename D::attention_policy& attention = {},
-        const flash::drive_spec& drive = D::drive)
+  insta_system(const model_spec& model, const machine& on, const workload& job,
+               const typename D::attention_policy& attention = {},
+               const flash::drive_spec& drive = D::drive)
       : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
 
   const workload& job() const { return gpu_.job(); }
@@ -99,6 +99,6 @@ class insta {
 };
 
 template <class Format = kv_format<>>
-using insta_sparf = insta<instinfer::insta_sparf, Format>;
+using insta_sparf_system = insta_system<insta_sparf, Format>;
 
 }  // namespace instinfer::system

@@ -10,12 +10,12 @@ namespace instinfer::system {
 
 // Weights rest on the GPU. As many sequences as fit run at the GPU's own speed; the others take turns, and each of their tokens
 // costs host_software::recomputed_tokens tokens of forward pass.
-class recomp {
+class recomp_system {
  public:
   static constexpr std::string_view name = "Recomp";
   static constexpr double usable_gpu_share = 0.9;  // vLLM's default gpu_memory_utilization
 
-  recomp(const model_spec& model, machine on, const workload& job)
+  recomp_system(const model_spec& model, machine on, const workload& job)
       : gpu_{model, (on.weights = weights_at::gpu, on), job} {}
 
   const workload& job() const { return gpu_.job(); }
