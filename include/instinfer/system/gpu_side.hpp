@@ -44,9 +44,10 @@ class gpu_side {
     done.weights_s = stream_s();
     done.kv_written_bytes = written_bytes;
     done.kv_write_s = kv_bytes_per_s > 0 ? written_bytes / kv_bytes_per_s : 0.0;
-    const double layer_s = std::max({done.compute_s, done.weights_s, done.kv_write_s}) / layers;
-    // The first layer's weights and the last layer's KV have nothing to hide behind.
-    done.total_s = layers * layer_s + (done.weights_s + done.kv_write_s) / layers;
+    // Three stages a layer: weights arrive, the GPU computes, KV leaves.
+    const double slowest_s = std::max({done.compute_s, done.weights_s, done.kv_write_s}) / layers;
+    done.total_s =
+        (layers - 1) * slowest_s + (done.compute_s + done.weights_s + done.kv_write_s) / layers;
     return done;
   }
 
