@@ -5,11 +5,11 @@
 
 namespace instinfer::paper {
 
-// x in [low, high] with f(x) = wanted, f monotonic; by bisection, to nine digits.
+// x in [low, high] with f(x) = wanted, f monotonic; by bisection, to six digits.
 template <class F>
 double solve(double low, double high, double wanted, F&& f) {
   const bool rising = f(high) > f(low);
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 24; ++i) {
     const double middle = (low + high) / 2;
     ((f(middle) < wanted) == rising ? low : high) = middle;
   }

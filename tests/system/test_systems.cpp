@@ -3,6 +3,10 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+#include <iterator>
+#include <random>
+
 #include "instinfer/system/systems.hpp"
 
 using namespace instinfer;
@@ -130,6 +134,48 @@ TEST_CASE("more bandwidth is never slower") {
   for (int drives = 1; drives < 8; drives *= 2) {
     CHECK(seconds<flexgen_gds_system<>>(paper_machine(2 * drives)) <=
           seconds<flexgen_gds_system<>>(paper_machine(drives)));
+  }
+}
+
+// Random machines and workloads; the drives' own simulation is left out, for its time.
+TEST_CASE("random machines: a better part is never slower") {
+  for (unsigned seed = 1; seed <= 300; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    const auto between = [&](double low, double high) {
+      return std::exp(std::uniform_real_distribution<>(std::log(low), std::log(high))(random));
+    };
+    const model_spec& model = *all_models[random() % std::size(all_models)];
+    machine m = paper_machine(1, 1 + static_cast<int>(random() % 4));
+    m.gpu = {"random", between(1e9, 1e12), between(1e10, 1e13), between(1e12, 1e15), 0};
+    m.host.memory_bytes = between(1e9, 1e13);
+    m.gpu_link.bytes_per_s = between(1e9, 1e12);
+    const workload of{1 + static_cast<std::int64_t>(random() % 300),
+                      1 + static_cast<std::int64_t>(random() % 4096),
+                      1 + static_cast<std::int64_t>(random() % 4096)};
+    machine better = m;
+    const double gain = between(1.01, 10);
+    switch (random() % 3) {
+      case 0:
+        better.gpu.memory_bytes_per_s *= gain;
+        break;
+      case 1:
+        better.gpu_link.bytes_per_s *= gain;
+        break;
+      default:
+        better.host.memory_bytes *= gain;
+    }
+    const double slack = 1 + 1e-12;
+    CHECK(run(deepspeed_system(model, better, of), 8).total_s() <=
+          run(deepspeed_system(model, m, of), 8).total_s() * slack);
+    CHECK(run(recomp_system(model, better, of), 8).total_s() <=
+          run(recomp_system(model, m, of), 8).total_s() * slack);
+    workload more = of;
+    more.batch += 1 + static_cast<std::int64_t>(random() % 50);
+    CHECK(deepspeed_system(model, m, more).memory().host.needed_bytes >=
+          deepspeed_system(model, m, of).memory().host.needed_bytes);
+    CHECK(recomp_system(model, m, more).memory().gpu.needed_bytes >=
+          recomp_system(model, m, of).memory().gpu.needed_bytes);
   }
 }
 

@@ -34,9 +34,9 @@ class recomp_system {
     const double again =
         (batch - std::min(batch, at_once)) * gpu_.on().host.software.recomputed_tokens;
     decode_step s;
-    // Groups of as many sequences as fit, one after the other.
+    // Groups of equal size that fit, one after the other.
     const double groups = std::ceil(batch / at_once);
-    s.time.compute_s = groups * gpu_.time().model_s(model, std::min(batch, at_once)) +
+    s.time.compute_s = groups * gpu_.time().model_s(model, std::ceil(batch / groups)) +
                        layers * gpu_.time().decode_attention_s(model, batch, context);
     if (again > 0) {
       s.time.compute_s += layers * gpu_.time().layer_s(model, again) +
