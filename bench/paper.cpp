@@ -1,0 +1,109 @@
+// The claims of the InstInfer paper beside what the models here give: --json FILE, --figures DIR, --doc FILE, --calibrate.
+
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "paper/calibration.hpp"
+#include "paper/document.hpp"
+#include "paper/figures.hpp"
+
+namespace {
+
+using namespace instinfer;
+
+struct arguments {
+  bool calibrate = false;
+  std::string json, figures, doc;
+};
+
+arguments parse(int argc, char** argv) {
+  arguments parsed;
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    if (name == "--calibrate") {
+      parsed.calibrate = true;
+      continue;
+    }
+    std::string* const value = name == "--json"      ? &parsed.json
+                               : name == "--figures" ? &parsed.figures
+                               : name == "--doc"     ? &parsed.doc
+                                                     : nullptr;
+    if (value == nullptr || i + 1 == argc) {
+      throw std::runtime_error(
+          "usage: ./dev bench paper [--json FILE] [--figures DIR] [--doc FILE] [--calibrate], got " +
+          name);
+    }
+    *value = argv[++i];
+  }
+  return parsed;
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream file(path);
+  file << text;
+  if (!file.flush()) {
+    throw std::runtime_error("could not write " + path);
+  }
+}
+
+void print(const std::vector<paper::claim>& claims) {
+  std::printf("%-10s%-62s %11s %11s  %s\n", "", "", "paper", "ours", "error");
+  for (const paper::claim& c : claims) {
+    // The section sign takes two bytes, one column.
+    const int width = c.figure.starts_with("\xC2") ? 11 : 10;
+    std::printf("%-*s%-62s %11s %11s  %-9s %-10s %s\n", width, c.figure.c_str(), c.what.c_str(),
+                paper::detail::number(c.paper).c_str(), paper::detail::number(c.ours).c_str(),
+                paper::detail::error_of(c).c_str(), paper::detail::name_of(c.how), c.unit.c_str());
+  }
+  std::printf("predicted numbers: median error %.1f %%\n", 100 * paper::median_error(claims));
+}
+
+void run(const arguments& wanted) {
+  if (wanted.calibrate) {
+    const system::host_software found = paper::calibrated();
+    std::printf(
+        "cached_request_ns     %.0f\npageable_bytes_per_s  %.4g\nswapped_page_ns       %.0f\nrecomputed_tokens     %.0f\n",
+        found.cached_request_ns, found.pageable_bytes_per_s, found.swapped_page_ns,
+        found.recomputed_tokens);
+    return;
+  }
+  const paper::all_runs runs = paper::run_everything();
+  const std::vector<paper::claim> claims = paper::all_claims(runs);
+  print(claims);
+  const std::vector<paper::figure> figures = paper::all_figures(runs);
+  std::vector<std::string> names;
+  for (const paper::figure& f : figures) {
+    names.push_back(f.name);
+    if (!wanted.figures.empty()) {
+      std::filesystem::create_directories(wanted.figures);
+      const std::string path = (std::filesystem::path(wanted.figures) / (f.name + ".svg")).string();
+      std::ofstream file(path);
+      f.drawing.write(file);
+      if (!file.flush()) {
+        throw std::runtime_error("could not write " + path);
+      }
+    }
+  }
+  if (!wanted.json.empty()) {
+    write_file(wanted.json, paper::json(claims));
+  }
+  if (!wanted.doc.empty()) {
+    write_file(wanted.doc, paper::document(runs, claims, names));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run(parse(argc, argv));
+  } catch (const std::exception& failure) {
+    std::fprintf(stderr, "%s\n", failure.what());
+    return 1;
+  }
+}

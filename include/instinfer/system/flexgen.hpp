@@ -1,0 +1,158 @@
+#pragma once
+// FlexGen, FlexGen-GDS and FlexGen-SparQ: the KV cache lies in files on SSDs; attention runs on the GPU (InstInfer §III, §VI-A).
+
+#include "instinfer/design.hpp"
+#include "instinfer/system/concepts.hpp"
+#include "instinfer/system/gpu_side.hpp"
+#include "instinfer/system/kv_access.hpp"
+
+namespace instinfer::system {
+
+// FlexGen-SparQ keeps one copy of K, by token: the paper runs it at the same batches as FlexGen, which a second copy in the page
+// cache would not allow.
+using flexgen_sparq_one_copy =
+    design<attention::sparq, layout::token_indexed<>, flash::pcie4_ssd, transfer::host_bounce>;
+
+// The zig-zag schedule with one GPU batch a block: weights of a layer are loaded once a step for the whole batch. KV is read a
+// layer ahead, but weights and KV share the GPU's link and the copy threads, and KV takes all of the time, so the two add up.
+//
+// Files go through the page cache, which has what weights and buffers leave of host memory. Reads walk the cache from end to end
+// in each step, so that under least-recently-used replacement a KV cache that fits is never read from the drive, and one that
+// does not fit is always.
+//
+// On several GPUs the layers are a pipeline of g stages, with g micro-batches and a flush after every token: (2 g - 1) / g^2 of
+// one GPU's time for what each stage copies by itself. Assumed.
+template <Design D = flexgen, class Format = kv_format<>>
+class flexgen_system {
+  static_assert(
+      !D::transfer_policy::computes_in_drive,
+      "instinfer: flexgen_system needs a design whose transfer policy takes pages to the GPU, see design.hpp");
+
+ public:
+  static constexpr bool direct = std::same_as<typename D::transfer_policy, transfer::gpu_direct>;
+  static constexpr std::string_view name =
+      !std::same_as<typename D::attention_policy, attention::dense> ? "FlexGen-SparQ"
+      : direct                                                      ? "FlexGen-GDS"
+                                                                    : "FlexGen";
+
+  flexgen_system(const model_spec& model, const machine& on, const workload& job,
+                 const typename D::attention_policy& attention = {},
+                 const flash::drive_spec& drive = D::drive)
+      : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
+
+  const workload& job() const { return gpu_.job(); }
+
+  bool in_page_cache(double context) const {
+    return !direct && gpu_.kv_bytes(context) * kv_.footprint() <= page_cache_bytes();
+  }
+
+  decode_step step(double context) const {
+    const machine& on = gpu_.on();
+    const host_software& cost = on.host.software;
+    const double layers = gpu_.model().shape.layers;
+    const kv_load load = kv_.at(context);
+    // The page cache hands out entries; a drive, or DMA from it, whole pages.
+    const double entries = layers * (load.wanted_bytes + load.buffered_bytes);
+    const double pages = layers * load.page_bytes;
+    const bool cached = in_page_cache(context);
+    const double read = cached ? 0.0 : pages;
+    const double moved = direct ? pages : entries;
+
+    decode_step s;
+    s.time = gpu_.step();
+    s.time.compute_s += layers * gpu_.time().decode_attention_s(
+                                     gpu_.model(), static_cast<double>(job().batch), context);
+    s.time.kv_drive_s =
+        cached ? 0.0
+               : std::max(layers * load.drive_s,
+                          read / (on.drives * static_cast<double>(drive_.link_bytes_per_s)));
+    s.time.kv_link_s = direct ? 0.0
+                              : moved / on.gpu_link.bytes_per_s * stage_share() +
+                                    layers * on.gpu_link.latency_ns * 1e-9;
+    s.time.kv_software_s = (moved / on.host.request_bytes * cost.cached_request_ns * stage_share() +
+                            read / on.host.request_bytes * uncached_request_ns()) *
+                           1e-9;
+    const double written =
+        static_cast<double>(job().batch) * gpu_.model().kv_bytes_per_token() * kv_.footprint();
+    s.time.kv_write_s = written / write_bytes_per_s();
+    s.bytes = {.weights = gpu_.streamed_bytes(),
+               .gpu_link_kv = moved,
+               .drive_link = read,
+               .flash_read = read,
+               .kv_wanted = entries,
+               .kv_written = written};
+    return s;
+  }
+
+  prefill_time prefill() const {
+    return gpu_.prefill(gpu_.kv_bytes(static_cast<double>(job().input_tokens)) * kv_.footprint(),
+                        write_bytes_per_s());
+  }
+
+  memory_use memory() const {
+    const machine& on = gpu_.on();
+    const double kv = gpu_.kv_bytes(static_cast<double>(job().context_tokens())) * kv_.footprint();
+    return {.gpu = {prefill_gpu_bytes(), usable_gpu_share * on.gpu_memory_bytes()},
+            .host = {host_bytes() + (direct ? 0.0 : kv), on.host.memory_bytes},
+            .drive = {kv, on.drives * static_cast<double>(drive_.geometry.bytes())},
+            .drive_dram = {},
+            .host_may_overflow = host_bytes() <= on.host.memory_bytes};
+  }
+
+  // FlexGen plans with 0.8 of each memory (the relaxation of its cost model).
+  static constexpr double usable_gpu_share = 0.8;
+
+  // Peak of a prompt's attention: the whole batch at once, since KV leaves as one block. Hidden states in and out of the block,
+  // q, k, v; three of the [heads, tokens, tokens] matrices (logits, masked, softmax: PyTorch makes each anew); KV of the layers
+  // before and after, which are on their way.
+  double prefill_gpu_bytes() const {
+    const model_spec& model = gpu_.model();
+    const double batch = static_cast<double>(job().batch);
+    const double tokens = static_cast<double>(job().input_tokens);
+    const double hidden = 2.0 * static_cast<double>(model.hidden) +
+                          static_cast<double>(model.q_width() + 2 * model.kv_width());
+    const double scores = 3.0 * model.shape.q_heads * tokens * tokens;
+    return gpu_.weight_bytes() + model.element_bytes * batch * (tokens * hidden + scores) +
+           2 * batch * tokens * model.kv_bytes_per_token_layer();
+  }
+
+  const kv_access<D, Format>& kv() const { return kv_; }
+  const gpu_side& gpu() const { return gpu_; }
+
+ private:
+  double stage_share() const {
+    const double g = gpu_.on().gpus;
+    return (2 * g - 1) / (g * g);
+  }
+  double host_bytes() const {
+    const machine& on = gpu_.on();
+    return on.host.copy_threads * on.host.copy_buffer_bytes +
+           (on.weights == weights_at::host ? gpu_.model().weight_bytes() : 0.0);
+  }
+  // What a request costs more when it goes to the drive, beside the link: its command, and the wait for the flash array, in which
+  // the copy threads take turns. Assumed.
+  double uncached_request_ns() const {
+    const machine& on = gpu_.on();
+    return on.host.nvme_command_ns +
+           static_cast<double>(drive_.timing.read_ps) * 1e-3 / on.host.copy_threads;
+  }
+  double page_cache_bytes() const { return gpu_.on().host.memory_bytes - host_bytes(); }
+
+  // New KV goes the way back, request by request.
+  double write_bytes_per_s() const {
+    const machine& on = gpu_.on();
+    const double request_s = (on.host.software.cached_request_ns + uncached_request_ns()) * 1e-9;
+    return 1.0 / (request_s / on.host.request_bytes + 1.0 / (on.drives * kv_.write_bytes_per_s()));
+  }
+
+  gpu_side gpu_;
+  flash::drive_spec drive_;
+  kv_access<D, Format> kv_;
+};
+
+template <class Format = kv_format<>>
+using flexgen_gds_system = flexgen_system<flexgen_gds, Format>;
+template <class Format = kv_format<>>
+using flexgen_sparq_system = flexgen_system<flexgen_sparq_one_copy, Format>;
+
+}  // namespace instinfer::system

@@ -1,0 +1,75 @@
+#pragma once
+// Times of a GPU's operators by roofline: the slower of arithmetic and memory, with an efficiency that follows from the shape.
+
+#include <algorithm>
+#include <cmath>
+
+#include "instinfer/system/gpu_spec.hpp"
+#include "instinfer/system/model_spec.hpp"
+
+namespace instinfer::system {
+
+// Shares of the data sheet's peaks that good kernels reach, and the tile that a short side is padded to. All assumed: 0.85 of
+// the memory's rate is the middle of what decode kernels report (0.55 to 0.93), 0.7 of the tensor cores' is a large cuBLAS GEMM.
+struct gpu_efficiency {
+  double arithmetic = 0.7;
+  double memory = 0.85;
+  double tile_rows =
+      16;  // rows of the smallest tensor core tile: m = 1 costs as much arithmetic as m = 16
+  double launch_s = 5e-6;  // of one kernel
+};
+
+class gpu_time {
+ public:
+  explicit gpu_time(const gpu_spec& gpu, int gpus = 1, const gpu_efficiency& share = {})
+      : flops_per_s_{gpus * gpu.flops_per_s * share.arithmetic},
+        bytes_per_s_{gpus * gpu.memory_bytes_per_s * share.memory},
+        share_{share} {}
+
+  // C [m, n] = A [m, k] B [k, n], elements of e bytes. Its arithmetic counts whole tiles of rows.
+  double gemm_s(double m, double n, double k, double e = 2) const {
+    const double rows = std::ceil(m / share_.tile_rows) * share_.tile_rows;
+    return share_.launch_s +
+           std::max(2 * rows * n * k / flops_per_s_, e * (m * k + k * n + m * n) / bytes_per_s_);
+  }
+
+  // Every matrix of one layer, for m rows (tokens).
+  double layer_s(const model_spec& model, double m) const {
+    const auto hidden = static_cast<double>(model.hidden);
+    const auto q = static_cast<double>(model.q_width());
+    const auto ffn = static_cast<double>(model.ffn);
+    const double qkv = q + 2 * static_cast<double>(model.kv_width());
+    const double e = model.element_bytes;
+    return gemm_s(m, qkv, hidden, e) + gemm_s(m, hidden, q, e) +
+           gemm_s(m, (model.ffn_matrices() - 1) * ffn, hidden, e) + gemm_s(m, hidden, ffn, e);
+  }
+  // All layers and the head over the vocabulary.
+  double model_s(const model_spec& model, double m) const {
+    return model.shape.layers * layer_s(model, m) + gemm_s(m, static_cast<double>(model.vocabulary),
+                                                           static_cast<double>(model.hidden),
+                                                           model.element_bytes);
+  }
+
+  // Decode attention of one layer over KV in the GPU's own memory.
+  double decode_attention_s(const model_spec& model, double batch, double context) const {
+    const double bytes = batch * context * model.kv_bytes_per_token_layer();
+    const double flops = batch * model.attention_flops_per_token(context) / model.shape.layers;
+    return share_.launch_s + std::max(bytes / bytes_per_s_, flops / flops_per_s_);
+  }
+  // Causal attention of one layer over prompts: half of the square.
+  double prefill_attention_s(const model_spec& model, double batch, double tokens) const {
+    const double flops =
+        batch * tokens * model.attention_flops_per_token(tokens) / model.shape.layers / 2;
+    return share_.launch_s + flops / flops_per_s_;
+  }
+
+  double memory_bytes_per_s() const { return bytes_per_s_; }
+  double arithmetic_flops_per_s() const { return flops_per_s_; }
+
+ private:
+  double flops_per_s_;
+  double bytes_per_s_;
+  gpu_efficiency share_;
+};
+
+}  // namespace instinfer::system

@@ -1,0 +1,219 @@
+#pragma once
+// What decode attention of one layer takes from a drive, by context length: the flash path run without data on the real
+// access plans, at a few context lengths, and linear between them.
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "instinfer/flash/engine.hpp"
+#include "instinfer/system/drive_split.hpp"
+#include "instinfer/system/model_spec.hpp"
+#include "instinfer/system/workload.hpp"
+
+namespace instinfer::system {
+
+// One layer and step of the whole batch. Times are those of the busiest drive, bytes those of all drives.
+struct kv_load {
+  double flash_s = 0;
+  double filter_s = 0;
+  double gemv_s = 0;
+  double softmax_s = 0;
+  double top_k_s = 0;
+  double in_turn_s = 0;       // phase after phase, as flash::engine's receipt has it
+  double drive_s = 0;         // phases of different sequences overlapping
+  double page_bytes = 0;      // over the flash channels
+  double wanted_bytes = 0;    // entries that attention uses, from flash
+  double buffered_bytes = 0;  // entries from the group buffer
+
+  double busiest_s() const { return std::max({flash_s, filter_s, gemv_s, softmax_s, top_k_s}); }
+};
+
+// Wanted entries of an attend call, whichever way they go.
+class wanted_entries {
+ public:
+  explicit wanted_entries(int element_bytes) : element_bytes_{element_bytes} {}
+
+  wanted_entries& head(std::uint32_t /*kv_head*/) { return *this; }
+  void chose(attention::operation, index_view) {}
+  void accessed(attention::operation, const access_plan& plan) {
+    for (const page_read& read : plan.reads()) {
+      (read.buffered ? buffered_ : from_flash_) +=
+          static_cast<double>(read.wanted_elements()) * element_bytes_;
+    }
+  }
+  double from_flash() const { return from_flash_; }
+  double buffered() const { return buffered_; }
+
+ private:
+  int element_bytes_;
+  double from_flash_ = 0;
+  double buffered_ = 0;
+};
+
+// Sequences of a batch are alike, so a few stand for all: as many as give the drive `enough_pages` pages. A test holds both
+// approximations, this one and the interpolation, against the full batch at every context.
+template <Design D, class Format = kv_format<>>
+class kv_access {
+ public:
+  static constexpr int nodes = 5;  // context lengths that are simulated, both ends included
+  static constexpr double enough_pages = 60'000;
+
+  // Throws bad_argument for a model or workload that cannot be, or of another head or element size than the format.
+  kv_access(const model_spec& model, const workload& job, int drives,
+            const flash::drive_spec& drive = D::drive,
+            const typename D::attention_policy& attention = {})
+      : split_{(model.validate(), job.validate(), split_over(drives, model.shape, job.batch))},
+        first_{static_cast<double>(job.input_tokens)},
+        last_{static_cast<double>(job.context_tokens())} {
+    require(Format::k_dim == model.head_dim && Format::v_dim == model.head_dim &&
+                Format::element_bytes == model.element_bytes,
+            [&] {
+              return "kv_access: " + std::string(model.name) + " has heads of " +
+                     std::to_string(model.head_dim) + " dims of " +
+                     std::to_string(model.element_bytes) + " bytes, the format has " +
+                     std::to_string(Format::k_dim) + " of " + std::to_string(Format::element_bytes);
+            });
+    for (int i = 0; i < nodes; ++i) {
+      const auto context =
+          static_cast<std::uint64_t>(job.input_tokens + job.output_tokens * i / (nodes - 1));
+      loads_[static_cast<std::size_t>(i)] = simulate(model, job, context, drive, attention);
+    }
+  }
+
+  // context: tokens that are there; outside of the workload's range the nearest end's slope goes on.
+  kv_load at(double context) const {
+    const double x = (context - first_) / (last_ - first_) * (nodes - 1);
+    const int i = std::clamp(static_cast<int>(x), 0, nodes - 2);
+    const kv_load& a = loads_[static_cast<std::size_t>(i)];
+    const kv_load& b = loads_[static_cast<std::size_t>(i) + 1];
+    const double f = x - i;
+    const auto mix = [f](double from, double to) { return from + f * (to - from); };
+    return {mix(a.flash_s, b.flash_s),
+            mix(a.filter_s, b.filter_s),
+            mix(a.gemv_s, b.gemv_s),
+            mix(a.softmax_s, b.softmax_s),
+            mix(a.top_k_s, b.top_k_s),
+            mix(a.in_turn_s, b.in_turn_s),
+            mix(a.drive_s, b.drive_s),
+            mix(a.page_bytes, b.page_bytes),
+            mix(a.wanted_bytes, b.wanted_bytes),
+            mix(a.buffered_bytes, b.buffered_bytes)};
+  }
+
+  const drive_split& split() const { return split_; }
+  // Pages written per dense KV byte: 1.5 where K is stored twice.
+  double footprint() const { return footprint_; }
+  // Of one drive, for KV that arrives as a prompt's does; link included.
+  double write_bytes_per_s() const { return write_bytes_per_s_; }
+  // One layer of one sequence at the end of the run, all heads: open pages at their fullest, and L2P entries.
+  double buffer_bytes() const { return buffer_bytes_; }
+  double l2p_bytes() const { return l2p_bytes_; }
+
+ private:
+  using engine = flash::engine<D, Format>;
+
+  kv_load simulate(const model_spec& model, const workload& job, std::uint64_t context,
+                   const flash::drive_spec& drive, const typename D::attention_policy& attention) {
+    const double dense_bytes = static_cast<double>(context) * split_.kv_heads * Format::token_bytes;
+    const double sequence_pages = std::max(1.0, dense_bytes / D::layout_policy::page_bytes);
+    const auto sequences = static_cast<std::int64_t>(std::clamp(
+        std::ceil(enough_pages / sequence_pages), 1.0, static_cast<double>(split_.sequences)));
+    // Twice the dense bytes hold the dual layout; a page a channel at least.
+    const auto bytes =
+        static_cast<std::uint64_t>(2 * dense_bytes * static_cast<double>(sequences)) +
+        (std::uint64_t{64} << 20);
+    engine clock({.layers = 1,
+                  .q_heads = split_.kv_heads * model.shape.group(),
+                  .kv_heads = split_.kv_heads},
+                 {.bytes = std::min(bytes, static_cast<std::uint64_t>(drive.geometry.bytes())),
+                  .context_tokens = static_cast<std::uint32_t>(job.context_tokens())},
+                 attention, {}, drive);
+    const auto heads = static_cast<std::size_t>(split_.kv_heads * model.shape.group());
+    const std::vector<float> q(heads * Format::k_dim, 1.0f);
+    std::vector<float> out(heads * Format::v_dim);
+    std::vector<typename engine::request> batch;
+    double written_bytes = 0;
+    double write_ns = 0;
+    for (std::int64_t i = 0; i < sequences; ++i) {
+      batch.push_back({clock.open(), q, out});
+      // Drawn selections depend on head and length alone; lengths that differ by up to 8 keep sequences from being copies.
+      const std::int64_t longer = (i + 1) / 2 * 5 % 9 * (i % 2 == 0 ? -1 : 1);
+      const flash::receipt done =
+          clock.append_count(batch.back().seq, 0,
+                             static_cast<std::uint64_t>(std::max<std::int64_t>(
+                                 1, static_cast<std::int64_t>(context) + longer)));
+      written_bytes += static_cast<double>(done.moved.written_bytes);
+      write_ns += done.total_ns();
+    }
+    if (written_bytes > 0) {
+      write_bytes_per_s_ = written_bytes / (write_ns * 1e-9);
+    }
+    const flash::receipt done = clock.attend_batch(0, batch);
+
+    wanted_entries wanted(Format::element_bytes);
+    typename engine::inner_type::scratch work;
+    clock.inner().attend(batch.front().seq, 0, q, out, work, parallel::serial{}, wanted);
+    note_buffers(clock.inner().cache(), batch.front().seq);
+
+    kv_load load;
+    for (const flash::phase_time& phase : done.phases) {
+      load.flash_s += phase.flash_ns * 1e-9;
+      load.filter_s += phase.filter_ns * 1e-9;
+      load.gemv_s += phase.gemv_ns * 1e-9;
+      load.softmax_s += phase.softmax_ns * 1e-9;
+      load.top_k_s += phase.top_k_ns * 1e-9;
+      load.in_turn_s +=
+          D::transfer_policy::computes_in_drive ? phase.total_ns() * 1e-9 : phase.flash_ns * 1e-9;
+    }
+    // Sequences are commands of their own: while one's tokens are folded, the next one's dims are scored. What does not
+    // overlap is the first one's way through the drive.
+    const double fill_s = (load.in_turn_s - load.busiest_s()) / static_cast<double>(sequences);
+    const double more = static_cast<double>(split_.sequences) / static_cast<double>(sequences);
+    for (double* s : {&load.flash_s, &load.filter_s, &load.gemv_s, &load.softmax_s, &load.top_k_s,
+                      &load.in_turn_s}) {
+      *s *= more;
+    }
+    load.drive_s = load.busiest_s() + fill_s;
+    const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads;
+    load.page_bytes =
+        static_cast<double>(done.moved.channel_bytes) / static_cast<double>(sequences) * all;
+    load.wanted_bytes = wanted.from_flash() * all;
+    load.buffered_bytes = wanted.buffered() * all;
+    return load;
+  }
+
+  template <class Cache>
+  void note_buffers(const Cache& cache, sequence seq) {
+    double stored = 0;
+    buffer_bytes_ = 0;
+    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+      if (const layout::tile& tile = cache.tiles().of(s); tile.stored()) {
+        const double row = (s == stream::v_by_token ? Format::v_dim : Format::k_dim) *
+                           static_cast<double>(Format::element_bytes);
+        stored += row;
+        buffer_bytes_ += row * tile.tokens * cache.shape().kv_heads;
+      }
+    }
+    footprint_ = stored / Format::token_bytes;
+    const double parts = split_.head_parts;
+    buffer_bytes_ *= parts;
+    double pages = 0;
+    const auto head = cache.at(seq, 0).head(0);
+    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+      pages += static_cast<double>(head.of(s).table.size());
+    }
+    l2p_bytes_ = pages * sizeof(page_id) * parts;
+  }
+
+  drive_split split_;
+  double first_;
+  double last_;
+  std::array<kv_load, nodes> loads_{};
+  double footprint_ = 1;
+  double write_bytes_per_s_ = 1;
+  double buffer_bytes_ = 0;
+  double l2p_bytes_ = 0;
+};
+
+}  // namespace instinfer::system

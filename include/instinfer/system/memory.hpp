@@ -1,0 +1,60 @@
+#pragma once
+// Memory that a run takes in each tier, and the verdict where one does not hold it: a value, not an exception.
+
+#include <optional>
+#include <string>
+
+namespace instinfer::system {
+
+enum class tier { gpu, host, drive };
+
+constexpr const char* name_of(tier t) {
+  return t == tier::gpu ? "GPU memory" : t == tier::host ? "host memory" : "drive";
+}
+
+struct tier_use {
+  double needed_bytes = 0;
+  double available_bytes = 0;
+  constexpr bool fits() const { return needed_bytes <= available_bytes; }
+};
+
+// At the run's peak. A system that can go on in less host memory (swapping, page cache) says so by host_may_overflow.
+struct memory_use {
+  tier_use gpu;
+  tier_use host;
+  tier_use drive;  // all drives together
+  tier_use
+      drive_dram;  // group buffer and page tables; told, but no verdict: see docs/reproduction.md
+  bool host_may_overflow = false;
+
+  constexpr std::optional<tier> overflows() const {
+    if (!gpu.fits()) {
+      return tier::gpu;
+    }
+    if (!host.fits() && !host_may_overflow) {
+      return tier::host;
+    }
+    if (!drive.fits()) {
+      return tier::drive;
+    }
+    return std::nullopt;
+  }
+  constexpr bool fits() const { return !overflows(); }
+
+  // Empty where it fits.
+  std::string verdict() const {
+    const std::optional<tier> full = overflows();
+    if (!full) {
+      return {};
+    }
+    const tier_use& use = *full == tier::gpu ? gpu : *full == tier::host ? host : drive;
+    const auto gb = [](double bytes) {
+      return std::to_string(static_cast<long long>(bytes / 1e8 + 0.5) / 10) + "." +
+             std::to_string(static_cast<long long>(bytes / 1e8 + 0.5) % 10) + " GB";
+    };
+    return std::string("out of ") + name_of(*full) + ": needs " + gb(use.needed_bytes) + " of " +
+           gb(use.available_bytes);
+  }
+};
+
+}  // namespace instinfer::system

@@ -1,0 +1,98 @@
+#pragma once
+// What a system's run takes: seconds by what they go for, bytes over each link, memory, tokens per second.
+
+#include <cmath>
+#include <string>
+
+#include "instinfer/system/memory.hpp"
+#include "instinfer/system/workload.hpp"
+
+namespace instinfer::system {
+
+// Seconds of one decode step of the whole batch. What overlaps is counted once, where it shows, so that the parts add up.
+struct step_time {
+  double weights_s = 0;      // streaming weights, as far as the GPU waits for it
+  double compute_s = 0;      // GPU operators
+  double kv_drive_s = 0;     // KV access: flash, and the engine inside the drive
+  double kv_link_s = 0;      // KV access: pages over links
+  double kv_software_s = 0;  // KV access: host file system, copies, swapping
+  double kv_write_s = 0;     // new K and V on their way to where they live
+  double qo_link_s = 0;      // in-storage attention: q, k, v down, the output up
+  double command_s = 0;      // in-storage attention: NVMe commands
+
+  // What the paper's Fig. 4, 18 and 19 call KV access.
+  constexpr double kv_access_s() const { return kv_drive_s + kv_link_s + kv_software_s; }
+  constexpr double total_s() const {
+    return weights_s + compute_s + kv_access_s() + kv_write_s + qo_link_s + command_s;
+  }
+  constexpr double kv_access_share() const { return kv_access_s() / total_s(); }
+
+  constexpr step_time& operator+=(const step_time& s) {
+    weights_s += s.weights_s;
+    compute_s += s.compute_s;
+    kv_drive_s += s.kv_drive_s;
+    kv_link_s += s.kv_link_s;
+    kv_software_s += s.kv_software_s;
+    kv_write_s += s.kv_write_s;
+    qo_link_s += s.qo_link_s;
+    command_s += s.command_s;
+    return *this;
+  }
+  constexpr step_time scaled(double f) const {
+    return {f * weights_s,     f * compute_s,  f * kv_drive_s, f * kv_link_s,
+            f * kv_software_s, f * kv_write_s, f * qo_link_s,  f * command_s};
+  }
+};
+
+// Bytes that one step moves.
+struct step_bytes {
+  double weights = 0;      // host to GPU
+  double gpu_link_kv = 0;  // KV entries and pages, or q, k, v and outputs, over the GPUs' links
+  double drive_link = 0;   // over the drives' links, all of them
+  double flash_read = 0;   // pages over the flash channels
+  double kv_wanted = 0;    // of them, the entries that attention uses
+  double kv_written = 0;   // to where the cache lives
+
+  constexpr step_bytes& operator+=(const step_bytes& b) {
+    weights += b.weights;
+    gpu_link_kv += b.gpu_link_kv;
+    drive_link += b.drive_link;
+    flash_read += b.flash_read;
+    kv_wanted += b.kv_wanted;
+    kv_written += b.kv_written;
+    return *this;
+  }
+  constexpr step_bytes scaled(double f) const {
+    return {f * weights,    f * gpu_link_kv, f * drive_link,
+            f * flash_read, f * kv_wanted,   f * kv_written};
+  }
+};
+
+struct decode_step {
+  step_time time;
+  step_bytes bytes;
+};
+
+// All prompts through the model; the layer-wise pipeline overlaps a layer's KV with the next layer's computation.
+struct prefill_time {
+  double compute_s = 0;
+  double weights_s = 0;
+  double kv_write_s = 0;
+  double total_s = 0;
+  double kv_written_bytes = 0;
+};
+
+struct report {
+  workload job;
+  memory_use memory;
+  prefill_time prefill;
+  decode_step mean;  // over all steps of the run
+  double decode_s = 0;
+
+  bool fits() const { return memory.fits(); }
+  double total_s() const { return prefill.total_s + decode_s; }
+  // Tokens generated over the time of the whole run, prefill included; 0 where memory does not suffice.
+  double tokens_per_s() const { return fits() ? job.tokens_out() / total_s() : 0.0; }
+};
+
+}  // namespace instinfer::system

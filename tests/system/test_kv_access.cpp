@@ -1,0 +1,164 @@
+// The load of attention on drives: bytes by hand, what is left out of the simulation, and how drives share it.
+
+#include <doctest/doctest.h>
+
+#include "instinfer/design.hpp"
+#include "instinfer/system/kv_access.hpp"
+#include "instinfer/system/models.hpp"
+#include "instinfer/system/retry_cost.hpp"
+
+using namespace instinfer;
+using system::kv_access;
+using system::kv_load;
+using system::workload;
+
+namespace {
+
+// OPT-13B with a quarter of its heads, so that whole batches can be simulated here.
+constexpr system::model_spec small_model() {
+  system::model_spec model = system::opt_13b;
+  model.name = "ten heads";
+  model.shape = {.layers = 4, .q_heads = 10, .kv_heads = 10};
+  return model;
+}
+
+// One layer of the whole batch on one drive, without any shortcut, for sequences of exactly this length.
+template <class D>
+flash::receipt full_batch(const system::model_spec& model, std::int64_t batch,
+                          std::uint64_t context, std::uint32_t expected_tokens) {
+  flash::engine<D> drive(
+      {.layers = 1, .q_heads = model.shape.q_heads, .kv_heads = model.shape.kv_heads},
+      {.bytes = std::uint64_t{4} << 30, .context_tokens = expected_tokens});
+  const std::vector<float> q(static_cast<std::size_t>(model.q_width()), 1.0f);
+  std::vector<float> out(q.size());
+  std::vector<typename flash::engine<D>::request> requests;
+  for (std::int64_t i = 0; i < batch; ++i) {
+    requests.push_back({drive.open(), q, out});
+    drive.append_count(requests.back().seq, 0, context);
+  }
+  return drive.attend_batch(0, requests);
+}
+
+template <class D>
+double drive_s(const flash::receipt& done) {
+  double flash_s = 0;
+  double softmax_s = 0;
+  double filter_s = 0;
+  for (const flash::phase_time& phase : done.phases) {
+    flash_s += phase.flash_ns * 1e-9;
+    softmax_s += phase.softmax_ns * 1e-9;
+    filter_s += phase.filter_ns * 1e-9;
+  }
+  return std::max({flash_s, softmax_s, filter_s});
+}
+
+}  // namespace
+
+TEST_CASE("dense attention reads every byte of the cache once") {
+  const workload job{.batch = 3, .input_tokens = 512, .output_tokens = 512};
+  const kv_access<insta> kv(small_model(), job, 1);
+  for (const double context : {512.0, 640.0, 768.0, 1000.0, 1024.0}) {
+    const kv_load load = kv.at(context);
+    const double dense = 3 * context * 10 * 512;
+    // The sequence that the bytes are counted on has exactly the context, so all of its entries are wanted.
+    CHECK(load.wanted_bytes + load.buffered_bytes == doctest::Approx(dense));
+    // Neighbours are up to 8 tokens longer or shorter, and a last group of less than 16 is not in flash.
+    CHECK(load.page_bytes <= dense * (1 + 8.0 / context));
+    CHECK(load.page_bytes >= dense * (1 - 24.0 / context));
+  }
+  CHECK(kv.footprint() == 1);
+}
+
+TEST_CASE("SparF wants an eighth, and keeps K twice") {
+  const workload job{.batch = 2, .input_tokens = 1024, .output_tokens = 1024};
+  const kv_access<insta_sparf> kv(small_model(), job, 1);
+  const double dense = 2 * 2048.0 * 10 * 512;
+  const kv_load load = kv.at(2048);
+  CHECK((load.wanted_bytes + load.buffered_bytes) / dense == doctest::Approx(1.0 / 8));
+  CHECK(load.page_bytes < 0.7 * dense);
+  CHECK(load.page_bytes > load.wanted_bytes);
+  CHECK(kv.footprint() == 1.5);
+}
+
+TEST_CASE("a few sequences stand for the batch, and lines for the contexts between") {
+  const workload job{.batch = 48, .input_tokens = 1024, .output_tokens = 1024};
+  const system::model_spec model = small_model();
+  const kv_access<insta> dense(model, job, 1);
+  const kv_access<insta_sparf> sparf(model, job, 1);
+  double dense_sum = 0, sparf_sum = 0, dense_full = 0, sparf_full = 0;
+  for (std::uint64_t context = 1088; context < 2048; context += 128) {
+    CAPTURE(context);
+    const double d = drive_s<insta>(full_batch<insta>(model, 48, context, 2048));
+    const double s = drive_s<insta_sparf>(full_batch<insta_sparf>(model, 48, context, 2048));
+    // Sequences that are copies of each other, as here, collide on dies more than those of different lengths: SparF's
+    // bound is wider. Its open tiles of 512 tokens make a saw-tooth, which the lines cut through.
+    CHECK(dense.at(static_cast<double>(context)).drive_s == doctest::Approx(d).epsilon(0.02));
+    CHECK(sparf.at(static_cast<double>(context)).drive_s == doctest::Approx(s).epsilon(0.15));
+    dense_sum += dense.at(static_cast<double>(context)).drive_s;
+    sparf_sum += sparf.at(static_cast<double>(context)).drive_s;
+    dense_full += d;
+    sparf_full += s;
+  }
+  MESSAGE("over a run: dense " << dense_sum / dense_full - 1 << ", SparF "
+                               << sparf_sum / sparf_full - 1);
+  CHECK(dense_sum == doctest::Approx(dense_full).epsilon(0.01));
+  CHECK(sparf_sum == doctest::Approx(sparf_full).epsilon(0.08));
+}
+
+TEST_CASE("one sequence goes phase after phase; many overlap up to the busiest resource") {
+  const system::model_spec model = small_model();
+  const kv_load one = kv_access<insta_sparf>(model, {1, 1024, 1024}, 1).at(1024);
+  CHECK(one.drive_s == doctest::Approx(one.in_turn_s));
+  const kv_load many = kv_access<insta_sparf>(model, {64, 1024, 1024}, 1).at(1024);
+  CHECK(many.drive_s >= many.busiest_s());
+  CHECK(many.drive_s < many.in_turn_s);
+  CHECK(many.drive_s <= 1.05 * many.busiest_s());
+}
+
+TEST_CASE("drives split heads, then sequences") {
+  const model_shape shape{.layers = 1, .q_heads = 40, .kv_heads = 40};
+  CHECK(system::split_over(1, shape, 8).kv_heads == 40);
+  CHECK(system::split_over(2, shape, 8).kv_heads == 20);
+  const system::drive_split three = system::split_over(3, shape, 8);
+  CHECK(three.kv_heads == 14);  // 14, 14 and 12
+  CHECK(three.head_parts == 3);
+  const system::drive_split hundred = system::split_over(100, shape, 8);
+  CHECK(hundred.kv_heads == 1);
+  CHECK(hundred.head_parts == 40);
+  CHECK(hundred.sequence_parts == 2);
+  CHECK(hundred.sequences == 4);
+  CHECK(system::split_over(100'000, shape, 8).drives_used() ==
+        320);  // no more than heads x sequences
+  const system::drive_split grouped =
+      system::split_over(4, {.layers = 1, .q_heads = 64, .kv_heads = 8}, 5);
+  CHECK(grouped.kv_heads == 2);
+  CHECK(grouped.sequences == 5);
+  CHECK_THROWS_WITH_AS(system::split_over(0, shape, 8),
+                       doctest::Contains("must be positive, got 0 and 8"), bad_argument);
+
+  // Work is conserved: two drives read the bytes of one, in half the time.
+  const system::model_spec model = small_model();
+  const kv_load whole = kv_access<insta>(model, {32, 1024, 1024}, 1).at(1536);
+  const kv_load halves = kv_access<insta>(model, {32, 1024, 1024}, 2).at(1536);
+  CHECK(halves.page_bytes == doctest::Approx(whole.page_bytes).epsilon(0.01));
+  CHECK(halves.drive_s == doctest::Approx(whole.drive_s / 2).epsilon(0.03));
+}
+
+TEST_CASE("a model of another head size is refused") {
+  system::model_spec model = small_model();
+  model.head_dim = 64;
+  CHECK_THROWS_WITH_AS(
+      (kv_access<insta>(model, {1, 64, 64}, 1)),
+      doctest::Contains("ten heads has heads of 64 dims of 2 bytes, the format has 128 of 2"),
+      bad_argument);
+}
+
+TEST_CASE("retries only ever add array reads") {
+  const model_shape heads{.layers = 1, .q_heads = 8, .kv_heads = 8};
+  CHECK(system::read_retry_increase<insta>(heads, 4, 512, {}) == 0);
+  // Every page reads once more: its die is held for another 45 us, about a third of a round of 138 us.
+  const flash::read_retry always{.at_least = {flash::retry_scale, 0, 0, 0, 0}};
+  const double more = system::read_retry_increase<insta>(heads, 16, 1024, always);
+  CHECK(more > 0.1);
+  CHECK(more < 0.5);
+}

@@ -1,0 +1,318 @@
+// What every system must obey: parts add up, more bandwidth is never slower, more sequences never need less memory; and who
+// runs out of memory, where the page cache ends, and what is left when drives are infinitely fast.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <iterator>
+#include <random>
+
+#include "instinfer/system/systems.hpp"
+
+using namespace instinfer;
+using namespace instinfer::system;
+
+static_assert(System<deepspeed_system> && System<flexgen_system<>> &&
+              System<flexgen_gds_system<>> && System<flexgen_sparq_system<>> &&
+              System<recomp_system> && System<insta_system<>> && System<insta_sparf_system<>>);
+
+namespace {
+
+// A model of OPT's kind that is quick to simulate: 8 heads, 4 layers.
+constexpr model_spec tiny() {
+  model_spec model = opt_6_7b;
+  model.name = "tiny";
+  model.shape = {.layers = 4, .q_heads = 8, .kv_heads = 8};
+  model.hidden = 1024;
+  model.ffn = 4096;
+  return model;
+}
+constexpr workload job{.batch = 6, .input_tokens = 512, .output_tokens = 256};
+
+template <class S>
+void check_run(const machine& on, const workload& of) {
+  const S s(tiny(), on, of);
+  CAPTURE(std::string(S::name));
+  const report done = run(s);
+  const step_time& t = done.mean.time;
+  CHECK(t.total_s() == doctest::Approx(t.weights_s + t.compute_s + t.kv_drive_s + t.kv_link_s +
+                                       t.kv_software_s + t.kv_write_s + t.qo_link_s + t.command_s));
+  for (const double part : {t.weights_s, t.compute_s, t.kv_drive_s, t.kv_link_s, t.kv_software_s,
+                            t.kv_write_s, t.qo_link_s, t.command_s}) {
+    CHECK(part >= 0);
+  }
+  CHECK(done.decode_s == doctest::Approx(t.total_s() * static_cast<double>(of.output_tokens)));
+  CHECK(done.fits());
+  CHECK(done.memory.verdict().empty());
+  CHECK(done.tokens_per_s() * done.total_s() == doctest::Approx(of.tokens_out()));
+  // The prompt's pipeline takes at least its slowest stage, and at most all of them in turn.
+  CHECK(done.prefill.total_s >=
+        std::max({done.prefill.compute_s, done.prefill.weights_s, done.prefill.kv_write_s}));
+  CHECK(done.prefill.total_s <=
+        done.prefill.compute_s + done.prefill.weights_s + done.prefill.kv_write_s + 1e-12);
+  // Attention never uses more than it reads, and steps grow with the context.
+  CHECK(done.mean.bytes.kv_wanted > 0);
+  CHECK(s.step(600).time.total_s() <= s.step(700).time.total_s());
+}
+
+template <class S>
+double seconds(const machine& on, const workload& of = job) {
+  const report done = run(S(tiny(), on, of), 8);
+  return done.total_s();
+}
+
+template <class S>
+void check_bandwidths() {
+  CAPTURE(std::string(S::name));
+  const machine plain = paper_machine();
+  const double before = seconds<S>(plain);
+  machine m = plain;
+  m.gpu_link.bytes_per_s *= 2;
+  CHECK(seconds<S>(m) <= before);
+  m = plain;
+  m.gpu.memory_bytes_per_s *= 2;
+  CHECK(seconds<S>(m) <= before);
+  m = plain;
+  m.gpu.flops_per_s *= 2;
+  CHECK(seconds<S>(m) <= before);
+  m = plain;
+  m.host.memory_bytes *= 2;
+  CHECK(seconds<S>(m) <= before);
+  m = plain;
+  m.host.software.cached_request_ns /= 2;
+  m.host.software.pageable_bytes_per_s *= 2;
+  m.host.software.swapped_page_ns /= 2;
+  m.host.software.recomputed_tokens /= 2;
+  m.host.nvme_command_ns /= 2;
+  CHECK(seconds<S>(m) <= before);
+}
+
+template <class S>
+void check_memory_grows() {
+  CAPTURE(std::string(S::name));
+  memory_use last;
+  for (const std::int64_t batch : {1, 2, 5, 16}) {
+    const memory_use now = S(tiny(), paper_machine(), workload{batch, 512, 256}).memory();
+    CHECK(now.gpu.needed_bytes >= last.gpu.needed_bytes);
+    CHECK(now.host.needed_bytes >= last.host.needed_bytes);
+    CHECK(now.drive.needed_bytes >= last.drive.needed_bytes);
+    CHECK(now.drive_dram.needed_bytes >= last.drive_dram.needed_bytes);
+    last = now;
+  }
+}
+
+template <class F>
+void for_every_system(F&& f) {
+  f.template operator()<deepspeed_system>();
+  f.template operator()<flexgen_system<>>();
+  f.template operator()<flexgen_gds_system<>>();
+  f.template operator()<flexgen_sparq_system<>>();
+  f.template operator()<recomp_system>();
+  f.template operator()<insta_system<>>();
+  f.template operator()<insta_sparf_system<>>();
+}
+
+}  // namespace
+
+TEST_CASE("parts add up") {
+  for_every_system([]<class S>() {
+    check_run<S>(paper_machine(), job);
+    check_run<S>(paper_machine(2), job);
+    check_run<S>(paper_machine(3, 2), {1, 64, 16});
+  });
+}
+
+TEST_CASE("more bandwidth is never slower") {
+  for_every_system([]<class S>() { check_bandwidths<S>(); });
+  // Faster drives, too.
+  const auto with_link = [](std::int64_t bytes_per_s) {
+    flash::drive_spec drive = flash::pcie4_ssd;
+    drive.link_bytes_per_s = bytes_per_s;
+    return run(flexgen_gds_system<>(tiny(), paper_machine(), job, {}, drive)).total_s();
+  };
+  CHECK(with_link(7'000'000'000) < with_link(3'500'000'000));
+  for (int drives = 1; drives < 8; drives *= 2) {
+    CHECK(seconds<flexgen_gds_system<>>(paper_machine(2 * drives)) <=
+          seconds<flexgen_gds_system<>>(paper_machine(drives)));
+  }
+}
+
+// Random machines and workloads; the drives' own simulation is left out, for its time.
+TEST_CASE("random machines: a better part is never slower") {
+  for (unsigned seed = 1; seed <= 300; ++seed) {
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    const auto between = [&](double low, double high) {
+      return std::exp(std::uniform_real_distribution<>(std::log(low), std::log(high))(random));
+    };
+    const model_spec& model = *all_models[random() % std::size(all_models)];
+    machine m = paper_machine(1, 1 + static_cast<int>(random() % 4));
+    m.gpu = {"random", between(1e9, 1e12), between(1e10, 1e13), between(1e12, 1e15), 0};
+    m.host.memory_bytes = between(1e9, 1e13);
+    m.gpu_link.bytes_per_s = between(1e9, 1e12);
+    const workload of{1 + static_cast<std::int64_t>(random() % 300),
+                      1 + static_cast<std::int64_t>(random() % 4096),
+                      1 + static_cast<std::int64_t>(random() % 4096)};
+    machine better = m;
+    const double gain = between(1.01, 10);
+    switch (random() % 3) {
+      case 0:
+        better.gpu.memory_bytes_per_s *= gain;
+        break;
+      case 1:
+        better.gpu_link.bytes_per_s *= gain;
+        break;
+      default:
+        better.host.memory_bytes *= gain;
+    }
+    const double slack = 1 + 1e-12;
+    CHECK(run(deepspeed_system(model, better, of), 8).total_s() <=
+          run(deepspeed_system(model, m, of), 8).total_s() * slack);
+    CHECK(run(recomp_system(model, better, of), 8).total_s() <=
+          run(recomp_system(model, m, of), 8).total_s() * slack);
+    workload more = of;
+    more.batch += 1 + static_cast<std::int64_t>(random() % 50);
+    CHECK(deepspeed_system(model, m, more).memory().host.needed_bytes >=
+          deepspeed_system(model, m, of).memory().host.needed_bytes);
+    CHECK(recomp_system(model, m, more).memory().gpu.needed_bytes >=
+          recomp_system(model, m, of).memory().gpu.needed_bytes);
+  }
+}
+
+TEST_CASE("a larger batch never needs less memory") {
+  for_every_system([]<class S>() { check_memory_grows<S>(); });
+}
+
+TEST_CASE("traffic by hand") {
+  const double kv_token = tiny().kv_bytes_per_token();
+  const double context = 640;
+  const decode_step dense = insta_system<>(tiny(), paper_machine(), job).step(context);
+  // q, k, v down and the output up: 4 vectors of 1024 fp16 a sequence and layer.
+  CHECK(dense.bytes.gpu_link_kv == 6 * 4 * 4 * 1024 * 2.0);
+  CHECK(dense.bytes.drive_link == dense.bytes.gpu_link_kv);
+  CHECK(dense.bytes.kv_written == 6 * kv_token);
+  CHECK(dense.bytes.weights == tiny().weight_bytes());
+  // 6 sequences x 4 layers x 10 us.
+  CHECK(dense.time.command_s == doctest::Approx(6 * 4 * 10e-6));
+  const decode_step sparf = insta_sparf_system<>(tiny(), paper_machine(), job).step(context);
+  CHECK(sparf.bytes.kv_written == 1.5 * 6 * kv_token);
+  CHECK(sparf.bytes.flash_read < dense.bytes.flash_read);
+
+  // DeepSpeed moves the whole cache in each step, at the rate of pageable memory.
+  const decode_step host = deepspeed_system(tiny(), paper_machine(), job).step(context);
+  CHECK(host.bytes.gpu_link_kv == 6 * context * kv_token);
+  CHECK(
+      host.time.kv_link_s ==
+      doctest::Approx(6 * context * kv_token / xeon_5320.software.pageable_bytes_per_s + 4 * 2e-6));
+  CHECK(host.time.kv_software_s == 0);
+
+  // FlexGen from the page cache: nothing of the drive, one request each 128 KiB. All heads and tokens are wanted.
+  const flexgen_system<> cached(tiny(), paper_machine(), job);
+  CHECK(cached.in_page_cache(context));
+  const decode_step files = cached.step(context);
+  CHECK(files.bytes.drive_link == 0);
+  CHECK(files.bytes.gpu_link_kv == doctest::Approx(6 * context * kv_token));
+  CHECK(files.time.kv_software_s == doctest::Approx(6 * context * kv_token / 131'072 *
+                                                    xeon_5320.software.cached_request_ns * 1e-9));
+
+  // Recomp moves nothing over any link.
+  const decode_step gpu = recomp_system(tiny(), paper_machine(), job).step(context);
+  CHECK(gpu.bytes.gpu_link_kv + gpu.bytes.drive_link + gpu.bytes.weights == 0);
+}
+
+TEST_CASE("the page cache holds what weights and buffers leave, or nothing") {
+  machine small = paper_machine();
+  const double kv = 6 * 640 * tiny().kv_bytes_per_token();
+  const double others = tiny().weight_bytes() + 4 * 2.0 * 1024 * 1024 * 1024;
+  small.host.memory_bytes = others + kv;
+  const flexgen_system<> at_limit(tiny(), small, job);
+  CHECK(at_limit.in_page_cache(640));
+  CHECK(!at_limit.in_page_cache(641));
+  CHECK(at_limit.step(640).bytes.drive_link == 0);
+  CHECK(at_limit.step(641).bytes.drive_link > 0.9 * kv);
+  CHECK(at_limit.step(641).time.total_s() > at_limit.step(640).time.total_s());
+  // GDS goes past it.
+  CHECK(!flexgen_gds_system<>(tiny(), paper_machine(), job).in_page_cache(1));
+  CHECK(at_limit.memory().fits());  // slower, but it runs
+}
+
+TEST_CASE("DeepSpeed swaps all of its cache when two copies overflow the host") {
+  const deepspeed_system fits(opt_13b, paper_machine(), paper_opt_workload(16));
+  const deepspeed_system swaps(opt_13b, paper_machine(), paper_opt_workload(32));
+  CHECK(!fits.swaps(2048));
+  CHECK(!swaps.swaps(1024));
+  CHECK(swaps.swaps(2048));
+  const double kv = 32 * 2048 * opt_13b.kv_bytes_per_token();
+  CHECK(swaps.step(2048).time.kv_software_s ==
+        doctest::Approx(kv / 4096 * xeon_5320.software.swapped_page_ns * 1e-9));
+  CHECK(swaps.memory().fits());
+  CHECK(!swaps.memory().host.fits());
+}
+
+TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
+  const auto memory = [](std::int64_t batch) {
+    return flexgen_system<>(opt_13b, paper_machine(), paper_opt_workload(batch)).memory();
+  };
+  CHECK(memory(64).fits());
+  const memory_use over = memory(128);
+  CHECK(over.overflows() == tier::gpu);
+  CHECK(over.verdict() == "out of GPU memory: needs 45.6 GB of 38.4 GB");
+  // By hand: 2 layers of weights; a token's 5 vectors of 5120; 3 x 40 heads x 1024^2 logits; KV of two layers.
+  const double by_hand = 2 * opt_13b.layer_weight_bytes() +
+                         128.0 * 2 * (1024 * 5 * 5120.0 + 3 * 40 * 1024.0 * 1024) +
+                         2 * 128.0 * 1024 * 20'480;
+  CHECK(over.gpu.needed_bytes == doctest::Approx(by_hand));
+  // A run that does not fit has no throughput, but says what it would take.
+  const report none = run(flexgen_system<>(opt_13b, paper_machine(), paper_opt_workload(128)), 2);
+  CHECK(none.tokens_per_s() == 0);
+  CHECK(none.total_s() > 0);
+}
+
+TEST_CASE("verdicts name the first tier that overflows") {
+  memory_use use{.gpu = {1, 2}, .host = {3, 2}, .drive = {5e9, 4e9}, .drive_dram = {9, 1}};
+  CHECK(use.overflows() == tier::host);
+  use.host_may_overflow = true;
+  CHECK(use.verdict() == "out of drive: needs 5.0 GB of 4.0 GB");
+  use.drive = {};
+  CHECK(use.fits());  // the drive's DRAM is told, not judged
+  // A drive that is too small.
+  machine one = paper_machine();
+  const workload endless{.batch = 100'000, .input_tokens = 64, .output_tokens = 64 * 1024};
+  CHECK(insta_system<>(tiny(), one, endless).memory().overflows() == tier::drive);
+}
+
+TEST_CASE("infinitely fast drives leave the GPU's own time") {
+  flash::drive_spec drive = flash::instcsd;
+  drive.timing.read_ps = 1;
+  drive.timing.program_ps = 1;
+  drive.timing.bus_bytes_per_s = 1'000'000'000'000'000;
+  drive.timing.read_command_ps = drive.timing.read_address_ps = drive.timing.read_next_plane_ps = 0;
+  drive.timing.read_turnaround_ps = drive.timing.program_command_ps =
+      drive.timing.program_next_plane_ps = 0;
+  drive.link_bytes_per_s = 1'000'000'000'000'000;
+  constexpr std::int64_t fast = 1'000'000'000'000'000;
+  drive.units = {.filter_bytes_per_s = fast,
+                 .attention_kernels = 1,
+                 .gemv_flops_per_s = fast,
+                 .softmax_units = 1,
+                 .softmax_flops_per_s = fast,
+                 .top_k_elements_per_s = fast};
+  machine on = paper_machine();
+  on.host.nvme_command_ns = 0;
+  on.gpu_link = {.bytes_per_s = 1e18, .latency_ns = 0};
+  const insta_sparf_system<> s(tiny(), on, job, {}, drive);
+  const double gpu_s = gpu_time(on.gpu).model_s(tiny(), 6);
+  CHECK(s.step(700).time.total_s() == doctest::Approx(gpu_s).epsilon(0.01));
+}
+
+TEST_CASE("Recomp runs at the GPU's speed while the cache fits, and pays for what does not") {
+  const recomp_system few(opt_13b, paper_machine(), paper_opt_workload(8));
+  CHECK(few.resident(2048) == 8);
+  const recomp_system many(opt_13b, paper_machine(), paper_opt_workload(256));
+  // (0.9 x 48 - 25.7) GB less activations, over 2048 x 819,200 B.
+  CHECK(many.resident(2048) == 10);
+  CHECK(few.step(2048).time.total_s() ==
+        doctest::Approx(gpu_time(rtx_a6000).model_s(opt_13b, 8) +
+                        40 * gpu_time(rtx_a6000).decode_attention_s(opt_13b, 8, 2048)));
+  CHECK(many.step(2048).time.total_s() > 100 * few.step(2048).time.total_s());
+}
