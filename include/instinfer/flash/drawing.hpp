@@ -38,12 +38,12 @@ class drawing {
     begin("polyline").attribute("fill", "none");
     std::string list;
     for (const auto& [x, y] : points) {
-      list += (list.empty() ? "" : " ") + digits(x) + ',' + digits(y);
+      list.append(list.empty() ? "" : " ").append(digits(x)).append(",").append(digits(y));
     }
     attribute("points", list).attribute("style", style).end();
   }
   void mark(double x, double y, marker m, std::string_view colour) {
-    const std::string outline = "fill:white;stroke-width:2;stroke:" + std::string(colour);
+    const std::string outline = std::string("fill:white;stroke-width:2;stroke:").append(colour);
     switch (m) {
       case marker::circle:
         begin("circle").number("cx", x).number("cy", y).number("r", 5);
@@ -52,10 +52,12 @@ class drawing {
       case marker::square:
         box(x - 5, y - 5, 10, 10, outline);
         break;
-      case marker::triangle:
-        begin("path").attribute("d", 'M' + digits(x) + ' ' + digits(y - 6) + " l6 10 l-12 0 z");
+      case marker::triangle: {
+        const std::string top = digits(x) + ' ' + digits(y - 6);
+        begin("path").attribute("d", std::string("M") + top + " l6 10 l-12 0 z");
         attribute("fill", colour).end();
         break;
+      }
       case marker::cross:
         path({{x - 5, y - 5}, {x + 5, y + 5}}, "stroke:black;stroke-width:2");
         path({{x - 5, y + 5}, {x + 5, y - 5}}, "stroke:black;stroke-width:2");
@@ -66,16 +68,16 @@ class drawing {
   // A pattern of size x size pixels on white, to be used as fill:url(#name); strokes: a path's `d`.
   void hatching(const std::string& name, int size, const std::string& strokes) {
     const std::string side = std::to_string(size);
-    body_ += "<defs><pattern id=\"" + name + "\" width=\"" + side + "\" height=\"" + side +
+    body_ += std::string("<defs><pattern id=\"") + name + "\" width=\"" + side + "\" height=\"" + side +
              "\" patternUnits=\"userSpaceOnUse\"><rect width=\"" + side + "\" height=\"" + side +
              "\" fill=\"white\"/><path d=\"" + strokes +
              "\" stroke=\"#222\" stroke-width=\"1\"/></pattern></defs>\n";
   }
 
   std::string svg() const {
-    const std::string size = "\" width=\"" + digits(width_) + "\" height=\"" + digits(height_) +
+    const std::string size = std::string("\" width=\"") + digits(width_) + "\" height=\"" + digits(height_) +
                              "\" viewBox=\"0 0 " + digits(width_) + ' ' + digits(height_);
-    return "<svg xmlns=\"http://www.w3.org/2000/svg" + size +
+    return std::string("<svg xmlns=\"http://www.w3.org/2000/svg") + size +
            "\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n" +
            body_ + "</svg>\n";
   }

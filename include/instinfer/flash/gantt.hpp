@@ -93,7 +93,7 @@ class gantt_chart {
     };
     for (const std::string& group : options_.groups) {
       require(std::ranges::count(trace_.rows(), group, &chrome_trace::track::group) > 0, [&] {
-        return "gantt: the trace has no group \"" + group + "\"";
+        return std::string("gantt: the trace has no group \"") + group + "\"";
       });
     }
     std::vector<std::size_t> row_of(trace_.rows().size(), trace_.rows().size());
@@ -102,8 +102,11 @@ class gantt_chart {
         rows_.push_back({.track = track, .bars = {}});
       }
     }
-    std::ranges::stable_sort(
-        rows_, {}, [&](const shown_row& row) { return trace_.rows()[row.track].group_number; });
+    // Groups by first use; in a channel the bus, then its planes by their numbers.
+    std::ranges::stable_sort(rows_, {}, [&](const shown_row& row) {
+      const chrome_trace::track& track = trace_.rows()[row.track];
+      return std::pair{track.group_number, numbers_in(track.row)};
+    });
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       row_of[rows_[i].track] = i;
     }
@@ -117,6 +120,19 @@ class gantt_chart {
     }
   }
 
+  static std::vector<int> numbers_in(const std::string& text) {
+    std::vector<int> numbers;
+    bool inside = false;
+    for (const char c : text) {
+      if (const bool digit = c >= '0' && c <= '9'; std::exchange(inside, digit) && digit) {
+        numbers.back() = (10 * numbers.back() + (c - '0')) % 1'000'000;
+      } else if (digit) {
+        numbers.push_back(c - '0');
+      }
+    }
+    return numbers;
+  }
+
   void choose_window() {
     end_ps_ = options_.end_ps;
     for (const shown_row& row : rows_) {
@@ -125,7 +141,7 @@ class gantt_chart {
       }
     }
     require(!rows_.empty() && options_.begin_ps >= 0 && options_.begin_ps < end_ps_, [&] {
-      return "gantt: nothing to show between " + std::to_string(options_.begin_ps) + " and " +
+      return std::string("gantt: nothing to show between ") + std::to_string(options_.begin_ps) + " and " +
              std::to_string(end_ps_) + " ps";
     });
   }
@@ -194,7 +210,7 @@ class gantt_chart {
       const std::string_view known = fill_of(bar.name);
       const std::string fill(known.empty() ? "#ccc" : known);
       figure.box(begin, row.y, std::max(end - begin, 0.5), row_px,
-                 "stroke:#222;stroke-width:0.6;fill:" + fill);
+                 std::string("stroke:#222;stroke-width:0.6;fill:") + fill);
       if (known.empty() && end - begin > letter_px * static_cast<double>(bar.name.size()) + 6) {
         figure.text((begin + end) / 2, row.y + row_px - 5, bar.name, "middle", 12);
       }
@@ -209,7 +225,7 @@ class gantt_chart {
         return std::ranges::any_of(row.bars, [&](const auto* bar) { return bar->name == look.name; });
       });
       if (used) {
-        figure.box(x, y, 24, 12, "stroke:#222;stroke-width:0.6;fill:" + std::string(look.fill));
+        figure.box(x, y, 24, 12, std::string("stroke:#222;stroke-width:0.6;fill:").append(look.fill));
         figure.text(x + 30, y + 11, look.name, "start", 12);
         x += 54 + letter_px * static_cast<double>(look.name.size());
       }
