@@ -4,6 +4,4 @@
 
 #include "support/option_costs.hpp"
 
-int main() {
-  std::fputs(instinfer::examples::option_costs::tables().c_str(), stdout);
-}
+int main() { std::fputs(instinfer::examples::option_costs::tables().c_str(), stdout); }

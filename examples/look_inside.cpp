@@ -50,9 +50,10 @@ design_point point_of(const choices& chosen) {
 void step(const choices& chosen, flash::chrome_trace& trace) {
   const design_point p = point_of(chosen);
   const step_cost cost = cost_of(p, &trace);
-  fmt::print("{} attention, {} layout, {} sequence{} of {} tokens, {} KV heads, one layer\n{}, {} KiB each\n\n",
-             p.attention, p.layout, p.batch, p.batch == 1 ? "" : "s", p.context, p.heads,
-             to_string(cost.drive.geometry), p.page_kib);
+  fmt::print(
+      "{} attention, {} layout, {} sequence{} of {} tokens, {} KV heads, one layer\n{}, {} KiB each\n\n",
+      p.attention, p.layout, p.batch, p.batch == 1 ? "" : "s", p.context, p.heads,
+      to_string(cost.drive.geometry), p.page_kib);
   fmt::print("{}", to_string(flash::summarize(cost.step, trace)));
 }
 
@@ -65,9 +66,8 @@ void read_pages(const choices& chosen, flash::chrome_trace& trace) {
   drive.timing.page_transfer_ps = std::llround(chosen.transfer_ns * 1e3);
   flash::timeline<Arbitration> timeline(drive.geometry, drive.timing,
                                         {.cache_read = chosen.cache_read});
-  require(chosen.pages <= drive.geometry.pages_total(), [&] {
-    return "pages: the drive has " + std::to_string(drive.geometry.pages_total());
-  });
+  require(chosen.pages <= drive.geometry.pages_total(),
+          [&] { return "pages: the drive has " + std::to_string(drive.geometry.pages_total()); });
   const flash::placement where{drive.geometry};
   std::vector<flash::location> pages;
   for (std::int64_t n = 0; n < chosen.pages; ++n) {
@@ -91,8 +91,8 @@ void read_pages(const choices& chosen, flash::chrome_trace& trace) {
   fmt::print("channel   pages  command us    data us     end us\n");
   for (std::size_t c = 0; c < times.channels.size(); ++c) {
     const flash::channel_load& load = times.channels[c];
-    fmt::print("{:>7} {:>7} {:>11.3f} {:>10.3f} {:>10.3f}\n", c, load.pages,
-               us(load.command_ticks), us(load.data_ticks), us(load.end_ticks));
+    fmt::print("{:>7} {:>7} {:>11.3f} {:>10.3f} {:>10.3f}\n", c, load.pages, us(load.command_ticks),
+               us(load.data_ticks), us(load.end_ticks));
   }
 }
 
@@ -144,10 +144,12 @@ int main(int argc, char** argv) {
     }
     app.add_option("--" + p.name, chosen.values[p.name], help)->group("Design");
   }
-  app.add_option("--pages", chosen.pages, "read the drive's first pages, striped, instead of a decode step")
+  app.add_option("--pages", chosen.pages,
+                 "read the drive's first pages, striped, instead of a decode step")
       ->check(CLI::Range(1, 100'000'000))
       ->group("Page reads");
-  app.add_option("--transfer_ns", chosen.transfer_ns, "bus time of a page; by default from the bus rate")
+  app.add_option("--transfer_ns", chosen.transfer_ns,
+                 "bus time of a page; by default from the bus rate")
       ->check(CLI::PositiveNumber)
       ->group("Page reads");
   app.add_option("--arbitration", chosen.arbitration, "data_out_first or command_first")
@@ -158,8 +160,9 @@ int main(int argc, char** argv) {
       ->group("Page reads");
   app.add_option("--out", chosen.folder, "folder of the two files")->capture_default_str();
   app.add_option("--title", chosen.gantt.title, "of the Gantt chart");
-  app.add_option("--show", chosen.gantt.groups,
-                 "groups of rows in the Gantt chart, e.g. units \"channel 3\"; by default units and channel 0");
+  app.add_option(
+      "--show", chosen.gantt.groups,
+      "groups of rows in the Gantt chart, e.g. units \"channel 3\"; by default units and channel 0");
   app.add_option("--window_us", chosen.window_us, "begin and end of the Gantt chart")->expected(2);
   CLI11_PARSE(app, argc, argv);
   std::erase_if(chosen.values, [](const auto& given) { return given.second.empty(); });

@@ -68,8 +68,8 @@ chart_choice chart_of(choices chosen, const std::vector<swept>& axes) {
       }
     }
   }
-  const auto* const y = std::ranges::find_if(
-      metrics, [&](const metric& m) { return m.name == chosen.y; });
+  const auto* const y =
+      std::ranges::find_if(metrics, [&](const metric& m) { return m.name == chosen.y; });
   require(y != std::end(metrics), [&] {
     std::string names;
     for (const metric& m : metrics) {
@@ -147,12 +147,13 @@ void run(const choices& chosen, const ranks& world) {
     }
     rows = all_rows(parts);
   }
-  const double s =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const double cpu_s = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
-  fmt::print(stderr, "sweep: {} points in {:.1f} s on {} process{} of {} threads; {:.2f} ms of CPU a point in this one\n",
-             points.size(), s, world.size(), world.size() == 1 ? "" : "es", chosen.threads,
-             1e3 * cpu_s * static_cast<double>(world.size()) / static_cast<double>(points.size()));
+  fmt::print(
+      stderr,
+      "sweep: {} points in {:.1f} s on {} process{} of {} threads; {:.2f} ms of CPU a point in this one\n",
+      points.size(), s, world.size(), world.size() == 1 ? "" : "es", chosen.threads,
+      1e3 * cpu_s * static_cast<double>(world.size()) / static_cast<double>(points.size()));
   tell_skipped(rows);
   write_file(chosen.csv, [&](std::ostream& out) { write_csv(rows, out); });
   write_file(chosen.json, [&](std::ostream& out) { write_json(rows, out); });
@@ -188,7 +189,8 @@ int main(int argc, char** argv) {
   app.add_option("--csv", chosen.csv, "write a line a point to this file");
   app.add_option("--json", chosen.json, "write an object a point to this file");
   app.add_option("--svg", chosen.svg, "draw a result over a parameter");
-  app.add_option("--x", chosen.x, "parameter drawn to the right; by default the first number that varies");
+  app.add_option("--x", chosen.x,
+                 "parameter drawn to the right; by default the first number that varies");
   app.add_option("--y", chosen.y, results)->capture_default_str();
   app.add_option("--by", chosen.by, "parameter with a line for each value, at most 8");
   app.add_option("--threads", chosen.threads, "threads of each process")

@@ -49,7 +49,8 @@ chosen_attention attention_of(const design_point& p) {
 
 // A context length for which dims_by_context takes `dims`: it is asked for nothing else.
 std::uint32_t context_for(std::uint32_t dims, std::uint32_t page_bytes) {
-  return dims == 8 ? 1 : 4 * (page_bytes / static_cast<std::uint32_t>(format::element_bytes)) / dims;
+  return dims == 8 ? 1
+                   : 4 * (page_bytes / static_cast<std::uint32_t>(format::element_bytes)) / dims;
 }
 
 constexpr flash::drive_spec with_pages_of(std::uint32_t page_bytes) {
@@ -60,19 +61,19 @@ constexpr flash::drive_spec with_pages_of(std::uint32_t page_bytes) {
 
 template <class Layout>
 step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
-  using point = design<chosen_attention, Layout, with_pages_of(Layout::page_bytes),
-                       transfer::in_storage>;
+  using point =
+      design<chosen_attention, Layout, with_pages_of(Layout::page_bytes), transfer::in_storage>;
   using engine = flash::engine<point, format>;
   const auto whole = [](double x) { return static_cast<std::uint32_t>(x); };
   const flash::drive_spec drive = drive_of(p);
   const std::uint32_t dims = whole(p.dims);
-  engine clock({.layers = 1,
-                .q_heads = static_cast<int>(p.heads * p.group),
-                .kv_heads = static_cast<int>(p.heads)},
-               {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / whole(p.layers),
-                .context_tokens =
-                    dims == 0 ? whole(p.context) : context_for(dims, Layout::page_bytes)},
-               attention_of(p), {}, drive);
+  engine clock(
+      {.layers = 1,
+       .q_heads = static_cast<int>(p.heads * p.group),
+       .kv_heads = static_cast<int>(p.heads)},
+      {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / whole(p.layers),
+       .context_tokens = dims == 0 ? whole(p.context) : context_for(dims, Layout::page_bytes)},
+      attention_of(p), {}, drive);
 
   step_cost cost{.drive = drive, .prompt = {}, .step = {}};
   const std::vector<float> q(static_cast<std::size_t>(p.heads * p.group) * format::k_dim);
@@ -169,9 +170,8 @@ flash::drive_spec drive_of(const design_point& p) {
   if (p.units == "scaled") {
     drive.units = flash::units_for(std::llround(flash::sequential_read_bytes_per_s(drive)));
   }
-  require(drive.units.present(), [&] {
-    return "units: " + p.drive + " has no engine; choose units scaled to its rate";
-  });
+  require(drive.units.present(),
+          [&] { return "units: " + p.drive + " has no engine; choose units scaled to its rate"; });
   return drive;
 }
 

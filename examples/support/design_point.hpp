@@ -18,13 +18,14 @@ struct design_point {
   double chips = 0;  // per channel
   double dies = 0;   // per chip
   double planes = 0;
-  double page_kib = 0;          // 4, 8, 16; blocks are fewer as pages are larger
-  double bus_gb_s = 0;          // of one channel
-  double tr_us = 0;             // array read
-  std::string units = "preset"; // engine units: the preset's, or `scaled`: as many as the drive's sequential rate asks for
+  double page_kib = 0;  // 4, 8, 16; blocks are fewer as pages are larger
+  double bus_gb_s = 0;  // of one channel
+  double tr_us = 0;     // array read
+  std::string units =
+      "preset";  // engine units: the preset's, or `scaled`: as many as the drive's sequential rate asks for
 
-  std::string layout = "dual";  // token_indexed, dual, dim_indexed
-  double dims = 0;              // of a dim-indexed page: 2, 4, 8; 0: by context
+  std::string layout = "dual";      // token_indexed, dual, dim_indexed
+  double dims = 0;                  // of a dim-indexed page: 2, 4, 8; 0: by context
   std::string attention = "sparf";  // dense, sparf, sparq
   double compression = 8;           // of K and V traffic; dense has 1
 
@@ -32,7 +33,8 @@ struct design_point {
   double batch = 8;       // sequences
   double heads = 40;      // KV heads
   double group = 1;       // query heads per KV head
-  double layers = 40;     // of the model: they share the drive's room, and a step goes through all of them
+  double layers =
+      40;  // of the model: they share the drive's room, and a step goes through all of them
 };
 
 // Choices that say the same made one: dense attention has compression 1, a layout without dim-indexed pages no dims, and

@@ -81,13 +81,13 @@ class option_costs {
     show("data_out_first (the default)", base);
     show("command_first", makespan_us<flash::command_first>(drive, pages));
     show("data_out_first, cache read", makespan_us(drive, pages, {.cache_read = true}));
-    show("command_first, cache read", makespan_us<flash::command_first>(drive, pages, {.cache_read = true}));
+    show("command_first, cache read",
+         makespan_us<flash::command_first>(drive, pages, {.cache_read = true}));
     flash::drive_spec free_move = drive;
     free_move.timing.cache_move_ps = 0;
     show("command_first, cache read, free move",
          makespan_us<flash::command_first>(free_move, pages, {.cache_read = true}));
-    show("read retry, 0.003 a page",
-         makespan_us(drive, pages, {.retry = flash::worst_read_retry}));
+    show("read retry, 0.003 a page", makespan_us(drive, pages, {.retry = flash::worst_read_retry}));
     flash::drive_spec decoding = drive;
     decoding.timing.decode_ps = 10 * flash::ps_per_us;
     show("10 us to decode", makespan_us(decoding, pages));
@@ -126,10 +126,11 @@ class option_costs {
         const std::int64_t arrival_ps = i * 5 * flash::ps_per_us;
         if (how > 0 && i % 20 == 0) {
           for (int write = 0; write < 4; ++write) {
-            requests.push_back({.what = flash::operation::program,
-                                .where = pages[static_cast<std::size_t>(2'000 + i / 20 * 4 + write)],
-                                .arrival_ps = arrival_ps,
-                                .priority = how == 1 ? 0 : 1});
+            requests.push_back(
+                {.what = flash::operation::program,
+                 .where = pages[static_cast<std::size_t>(2'000 + i / 20 * 4 + write)],
+                 .arrival_ps = arrival_ps,
+                 .priority = how == 1 ? 0 : 1});
           }
         }
         requests.push_back({.where = pages[static_cast<std::size_t>(i)], .arrival_ps = arrival_ps});
@@ -139,8 +140,8 @@ class option_costs {
       std::vector<std::int64_t> finish(requests.size());
       timeline.run(requests, finish);
       std::vector<std::int64_t> scratch;
-      const flash::latencies of = flash::stream_latencies(
-          requests, finish, timeline.scale(), flash::operation::read, 0, scratch);
+      const flash::latencies of = flash::stream_latencies(requests, finish, timeline.scale(),
+                                                          flash::operation::read, 0, scratch);
       const auto us = [&](std::int64_t ticks) {
         return static_cast<double>(ticks) /
                static_cast<double>(timeline.scale().ticks_per_ps * flash::ps_per_us);
@@ -154,7 +155,8 @@ class option_costs {
 
   template <class Policy>
   static double amplification_of(const Policy& policy) {
-    const flash::geometry g{.channels = 2, .chips = 2, .dies = 1, .planes = 2, .blocks = 64, .pages = 32};
+    const flash::geometry g{
+        .channels = 2, .chips = 2, .dies = 1, .planes = 2, .blocks = 64, .pages = 32};
     flash::ftl<Policy> drive(g, 6'144, policy);  // of 8192 pages a channel
     // Sequences take turns in writing; whenever the drive is full, one that is drawn goes as a whole.
     std::mt19937_64 random(1);
@@ -177,7 +179,8 @@ class option_costs {
     line("\nwrite amplification of 8 sequences that grow and go as a whole\n");
     line("%-38s %10.2f\n", "kv_blocks: blocks of one sequence",
          amplification_of(flash::kv_blocks{.frontiers = 8}));
-    line("%-38s %10.2f\n", "greedy_pages: pages as they come", amplification_of(flash::greedy_pages{}));
+    line("%-38s %10.2f\n", "greedy_pages: pages as they come",
+         amplification_of(flash::greedy_pages{}));
   }
 
   std::string text_;

@@ -90,12 +90,11 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   row["link_us"] = step.link_ns * 1e-3;
   row["energy_mj_per_token"] = cost.energy_j * 1e3 * p.layers / p.batch;
   row["prompt_ms"] = cost.prompt.total_ns() * 1e-6;
-  const std::pair<double, const char*> parts[] = {
-      {flash_ns, "flash"},     {filter_ns, "filter"},   {gemv_ns, "gemv"},
-      {softmax_ns, "softmax"}, {top_k_ns, "arg-top-k"}, {step.link_ns, "link"}};
-  row["slowest"] = std::ranges::max_element(parts, {}, [](const auto& part) {
-                     return part.first;
-                   })->second;
+  const std::pair<double, const char*> parts[] = {{flash_ns, "flash"},     {filter_ns, "filter"},
+                                                  {gemv_ns, "gemv"},       {softmax_ns, "softmax"},
+                                                  {top_k_ns, "arg-top-k"}, {step.link_ns, "link"}};
+  row["slowest"] =
+      std::ranges::max_element(parts, {}, [](const auto& part) { return part.first; })->second;
   row["skipped"] = "";
   return row;
 }

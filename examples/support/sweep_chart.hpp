@@ -110,8 +110,9 @@ class sweep_chart {
     const double first = x_values_.front().get<double>();
     const double last = x_values_.back().get<double>();
     const double x = x_values_[i].get<double>();
-    const double share = first > 0 && last >= 4 * first ? std::log(x / first) / std::log(last / first)
-                                                       : (x - first) / (last - first);
+    const double share = first > 0 && last >= 4 * first
+                             ? std::log(x / first) / std::log(last / first)
+                             : (x - first) / (last - first);
     return 0.04 + 0.92 * share;
   }
   double x_of(std::size_t i) const { return left + place_of(i) * (right - left); }

@@ -51,10 +51,10 @@ template <class D>
 flash::receipt attend(const flash::drive_spec& drive, const typename D::attention_policy& policy,
                       int heads, std::uint32_t tokens, int batch) {
   using engine = flash::engine<D, kv_format<fp16, 128>>;
-  engine clock({.layers = 1, .q_heads = heads, .kv_heads = heads},
-               {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / 40,
-                .context_tokens = tokens},
-               policy, {}, drive);
+  engine clock(
+      {.layers = 1, .q_heads = heads, .kv_heads = heads},
+      {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / 40, .context_tokens = tokens},
+      policy, {}, drive);
   const std::vector<float> q(static_cast<std::size_t>(heads) * 128);
   std::vector<float> out(q.size());
   std::vector<typename engine::request> requests;
@@ -171,14 +171,13 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
 }
 
 TEST_CASE("sweep: rows do not depend on threads or ranks; CSV and JSON say the same") {
-  const std::vector<design_point> points =
-      combinations(axes({{"channels", "2:8:x2"},
-                         {"page_kib", "4,16"},
-                         {"attention", "dense,sparf"},
-                         {"compression", "4,8"},
-                         {"context", "500"},
-                         {"batch", "1,2"},
-                         {"heads", "3"}}));
+  const std::vector<design_point> points = combinations(axes({{"channels", "2:8:x2"},
+                                                              {"page_kib", "4,16"},
+                                                              {"attention", "dense,sparf"},
+                                                              {"compression", "4,8"},
+                                                              {"context", "500"},
+                                                              {"batch", "1,2"},
+                                                              {"heads", "3"}}));
   CHECK(points.size() == 3 * 2 * 3 * 2);  // dense has one compression
   const row_list rows = evaluate(points, 1);
   REQUIRE(rows.size() == points.size());
@@ -267,8 +266,9 @@ TEST_CASE("sweep: lists and ranges") {
   CHECK(refusal("bus_gb_s", "1:1000:1e-9").starts_with("bus_gb_s: more than 100000 values"));
   CHECK(refusal("context", "0").starts_with("context: whole numbers in [1, "));
   CHECK(refusal("dims", "3").starts_with("dims: pages hold 2, 4 or 8 dims"));
-  CHECK(refusal("layout", "triple") ==
-        "layout: unknown \"triple\", one of token_indexed dual dim_indexed is wanted in \"triple\"");
+  CHECK(
+      refusal("layout", "triple") ==
+      "layout: unknown \"triple\", one of token_indexed dual dim_indexed is wanted in \"triple\"");
   CHECK_THROWS_WITH_AS(parameter_of("chanels"), doctest::Contains("no parameter \"chanels\""),
                        bad_argument);
   CHECK_THROWS_WITH_AS(combinations(axes({{"context", "1:2000"}, {"batch", "1:2000"}})),
@@ -320,7 +320,8 @@ TEST_CASE("sweep: the picture is SVG, has a mark a point and names its axes") {
   for (int by = 0; by < 9; ++by) {
     many.push_back({{"attention", by}, {"channels", 4}, {"step_us", 1}});
   }
-  CHECK_THROWS_WITH_AS((sweep_chart(many, choice)),
-                       doctest::Contains("attention has 9 values, of which a picture shows at most 8"),
-                       bad_argument);
+  CHECK_THROWS_WITH_AS(
+      (sweep_chart(many, choice)),
+      doctest::Contains("attention has 9 values, of which a picture shows at most 8"),
+      bad_argument);
 }

@@ -35,7 +35,8 @@ class svg_reader {
 
   void expect(bool ok, const std::string& what) const {
     if (!ok) {
-      throw std::runtime_error(std::string("svg: expected ") + what + " at character " + std::to_string(at_));
+      throw std::runtime_error(std::string("svg: expected ") + what + " at character " +
+                               std::to_string(at_));
     }
   }
   char peek(std::size_t ahead = 0) const {
@@ -52,7 +53,8 @@ class svg_reader {
   }
   std::string name() {
     const std::size_t begin = at_;
-    while (std::isalnum(static_cast<unsigned char>(peek())) != 0 || peek() == '-' || peek() == ':') {
+    while (std::isalnum(static_cast<unsigned char>(peek())) != 0 || peek() == '-' ||
+           peek() == ':') {
       ++at_;
     }
     expect(at_ > begin, "a name");

@@ -22,7 +22,8 @@ std::vector<test::svg_element> bars(const std::string& svg, const std::string& l
   std::vector<test::svg_element> boxes = test::read_svg(svg, "rect");
   std::erase_if(boxes, [&](const test::svg_element& box) {
     return !box.attributes.contains("style") ||
-           !box.attributes.at("style").ends_with(std::string("fill:") + look) || box.number("height") != 18;
+           !box.attributes.at("style").ends_with(std::string("fill:") + look) ||
+           box.number("height") != 18;
   });
   return boxes;
 }
@@ -68,9 +69,9 @@ TEST_CASE("gantt: bars lie where their times say") {
   CHECK(command[0].number("y") == data[0].number("y"));
   CHECK(array[0].number("y") > data[0].number("y"));
   const std::vector<std::string> words = texts(svg);
-  for (const char* word : {"a < b & c", "channel 0", "bus", "chip 0 die 0 plane 0", "units",
-                           "filters", "entry filter", "array read", "time (\u00b5s)", "0", "20",
-                           "100"}) {
+  for (const char* word :
+       {"a < b & c", "channel 0", "bus", "chip 0 die 0 plane 0", "units", "filters", "entry filter",
+        "array read", "time (\u00b5s)", "0", "20", "100"}) {
     CAPTURE(word);
     CHECK(has(words, word));
   }
@@ -85,9 +86,8 @@ TEST_CASE("gantt: the bus above the planes, planes by their numbers, groups by f
   }
   trace.add("channel 0", "bus", "command", 0, 1e6);
   std::vector<std::string> rows = texts(gantt(trace));
-  std::erase_if(rows, [](const std::string& text) {
-    return !text.starts_with("ch") && text != "bus";
-  });
+  std::erase_if(rows,
+                [](const std::string& text) { return !text.starts_with("ch") && text != "bus"; });
   CHECK(rows == std::vector<std::string>{"channel 1", "bus", "chip 2 die 0 plane 0",
                                          "chip 2 die 0 plane 1", "chip 2 die 1 plane 0",
                                          "chip 10 die 0 plane 0", "channel 0", "bus"});
@@ -104,7 +104,8 @@ TEST_CASE("gantt: a window cuts bars off, and leaves out those beside it") {
   const auto boxes = bars(
       gantt(trace, {.title = {}, .groups = {}, .begin_ps = 35e6, .end_ps = 75e6}), "url(#slanted)");
   REQUIRE(boxes.size() == 5);  // 30, 40, 50, 60, 70
-  CHECK(boxes[0].number("width") == doctest::Approx(boxes[1].number("width") * 4 / 9).epsilon(1e-2));
+  CHECK(boxes[0].number("width") ==
+        doctest::Approx(boxes[1].number("width") * 4 / 9).epsilon(1e-2));
   CHECK(boxes[4].number("x") + boxes[4].number("width") == doctest::Approx(940));
 }
 

@@ -158,8 +158,8 @@ TEST_CASE("docs/flash.md: the sums of the worked example") {
 }
 
 TEST_CASE("docs/flash.md: the tables of channels 0 and 1, row by row") {
-  for (const auto& rows : {rows_of<data_out_first>(1), rows_of<data_out_first>(0),
-                           rows_of<command_first>(0)}) {
+  for (const auto& rows :
+       {rows_of<data_out_first>(1), rows_of<data_out_first>(0), rows_of<command_first>(0)}) {
     std::string table;
     for (const std::string& row : rows) {
       table += row;

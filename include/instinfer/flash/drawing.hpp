@@ -68,15 +68,16 @@ class drawing {
   // A pattern of size x size pixels on white, to be used as fill:url(#name); strokes: a path's `d`.
   void hatching(const std::string& name, int size, const std::string& strokes) {
     const std::string side = std::to_string(size);
-    body_ += std::string("<defs><pattern id=\"") + name + "\" width=\"" + side + "\" height=\"" + side +
-             "\" patternUnits=\"userSpaceOnUse\"><rect width=\"" + side + "\" height=\"" + side +
-             "\" fill=\"white\"/><path d=\"" + strokes +
+    body_ += std::string("<defs><pattern id=\"") + name + "\" width=\"" + side + "\" height=\"" +
+             side + "\" patternUnits=\"userSpaceOnUse\"><rect width=\"" + side + "\" height=\"" +
+             side + "\" fill=\"white\"/><path d=\"" + strokes +
              "\" stroke=\"#222\" stroke-width=\"1\"/></pattern></defs>\n";
   }
 
   std::string svg() const {
-    const std::string size = std::string("\" width=\"") + digits(width_) + "\" height=\"" + digits(height_) +
-                             "\" viewBox=\"0 0 " + digits(width_) + ' ' + digits(height_);
+    const std::string size = std::string("\" width=\"") + digits(width_) + "\" height=\"" +
+                             digits(height_) + "\" viewBox=\"0 0 " + digits(width_) + ' ' +
+                             digits(height_);
     return std::string("<svg xmlns=\"http://www.w3.org/2000/svg") + size +
            "\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n" +
            body_ + "</svg>\n";

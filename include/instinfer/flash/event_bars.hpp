@@ -14,7 +14,9 @@ namespace instinfer::flash {
 class event_bars {
  public:
   event_bars(chrome_trace& trace, std::int64_t ticks_per_ps, double begin_ps = 0)
-      : trace_{&trace}, ps_per_tick_{1.0 / static_cast<double>(ticks_per_ps)}, begin_ps_{begin_ps} {}
+      : trace_{&trace},
+        ps_per_tick_{1.0 / static_cast<double>(ticks_per_ps)},
+        begin_ps_{begin_ps} {}
 
   void operator()(const event& e) const {
     const bool in_plane = e.kind == event_kind::array_read || e.kind == event_kind::program ||

@@ -31,14 +31,9 @@ struct bar_look {
   std::string_view fill;
 };
 inline constexpr bar_look gantt_looks[] = {
-    {"command", "#111"},
-    {"array read", "#fff"},
-    {"data out", "url(#slanted)"},
-    {"data in", "url(#slanted)"},
-    {"program", "url(#lying)"},
-    {"erase", "url(#crossed)"},
-    {"suspend", "#777"},
-    {"resume", "#777"},
+    {"command", "#111"},          {"array read", "#fff"},     {"data out", "url(#slanted)"},
+    {"data in", "url(#slanted)"}, {"program", "url(#lying)"}, {"erase", "url(#crossed)"},
+    {"suspend", "#777"},          {"resume", "#777"},
 };
 
 class gantt_chart {
@@ -92,9 +87,8 @@ class gantt_chart {
       return options_.groups.empty() || std::ranges::count(options_.groups, group) > 0;
     };
     for (const std::string& group : options_.groups) {
-      require(std::ranges::count(trace_.rows(), group, &chrome_trace::track::group) > 0, [&] {
-        return std::string("gantt: the trace has no group \"") + group + "\"";
-      });
+      require(std::ranges::count(trace_.rows(), group, &chrome_trace::track::group) > 0,
+              [&] { return std::string("gantt: the trace has no group \"") + group + "\""; });
     }
     std::vector<std::size_t> row_of(trace_.rows().size(), trace_.rows().size());
     for (std::size_t track = 0; track < trace_.rows().size(); ++track) {
@@ -141,8 +135,8 @@ class gantt_chart {
       }
     }
     require(!rows_.empty() && options_.begin_ps >= 0 && options_.begin_ps < end_ps_, [&] {
-      return std::string("gantt: nothing to show between ") + std::to_string(options_.begin_ps) + " and " +
-             std::to_string(end_ps_) + " ps";
+      return std::string("gantt: nothing to show between ") + std::to_string(options_.begin_ps) +
+             " and " + std::to_string(end_ps_) + " ps";
     });
   }
 
@@ -222,10 +216,12 @@ class gantt_chart {
     const double y = bottom() + 42;
     for (const bar_look& look : gantt_looks) {
       const bool used = std::ranges::any_of(rows_, [&](const shown_row& row) {
-        return std::ranges::any_of(row.bars, [&](const auto* bar) { return bar->name == look.name; });
+        return std::ranges::any_of(row.bars,
+                                   [&](const auto* bar) { return bar->name == look.name; });
       });
       if (used) {
-        figure.box(x, y, 24, 12, std::string("stroke:#222;stroke-width:0.6;fill:").append(look.fill));
+        figure.box(x, y, 24, 12,
+                   std::string("stroke:#222;stroke-width:0.6;fill:").append(look.fill));
         figure.text(x + 30, y + 11, look.name, "start", 12);
         x += 54 + letter_px * static_cast<double>(look.name.size());
       }

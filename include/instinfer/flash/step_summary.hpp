@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -27,14 +28,16 @@ struct phase_summary {
   attention::operation op = attention::operation::fold;
   std::uint64_t pages = 0;
   double total_ns = 0;
-  latencies page_ps;  // from the phase's first command to the last byte of each page on the bus
 };
 
 struct step_summary {
   double total_ns = 0;
   traffic moved;
-  std::vector<resource_use> resources;  // units of the drive and the link first, then buses and planes
+  std::vector<resource_use>
+      resources;  // units of the drive and the link first, then buses and planes
   std::vector<phase_summary> phases;
+  latencies
+      page_ps;  // from the step's first flash command to the last byte of each page on the bus
 };
 
 namespace detail {
@@ -49,8 +52,10 @@ inline std::vector<resource_use> resources_of(const chrome_trace& trace) {
   for (std::size_t row = 0; row < busy_ns.size(); ++row) {
     const chrome_trace::track& track = trace.rows()[row];
     const bool on_channel = track.group.starts_with("channel ");
-    const std::string name =
-        !on_channel ? track.row : track.row == "bus" ? std::string("buses") : std::string("planes");
+    std::string name = track.row;
+    if (on_channel) {
+      name = name.starts_with("chip ") ? "planes" : name == "bus" ? "buses" : name + 's';
+    }
     std::vector<resource_use>& kind = on_channel ? flash : units;
     auto at = std::ranges::find(kind, name, &resource_use::name);
     if (at == kind.end()) {
@@ -77,39 +82,30 @@ step_summary summarize(const Receipt& done, const chrome_trace& trace) {
   step_summary all{.total_ns = done.total_ns(),
                    .moved = done.moved,
                    .resources = detail::resources_of(trace),
-                   .phases = {}};
-  // Bars come phase by phase, so each phase has the next `pages` data-outs and the commands among them.
-  std::size_t next = 0;
-  std::vector<std::int64_t> ends_ps;
+                   .phases = {},
+                   .page_ps = {}};
   for (const auto& phase : done.phases) {
-    double begin_ps = -1;
-    ends_ps.clear();
-    for (; next < trace.bars().size() && ends_ps.size() < phase.pages; ++next) {
-      const chrome_trace::bar& bar = trace.bars()[next];
-      if (bar.name == "command" && (begin_ps < 0 || bar.begin_ps < begin_ps)) {
-        begin_ps = bar.begin_ps;
-      } else if (bar.name == "data out") {
-        ends_ps.push_back(static_cast<std::int64_t>(bar.end_ps() + 0.5));
-      }
-    }
-    require(ends_ps.size() == phase.pages, [&] {
-      return "step summary: the receipt has a phase of " + std::to_string(phase.pages) +
-             " pages, of which the trace has only " + std::to_string(ends_ps.size());
-    });
-    for (std::int64_t& end : ends_ps) {
-      end -= static_cast<std::int64_t>(begin_ps + 0.5);
-    }
-    all.phases.push_back({.op = phase.op,
-                          .pages = phase.pages,
-                          .total_ns = phase.total_ns(),
-                          .page_ps = latencies_of(ends_ps)});
+    all.phases.push_back({.op = phase.op, .pages = phase.pages, .total_ns = phase.total_ns()});
   }
-  const auto more = std::ranges::count(trace.bars().begin() + static_cast<std::ptrdiff_t>(next),
-                                       trace.bars().end(), "data out", &chrome_trace::bar::name);
-  require(more == 0, [&] {
-    return "step summary: the trace has " + std::to_string(more) +
-           " page reads more than the receipt; was another call traced, too?";
+  double begin_ps = std::numeric_limits<double>::infinity();
+  std::vector<double> ends_ps;
+  for (const chrome_trace::bar& bar : trace.bars()) {
+    if (bar.name == "command") {
+      begin_ps = std::min(begin_ps, bar.begin_ps);
+    } else if (bar.name == "data out") {
+      ends_ps.push_back(bar.end_ps());
+    }
+  }
+  require(ends_ps.size() == done.moved.pages_read, [&] {
+    return std::string("step summary: the receipt has ") + std::to_string(done.moved.pages_read) +
+           " page reads, the trace " + std::to_string(ends_ps.size()) +
+           "; is it the trace of this call alone?";
   });
+  std::vector<std::int64_t> page_ps;
+  for (const double end_ps : ends_ps) {
+    page_ps.push_back(static_cast<std::int64_t>(end_ps - begin_ps + 0.5));
+  }
+  all.page_ps = latencies_of(page_ps);
   return all;
 }
 
@@ -137,15 +133,14 @@ inline std::string to_string(const step_summary& all) {
        static_cast<unsigned long long>(all.moved.filtered_bytes),
        static_cast<unsigned long long>(all.moved.buffer_bytes),
        static_cast<unsigned long long>(all.moved.link_bytes));
-  line("\n%-14s%10s%12s   %-16s%9s%9s%9s%9s\n", "phase", "pages", "us", "page latency, us", "p50",
-       "p99", "p99.9", "most");
+  const auto us = [](std::int64_t ps) { return static_cast<double>(ps) * 1e-6; };
+  line("\n%-14s%12s%12s%12s%12s\n", "page latency", "p50 us", "p99 us", "p99.9 us", "most us");
+  line("%-14s%12.2f%12.2f%12.2f%12.2f\n", "", us(all.page_ps.p50_ticks), us(all.page_ps.p99_ticks),
+       us(all.page_ps.p999_ticks), us(all.page_ps.max_ticks));
+  line("\n%-14s%12s%12s\n", "phase", "pages", "us");
   for (const phase_summary& phase : all.phases) {
-    const auto us = [](std::int64_t ps) { return static_cast<double>(ps) * 1e-6; };
-    line("%-14s%10llu%12.2f   %-16s%9.2f%9.2f%9.2f%9.2f\n",
-         phase.op == attention::operation::fold ? "fold" : "score dims",
-         static_cast<unsigned long long>(phase.pages), phase.total_ns * 1e-3, "",
-         us(phase.page_ps.p50_ticks), us(phase.page_ps.p99_ticks), us(phase.page_ps.p999_ticks),
-         us(phase.page_ps.max_ticks));
+    line("%-14s%12llu%12.2f\n", phase.op == attention::operation::fold ? "fold" : "score dims",
+         static_cast<unsigned long long>(phase.pages), phase.total_ns * 1e-3);
   }
   return text;
 }
