@@ -1,8 +1,10 @@
 // What happens inside the drive during one decode step of a design, or one batch of page reads: a summary in text, a Chrome
 // trace, and a Gantt chart.
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>

@@ -6,6 +6,8 @@
 #include <ctime>
 #include <fstream>
 #include <map>
+#include <sstream>
+#include <thread>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>

@@ -58,7 +58,8 @@ class sweep_chart {
       line& to = lines_.emplace_back(line{text_of(by), {}});
       for (auto& [x, ys] : points) {
         std::ranges::sort(ys);
-        to.points.push_back({xs.at(x), ys[(ys.size() - 1) / 2], ys.front(), ys.back()});
+        to.points.push_back(
+            {xs.at(x), (ys[(ys.size() - 1) / 2] + ys[ys.size() / 2]) / 2, ys.front(), ys.back()});
         least_ = std::min(least_, ys.front());
         most_ = std::max(most_, ys.back());
         spread_ = spread_ || ys.front() < ys.back();

@@ -314,6 +314,24 @@ TEST_CASE("sweep: the picture is SVG, has a mark a point and names its axes") {
   CHECK(y[1] < y[0]);
   CHECK(y[2] < y[1]);
 
+  // Of two values the median is half-way.
+  row_list two(rows.begin(), rows.begin() + 2);
+  two[0]["step_us"] = 10;
+  two[1]["step_us"] = 20;
+  const std::string one_line = sweep_chart(two, choice).svg();
+  double ends[2] = {0, 0};
+  std::size_t found = 0;
+  for (const auto& bar : test::read_svg(one_line, "line")) {
+    if (bar.attributes.at("style") == "stroke:#888" && bar.number("x1") == bar.number("x2")) {
+      ends[0] = bar.number("y1");
+      ends[1] = bar.number("y2");
+      ++found;
+    }
+  }
+  REQUIRE(found == 1);
+  CHECK(test::read_svg(one_line, "circle").front().number("cy") ==
+        doctest::Approx((ends[0] + ends[1]) / 2));
+
   CHECK_THROWS_WITH_AS((sweep_chart({rows.back()}, choice)), "chart: no point has a result",
                        bad_argument);
   row_list many;
