@@ -60,9 +60,7 @@ inline std::vector<strip> strips() {
 inline svg::drawing draw(const std::vector<strip_part>& parts) {
   constexpr double cell = 9, height = 14;
   svg::drawing on(64 * cell + 44, 2 * height + 8);
-  on.raw(
-      "<defs><pattern id=\"h\" width=\"4\" height=\"4\" patternUnits=\"userSpaceOnUse\">"
-      "<path d=\"M0 4L4 0\" stroke=\"black\"/></pattern></defs>");
+  on.hatching("h", 4, "M0 4L4 0");
   std::vector<fate> k(64, fate::left), v(64, fate::left);
   for (const strip_part& part : parts) {
     for (int t = part.first; t < part.last; ++t) {

@@ -19,10 +19,8 @@ inline const std::vector<std::string>& fills() {
   return all;
 }
 inline void define_hatching(svg::drawing& on) {
-  const char* const square = "width=\"5\" height=\"5\" patternUnits=\"userSpaceOnUse\"";
-  on.raw(std::string("<defs><pattern id=\"h\" ") + square +
-         "><path d=\"M0 5L5 0\" stroke=\"black\"/></pattern><pattern id=\"x\" " + square +
-         "><path d=\"M0 0L5 5M0 5L5 0\" stroke=\"black\"/></pattern></defs>");
+  on.hatching("h", 5, "M0 5L5 0");
+  on.hatching("x", 5, "M0 0L5 5M0 5L5 0");
 }
 inline std::string filled(std::size_t i) {
   return "fill:" + fills()[i % fills().size()] + ";stroke:black";

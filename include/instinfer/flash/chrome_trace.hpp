@@ -1,5 +1,6 @@
 #pragma once
-// Collects what happened when, and gives it in the Chrome trace format, which Perfetto and chrome://tracing open.
+// Collects what happened when, and gives it in the Chrome trace format, which Perfetto and chrome://tracing open. For a
+// picture of it see gantt.hpp, for a text step_summary.hpp.
 
 #include <algorithm>
 #include <charconv>
@@ -10,6 +11,20 @@ namespace instinfer::flash {
 
 class chrome_trace {
  public:
+  struct track {
+    std::string group;
+    std::string row;
+    std::size_t group_number;  // in order of first use
+  };
+  struct bar {
+    std::size_t row;  // in rows()
+    std::string name;
+    double begin_ps;
+    double duration_ps;
+
+    double end_ps() const { return begin_ps + duration_ps; }
+  };
+
   // A bar of [begin_ps, begin_ps + duration_ps) in the named row of the named group. Rows appear in order of first use.
   void add(const std::string& group, const std::string& row, const std::string& name,
            double begin_ps, double duration_ps) {
@@ -22,6 +37,8 @@ class chrome_trace {
   }
 
   bool empty() const { return bars_.empty(); }
+  const std::vector<track>& rows() const { return rows_; }  // in order of first use
+  const std::vector<bar>& bars() const { return bars_; }    // in the order they were added
 
   // One JSON object; times in microseconds to the picosecond, as far as double holds it.
   std::string json() const {
@@ -48,18 +65,6 @@ class chrome_trace {
   }
 
  private:
-  struct track {
-    std::string group;
-    std::string row;
-    std::size_t group_number;
-  };
-  struct bar {
-    std::size_t row;
-    std::string name;
-    double begin_ps;
-    double duration_ps;
-  };
-
   std::size_t group_number(const std::string& group) const {
     const auto same = std::ranges::find(rows_, group, &track::group);
     if (same != rows_.end()) {

@@ -1,0 +1,148 @@
+#pragma once
+// A text summary of one decode step on the drive: how busy each resource was, bytes at each stage, page latencies, phases.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "instinfer/attention/machine.hpp"
+#include "instinfer/core/errors.hpp"
+#include "instinfer/core/traffic.hpp"
+#include "instinfer/flash/chrome_trace.hpp"
+#include "instinfer/flash/latencies.hpp"
+
+namespace instinfer::flash {
+
+// Resources of one kind, e.g. all buses; busy times count their bars of the trace.
+struct resource_use {
+  std::string name;
+  std::size_t count = 0;
+  double mean_busy_ns = 0;
+  double most_busy_ns = 0;  // of the busiest one
+};
+
+struct phase_summary {
+  attention::operation op = attention::operation::fold;
+  std::uint64_t pages = 0;
+  double total_ns = 0;
+};
+
+struct step_summary {
+  double total_ns = 0;
+  traffic moved;
+  std::vector<resource_use>
+      resources;  // units of the drive and the link first, then buses and planes
+  std::vector<phase_summary> phases;
+  latencies
+      page_ps;  // from the step's first flash command to the last byte of each page on the bus
+};
+
+namespace detail {
+
+inline std::vector<resource_use> resources_of(const chrome_trace& trace) {
+  std::vector<double> busy_ns(trace.rows().size());
+  for (const chrome_trace::bar& bar : trace.bars()) {
+    busy_ns[bar.row] += bar.duration_ps * 1e-3;
+  }
+  std::vector<resource_use> units;
+  std::vector<resource_use> flash;
+  for (std::size_t row = 0; row < busy_ns.size(); ++row) {
+    const chrome_trace::track& track = trace.rows()[row];
+    const bool on_channel = track.group.starts_with("channel ");
+    std::string name = track.row;
+    if (on_channel) {
+      name = name.starts_with("chip ") ? "planes" : name == "bus" ? "buses" : name + 's';
+    }
+    std::vector<resource_use>& kind = on_channel ? flash : units;
+    auto at = std::ranges::find(kind, name, &resource_use::name);
+    if (at == kind.end()) {
+      at = kind.insert(kind.end(), {.name = name});
+    }
+    ++at->count;
+    at->mean_busy_ns += busy_ns[row];
+    at->most_busy_ns = std::max(at->most_busy_ns, busy_ns[row]);
+  }
+  units.insert(units.end(), flash.begin(), flash.end());
+  for (resource_use& use : units) {
+    use.mean_busy_ns /= static_cast<double>(use.count);
+  }
+  return units;
+}
+
+}  // namespace detail
+
+// Receipt: what flash::engine::attend returned (engine.hpp), trace: what the same call wrote, into an empty trace. Rows
+// of resources that were never used are not counted. Throws bad_argument if the trace has other page reads than the
+// receipt.
+template <class Receipt>
+step_summary summarize(const Receipt& done, const chrome_trace& trace) {
+  step_summary all{.total_ns = done.total_ns(),
+                   .moved = done.moved,
+                   .resources = detail::resources_of(trace),
+                   .phases = {},
+                   .page_ps = {}};
+  for (const auto& phase : done.phases) {
+    all.phases.push_back({.op = phase.op, .pages = phase.pages, .total_ns = phase.total_ns()});
+  }
+  double begin_ps = std::numeric_limits<double>::infinity();
+  std::vector<double> ends_ps;
+  for (const chrome_trace::bar& bar : trace.bars()) {
+    if (bar.name == "command") {
+      begin_ps = std::min(begin_ps, bar.begin_ps);
+    } else if (bar.name == "data out") {
+      ends_ps.push_back(bar.end_ps());
+    }
+  }
+  require(ends_ps.size() == done.moved.pages_read, [&] {
+    return std::string("step summary: the receipt has ") + std::to_string(done.moved.pages_read) +
+           " page reads, the trace " + std::to_string(ends_ps.size()) +
+           "; is it the trace of this call alone?";
+  });
+  std::vector<std::int64_t> page_ps;
+  for (const double end_ps : ends_ps) {
+    page_ps.push_back(static_cast<std::int64_t>(end_ps - begin_ps + 0.5));
+  }
+  all.page_ps = latencies_of(page_ps);
+  return all;
+}
+
+// A table for terminals and documents, times in microseconds.
+inline std::string to_string(const step_summary& all) {
+  std::string text;
+  const auto line = [&](const char* format, auto... values) {
+    char buffer[160];
+    std::snprintf(buffer, sizeof(buffer), format, values...);
+    text += buffer;
+  };
+  const auto share = [&](double ns) { return all.total_ns > 0 ? 100 * ns / all.total_ns : 0.0; };
+  line("step %.2f us, %llu pages\n\n", all.total_ns * 1e-3,
+       static_cast<unsigned long long>(all.moved.pages_read));
+  line("%-14s%8s%12s%8s%14s%8s\n", "resource", "count", "mean us", "share", "busiest us", "share");
+  for (const resource_use& use : all.resources) {
+    line("%-14s%8zu%12.2f%7.1f%%%14.2f%7.1f%%\n", use.name.c_str(), use.count,
+         use.mean_busy_ns * 1e-3, share(use.mean_busy_ns), use.most_busy_ns * 1e-3,
+         share(use.most_busy_ns));
+  }
+  line("\n%-14s%12s%12s%12s%12s%12s\n", "bytes", "array", "channel", "filter", "buffer", "link");
+  line("%-14s%12llu%12llu%12llu%12llu%12llu\n", "",
+       static_cast<unsigned long long>(all.moved.array_bytes),
+       static_cast<unsigned long long>(all.moved.channel_bytes),
+       static_cast<unsigned long long>(all.moved.filtered_bytes),
+       static_cast<unsigned long long>(all.moved.buffer_bytes),
+       static_cast<unsigned long long>(all.moved.link_bytes));
+  const auto us = [](std::int64_t ps) { return static_cast<double>(ps) * 1e-6; };
+  line("\n%-14s%12s%12s%12s%12s\n", "page latency", "p50 us", "p99 us", "p99.9 us", "most us");
+  line("%-14s%12.2f%12.2f%12.2f%12.2f\n", "", us(all.page_ps.p50_ticks), us(all.page_ps.p99_ticks),
+       us(all.page_ps.p999_ticks), us(all.page_ps.max_ticks));
+  line("\n%-14s%12s%12s\n", "phase", "pages", "us");
+  for (const phase_summary& phase : all.phases) {
+    line("%-14s%12llu%12.2f\n", phase.op == attention::operation::fold ? "fold" : "score dims",
+         static_cast<unsigned long long>(phase.pages), phase.total_ns * 1e-3);
+  }
+  return text;
+}
+
+}  // namespace instinfer::flash

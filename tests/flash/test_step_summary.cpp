@@ -1,0 +1,121 @@
+// The summary of a decode step: by hand on a small trace, and against the timeline's own books on an engine's.
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "instinfer/flash/chrome_trace.hpp"
+#include "instinfer/flash/engine.hpp"
+#include "instinfer/flash/step_summary.hpp"
+
+using namespace instinfer;
+
+namespace {
+
+struct hand_phase {
+  attention::operation op;
+  std::uint64_t pages;
+  double ns;
+  double total_ns() const { return ns; }
+};
+struct hand_receipt {
+  traffic moved;
+  std::vector<hand_phase> phases;
+  double total_ns() const { return 1000; }
+};
+
+}  // namespace
+
+TEST_CASE("step summary: by hand") {
+  flash::chrome_trace trace;
+  trace.add("units", "link", "q down", 0, 100e3);  // 100 ns
+  // From 200 ns on: three pages, there after 300, 400 and 700 ns.
+  trace.add("channel 0", "bus", "command", 200e3, 10e3);
+  trace.add("channel 0", "chip 0 die 0 plane 0", "array read", 210e3, 190e3);
+  trace.add("channel 0", "bus", "data out", 400e3, 100e3);
+  trace.add("channel 1", "bus", "command", 200e3, 10e3);
+  trace.add("channel 1", "bus", "data out", 500e3, 100e3);
+  trace.add("units", "softmax", "Logit", 200e3, 50e3);
+  trace.add("channel 1", "bus", "command", 700e3, 10e3);
+  trace.add("channel 1", "bus", "data out", 800e3, 100e3);
+  trace.add("channel 1", "filter", "entry filter", 900e3, 50e3);
+  const hand_receipt done{
+      {.pages_read = 3, .array_bytes = 12'288, .channel_bytes = 12'288, .filtered_bytes = 1'000},
+      {{attention::operation::score_dims, 2, 500}, {attention::operation::fold, 1, 300}}};
+  const flash::step_summary all = flash::summarize(done, trace);
+  CHECK(all.total_ns == 1000);
+  REQUIRE(all.resources.size() == 5);
+  CHECK(all.resources[0].name == "link");
+  CHECK(all.resources[0].mean_busy_ns == doctest::Approx(100));
+  CHECK(all.resources[1].name == "softmax");
+  CHECK(all.resources[1].mean_busy_ns == doctest::Approx(50));
+  CHECK(all.resources[2].name == "buses");
+  CHECK(all.resources[2].count == 2);
+  CHECK(all.resources[2].mean_busy_ns == doctest::Approx((110 + 220) / 2.0));
+  CHECK(all.resources[2].most_busy_ns == doctest::Approx(220));
+  CHECK(all.resources[3].name == "planes");
+  CHECK(all.resources[3].count == 1);
+  CHECK(all.resources[4].name == "filters");
+  CHECK(all.page_ps == flash::latencies{.count = 3,
+                                        .p50_ticks = 400'000,
+                                        .p99_ticks = 700'000,
+                                        .p999_ticks = 700'000,
+                                        .max_ticks = 700'000});
+  REQUIRE(all.phases.size() == 2);
+  CHECK(all.phases[1].op == attention::operation::fold);
+  CHECK(all.phases[1].total_ns == 300);
+  const std::string text = to_string(all);
+  CHECK(text.starts_with("step 1.00 us, 3 pages\n"));
+  for (const char* part :
+       {"buses                2        0.17   16.5%          0.22   22.0%\n",
+        "12288       12288        1000           0           0\n",
+        "0.40        0.70        0.70        0.70\n", "score dims               2        0.50\n"}) {
+    CAPTURE(text);
+    CHECK(text.find(part) != std::string::npos);
+  }
+
+  hand_receipt other = done;
+  other.moved.pages_read = 2;
+  CHECK_THROWS_WITH_AS(flash::summarize(other, trace),
+                       doctest::Contains("the receipt has 2 page reads, the trace 3"),
+                       bad_argument);
+}
+
+TEST_CASE("step summary: of an engine's attend") {
+  using format = kv_format<fp16, 128>;
+  flash::engine<insta_sparf, format> clock({.layers = 1, .q_heads = 4, .kv_heads = 4},
+                                           {.bytes = 64 << 20, .context_tokens = 4096});
+  const sequence seq = clock.open();
+  clock.append_count(seq, 0, 3000);
+  const std::vector<float> q(4 * 128);
+  std::vector<float> out(q.size());
+  flash::chrome_trace trace;
+  const flash::receipt done = clock.attend(seq, 0, q, out, &trace);
+  const flash::step_summary all = flash::summarize(done, trace);
+  CHECK(all.total_ns == done.total_ns());
+  CHECK(all.moved == done.moved);
+  REQUIRE(all.phases.size() == done.phases.size());
+  const std::uint64_t pages = done.moved.pages_read;
+  for (std::size_t i = 0; i < all.phases.size(); ++i) {
+    CHECK(all.phases[i].op == done.phases[i].op);
+    CHECK(all.phases[i].pages == done.phases[i].pages);
+  }
+  // No page before command, array and its own transfer; none after the step.
+  CHECK(all.page_ps.count == static_cast<std::int64_t>(pages));
+  CHECK(static_cast<double>(all.page_ps.p50_ticks) * 1e-3 >= 290 + 45'020 + 2'925);
+  CHECK(all.page_ps.p50_ticks <= all.page_ps.p99_ticks);
+  CHECK(static_cast<double>(all.page_ps.max_ticks) * 1e-3 <= all.total_ns + 1e-3);
+  const auto buses =
+      std::ranges::find(all.resources, std::string("buses"), &flash::resource_use::name);
+  REQUIRE(buses != all.resources.end());
+  // All transfers, and command cycles: RC(1) = 290 ns for one page, RC(2) = 940 ns for two.
+  const double transfers_ns = static_cast<double>(pages) * 4096 / 1.4;
+  const double busy_ns = buses->mean_busy_ns * static_cast<double>(buses->count);
+  CHECK(busy_ns >= transfers_ns + static_cast<double>(pages) * 290 - 1);
+  CHECK(busy_ns <= transfers_ns + static_cast<double>(pages) * 470 + 1);
+  for (const flash::resource_use& use : all.resources) {
+    CHECK(use.mean_busy_ns <= use.most_busy_ns * (1 + 1e-12));
+    CHECK(use.most_busy_ns <= all.total_ns * (1 + 1e-12));
+  }
+}
