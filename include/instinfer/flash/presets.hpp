@@ -19,6 +19,8 @@ struct drive_spec {
   flash::engine_units units;          // units.present() is false for a plain SSD
   std::int64_t link_bytes_per_s = 0;  // external link, one direction
   std::int64_t dram_bytes = 0;        // of the drive
+  // Of the drive's DRAM, where the group buffer is. 64 bits of DDR4-2400; assumed, the paper names only its size.
+  std::int64_t dram_bytes_per_s = 19'200'000'000;
 
   constexpr std::int64_t bus_bytes_per_s() const {
     return geometry.channels * timing.bus_bytes_per_s;
@@ -29,7 +31,7 @@ struct drive_spec {
 
 constexpr bool valid(const drive_spec& drive) {
   return valid(drive.geometry) && valid(drive.timing) && drive.link_bytes_per_s > 0 &&
-         drive.dram_bytes >= 0;
+         drive.dram_bytes >= 0 && drive.dram_bytes_per_s > 0;
 }
 
 inline void validate(const drive_spec& drive) {
@@ -41,6 +43,10 @@ inline void validate(const drive_spec& drive) {
   });
   require(drive.dram_bytes >= 0, [&] {
     return "drive_spec: dram_bytes must not be negative, got " + std::to_string(drive.dram_bytes);
+  });
+  require(drive.dram_bytes_per_s > 0, [&] {
+    return "drive_spec: dram_bytes_per_s must be positive, got " +
+           std::to_string(drive.dram_bytes_per_s);
   });
 }
 

@@ -1,0 +1,165 @@
+// The replay of an attend against the event-driven oracle: every page, load and unit, to the tick, and what must hold of
+// any such pipeline.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <random>
+#include <vector>
+
+#include "flash/event_driven_attend.hpp"
+#include "flash/random_batches.hpp"
+#include "instinfer/flash/attend_timeline.hpp"
+
+using namespace instinfer;
+
+namespace {
+
+using oracle::pick;
+
+struct attend_case {
+  flash::drive_spec drive;
+  flash::batch_rules rules;
+  flash::attend_work work;
+  std::vector<flash::location> pages;
+  std::uint32_t group = 1;
+
+  explicit attend_case(unsigned seed, bool options) {
+    const oracle::random_case base{seed};
+    std::mt19937 random{seed ^ 0x5EEDu};
+    drive = {.geometry = base.shape, .timing = base.times, .units = {}, .link_bytes_per_s = 1};
+    if (drive.geometry.chips > 8) {
+      drive.geometry.chips = 9;
+    }
+    // Each unit may be far too slow, about right, or never the limit.
+    const auto rate = [&](double about) {
+      const std::array<double, 4> factors{0.05, 0.8, 1.2, 30};
+      return static_cast<std::int64_t>(about * factors[static_cast<std::size_t>(pick(random, 0, 3))]) + 7;
+    };
+    group = static_cast<std::uint32_t>(pick(random, 1, 3));
+    drive.units = {.filter_bytes_per_s = rate(2e9),
+                   .attention_kernels = pick(random, 1, 3),
+                   .gemv_flops_per_s = rate(2e9),
+                   .softmax_units = pick(random, 1, 20),
+                   .softmax_flops_per_s = rate(5e7),
+                   .top_k_elements_per_s = rate(3e8),
+                   .filter_buffer_pages = pick(random, 1, 3),
+                   .kernel_buffer_pages = pick(random, 0, 2) == 0 ? pick(random, 1, 3) : pick(random, 4, 60)};
+    drive.dram_bytes_per_s = rate(2e9);
+    if (options) {
+      rules.cache_read = pick(random, 0, 1) != 0;
+      rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
+      if (pick(random, 0, 1) != 0) {
+        rules.retry = flash::independent_failures(300'000'000, 5, seed);
+      }
+      if (pick(random, 0, 1) != 0) {
+        drive.timing.decode_ps = pick(random, 1, 9) * flash::ps_per_us;
+      }
+      if (pick(random, 0, 1) != 0) {
+        drive.timing.types = {.count = 3,
+                              .read_middle_ps = pick(random, 1, 90) * flash::ps_per_us,
+                              .read_upper_ps = pick(random, 1, 120) * flash::ps_per_us};
+      }
+      drive.timing.cache_move_ps = pick(random, 0, 1) * 3 * flash::ps_per_us;
+    }
+    const int heads = pick(random, 1, 12);
+    const int phases = pick(random, 1, 3);
+    for (int h = 0; h < heads; ++h) {
+      for (int p = 0; p < phases; ++p) {
+        add_load(random, static_cast<std::uint32_t>(p), base);
+      }
+    }
+  }
+
+  void add_load(std::mt19937& random, std::uint32_t phase, const oracle::random_case& base) {
+    flash::head_load load{.op = phase == 0 ? attention::operation::score_dims : attention::operation::fold,
+                          .phase = phase,
+                          .first_page = static_cast<std::uint32_t>(work.pages.size()),
+                          .ranked_elements = static_cast<std::uint64_t>(
+                              pick(random, 0, 2) == 0 ? 0 : pick(random, 1, 3000))};
+    const int sets = pick(random, 0, 9) == 0 ? 0 : pick(random, 1, 12);
+    for (int s = 0; s < sets; ++s) {
+      const bool is_v = pick(random, 0, 2) == 0;
+      const int pages_of_set = pick(random, 1, 3);
+      for (int i = 0; i < pages_of_set; ++i) {
+        const bool buffered = pick(random, 0, 7) == 0;
+        work.pages.push_back({.page = buffered ? no_page : page_id{0},
+                              .elements = static_cast<std::uint32_t>(pick(random, 1, 2048)),
+                              .set = static_cast<std::uint32_t>(work.sets.size())});
+        const auto& from = base.pages[random() % base.pages.size()];
+        pages.push_back(from);
+        pages.back().chip %= drive.geometry.chips;
+      }
+      work.sets.push_back({.pages = static_cast<std::uint32_t>(pages_of_set),
+                           .scores = is_v ? 0 : static_cast<std::uint32_t>(pick(random, 1, 64)),
+                           .load = static_cast<std::uint32_t>(work.loads.size()),
+                           .step = phase == 0 ? flash::kernel_step::logit_0
+                                   : is_v     ? flash::kernel_step::attend
+                                              : flash::kernel_step::logit});
+    }
+    load.sets = static_cast<std::uint32_t>(sets);
+    load.last_page = static_cast<std::uint32_t>(work.pages.size());
+    work.loads.push_back(load);
+  }
+};
+
+// What the replay tells, in the oracle's terms.
+struct watcher {
+  struct flash_watch {
+    watcher* all;
+    void operator()(const flash::event& e) const {
+      if (e.kind == flash::event_kind::data_out) {
+        all->decoded[e.index] = e.end_ticks + all->decode;
+      }
+    }
+  };
+  flash_watch flash{this};
+  std::int64_t decode = 0;
+  std::vector<std::int64_t> decoded, filtered, through;
+
+  watcher(std::size_t pages, std::int64_t decode_ticks)
+      : decode{decode_ticks}, decoded(pages, -1), filtered(pages, -1), through(pages, -1) {}
+  void filter(std::size_t, std::size_t page, std::int64_t, std::int64_t end) { filtered[page] = end; }
+  void dram(std::size_t page, std::int64_t, std::int64_t end) { filtered[page] = end; }
+  void gemv(const flash::score_set&, std::size_t page, std::int64_t, std::int64_t end) { through[page] = end; }
+  void softmax(const flash::score_set&, std::int64_t, std::int64_t) {}
+  void top_k(std::uint32_t, std::int64_t, std::int64_t) {}
+};
+
+template <class Arbitration>
+std::int64_t check(const attend_case& c) {
+  flash::attend_timeline<Arbitration> fast{c.drive, c.group, 2, c.rules};
+  watcher seen{c.pages.size(), c.drive.timing.decode_ps * fast.scale().ticks_per_ps};
+  const flash::attend_times times = fast.run(c.work, c.pages, seen);
+  oracle::event_driven_attend slow{c.drive, c.group, 2, c.rules,
+                                   std::is_same_v<Arbitration, flash::data_out_first>};
+  const oracle::attend_outcome expected = slow.run(c.work, c.pages);
+  REQUIRE(seen.decoded == expected.decoded);
+  REQUIRE(seen.filtered == expected.filtered);
+  REQUIRE(seen.through == expected.through);
+  REQUIRE(times.makespan_ticks == expected.makespan);
+  std::vector<std::int64_t> begin(times.phases.size(), flash::never_ticks), end(times.phases.size(), 0);
+  for (std::size_t i = 0; i < c.work.loads.size(); ++i) {
+    const std::uint32_t p = c.work.loads[i].phase;
+    begin[p] = std::min(begin[p], expected.released[i]);
+    end[p] = std::max(end[p], expected.finished[i]);
+  }
+  for (std::size_t p = 0; p < times.phases.size(); ++p) {
+    REQUIRE(times.phases[p].begin_ticks == begin[p]);
+    REQUIRE(times.phases[p].end_ticks == end[p]);
+  }
+  REQUIRE(fast.run(c.work, c.pages).makespan_ticks == expected.makespan);  // again, unwatched
+  return expected.stalls;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("attend timeline: 0 ticks off the event-driven drive", A, flash::data_out_first,
+                   flash::command_first) {
+  std::int64_t stalls = 0;
+  for (unsigned seed = 1; seed <= 400; ++seed) {
+    CAPTURE(seed);
+    stalls += check<A>(attend_case{seed, seed % 2 == 0});
+  }
+  CHECK(stalls > 1000);  // buffers were full, often
+}
