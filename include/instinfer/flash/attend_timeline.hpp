@@ -54,6 +54,8 @@ class attend_timeline {
 
   const tick_scale& scale() const { return ticks_.scale(); }
   const geometry& shape() const { return ticks_.shape(); }
+  // Of the last run, by time.
+  std::span<const kernel_pipeline::release> releases() const { return kernels_.releases(); }
 
   // pages: where each page of the work lies; entries of buffered pages are not looked at. The spans of the result are valid
   // until the next run. Throws bad_argument for another number of pages or one outside of the geometry, and work for a

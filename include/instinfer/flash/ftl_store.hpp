@@ -58,6 +58,7 @@ class ftl_store {
     return ftl_.pages()[ftl_.physical(page)];
   }
 
+  static constexpr const geometry& shape() { return shape_; }
   location locate(page_id page) const { return ftl_.locate(page); }
 
   // For housekeeping (idle, refresh, count_read) and its counters.
@@ -75,6 +76,8 @@ class ftl_store {
                  std::to_string(page_bytes);
         });
   }
+
+  static constexpr geometry shape_ = Shape;
 
   ftl_type ftl_;
   std::uint32_t unit_ = 0;

@@ -113,6 +113,7 @@ class kernel_pipeline {
   }
 
   std::int64_t end() const { return end_; }
+  std::span<const release> releases() const { return releases_; }
   std::span<const phase_ticks> phases() const { return phases_; }
   std::int64_t busy(kernel_step step) const { return steps_[static_cast<std::size_t>(step)]; }
   std::int64_t top_k_busy() const { return top_k_busy_; }
