@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "instinfer/flash/attend_events.hpp"
 #include "instinfer/flash/attend_times.hpp"
+#include "instinfer/flash/earliest.hpp"
 #include "instinfer/flash/kernel_pipeline.hpp"
 #include "instinfer/flash/presets.hpp"
 #include "instinfer/flash/read_channel.hpp"
@@ -45,11 +47,11 @@ class attend_timeline {
         kernels_{units_, drive.units.kernel_buffer_pages, group},
         queues_{drive.geometry},
         sources_(static_cast<std::size_t>(drive.geometry.channels) + 1),
+        next_{2 * sources_.size() - 1},
         buffered_(static_cast<std::size_t>(drive.geometry.channels) * room_) {
     for (std::int32_t c = 0; c < drive.geometry.channels; ++c) {
       channels_.emplace_back(c, drive.geometry, rules.cache_read, arbitration);
     }
-    next_.resize(sources_.size() + channels_.size());
   }
 
   const tick_scale& scale() const { return ticks_.scale(); }
@@ -65,17 +67,18 @@ class attend_timeline {
     check(work, pages);
     begin(work, pages, sink);
     while (true) {
-      const auto first = std::ranges::min_element(next_);
+      const std::size_t first = next_.first();
+      const std::int64_t now = next_.due(first);
       const kernel_pipeline::release* release = kernels_.next_release();
-      if (release != nullptr && release->at <= *first) {
-        take_release(*release);
-      } else if (*first == never_ticks) {
+      if (release != nullptr && release->at <= now) {
+        take_release(*release, sink);
+      } else if (now == never_ticks) {
         return total();
-      } else if (const auto i = static_cast<std::size_t>(first - next_.begin());
-                 i < sources_.size()) {
-        pass(i, *first, sink);
+      } else if (first < sources_.size()) {
+        pass(first, now, sink);
       } else {
-        grant_bus(i - sources_.size(), *first, sink);
+        const std::size_t c = first - sources_.size();
+        next_.set(bus(c), grant_bus(c, now, sink));
       }
     }
   }
@@ -88,6 +91,7 @@ class attend_timeline {
     std::int64_t free_at = 0;
     std::int64_t busy = 0;
     bool bus_stalls = false;
+    std::int64_t bus_stands_at = never_ticks;  // when it is to be granted next, once room is known
   };
   struct buffered_page {
     std::int64_t there_at = 0;  // decoded
@@ -150,22 +154,22 @@ class attend_timeline {
       channel.begin();
     }
     std::ranges::fill(sources_, source{});
-    std::ranges::fill(next_, never_ticks);
+    next_.clear();
     dram_pages_.clear();
     phases_.clear();
     filtered_.clear();
     kernels_.begin(work, sink);
   }
 
-  std::int64_t& next_page_of(std::size_t s) { return next_[s]; }
-  std::int64_t& next_grant_of(std::size_t c) { return next_[sources_.size() + c]; }
+  std::size_t bus(std::size_t c) const { return sources_.size() + c; }
 
   // Page `n` of a channel that came into its buffer.
   buffered_page& buffered(std::size_t c, std::uint64_t n) {
     return buffered_[c * room_ + static_cast<std::size_t>(n % room_)];
   }
 
-  void take_release(kernel_pipeline::release now) {
+  template <class Sink>
+  void take_release(kernel_pipeline::release now, Sink& sink) {
     kernels_.take_release();
     const head_load& load = work_->loads[now.load];
     for (std::size_t i = load.first_page; i < load.last_page; ++i) {
@@ -175,31 +179,49 @@ class attend_timeline {
         const location& at = pages_[i];
         const auto c = static_cast<std::size_t>(at.channel);
         queues_.add(i, at);
-        next_grant_of(c) = std::min(
-            next_grant_of(c), channels_[c].arrive(queues_.die_in_channel(at), now.at));
+        next_.set_no_later(bus(c), channels_[c].arrive(queues_.die_in_channel(at), now.at));
       }
     }
     await_page(sources_.size() - 1);
+    for (std::size_t c = 0; kernels_.all_released() && c < channels_.size(); ++c) {
+      const std::int64_t due = next_.due(bus(c));
+      next_.set(bus(c), never_ticks);
+      run_bus(c, sources_[c].bus_stalls ? std::min(due, now.at) : due, sink);
+    }
   }
 
+  // Whether the place in the buffer that the next page takes has been given a time at which it is free.
+  bool room_is_known(const source& filter) const { return filter.sent < filter.passed + room_; }
+
+  // Once all loads are released, a bus depends on its own filter alone, and need not keep step with the others: it goes on
+  // until it needs to know when the filter will have room.
   template <class Sink>
-  void grant_bus(std::size_t c, std::int64_t now, Sink& sink) {
+  void run_bus(std::size_t c, std::int64_t now, Sink& sink) {
+    while (now != never_ticks && room_is_known(sources_[c])) {
+      now = grant_bus(c, now, sink);
+    }
+    sources_[c].bus_stands_at = now;
+  }
+
+  // Returns when the bus is to be granted next, as far as that is known.
+  template <class Sink>
+  std::int64_t grant_bus(std::size_t c, std::int64_t now, Sink& sink) {
     source& filter = sources_[c];
-    const bool full = filter.sent >= room_ && (filter.passed + room_ <= filter.sent ||
-                                               buffered(c, filter.sent).gone_at > now);
+    const bool full = !room_is_known(filter) ||
+                      (filter.sent >= room_ && buffered(c, filter.sent).gone_at > now);
     const bus_grant grant = channels_[c].step(now, !full, queues_, ticks_, pages_, sink.flash);
-    next_grant_of(c) = grant.next;
     filter.bus_stalls = grant.stalled;
+    std::int64_t next = grant.next;
     if (grant.sent_page != bus_grant::none) {
       const std::int64_t there_at = grant.next + ticks_.decode();
       buffered(c, filter.sent++) = {.there_at = there_at, .gone_at = 0, .task = grant.sent_page};
-      note_data(c, grant.sent_page, there_at);
       if (filter.passed + 1 == filter.sent) {
         await_page(c);
       }
-    } else if (grant.stalled && filter.passed + room_ > filter.sent) {
-      next_grant_of(c) = std::min(grant.next, buffered(c, filter.sent).gone_at);
+    } else if (grant.stalled && room_is_known(filter)) {
+      next = std::min(next, buffered(c, filter.sent).gone_at);
     }
+    return next;
   }
 
   // Source `s` asks for a place at `now`.
@@ -215,18 +237,22 @@ class attend_timeline {
                   : units_.dram(std::int64_t{work_->pages[task].elements} * element_bytes_);
     from.free_at = begin + takes;
     from.busy += takes;
-    if (is_filter) {
-      buffered(s, from.passed).gone_at = from.free_at;
-      sink.filter(s, task, begin, from.free_at);
-    } else {
-      sink.dram(task, begin, from.free_at);
-    }
     ++from.passed;
-    kernels_.put(task, from.free_at, sink);
-    await_page(s);
-    if (is_filter && from.bus_stalls) {
-      next_grant_of(s) = std::min(next_grant_of(s), from.free_at);
+    if (!is_filter) {
+      sink.dram(task, begin, from.free_at);
+      kernels_.put(task, from.free_at, sink);
+    } else {
+      buffered_page& page = buffered(s, from.passed - 1);
+      page.gone_at = from.free_at;
+      sink.filter(s, task, begin, from.free_at);
+      note_data(s, kernels_.put(task, from.free_at, sink), page.there_at);
+      if (kernels_.all_released()) {
+        run_bus(s, std::exchange(from.bus_stands_at, never_ticks), sink);
+      } else if (from.bus_stalls) {
+        next_.set_no_later(bus(s), from.free_at);
+      }
     }
+    await_page(s);
   }
 
   // When the source asks for its next place.
@@ -235,16 +261,15 @@ class attend_timeline {
     const bool is_filter = s < channels_.size();
     const std::uint64_t came = is_filter ? of.sent : dram_pages_.size();
     if (of.passed == came) {
-      next_page_of(s) = never_ticks;
+      next_.set(s, never_ticks);
     } else {
       const std::int64_t there_at = is_filter ? buffered(s, of.passed).there_at
                                               : dram_pages_[of.passed].there_at;
-      next_page_of(s) = std::max(of.free_at, there_at);
+      next_.set(s, std::max(of.free_at, there_at));
     }
   }
 
-  void note_data(std::size_t c, std::size_t task, std::int64_t end) {
-    const std::uint32_t phase = work_->loads[work_->sets[work_->pages[task].set].load].phase;
+  void note_data(std::size_t c, std::uint32_t phase, std::int64_t end) {
     while (phase >= phases_.size()) {
       phases_.emplace_back();
       filtered_.resize(filtered_.size() + channels_.size());
@@ -299,9 +324,9 @@ class attend_timeline {
   command_queues queues_;
   std::vector<read_channel<Arbitration>> channels_;
   std::vector<source> sources_;          // [channels + 1]
+  earliest next_;  // sources ask for a place, then buses, [channels], can be granted
   std::vector<buffered_page> buffered_;  // [channels, room]
   std::vector<dram_page> dram_pages_;
-  std::vector<std::int64_t> next_;  // [channels + 1 + channels] of a source: asks for a place; of a bus: grant
   std::vector<attend_phase> phases_;
   std::vector<std::int64_t> filtered_;  // [phases, channels] pages
   std::vector<channel_load> loads_;     // [channels]

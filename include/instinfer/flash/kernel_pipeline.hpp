@@ -6,11 +6,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <vector>
 
 #include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/earliest.hpp"
 #include "instinfer/flash/unit_ticks.hpp"
 
 namespace instinfer::flash {
@@ -37,7 +37,7 @@ class kernel_pipeline {
   };
   struct phase_ticks {
     attention::operation op = attention::operation::fold;
-    std::int64_t begin = never;  // the first load's release
+    std::int64_t begin = never_ticks;  // the first load's release
     std::int64_t end = 0;        // the last load's scores and sums
     std::int64_t gemv = 0;       // busy
     std::int64_t softmax = 0;
@@ -85,18 +85,21 @@ class kernel_pipeline {
     return next_release_ == releases_.size() ? nullptr : &releases_[next_release_];
   }
   void take_release() { ++next_release_; }
+  // Whether no further release can come.
+  bool all_released() const { return next_release_ == loads_.size(); }
 
   // When the place that is asked for at `asked` is given; the page is then `fill` ticks on its way. Precondition: calls come
   // in the order of asking.
   std::int64_t place_given(std::int64_t asked) const {
     return std::max(asked, free_at_[next_place_]);
   }
-  // The page of task `i` is in the place given last, complete at `filled`.
+  // The page of task `i` is in the place given last, complete at `filled`. Returns its phase.
   template <class Sink>
-  void put(std::size_t i, std::int64_t filled, Sink& sink) {
+  std::uint32_t put(std::size_t i, std::int64_t filled, Sink& sink) {
     const page_task& task = work_->pages[i];
     const score_set& set = work_->sets[task.set];
-    phase_ticks& phase = phase_of(set.load);
+    const std::uint32_t phase_number = work_->loads[set.load].phase;
+    phase_ticks& phase = phases_[phase_number];
     const std::int64_t gemv = units_.gemv(2 * std::int64_t{task.elements} * group_);
     const std::int64_t begin = std::max(gemv_free_, filled);
     gemv_free_ = begin + gemv;
@@ -110,6 +113,7 @@ class kernel_pipeline {
     }
     free_at_[next_place_] = place_free_;
     next_place_ = next_place_ + 1 == free_at_.size() ? 0 : next_place_ + 1;
+    return phase_number;
   }
 
   std::int64_t end() const { return end_; }
@@ -119,7 +123,6 @@ class kernel_pipeline {
   std::int64_t top_k_busy() const { return top_k_busy_; }
 
  private:
-  static constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
   struct load_state {
     std::uint32_t sets_left = 0;
     std::int64_t ready = 0;  // of the sets that are done

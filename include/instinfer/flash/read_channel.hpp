@@ -14,6 +14,7 @@
 #include "instinfer/flash/cache_registers.hpp"
 #include "instinfer/flash/command_queues.hpp"
 #include "instinfer/flash/die_ring.hpp"
+#include "instinfer/flash/earliest.hpp"
 #include "instinfer/flash/events.hpp"
 #include "instinfer/flash/flight_queue.hpp"
 #include "instinfer/flash/geometry.hpp"
@@ -21,8 +22,6 @@
 #include "instinfer/flash/operation_ticks.hpp"
 
 namespace instinfer::flash {
-
-inline constexpr std::int64_t never_ticks = std::numeric_limits<std::int64_t>::max();
 
 // What was granted, if anything: sent_page is a page whose data is on the bus until `next`.
 struct bus_grant {
