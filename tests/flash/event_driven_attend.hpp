@@ -21,9 +21,10 @@ namespace flash = instinfer::flash;
 
 struct attend_outcome {
   std::int64_t makespan = 0;
-  std::vector<std::int64_t> decoded;   // [pages] flash pages: when the data was there; -1 otherwise
-  std::vector<std::int64_t> filtered;  // [pages] when the page was in its place of the kernel buffer
-  std::vector<std::int64_t> through;   // [pages] when the kernels were done with it
+  std::vector<std::int64_t> decoded;  // [pages] flash pages: when the data was there; -1 otherwise
+  std::vector<std::int64_t>
+      filtered;                       // [pages] when the page was in its place of the kernel buffer
+  std::vector<std::int64_t> through;  // [pages] when the kernels were done with it
   std::vector<std::int64_t> released;  // [loads]
   std::vector<std::int64_t> finished;  // [loads]
   std::int64_t stalls = 0;             // times a bus had data and no room for it
@@ -31,9 +32,13 @@ struct attend_outcome {
 
 class event_driven_attend {
  public:
-  event_driven_attend(const flash::drive_spec& drive, std::uint32_t group, std::uint32_t element_bytes,
-                      const flash::batch_rules& rules, bool data_first)
-      : d_{drive}, rules_{rules}, data_first_{data_first}, group_{group}, element_bytes_{element_bytes} {
+  event_driven_attend(const flash::drive_spec& drive, std::uint32_t group,
+                      std::uint32_t element_bytes, const flash::batch_rules& rules, bool data_first)
+      : d_{drive},
+        rules_{rules},
+        data_first_{data_first},
+        group_{group},
+        element_bytes_{element_bytes} {
     const auto scale = flash::ticks_of(drive.timing, drive.geometry);
     ticks_per_ps_ = scale.ticks_per_ps;
     transfer_ = scale.page_transfer_ticks;
@@ -108,7 +113,16 @@ class event_driven_attend {
     bool last_of_set = false;
   };
   enum class kind {
-    bus_free, array_done, moved, data_out_done, decoded, filtered, dram_done, gemv_done, softmax_done, top_k_done
+    bus_free,
+    array_done,
+    moved,
+    data_out_done,
+    decoded,
+    filtered,
+    dram_done,
+    gemv_done,
+    softmax_done,
+    top_k_done
   };
   struct event {
     std::int64_t time;
@@ -118,7 +132,9 @@ class event_driven_attend {
     std::size_t die = 0;
     std::size_t item = 0;  // page, set or load
     bool last = false;
-    bool operator>(const event& o) const { return time != o.time ? time > o.time : order > o.order; }
+    bool operator>(const event& o) const {
+      return time != o.time ? time > o.time : order > o.order;
+    }
   };
 
   void after(std::int64_t ticks, kind what, std::size_t channel, std::size_t die, std::size_t item,
@@ -344,9 +360,10 @@ class event_driven_attend {
     for (std::size_t k = 0; k < die.taken.size(); ++k) {
       channel.ready.push_back({d, die.taken[k], k + 1 == die.taken.size(), now_, die.issue});
     }
-    std::stable_sort(channel.ready.begin(), channel.ready.end(), [](const data_out& a, const data_out& b) {
-      return a.since != b.since ? a.since < b.since : a.issue < b.issue;
-    });
+    std::stable_sort(channel.ready.begin(), channel.ready.end(),
+                     [](const data_out& a, const data_out& b) {
+                       return a.since != b.since ? a.since < b.since : a.issue < b.issue;
+                     });
   }
 
   void grant_bus(std::size_t c) {
@@ -393,7 +410,8 @@ class event_driven_attend {
       const auto p = static_cast<std::int64_t>(die.taken.size());
       const flash::timing& t = d_.timing;
       const std::int64_t bus =
-          (t.read_command_ps + p * t.read_address_ps + (p - 1) * t.read_next_plane_ps) * ticks_per_ps_;
+          (t.read_command_ps + p * t.read_address_ps + (p - 1) * t.read_next_plane_ps) *
+          ticks_per_ps_;
       std::int64_t array = 0;
       for (const std::size_t page : die.taken) {
         const std::int64_t once = t.read_array_ps(t.types.of(pages_[page].page));
@@ -414,8 +432,9 @@ class event_driven_attend {
     die.taken.clear();
     for (const std::size_t i : die.waiting) {
       const auto plane = static_cast<std::size_t>(pages_[i].plane);
-      const bool row = rules_.pair != flash::pairing::none && oldest.page == pages_[i].page &&
-                       (rules_.pair == flash::pairing::same_page || oldest.block == pages_[i].block);
+      const bool row =
+          rules_.pair != flash::pairing::none && oldest.page == pages_[i].page &&
+          (rules_.pair == flash::pairing::same_page || oldest.block == pages_[i].block);
       if (die.taken.empty() || (!plane_used[plane] && row)) {
         plane_used[plane] = true;
         die.taken.push_back(i);
@@ -429,8 +448,8 @@ class event_driven_attend {
   // Time of an amount of work, rounded up to whole ps.
   std::int64_t ps(std::int64_t amount, std::int64_t per_second) const {
     __extension__ using wide = __int128;
-    return static_cast<std::int64_t>((static_cast<wide>(amount) * 1'000'000'000'000 + per_second - 1) /
-                                     per_second) *
+    return static_cast<std::int64_t>(
+               (static_cast<wide>(amount) * 1'000'000'000'000 + per_second - 1) / per_second) *
            ticks_per_ps_;
   }
 

@@ -659,8 +659,7 @@ TEST_CASE_TEMPLATE("chrome trace: reads back, every bar in a named row, nothing 
   CHECK(names["command"] <= pages);
   CHECK(names["pages to the GPU"] ==
         (D::transfer_policy::computes_in_drive ? 0 : static_cast<int>(done.phases.size())));
-  CHECK(names["entry filter"] ==
-        (D::transfer_policy::computes_in_drive ? pages : 0));
+  CHECK(names["entry filter"] == (D::transfer_policy::computes_in_drive ? pages : 0));
   CHECK(end_us == doctest::Approx(done.total_ns() * 1e-3));
   for (auto& [row, spans] : rows) {
     const std::string where = row.first + ", " + row.second;

@@ -7,48 +7,41 @@
 #include <type_traits>
 #include <vector>
 
+#include "instinfer/core/traffic.hpp"
 #include "instinfer/flash/attend_timeline.hpp"
 #include "instinfer/flash/attend_trace.hpp"
+#include "instinfer/flash/call_times.hpp"
 #include "instinfer/flash/drive_rules.hpp"
-#include "instinfer/flash/receipt.hpp"
 #include "instinfer/flash/timeline.hpp"
-#include "instinfer/transfer/concepts.hpp"
 
 namespace instinfer::flash {
 
-// No bytes, no request: not even its latency.
-template <class Route>
-double route_ns(const transfer::machine_spec& machine, const transfer::link_bytes& moved) {
-  return moved.up + moved.down == 0 ? 0.0 : Route::time(moved, machine).total_ns();
-}
-
-template <class Route, class Arbitration>
+// InDrive: attention is computed there.
+template <bool InDrive, class Arbitration>
 class attend_clock {
  public:
   // Throws what attend_timeline and timeline throw.
-  attend_clock(const drive_spec& drive, const drive_rules& rules,
-               const transfer::machine_spec& machine, std::uint32_t group,
+  attend_clock(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
                std::uint32_t element_bytes)
-      : machine_{machine},
-        element_bytes_{element_bytes},
-        drive_{make(drive, rules, group, element_bytes)} {}
+      : element_bytes_{element_bytes}, drive_{make(drive, rules, group, element_bytes)} {}
 
+  // route_ns(pages): on host routes, the time of the pages' way to the GPU, with the traffic of one phase.
   // Fills in attention_ns, units and phases of `done`, whose link_ns comes before them. locations: of the pages of the work.
-  template <class Trace>
-  void time(const attend_work& work, std::span<const location> locations, receipt& done,
-            Trace* trace) {
-    if constexpr (Route::computes_in_drive) {
+  template <class Trace, class RouteTime>
+  void time(const attend_work& work, std::span<const location> locations, call_times& done,
+            Trace* trace, const RouteTime& route_ns) {
+    if constexpr (InDrive) {
       in_drive(work, locations, done, trace);
     } else {
-      on_host(work, locations, done, trace);
+      on_host(work, locations, done, trace, route_ns);
     }
   }
 
   // see(load, ps): when the pages of each load of the work timed last were asked for, by time.
   template <class See>
-  void each_release(const attend_work& work, const receipt& done, See&& see) const {
-    if constexpr (Route::computes_in_drive) {
-      for (const kernel_pipeline::release& r : drive_.releases()) {
+  void each_release(const attend_work& work, const call_times& done, See&& see) const {
+    if constexpr (InDrive) {
+      for (const load_release& r : drive_.releases()) {
         see(r.load, r.at / drive_.scale().ticks_per_ps);
       }
     } else {
@@ -63,12 +56,12 @@ class attend_clock {
   }
 
  private:
-  using drive_type = std::conditional_t<Route::computes_in_drive, attend_timeline<Arbitration>,
-                                        timeline<Arbitration>>;
+  using drive_type =
+      std::conditional_t<InDrive, attend_timeline<Arbitration>, timeline<Arbitration>>;
 
   static drive_type make(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
                          std::uint32_t element_bytes) {
-    if constexpr (Route::computes_in_drive) {
+    if constexpr (InDrive) {
       return {drive, group, element_bytes, rules.reads};
     } else {
       return {drive.geometry, drive.timing, rules.reads};
@@ -76,14 +69,14 @@ class attend_clock {
   }
 
   template <class Trace>
-  void in_drive(const attend_work& work, std::span<const location> locations, receipt& done,
+  void in_drive(const attend_work& work, std::span<const location> locations, call_times& done,
                 Trace* trace) {
     const double ps_per_tick = 1.0 / static_cast<double>(drive_.scale().ticks_per_ps);
     const attend_times times = [&] {
       if constexpr (draws<Trace>) {
         if (trace != nullptr) {
           return drive_.run(work, locations,
-                                attend_trace<Trace>{*trace, done.link_ns * 1e3, ps_per_tick});
+                            attend_trace<Trace>{*trace, done.link_ns * 1e3, ps_per_tick});
         }
       }
       return drive_.run(work, locations);
@@ -107,9 +100,9 @@ class attend_clock {
   }
 
   // Phase after phase: the GPU selects what the next one reads. Pages go up while others are read.
-  template <class Trace>
-  void on_host(const attend_work& work, std::span<const location> locations, receipt& done,
-               Trace* trace) {
+  template <class Trace, class RouteTime>
+  void on_host(const attend_work& work, std::span<const location> locations, call_times& done,
+               Trace* trace, const RouteTime& route_ns) {
     std::uint32_t phases = 0;
     for (const head_load& load : work.loads) {
       phases = std::max(phases, load.phase + 1);
@@ -134,7 +127,7 @@ class attend_clock {
       }
       time.pages = moved.pages_read = phase_pages_.size();
       moved.channel_bytes = time.pages * static_cast<std::uint64_t>(drive_.shape().page_bytes);
-      time.route_ns = route_ns<Route>(machine_, Route::bytes(moved, 0, 0));
+      time.route_ns = route_ns(moved);
       const double start_ns = done.link_ns + time.begin_ns;
       const batch_times read = [&] {
         if constexpr (draws<Trace>) {
@@ -156,7 +149,6 @@ class attend_clock {
     }
   }
 
-  transfer::machine_spec machine_;
   std::uint32_t element_bytes_;
   drive_type drive_;
   std::vector<location> phase_pages_;  // of one phase on a host route

@@ -81,7 +81,8 @@ class attend_recorder {
       }
     }
 
-    void accessed(attention::operation op, const access_plan& plan) {
+    void accessed(attention::operation op,
+                  const auto& plan) {  // an access_plan; compiled where it is used
       const auto load = static_cast<std::uint32_t>(work_.loads.size());
       const auto sets_before = static_cast<std::uint32_t>(work_.sets.size());
       const auto first_page = static_cast<std::uint32_t>(work_.pages.size());

@@ -6,8 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/call_times.hpp"
 #include "instinfer/flash/drive_rules.hpp"
 #include "instinfer/flash/ftl_counters.hpp"
 #include "instinfer/flash/mixed_timeline.hpp"
@@ -21,16 +24,15 @@ namespace instinfer::flash {
 template <class Arbitration>
 class background_writes {
  public:
+  // Throws bad_argument for rules that cannot be, or cache reads, which mixed streams lack; and what timelines throw.
   background_writes(const drive_spec& drive, const drive_rules& rules)
       : timeline_{drive.geometry,
                   drive.timing,
-                  {.pair = rules.reads.pair,
+                  {.pair = (check(rules), rules.reads.pair),
                    .retry = rules.reads.retry,
                    .suspend = rules.suspend}} {}
 
-  bool empty() const { return writes_.empty(); }
-
-  void add(const ftl_operations& operations) {
+  void charge(const ftl_operations& operations, call_times& /*done*/) {
     const auto put = [&](operation what, std::span<const location> all) {
       for (const location& at : all) {
         writes_.push_back({.what = what, .where = at, .priority = 1});
@@ -41,33 +43,51 @@ class background_writes {
     put(operation::erase, operations.erases);
   }
 
-  struct effect {
-    double delay_ns = 0;  // of the last read
-    double end_ns = 0;    // of the last write
-  };
-  // reads: by arrival, of priority 0. Forgets the writes.
-  effect beside(std::span<const request> reads) {
-    const std::int64_t alone = run(reads, reads.size()).read;
-    writes_.insert(writes_.end(), reads.begin(), reads.end());
-    const ends together = run(writes_, reads.size());
+  // After each attend, which `attends` has timed last and whose times are in `done`: adds the delay, and forgets the writes.
+  template <class AttendClock>
+  void run_beside(const AttendClock& attends, const attend_work& work,
+                  std::span<const location> locations, call_times& done) {
+    if (writes_.empty()) {
+      return;
+    }
+    reads_.clear();
+    attends.each_release(work, done, [&](std::uint32_t load, std::int64_t ps) {
+      for (std::uint32_t i = work.loads[load].first_page; i < work.loads[load].last_page; ++i) {
+        if (work.pages[i].page != no_page) {
+          reads_.push_back({.where = locations[i], .arrival_ps = ps});
+        }
+      }
+    });
+    const std::int64_t alone = run(reads_).read;
+    writes_.insert(writes_.end(), reads_.begin(), reads_.end());
+    const ends together = run(writes_);
     writes_.clear();
     const double ns_per_tick = 1e-3 / static_cast<double>(timeline_.scale().ticks_per_ps);
-    return {.delay_ns = static_cast<double>(std::max<std::int64_t>(together.read - alone, 0)) * ns_per_tick,
-            .end_ns = static_cast<double>(together.write) * ns_per_tick};
+    done.delay_ns =
+        static_cast<double>(std::max<std::int64_t>(together.read - alone, 0)) * ns_per_tick;
+    done.attention_ns += done.delay_ns;
+    done.background_ns = static_cast<double>(together.write) * ns_per_tick;
   }
 
  private:
+  static void check(const drive_rules& rules) {
+    validate(rules);
+    require(!rules.reads.cache_read, [] {
+      return std::string(
+          "flash engine: background writes and cache reads exclude each other, see flash/mixed_timeline.hpp");
+    });
+  }
+
   struct ends {
-    std::int64_t read = 0;
+    std::int64_t read = 0;  // the last one of priority 0
     std::int64_t write = 0;
   };
-  // The last finish times. The last `reads` requests are the reads.
-  ends run(std::span<const request> all, std::size_t reads) {
+  ends run(std::span<const request> all) {
     finish_.resize(all.size());
     timeline_.run(all, finish_);
     ends last;
     for (std::size_t i = 0; i < all.size(); ++i) {
-      std::int64_t& of = i + reads < all.size() ? last.write : last.read;
+      std::int64_t& of = all[i].priority == 0 ? last.read : last.write;
       of = std::max(of, finish_[i]);
     }
     return last;
@@ -75,6 +95,7 @@ class background_writes {
 
   mixed_timeline<Arbitration> timeline_;
   std::vector<request> writes_;
+  std::vector<request> reads_;
   std::vector<std::int64_t> finish_;
 };
 

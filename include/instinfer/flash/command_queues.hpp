@@ -72,11 +72,11 @@ class command_queues {
   // plane, else it is a new command: the rule above, for it is what the die would take. Precondition:
   // i is below the number of pages begun with and was not added, `at` is inside the geometry.
   void add(std::size_t i, const location& at, bool alone = false) {
-    const std::size_t die = (static_cast<std::size_t>(at.channel) *
-                                 static_cast<std::size_t>(geometry_.dies) +
-                             static_cast<std::size_t>(at.die)) *
-                                static_cast<std::size_t>(geometry_.chips) +
-                            static_cast<std::size_t>(at.chip);
+    const std::size_t die =
+        (static_cast<std::size_t>(at.channel) * static_cast<std::size_t>(geometry_.dies) +
+         static_cast<std::size_t>(at.die)) *
+            static_cast<std::size_t>(geometry_.chips) +
+        static_cast<std::size_t>(at.chip);
     if (planes_ == 1 || pair_ == pairing::none || alone) {
       open_command(die, i);
     } else {

@@ -10,12 +10,11 @@
 
 namespace instinfer::flash {
 
-// Page types and decoding are the timing's (timing.hpp), the arbitration is flash::engine's template parameter.
+// Page types and decoding are the timing's (timing.hpp); arbitration and background writes are template parameters of
+// flash::engine.
 struct drive_rules {
   batch_rules reads = {};
-  // What an append makes the flash do waits for the next attend, and runs beside it with lower priority (background.hpp).
-  bool background_writes = false;
-  suspension suspend = {};  // of background programs and erases, for reads
+  suspension suspend = {};  // of background programs and erases, for reads (background_writes.hpp)
 };
 
 // Throws bad_argument.
@@ -25,10 +24,6 @@ inline void validate(const drive_rules& rules) {
   require(rules.reads.arrive == arrival::together, [] {
     return std::string(
         "flash engine: pages of a call arrive together; arrival::one_by_one is for batches of your own");
-  });
-  require(!(rules.reads.cache_read && rules.background_writes), [] {
-    return std::string(
-        "flash engine: background writes and cache reads exclude each other, see mixed_timeline.hpp");
   });
 }
 

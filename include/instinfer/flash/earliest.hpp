@@ -12,26 +12,29 @@ namespace instinfer::flash {
 
 inline constexpr std::int64_t never_ticks = std::numeric_limits<std::int64_t>::max();
 
-// At one time the lowest number is first.
+// At one time the lowest number is first. A template so that it costs nothing where it is only included.
+template <class Time = std::int64_t>
 class earliest {
  public:
+  static constexpr Time never = std::numeric_limits<Time>::max();
+
   explicit earliest(std::size_t parties)
-      : leaves_{std::bit_ceil(parties)}, due_(leaves_, never_ticks), winner_(leaves_) {
+      : leaves_{std::bit_ceil(parties)}, due_(leaves_, never), winner_(leaves_) {
     clear();
   }
 
   // Nobody is ever due.
   void clear() {
-    std::ranges::fill(due_, never_ticks);
+    std::ranges::fill(due_, never);
     for (std::size_t node = leaves_; node-- > 1;) {
-      winner_[node] = 2 * node < leaves_ ? winner_[2 * node]
-                                         : static_cast<std::uint32_t>(2 * node - leaves_);
+      winner_[node] =
+          2 * node < leaves_ ? winner_[2 * node] : static_cast<std::uint32_t>(2 * node - leaves_);
     }
   }
 
-  std::int64_t due(std::size_t party) const { return due_[party]; }
+  Time due(std::size_t party) const { return due_[party]; }
 
-  void set(std::size_t party, std::int64_t at) {
+  void set(std::size_t party, Time at) {
     due_[party] = at;
     for (std::size_t node = (leaves_ + party) / 2; node > 0; node /= 2) {
       const std::uint32_t left = child(2 * node);
@@ -43,7 +46,7 @@ class earliest {
       winner_[node] = first;
     }
   }
-  void set_no_later(std::size_t party, std::int64_t at) {
+  void set_no_later(std::size_t party, Time at) {
     if (at < due_[party]) {
       set(party, at);
     }
@@ -57,8 +60,9 @@ class earliest {
   }
 
   std::size_t leaves_;
-  std::vector<std::int64_t> due_;      // [leaves]
-  std::vector<std::uint32_t> winner_;  // [leaves] party that is first below an inner node; 1 is the root
+  std::vector<Time> due_;  // [leaves]
+  std::vector<std::uint32_t>
+      winner_;  // [leaves] party that is first below an inner node; 1 is the root
 };
 
 }  // namespace instinfer::flash

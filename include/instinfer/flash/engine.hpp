@@ -4,15 +4,18 @@
 #include "instinfer/engine.hpp"
 #include "instinfer/flash/attend_clock.hpp"
 #include "instinfer/flash/drawn.hpp"
+#include "instinfer/flash/foreground_writes.hpp"
 #include "instinfer/flash/placement.hpp"
-#include "instinfer/flash/write_clock.hpp"
 #include "instinfer/store/ledger.hpp"
 
 namespace instinfer::flash {
 
+// What a call moved, and where its time went.
+struct receipt : instinfer::receipt, call_times {};
+
 // A page store that knows where each page lies: flash/ftl_store.hpp. Others are placed by number (placement.hpp).
 template <class S>
-concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint32_t most) {
+concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint64_t most) {
   { c.locate(page) } -> std::same_as<location>;
   { c.shape() } -> std::convertible_to<geometry>;
   { s.translation().operations() } -> std::convertible_to<const ftl_operations&>;
@@ -21,14 +24,15 @@ concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint32_t m
 };
 
 template <class Path>
-using default_store =
-    std::conditional_t<std::is_same_v<Path, drawn>, store::ledger, store::memory>;
+using default_store = std::conditional_t<std::is_same_v<Path, drawn>, store::ledger, store::memory>;
 
 // Path decides what is selected: by default drawn at random, without data; a compute path (cpu::path, reference::path)
 // attends as its own engine does, and is timed beside it. The GPU's own work is not counted on any route. On a store that
 // is a translation layer, pages are read where they lie, and whatever it does besides (moves, erases) is charged.
+// Writes times the flash's side of appends (foreground_writes.hpp has the menu).
 template <Design D, class Format = kv_format<>, class Path = drawn,
-          class Arbitration = data_out_first, class Store = default_store<Path>>
+          class Arbitration = data_out_first, class Store = default_store<Path>,
+          template <class> class Writes = foreground_writes>
 class engine {
  public:
   static constexpr bool holds_data = Store::holds_data;
@@ -49,7 +53,7 @@ class engine {
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
-        attends_{drive, rules, machine_, group(), static_cast<std::uint32_t>(Format::element_bytes)},
+        attends_{drive, rules, group(), static_cast<std::uint32_t>(Format::element_bytes)},
         writes_{drive, rules} {
     if constexpr (LocatingStore<Store>) {
       require(inner_.pages().shape() == drive.geometry, [&] {
@@ -105,10 +109,11 @@ class engine {
       link.up += moved.up;
       link.down += moved.down;
     }
-    done.link_ns = route_ns<route>(machine_, link);
+    done.link_ns = route_ns(link);
     draw_unit(trace, "link", "q down, output up", 0, done.link_ns);
     locate_work();
-    attends_.time(work_, locations_, done, trace);
+    attends_.time(work_, locations_, done, trace,
+                  [&](const traffic& pages) { return route_ns(route::bytes(pages, 0, 0)); });
     writes_.run_beside(attends_, work_, locations_, done);
     return done;
   }
@@ -117,16 +122,20 @@ class engine {
   receipt idle(std::uint64_t most_erases = ~std::uint64_t{0})
     requires LocatingStore<Store>
   {
+    receipt done;
     inner_.pages().translation().idle(most_erases);
-    return charge_operations();
+    charge_operations(done);
+    return done;
   }
   // The pages of blocks that are due (flash/reliability.hpp) are moved.
   template <class Due>
   receipt refresh(Due&& due)
     requires LocatingStore<Store>
   {
+    receipt done;
     inner_.pages().translation().refresh(due);
-    return charge_operations();
+    charge_operations(done);
+    return done;
   }
 
   void reclaim(sequence seq) { inner_.reclaim(seq); }
@@ -170,6 +179,11 @@ class engine {
 
   std::uint32_t group() const { return static_cast<std::uint32_t>(inner_.cache().shape().group()); }
 
+  // No bytes, no request: not even its latency.
+  double route_ns(const transfer::link_bytes& moved) const {
+    return moved.up + moved.down == 0 ? 0.0 : route::time(moved, machine_).total_ns();
+  }
+
   location locate(page_id page) const {
     if constexpr (LocatingStore<Store>) {
       return inner_.cache().pages().locate(page);
@@ -191,10 +205,11 @@ class engine {
 
   // New K and V go down the link while earlier groups are programmed; the slower one shows.
   receipt timed_write(const instinfer::receipt& written) {
-    receipt done = charge_writes();
+    receipt done;
     done.moved = written.moved;
+    charge_writes(done);
     const double flash_ns = done.flash_write_ns + done.moving_ns + done.erase_ns;
-    const double link_ns = route_ns<route>(machine_, {.up = 0, .down = written.moved.link_bytes});
+    const double link_ns = route_ns({.up = 0, .down = written.moved.link_bytes});
     if (link_ns >= flash_ns) {
       done.link_ns = link_ns;
       done.flash_write_ns = done.moving_ns = done.erase_ns = 0;
@@ -202,29 +217,28 @@ class engine {
     return done;
   }
 
-  receipt charge_writes() {
+  void charge_writes(receipt& done) {
     if constexpr (LocatingStore<Store>) {
-      return charge_operations();
+      charge_operations(done);
     } else {
       operations_.programs.clear();
       for (const page_id page : inner_.written()) {
         operations_.programs.push_back(placement_(page));
       }
-      return writes_.charge(operations_);
+      writes_.charge(operations_, done);
     }
   }
-  receipt charge_operations() {
-    const receipt done = writes_.charge(inner_.pages().translation().operations());
+  void charge_operations(receipt& done) {
+    writes_.charge(inner_.pages().translation().operations(), done);
     inner_.pages().translation().clear_operations();
-    return done;
   }
 
   drive_spec drive_;
   transfer::machine_spec machine_;
   inner_type inner_;
   placement placement_;
-  attend_clock<route, Arbitration> attends_;
-  write_clock<Arbitration> writes_;
+  attend_clock<route::computes_in_drive, Arbitration> attends_;
+  Writes<Arbitration> writes_;
   typename inner_type::scratch scratch_;
   attend_work work_;
   std::vector<location> locations_;  // of the work

@@ -59,7 +59,14 @@ class ftl_store {
   }
 
   static constexpr const geometry& shape() { return shape_; }
-  location locate(page_id page) const { return ftl_.locate(page); }
+  // Throws bad_argument for a page that was never written, or given up since.
+  location locate(page_id page) const {
+    require(ftl_.is_live(page), [&] {
+      return "ftl_store: page " + std::to_string(static_cast<std::uint32_t>(page)) +
+             " holds nothing: it was never written, or was released";
+    });
+    return ftl_.locate(page);
+  }
 
   // For housekeeping (idle, refresh, count_read) and its counters.
   ftl_type& translation() { return ftl_; }

@@ -15,6 +15,22 @@
 
 namespace instinfer::flash {
 
+struct load_release {
+  std::int64_t at;
+  std::uint32_t load;
+};
+
+// Of all loads of a phase.
+struct phase_ticks {
+  attention::operation op = attention::operation::fold;
+  std::int64_t begin = never_ticks;  // the first load's release
+  std::int64_t end = 0;              // the last load's scores and sums
+  std::int64_t gemv = 0;             // busy
+  std::int64_t softmax = 0;
+  std::int64_t top_k = 0;  // before the phase
+  std::int64_t pages = 0;  // from flash
+};
+
 // The rules.
 // - The kernel buffer is a ring of page places. A filter asks for a place when it has a page and is free; places are
 //   given in the order in which they are asked for (at the same time: lower channel first, the group buffer's DRAM last),
@@ -29,24 +45,13 @@ namespace instinfer::flash {
 // Left out: a V page does not wait for the weights of its own tokens, whose K comes before it in the plan.
 //
 // All orders are known when a place is given, so each page costs O(1) and no events.
+//
+// Units says how long each unit takes, in ticks: gemv(FLOP), softmax(FLOP), top_k(elements), as unit_ticks does.
+template <class Units = unit_ticks>
 class kernel_pipeline {
  public:
-  struct release {
-    std::int64_t at;
-    std::uint32_t load;
-  };
-  struct phase_ticks {
-    attention::operation op = attention::operation::fold;
-    std::int64_t begin = never_ticks;  // the first load's release
-    std::int64_t end = 0;        // the last load's scores and sums
-    std::int64_t gemv = 0;       // busy
-    std::int64_t softmax = 0;
-    std::int64_t top_k = 0;  // before the phase
-    std::int64_t pages = 0;  // from flash
-  };
-
   // Precondition: places > 0.
-  kernel_pipeline(const unit_ticks& units, std::int32_t places, std::uint32_t group)
+  kernel_pipeline(const Units& units, std::int32_t places, std::uint32_t group)
       : units_{units}, group_{group}, free_at_(static_cast<std::size_t>(places)) {}
 
   // `work` must stay until the end of the replay. Throws what work_ps throws for units that are missing.
@@ -81,7 +86,7 @@ class kernel_pipeline {
   }
 
   // The next load to be released, or nullptr.
-  const release* next_release() const {
+  const load_release* next_release() const {
     return next_release_ == releases_.size() ? nullptr : &releases_[next_release_];
   }
   void take_release() { ++next_release_; }
@@ -117,7 +122,7 @@ class kernel_pipeline {
   }
 
   std::int64_t end() const { return end_; }
-  std::span<const release> releases() const { return releases_; }
+  std::span<const load_release> releases() const { return releases_; }
   std::span<const phase_ticks> phases() const { return phases_; }
   std::int64_t busy(kernel_step step) const { return steps_[static_cast<std::size_t>(step)]; }
   std::int64_t top_k_busy() const { return top_k_busy_; }
@@ -135,8 +140,7 @@ class kernel_pipeline {
     std::int64_t done = gemv_free_;
     if (set.scores > 0) {
       const std::int64_t begin = std::max(softmax_free_, gemv_free_);
-      const std::int64_t ticks =
-          units_.softmax(std::int64_t{set.scores} * softmax_flops_per_score);
+      const std::int64_t ticks = units_.softmax(std::int64_t{set.scores} * softmax_flops_per_score);
       softmax_free_ = done = begin + ticks;
       sink.softmax(set, begin, done);
       place_free_ = std::max(place_free_, done);
@@ -184,7 +188,7 @@ class kernel_pipeline {
     }
   }
 
-  unit_ticks units_;
+  Units units_;
   std::uint32_t group_;
   const attend_work* work_ = nullptr;
   std::vector<std::int64_t> free_at_;  // [places]
@@ -197,7 +201,7 @@ class kernel_pipeline {
   std::array<std::int64_t, 3> steps_{};  // busy, by kernel_step
   std::int64_t top_k_busy_ = 0;
   std::vector<phase_ticks> phases_;
-  std::vector<release> releases_;
+  std::vector<load_release> releases_;
   std::size_t next_release_ = 0;
   std::vector<std::uint32_t> sets_left_;
   std::vector<load_state> loads_;

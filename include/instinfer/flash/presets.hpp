@@ -83,25 +83,27 @@ inline constexpr timing vnand_v6_timing{.read_ps = 45 * ps_per_us,
                                         .erase_ps = 3'500 * ps_per_us,
                                         .bus_bytes_per_s = 1'400'000'000};
 
-// TLC whose pages differ: tR of SimpleSSD's TLC as FEMU uses it (hw/femu/nand/nand.h). tPROG is the
-// mean of its 820.5, 2,225 and 5,734 us, as a timing has one; erase 3 ms likewise FEMU's. That word
-// lines' pages follow each other, and the bus: assumed, as vnand_v6_timing's.
-inline constexpr timing tlc_by_type_timing{
-    .read_ps = 56'500 * ps_per_ns,
-    .program_ps = 2'926'500 * ps_per_ns,
+// TLC whose pages differ: tR and tPROG of SimpleSSD's TLC as FEMU uses it (hw/femu/nand/nand.h); erase
+// 3 ms likewise FEMU's. That word lines' pages follow each other, and the bus: assumed, as
+// vnand_v6_timing's.
+inline constexpr timing tlc_by_type_timing{.read_ps = 56'500 * ps_per_ns,
+                                           .program_ps = 820'500 * ps_per_ns,
+                                           .erase_ps = 3'000 * ps_per_us,
+                                           .bus_bytes_per_s = 1'400'000'000,
+                                           .types = {.count = 3,
+                                                     .read_middle_ps = 77'500 * ps_per_ns,
+                                                     .read_upper_ps = 106'000 * ps_per_ns,
+                                                     .program_middle_ps = 2'225 * ps_per_us,
+                                                     .program_upper_ps = 5'734 * ps_per_us}};
+
+// MLC whose pages differ: Micron L95B as profiled for FEMU (same file); order and bus as above.
+inline constexpr timing mlc_by_type_timing{
+    .read_ps = 48'000 * ps_per_ns,
+    .program_ps = 850 * ps_per_us,
     .erase_ps = 3'000 * ps_per_us,
     .bus_bytes_per_s = 1'400'000'000,
     .types = {
-        .count = 3, .read_middle_ps = 77'500 * ps_per_ns, .read_upper_ps = 106'000 * ps_per_ns}};
-
-// MLC whose pages differ: Micron L95B as profiled for FEMU (same file), tPROG the mean of 850 and
-// 2,300 us; order and bus as above.
-inline constexpr timing mlc_by_type_timing{
-    .read_ps = 48'000 * ps_per_ns,
-    .program_ps = 1'575 * ps_per_us,
-    .erase_ps = 3'000 * ps_per_us,
-    .bus_bytes_per_s = 1'400'000'000,
-    .types = {.count = 2, .read_upper_ps = 64'000 * ps_per_ns}};
+        .count = 2, .read_upper_ps = 64'000 * ps_per_ns, .program_upper_ps = 2'300 * ps_per_us}};
 
 // 8 channels and 4 KiB pages: InstInfer §IV-C and set-up. Chips, dies and planes: calibrated on
 // the 7.66 GB/s decode read of Table III. With 2 planes the formula above gives 5.65, 7.51 and 8.99

@@ -1,12 +1,11 @@
 #pragma once
-// What a call of flash::engine moved, and where its time went.
+// Where the time of a call of flash::engine went.
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/engine.hpp"
 #include "instinfer/flash/unit_breakdown.hpp"
 
 namespace instinfer::flash {
@@ -28,20 +27,19 @@ struct phase_time {
   double total_ns() const { return end_ns - begin_ns; }
 };
 
-struct receipt : instinfer::receipt {
-  std::vector<phase_time> phases;
+struct call_times {
+  std::vector<phase_time> phases = {};
   double link_ns = 0;         // in storage: q down and the output up; append: K and V down
   double attention_ns = 0;    // all phases
   double flash_write_ns = 0;  // programs, those of pages that are moved too
   double moving_ns = 0;       // reads of pages that are moved
   double erase_ns = 0;
-  unit_breakdown units;     // of an attend
-  double delay_ns = 0;      // part of attention_ns: reads that waited for background writes
-  double background_ns = 0;  // since the query was there: the end of the writes beside it; not part of the total
+  unit_breakdown units = {};  // of an attend
+  double delay_ns = 0;        // part of attention_ns: reads that waited for background writes
+  double background_ns =
+      0;  // since the query was there: the end of the writes beside it; not part of the total
 
-  double total_ns() const {
-    return link_ns + attention_ns + flash_write_ns + moving_ns + erase_ns;
-  }
+  double total_ns() const { return link_ns + attention_ns + flash_write_ns + moving_ns + erase_ns; }
 };
 
 }  // namespace instinfer::flash
