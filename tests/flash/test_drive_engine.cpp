@@ -94,6 +94,22 @@ TEST_CASE("drive: OPT-13B at batch 64 reads at the paper's rate, within 5 %") {
   CHECK(read_gb_per_s(slow) > 0.98 * scores_per_s * 512 * 1e-9);
 }
 
+TEST_CASE("drive: the last attend can be timed with other units") {
+  flash::drive_spec drive = flash::instcsd;
+  drive.units.softmax_units = 2;
+  flash::engine<insta_sparf, format> engine(few_heads, {}, {}, {}, drive);
+  flash::engine<insta_sparf, format> paper(few_heads, {});
+  const sequence seq = engine.open();
+  CHECK(paper.open() == seq);
+  engine.append_count(seq, 0, 3000);
+  paper.append_count(seq, 0, 3000);
+  const flash::receipt slow = attend(engine, {&seq, 1});
+  const flash::call_times again = engine.last_attend_with(flash::instcsd.units);
+  CHECK(again.attention_ns < slow.attention_ns);
+  CHECK(again.attention_ns == attend(paper, {&seq, 1}).attention_ns);
+  CHECK(engine.last_attend_with(drive.units).attention_ns == slow.attention_ns);
+}
+
 TEST_CASE("drive: the breakdown is what the units did") {
   const flash::receipt done = one_step<insta_sparf>(few_heads, 3, 2048);
   REQUIRE(done.phases.size() == 2);
