@@ -103,10 +103,6 @@ class attend_timeline {
              std::to_string(u.filter_buffer_pages) + " and " +
              std::to_string(u.kernel_buffer_pages);
     });
-    require(drive.dram_bytes_per_s > 0, [&] {
-      return "attend timeline: dram_bytes_per_s must be positive, got " +
-             std::to_string(drive.dram_bytes_per_s);
-    });
     require(rules.arrive == arrival::together, [] {
       return std::string(
           "attend timeline: the pages of a load arrive together; arrival::one_by_one is for batches");
