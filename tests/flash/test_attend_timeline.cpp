@@ -146,6 +146,10 @@ std::int64_t check(const attend_case& c) {
   REQUIRE(seen.filtered == expected.filtered);
   REQUIRE(seen.through == expected.through);
   REQUIRE(times.makespan_ticks == expected.makespan);
+  REQUIRE(fast.releases().size() == expected.released.size());
+  for (const flash::load_release& r : fast.releases()) {
+    REQUIRE(r.at == expected.released[r.load]);
+  }
   std::vector<std::int64_t> begin(times.phases.size(), flash::never_ticks),
       end(times.phases.size(), 0);
   for (std::size_t i = 0; i < c.work.loads.size(); ++i) {
