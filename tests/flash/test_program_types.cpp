@@ -19,8 +19,8 @@ flash::page_types random_types(std::mt19937& random) {
   const int count = oracle::pick(random, 2, 3);
   flash::page_types types{.count = count, .read_upper_ps = 70'000'000};
   types.read_middle_ps = count == 3 ? 60'000'000 : 0;
-  types.program_middle_ps = count == 3 ? oracle::pick(random, 0, 3) * 400'000'000 : 0;
-  types.program_upper_ps = oracle::pick(random, 0, 3) * 900'000'000;
+  types.program_middle_ps = count == 3 ? std::int64_t{oracle::pick(random, 0, 3)} * 400'000'000 : 0;
+  types.program_upper_ps = std::int64_t{oracle::pick(random, 0, 3)} * 900'000'000;
   types.order = oracle::pick(random, 0, 1) != 0 ? flash::page_order::shifted
                                                 : flash::page_order::by_word_line;
   return types;
