@@ -2,6 +2,7 @@
 // Evaluates many design points on all cores, and puts the results into rows that do not depend on the number of threads.
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <exception>
 #include <functional>
@@ -29,11 +30,13 @@ inline constexpr metric metrics[] = {
     {"filtered_bytes", "bytes that pass the filters in a step"},
     {"link_bytes", "bytes over the link in a step"},
     {"useful_share", "filtered over read bytes"},
-    {"flash_us", "flash alone (\u00b5s)"},
-    {"filter_us", "filters alone (\u00b5s)"},
-    {"gemv_us", "GeMV units alone (\u00b5s)"},
-    {"softmax_us", "softmax units alone (\u00b5s)"},
-    {"top_k_us", "arg-top-k (\u00b5s)"},
+    {"logit_0_us", "busy: kernels before the fold (\u00b5s)"},
+    {"top_k_us", "busy: arg-top-k (\u00b5s)"},
+    {"logit_us", "busy: kernels on folded K (\u00b5s)"},
+    {"attend_us", "busy: kernels on V (\u00b5s)"},
+    {"filter_us", "busy: busiest channel's filter (\u00b5s)"},
+    {"flash_us", "busy: busiest channel's flash (\u00b5s)"},
+    {"dram_us", "busy: DRAM of the group buffer (\u00b5s)"},
     {"link_us", "link (\u00b5s)"},
     {"energy_mj_per_token", "energy of a token, all layers (mJ)"},
     {"prompt_ms", "writing the context of a sequence, one layer (ms)"},
@@ -58,18 +61,10 @@ inline nlohmann::ordered_json parameters_of(const design_point& p) {
   return row;
 }
 
-// Parameters of a resolved point, then its metrics and the slowest resource, or `skipped`.
+// Parameters of a resolved point, then its metrics and the unit that was busy longest, or `skipped`.
 inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cost) {
   nlohmann::ordered_json row = parameters_of(p);
   const flash::receipt& step = cost.step;
-  double flash_ns = 0, filter_ns = 0, gemv_ns = 0, softmax_ns = 0, top_k_ns = 0;
-  for (const flash::phase_time& phase : step.phases) {
-    flash_ns += phase.flash_ns;
-    filter_ns += phase.filter_ns;
-    gemv_ns += phase.gemv_ns;
-    softmax_ns += phase.softmax_ns;
-    top_k_ns += phase.top_k_ns;
-  }
   const double step_ns = step.total_ns();
   const traffic& moved = step.moved;
   const auto count = [](std::uint64_t n) { return static_cast<double>(n); };
@@ -82,19 +77,19 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   row["link_bytes"] = moved.link_bytes;
   row["useful_share"] =
       moved.array_bytes > 0 ? count(moved.filtered_bytes) / count(moved.array_bytes) : 0.0;
-  row["flash_us"] = flash_ns * 1e-3;
-  row["filter_us"] = filter_ns * 1e-3;
-  row["gemv_us"] = gemv_ns * 1e-3;
-  row["softmax_us"] = softmax_ns * 1e-3;
-  row["top_k_us"] = top_k_ns * 1e-3;
+  constexpr std::array<const char*, flash::unit_count> unit_columns{
+      "logit_0_us", "top_k_us", "logit_us", "attend_us", "filter_us", "flash_us", "dram_us"};
+  for (std::size_t u = 0; u < flash::unit_count; ++u) {
+    row[unit_columns[u]] = step.units.busy_ns[u] * 1e-3;
+  }
   row["link_us"] = step.link_ns * 1e-3;
   row["energy_mj_per_token"] = cost.energy_j * 1e3 * p.layers / p.batch;
   row["prompt_ms"] = cost.prompt.total_ns() * 1e-6;
-  const std::pair<double, const char*> parts[] = {{flash_ns, "flash"},     {filter_ns, "filter"},
-                                                  {gemv_ns, "gemv"},       {softmax_ns, "softmax"},
-                                                  {top_k_ns, "arg-top-k"}, {step.link_ns, "link"}};
-  row["slowest"] =
-      std::ranges::max_element(parts, {}, [](const auto& part) { return part.first; })->second;
+  const auto busiest = static_cast<std::size_t>(
+      std::ranges::max_element(step.units.busy_ns) - step.units.busy_ns.begin());
+  row["busiest"] = step.link_ns > step.units.busy_ns[busiest]
+                       ? "link"
+                       : flash::unit_name(static_cast<flash::unit>(busiest));
   row["skipped"] = "";
   return row;
 }
@@ -107,7 +102,7 @@ inline nlohmann::ordered_json evaluated(const design_point& p) {
     for (const metric& m : metrics) {
       row[m.name] = nullptr;
     }
-    row["slowest"] = nullptr;
+    row["busiest"] = nullptr;
     row["skipped"] = e.what();
     return row;
   }

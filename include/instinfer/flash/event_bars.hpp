@@ -3,8 +3,8 @@
 // one for each plane.
 
 #include <cstdint>
-#include <string>
 
+#include "instinfer/flash/attend_trace.hpp"
 #include "instinfer/flash/chrome_trace.hpp"
 #include "instinfer/flash/events.hpp"
 
@@ -18,15 +18,7 @@ class event_bars {
         ps_per_tick_{1.0 / static_cast<double>(ticks_per_ps)},
         begin_ps_{begin_ps} {}
 
-  void operator()(const event& e) const {
-    const bool in_plane = e.kind == event_kind::array_read || e.kind == event_kind::program ||
-                          e.kind == event_kind::erase;
-    const std::string plane = "chip " + std::to_string(e.chip) + " die " + std::to_string(e.die) +
-                              " plane " + std::to_string(e.plane);
-    trace_->add("channel " + std::to_string(e.channel), in_plane ? plane : std::string("bus"),
-                event_name(e.kind), begin_ps_ + static_cast<double>(e.begin_ticks) * ps_per_tick_,
-                static_cast<double>(e.end_ticks - e.begin_ticks) * ps_per_tick_);
-  }
+  void operator()(const event& e) const { draw_event(*trace_, e, begin_ps_, ps_per_tick_); }
 
  private:
   chrome_trace* trace_;
