@@ -76,9 +76,9 @@ struct switching_stream {
 struct index_sample {
   int dim = 0;
   int heads = 0;
-  std::vector<float> keys;     // [tokens, dim]
-  std::vector<float> q;        // [queries, heads, dim]
-  std::vector<float> weights;  // [queries, heads]
+  std::vector<float> keys{};     // [tokens, dim]
+  std::vector<float> q{};        // [queries, heads, dim]
+  std::vector<float> weights{};  // [queries, heads]
 };
 struct index_topics {
   int tokens = 8192;

@@ -33,9 +33,9 @@ class selector {
   tokens view(index_view set) const { return set; }
 
   // The tokens of a run.
-  tokens run(index_run tokens) {
+  tokens run(index_run of) {
     index_set& set = scratch_.next_selection();
-    set.add(tokens.first, tokens.last);
+    set.add(of.first, of.last);
     return set;
   }
 

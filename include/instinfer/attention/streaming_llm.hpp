@@ -20,7 +20,7 @@ struct streaming_llm {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
-    const auto kept = m.steady(q, sinks, window);
+    const auto kept = m.steady(q, sinks, window.positive("window"));
     const auto recent = m.steady(q, 0, window);
     const auto gap = visible.count() - kept.count();
     m.fold(m.moved_back(q, gap, rotation), m.subtract(kept, recent), from);
