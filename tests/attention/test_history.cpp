@@ -633,6 +633,9 @@ TEST_CASE("HGCA forgets reclaimed tokens, of the older ones and of the window") 
 TEST_CASE("policies that learn from weights refuse what they cannot do, and learn nothing from it") {
   check_refusals<h2o>();
   check_refusals<hgca>();
+  using streaming = decoder<streaming_llm, cpu::path>;
+  CHECK(test::says(test::refusal_of([&] { streaming({}, 1, 1, {.window = 64}); }),
+                   "keeps a window of its own"));
 }
 
 TEST_CASE("settings that cannot be are refused by name") {
