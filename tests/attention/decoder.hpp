@@ -23,9 +23,9 @@ class decoder {
  public:
   using policy_type = Policy;
   using path = Path;
-  using engine_type = instinfer::engine<
-      design<Policy, Layout, flash::instcsd, transfer::in_storage>, method_format, Path,
-      watched_store>;
+  using engine_type =
+      instinfer::engine<design<Policy, Layout, flash::instcsd, transfer::in_storage>, method_format,
+                        Path, watched_store>;
 
   explicit decoder(const Policy& policy, int q_heads = 1, int kv_heads = 1,
                    const logit_rule& rule = {}, std::uint64_t bytes = std::uint64_t{64} << 20)
@@ -127,8 +127,7 @@ void check_equals_attention_over_folded(Decoder& d, const random_cache<method_fo
         attention_over(Q, data.K(g, 0, data.tokens), data.V(g, 0, data.tokens), folded);
     for (int h = 0; h < group; ++h) {
       CHECK(relative_error(rows_of(d.out, static_cast<std::size_t>(g * group + h), 1),
-                           expected.row(h)) <=
-            tolerance<typename Decoder::path>(data.tokens));
+                           expected.row(h)) <= tolerance<typename Decoder::path>(data.tokens));
     }
   }
 }
@@ -233,7 +232,9 @@ void check_mass_grows(const std::vector<Policy>& growing, const workload::sample
 template <class Policy, class Path>
 auto decode_with_offset(const Policy& policy, float offset, int prompt, int steps) {
   std::mt19937 random(21);
-  const auto rough = [&] { return static_cast<float>(static_cast<int>(random() % 256) - 128) / 64; };
+  const auto rough = [&] {
+    return static_cast<float>(static_cast<int>(random() % 256) - 128) / 64;
+  };
   const auto tokens = static_cast<std::size_t>(prompt + steps);
   std::vector<float> k(tokens * 64);
   std::vector<float> v(k.size());

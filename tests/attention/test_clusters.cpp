@@ -109,7 +109,8 @@ thresholds calibrated(const squeezed& policy, const workload::sample& s, double 
 
 // ---- what every method must pass ----
 
-TEST_CASE("RetroInfer: all retrieved is dense attention, and what is retrieved is attended exactly") {
+TEST_CASE(
+    "RetroInfer: all retrieved is dense attention, and what is retrieved is attended exactly") {
   const retro_infer small{.window = 20, .estimated = 0.0, .update_tokens = 64, .cached = 0.3};
   retro_infer all = small;
   all.retrieved = 1.0;
@@ -124,9 +125,12 @@ TEST_CASE("Squeezed: threshold 0 is dense attention, and what is kept is attende
 }
 
 TEST_CASE("Squeezed with two levels: thresholds 0 are dense attention") {
-  test::check_method<squeezed>(
-      {.clusters = 0.2, .coarse_clusters = 0.04, .window = 20},
-      {.threshold = 0.005, .coarse_threshold = 0.003, .clusters = 0.2, .coarse_clusters = 0.04, .window = 20});
+  test::check_method<squeezed>({.clusters = 0.2, .coarse_clusters = 0.04, .window = 20},
+                               {.threshold = 0.005,
+                                .coarse_threshold = 0.003,
+                                .clusters = 0.2,
+                                .coarse_clusters = 0.04,
+                                .window = 20});
 }
 
 TEST_CASE("RetroInfer: an offset of all keys changes nothing, since clusters are of centred keys") {
@@ -257,7 +261,8 @@ TEST_CASE("RetroInfer: by Jensen, a cluster is never counted for more than it we
   }
 }
 
-TEST_CASE("RetroInfer on the synthetic workload: estimation mends most of what retrieval leaves out") {
+TEST_CASE(
+    "RetroInfer on the synthetic workload: estimation mends most of what retrieval leaves out") {
   const workload::sample s = workload::topics{.tokens = 4096}();
   const figures none = measure(retro_infer{.estimated = 0.0}, s);
   const figures some = measure(retro_infer{}, s);
@@ -311,7 +316,8 @@ TEST_CASE("RetroInfer: the result does not depend on the wave buffer, bit for bi
       }
       requested += blocks;
       CHECK(cold.moved.pages_read == 2 * blocks);
-      for (const on_cpu* d : {&small, &large}) {  // what is not read from flash comes from fast memory
+      for (const on_cpu* d :
+           {&small, &large}) {  // what is not read from flash comes from fast memory
         CHECK(d->moved.filtered_bytes + d->moved.fast_bytes ==
               cold.moved.filtered_bytes + cold.moved.fast_bytes);
       }
@@ -354,7 +360,8 @@ TEST_CASE_TEMPLATE("RetroInfer: segments that are indexed during a decode keep i
         const row_vector expected = reference::exact_attention(
             data.Q(static_cast<int>(h)), data.K(static_cast<int>(h), 0, static_cast<int>(now)),
             data.V(static_cast<int>(h), 0, static_cast<int>(now)));
-        CHECK(test::relative_error(rows_of(d.out, h, 1), expected) <= test::tolerance<Path>(tokens));
+        CHECK(test::relative_error(rows_of(d.out, h, 1), expected) <=
+              test::tolerance<Path>(tokens));
       }
     }
   }
@@ -445,9 +452,9 @@ TEST_CASE_TEMPLATE("Squeezed with two levels looks only under the coarse cluster
     const test::cluster_index fine_index = test::index_of(K, V, fine);
     const test::cluster_index coarse_index =
         test::index_of(K, V, test::composed(fine, of_centroids));
-    const auto kept = test::transcribed_two_level(Q, coarse_index, fine_index, parent,
-                                                  coarse_threshold > 0 ? coarse_threshold : -1.0,
-                                                  flat.threshold);
+    const auto kept =
+        test::transcribed_two_level(Q, coarse_index, fine_index, parent,
+                                    coarse_threshold > 0 ? coarse_threshold : -1.0, flat.threshold);
     CHECK(d.folded() ==
           test::joined(test::members_of(fine_index, kept), test::tokens_from_to(500, 600)));
     const row_vector of_parent = test::key_probability(Q, coarse_index);
@@ -533,7 +540,7 @@ TEST_CASE("calibration: by hand, and what it refuses") {
   CHECK(test::says(test::refusal_of([&] { (void)calibration.threshold(0.5); }), "no clusters"));
   const two_clusters head{{0.0f, std::log(2.0f)}};
   const std::array<float, 1> query{1.0f};
-  calibration.add(head, query);  // of 3 + 2: each of the three 0.2, the other 0.4
+  calibration.add(head, query);              // of 3 + 2: each of the three 0.2, the other 0.4
   CHECK(calibration.threshold(0.5) == 0.0);  // dropping the three would be too much
   const double t = calibration.threshold(0.75);
   CHECK(t >= 0.2 - 1e-7);
@@ -573,8 +580,8 @@ TEST_CASE_TEMPLATE("reordering changes the wanted tokens of one head and nothing
     const traffic moved = cache.template build<attention::cluster_index>(
         seq, 0, 1, run,
         [&](std::span<const float> keys, int dim) {
-          CHECK(std::ranges::equal(keys.first(64), data.k_tokens(static_cast<int>(run.first), 133)
-                                                       .subspan(64, 64)));
+          CHECK(std::ranges::equal(
+              keys.first(64), data.k_tokens(static_cast<int>(run.first), 133).subspan(64, 64)));
           CHECK(dim == 64);
           return attention::cluster_levels{attention::cluster_major(c)};
         },
@@ -635,7 +642,8 @@ TEST_CASE("what cannot be clustered is refused, and the cache is as before") {
              rows_of(data.v, 0, static_cast<std::size_t>(tokens)));
     const std::string message = test::refusal_of([&] { d.build(); });
     CHECK(d.template summary<attention::cluster_index>().units() == 0);
-    d.engine.reclaim(d.seq, {.tokens_before = static_cast<std::uint32_t>(tokens)});  // nothing needs them
+    d.engine.reclaim(d.seq,
+                     {.tokens_before = static_cast<std::uint32_t>(tokens)});  // nothing needs them
     return message;
   };
   CHECK(test::says(refusal(squeezed{.clusters = budget::exactly(201)}),
@@ -679,7 +687,8 @@ TEST_CASE("settings that cannot be are refused by name") {
     return message;
   };
   const double nan = std::nan("");
-  CHECK(test::says(refusal(squeezed{.threshold = nan}), "a threshold is a probability in [0, 1), got"));
+  CHECK(test::says(refusal(squeezed{.threshold = nan}),
+                   "a threshold is a probability in [0, 1), got"));
   CHECK(test::says(refusal(squeezed{.threshold = 1.0}), "a threshold is a probability in [0, 1)"));
   CHECK(test::says(refusal(squeezed{.threshold = -0.1}), "a threshold is a probability in [0, 1)"));
   const retro_infer small{.window = 16, .update_tokens = 64};

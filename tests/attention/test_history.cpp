@@ -59,8 +59,8 @@ class transcribed_h2o {
     }
     evicted.clear();
     while (static_cast<int>(kept.size()) > heavy_ + recent_) {  // one by one, the newest of equals
-      const auto least = std::min_element(sums.rend() - static_cast<int>(sums.size()) + recent_,
-                                          sums.rend());
+      const auto least =
+          std::min_element(sums.rend() - static_cast<int>(sums.size()) + recent_, sums.rend());
       const auto at = sums.rend() - least - 1;
       evicted.push_back(kept[static_cast<std::size_t>(at)]);
       kept.erase(kept.begin() + at);
@@ -93,8 +93,8 @@ void check_h2o(int heavy, int recent, int group, tier from) {
   for (int t = 0; t < tokens; ++t) {
     CAPTURE(t);
     const auto at = static_cast<std::size_t>(t);
-    const auto q = rows_of(queries.k, at * static_cast<std::size_t>(group),
-                           static_cast<std::size_t>(group));
+    const auto q =
+        rows_of(queries.k, at * static_cast<std::size_t>(group), static_cast<std::size_t>(group));
     d.append(rows_of(data.k, at, 1), rows_of(data.v, at, 1));
     d.attend(q);
     const auto attended = expected.kept.size() + 1;
@@ -156,7 +156,8 @@ void check_hgca_against_transcription(const workload::sample& s, attention::weig
     CHECK(d.moved.link_bytes == 2 * test::row_bytes);  // q and the output, whatever the context
   }
   for (std::size_t i = 0; i < expected.weights().size(); ++i) {
-    const auto token = static_cast<std::uint32_t>(expected.evicted()) + static_cast<std::uint32_t>(i);
+    const auto token =
+        static_cast<std::uint32_t>(expected.evicted()) + static_cast<std::uint32_t>(i);
     CHECK(d.template summary<attention::moving_weights>().average(token) ==
           doctest::Approx(expected.weights()[i]).epsilon(1e-4));
   }
@@ -190,8 +191,8 @@ void check_refusals() {
   }
   std::vector<float> two(128, -1.0f);
   CHECK(test::says(test::refusal_of([&] {
-                     d.engine.attend(d.seq, 0, rows_of(s.q, 45, 2), two, d.work,
-                                     parallel::serial{}, d.seen);
+                     d.engine.attend(d.seq, 0, rows_of(s.q, 45, 2), two, d.work, parallel::serial{},
+                                     d.seen);
                    }),
                    "one query a call, got 2"));
   CHECK(two == std::vector<float>(128, -1.0f));
@@ -274,9 +275,8 @@ TEST_CASE_TEMPLATE("StreamingLLM numbers positions inside what it keeps", Path, 
                             std::back_inserter(keys));
           std::ranges::copy(rows_of(data.v, from, 1), std::back_inserter(values));
         }
-        const row_vector expected =
-            reference::exact_attention(matrix_of(at_position(data.q, slot - 1)).row(0),
-                                       matrix_of(keys), matrix_of(values));
+        const row_vector expected = reference::exact_attention(
+            matrix_of(at_position(data.q, slot - 1)).row(0), matrix_of(keys), matrix_of(values));
         // Rotated values are rounded to float, here and there: some 2^-24 of each of 64 products, whose sizes add up to 30.
         CHECK(error_against(d, expected) <= test::tolerance<Path>(tokens) + 30 * 0x1p-24);
         if (t == 10 || t == 43) {  // nothing is left out yet: true positions
@@ -318,8 +318,8 @@ TEST_CASE("StreamingLLM: tokens that come 16 at a time give the same as one by o
 
 // ---- FlexGen's top values ----
 
-TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not normalised anew", Path,
-                   reference::path, cpu::path) {
+TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not normalised anew",
+                   Path, reference::path, cpu::path) {
   for (const int group : {1, 3}) {
     for (const int tokens : {0, 1, 16, 17, 400}) {
       for (const double share : {0.1, 0.5, 1.0}) {
@@ -336,7 +336,8 @@ TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not no
         for (int h = 0; h < group && tokens > 0; ++h) {
           p.row(h) = reference::attention_weights(data.Q(h), K);
         }
-        const auto keep = static_cast<int>(budget(share).of(static_cast<std::uint32_t>(tokens), ""));
+        const auto keep =
+            static_cast<int>(budget(share).of(static_cast<std::uint32_t>(tokens), ""));
         row_vector rank = p.colwise().sum();
         if (tokens > 0) {
           rank[tokens - 1] = 10;  // the newest is always kept
@@ -372,7 +373,7 @@ TEST_CASE("top values on the synthetic workload: a tenth of V gives an error bel
     const double held = test::mass_held(d, q, K);
     mass += held / s.queries();
     least = std::min(least, held);
-    CHECK(d.moved.pages_read >= 8192 / 16);                   // all of K
+    CHECK(d.moved.pages_read >= 8192 / 16);                           // all of K
     CHECK(d.moved.filtered_bytes == (8192 + 820) * test::row_bytes);  // and 10 % of V, rounded up
   }
   CHECK(error < 1e-2);  // 2.8e-3 measured on the specification's prototype
@@ -381,8 +382,9 @@ TEST_CASE("top values on the synthetic workload: a tenth of V gives an error bel
 }
 
 TEST_CASE("top values: a larger share holds at least the mass of a smaller one") {
-  test::check_mass_grows<top_values>({{.keep_values = 0.02}, {.keep_values = 0.1}, {.keep_values = 1.0}},
-                                     workload::topics{.tokens = 1024, .queries = 6}());
+  test::check_mass_grows<top_values>(
+      {{.keep_values = 0.02}, {.keep_values = 0.1}, {.keep_values = 1.0}},
+      workload::topics{.tokens = 1024, .queries = 6}());
 }
 
 // ---- H2O ----
@@ -534,7 +536,8 @@ TEST_CASE("HGCA judges a long prompt by its first query, which attends to all of
     int salient = 0;
     for (int t = 0; t < older; ++t) {
       salient += p[t] >= beta / older ? 1 : 0;
-      CHECK((p[t] < beta / older * (1 + 1e-5) || past.context().contains(static_cast<std::uint32_t>(t))));
+      CHECK((p[t] < beta / older * (1 + 1e-5) ||
+             past.context().contains(static_cast<std::uint32_t>(t))));
     }
     CHECK(static_cast<int>(past.context().count()) == std::max(10, salient));
     d.attend(q);  // from now on the salient ones
@@ -542,7 +545,8 @@ TEST_CASE("HGCA judges a long prompt by its first query, which attends to all of
   }
 }
 
-TEST_CASE("HGCA that judges anew finds tokens again; otherwise a token that was left out stays out") {
+TEST_CASE(
+    "HGCA that judges anew finds tokens again; otherwise a token that was left out stays out") {
   const workload::sample s = workload::switching_stream{.tokens = 500}();
   const auto found_again = [&](std::uint32_t judge_every) {
     decoder<hgca, cpu::path> d(hgca{.window = 128, .block = 32, .judge_every = judge_every});
@@ -566,7 +570,8 @@ TEST_CASE("HGCA that judges anew finds tokens again; otherwise a token that was 
   CHECK(found_again(1) > 0);
 }
 
-TEST_CASE("HGCA on the two streams: heavy hitters that stay are kept, topics that come back are lost") {
+TEST_CASE(
+    "HGCA on the two streams: heavy hitters that stay are kept, topics that come back are lost") {
   struct figures {
     double mass = 0, error = 0, kept = 0;
   };
@@ -580,8 +585,8 @@ TEST_CASE("HGCA on the two streams: heavy hitters that stay are kept, topics tha
       decode_token(d, s, t);
       if (t >= 2048 && t % 29 == 0) {  // 29: not a multiple of the jumps
         const auto q = rows_of(s.q, static_cast<std::size_t>(t), 1);
-        const row_vector expected = reference::exact_attention(
-            matrix_of(q).row(0), K.topRows(t + 1), V.topRows(t + 1));
+        const row_vector expected =
+            reference::exact_attention(matrix_of(q).row(0), K.topRows(t + 1), V.topRows(t + 1));
         f.error += error_against(d, expected);
         f.mass += test::mass_held(d, q, K.topRows(t + 1));
         ++samples;
@@ -600,7 +605,7 @@ TEST_CASE("HGCA on the two streams: heavy hitters that stay are kept, topics tha
   CHECK(hitters.kept < 0.2);    // 0.156: the least of each block
   const figures topics = run(workload::switching_stream{}());
   MESSAGE("switching: mass ", topics.mass, ", error ", topics.error, ", kept ", topics.kept);
-  CHECK(topics.mass < 0.8);  // 0.44
+  CHECK(topics.mass < 0.8);    // 0.44
   CHECK(topics.error > 5e-2);  // 0.15
 }
 
@@ -630,7 +635,8 @@ TEST_CASE("HGCA forgets reclaimed tokens, of the older ones and of the window") 
 
 // ---- bad input ----
 
-TEST_CASE("policies that learn from weights refuse what they cannot do, and learn nothing from it") {
+TEST_CASE(
+    "policies that learn from weights refuse what they cannot do, and learn nothing from it") {
   check_refusals<h2o>();
   check_refusals<hgca>();
   using streaming = decoder<streaming_llm, cpu::path>;
@@ -649,10 +655,12 @@ TEST_CASE("settings that cannot be are refused by name") {
     return message;
   };
   const double nan = std::nan("");
-  CHECK(test::says(refusal(top_values{.keep_values = 0.0}), "keep_values: must keep something, got 0"));
+  CHECK(test::says(refusal(top_values{.keep_values = 0.0}),
+                   "keep_values: must keep something, got 0"));
   CHECK(test::says(refusal(top_values{.keep_values = 1.5}),
                    "keep_values: a share must lie in [0, 1], got 1.5"));
-  CHECK(test::says(refusal(top_values{.keep_values = nan}), "keep_values: a share must lie in [0, 1]"));
+  CHECK(test::says(refusal(top_values{.keep_values = nan}),
+                   "keep_values: a share must lie in [0, 1]"));
   CHECK(test::says(refusal(top_values{.keep_values = budget::exactly(65)}),
                    "exactly 65 were asked for, but there are only 64"));
   CHECK(test::says(refusal(streaming_llm{.window = 0.0}), "window: must keep something"));

@@ -134,7 +134,8 @@ TEST_CASE("larger budgets hold at least the mass of smaller ones") {
 
 // ---- Quest ----
 
-TEST_CASE("Quest: a page's bound is at least every product inside, and is it for pages of one token") {
+TEST_CASE(
+    "Quest: a page's bound is at least every product inside, and is it for pages of one token") {
   const workload::sample s = workload::topics{.tokens = 500, .queries = 16}();
   const auto pages = boxes_of<16>(s.k);
   const auto tokens = boxes_of<1>(s.k);
@@ -183,7 +184,8 @@ TEST_CASE_TEMPLATE("Quest reads the newest page and those of the largest bounds"
       const test::random_cache<method_format> data(101, tokens, group, 1);
       decoder<quest, Path> d(quest_of(0.25), group);
       // In pieces of odd sizes: boxes must not depend on how tokens came.
-      for (int first = 0, n = 1; first < tokens; first += n, n = std::min(2 * n + 1, tokens - first)) {
+      for (int first = 0, n = 1; first < tokens;
+           first += n, n = std::min(2 * n + 1, tokens - first)) {
         d.append(data.k_tokens(first, first + n), data.v_tokens(first, first + n));
       }
       d.attend(data.q);
@@ -233,8 +235,8 @@ TEST_CASE("Quest on the synthetic workload, and on its shuffled twin where pages
   const figures shuffled = measure(quest_of(budget::exactly(64)), workload::shuffled(s));
   MESSAGE("64 pages: mass ", eighth.mass, ", error ", eighth.error, "; 32 pages: mass ",
           sixteenth.mass, "; shuffled: mass ", shuffled.mass, ", error ", shuffled.error);
-  CHECK(eighth.mass > 0.95);  // 0.976 measured on the specification's prototype
-  CHECK(eighth.error < 4e-2);  // 2.5e-2
+  CHECK(eighth.mass > 0.95);     // 0.976 measured on the specification's prototype
+  CHECK(eighth.error < 4e-2);    // 2.5e-2
   CHECK(sixteenth.mass > 0.93);  // 0.970
   CHECK(shuffled.mass < 0.65);   // 0.48
   CHECK(shuffled.error > 2 * eighth.error);
@@ -323,15 +325,14 @@ TEST_CASE("index scores are those of fp64 but for the rounding of the codes") {
     const row_vector exact = test::index_scores(qI, w, kI, test::tokens_from_to(0, 64));
     for (int t = 0; t < 256; ++t) {
       // |q|.|k| bounds the sum of absolute products, of which each is off by 2^-3 at most.
-      const double band = (w.cwiseAbs().transpose().cwiseProduct(qI.rowwise().norm())).sum() *
-                          kI.row(t).norm() / 8;
+      const double band =
+          (w.cwiseAbs().transpose().cwiseProduct(qI.rowwise().norm())).sum() * kI.row(t).norm() / 8;
       CHECK(std::abs(scores[static_cast<std::size_t>(t)] - exact[t]) <= band);
     }
     std::vector<float> in_float(256);
     keys.score<float>(q, heads, tokens, in_float);
     for (std::size_t t = 0; t < 256; ++t) {
-      CHECK(static_cast<double>(in_float[t]) ==
-            doctest::Approx(scores[t]).epsilon(1e-4).scale(10));
+      CHECK(static_cast<double>(in_float[t]) == doctest::Approx(scores[t]).epsilon(1e-4).scale(10));
     }
   }
 }
@@ -355,14 +356,16 @@ TEST_CASE("block means are those of the keys, also of the last block, however to
   decoder<misa, cpu::path> pieces(misa{});
   const test::random_cache<method_format> data(7, 700, 1, 1);
   for (int first = 0, n = 1; first < 700; first += n, n = std::min(2 * n + 1, 700 - first)) {
-    pieces.append(data.k_tokens(first, first + n), data.v_tokens(first, first + n),
-                  rows_of(s.keys, static_cast<std::size_t>(first), static_cast<std::size_t>(n), 128));
+    pieces.append(
+        data.k_tokens(first, first + n), data.v_tokens(first, first + n),
+        rows_of(s.keys, static_cast<std::size_t>(first), static_cast<std::size_t>(n), 128));
   }
   check(pieces.summary<misa::index>());
   CHECK(std::ranges::equal(pieces.summary<misa::index>().keys(), keys.keys()));
 }
 
-TEST_CASE("MISA's router: the largest means of |w relu(q k)|, whatever the scale and order of heads") {
+TEST_CASE(
+    "MISA's router: the largest means of |w relu(q k)|, whatever the scale and order of heads") {
   const workload::index_sample s = workload::index_topics{.tokens = 700, .queries = 3}();
   indexed<misa> all(s, misa{});
   const auto& keys = all.d.summary<misa::index>();
@@ -408,7 +411,8 @@ TEST_CASE("MISA's router: the largest means of |w relu(q k)|, whatever the scale
   }
 }
 
-TEST_CASE("MISA on the synthetic index: few heads find most of DSA's tokens, with a second look nearly all") {
+TEST_CASE(
+    "MISA on the synthetic index: few heads find most of DSA's tokens, with a second look nearly all") {
   const workload::index_sample s = workload::index_topics{.queries = 6}();
   const budget k = budget::exactly(1024);
   indexed<dsa> full(s, dsa{.keep_tokens = k});
@@ -426,8 +430,8 @@ TEST_CASE("MISA on the synthetic index: few heads find most of DSA's tokens, wit
       mean += all[i] / 6;
     }
     // Products: heads with block means, few heads with all keys, all heads with the candidates.
-    CHECK(some.d.seen.heads[0].products ==
-          64u * 64 + static_cast<unsigned>(heads) * 8192u + 64u * static_cast<unsigned>(candidates));
+    CHECK(some.d.seen.heads[0].products == 64u * 64 + static_cast<unsigned>(heads) * 8192u +
+                                               64u * static_cast<unsigned>(candidates));
     CHECK(some.d.moved.summary_bytes ==
           64u * 128 * 4 + 132u * (8192 + static_cast<unsigned>(candidates)));
     CHECK(some.d.moved.filtered_bytes == 2 * 1024 * test::row_bytes);
@@ -452,7 +456,8 @@ TEST_CASE("MISA on the synthetic index: few heads find most of DSA's tokens, wit
     before_twice = mean_twice;
   }
   // As many candidates as tokens: DSA, whatever the router thinks.
-  indexed<misa> second(s, misa{.keep_tokens = k, .active_heads = budget::exactly(1), .candidates = 1.0});
+  indexed<misa> second(
+      s, misa{.keep_tokens = k, .active_heads = budget::exactly(1), .candidates = 1.0});
   CHECK(second.tokens(0) == wanted[0]);
 }
 
@@ -504,7 +509,8 @@ TEST_CASE_TEMPLATE("SparQ: mean values, constant values, bytes", Path, reference
   }
 }
 
-TEST_CASE("SparQ on the synthetic workload: the mean mends what is left out, where dims are enough") {
+TEST_CASE(
+    "SparQ on the synthetic workload: the mean mends what is left out, where dims are enough") {
   const workload::sample s = workload::topics{}();
   const sparq half{.keep_dims = 0.5, .keep_tokens = budget::exactly(512)};
   sparq plain = half;
@@ -545,7 +551,8 @@ TEST_CASE("index keys and queries of another shape are refused, and the cache is
     return message;
   };
   CHECK(test::says(attend_refusal({}), "index queries must be [1, 128], got 64 values"));
-  CHECK(test::says(attend_refusal({std::span(s.q).first(500), s.weights}), "queries must be [heads, index_dim]"));
+  CHECK(test::says(attend_refusal({std::span(s.q).first(500), s.weights}),
+                   "queries must be [heads, index_dim]"));
   CHECK(test::says(attend_refusal({std::span(s.q).first(4 * 64), s.weights}),
                    "index queries must be [4, 128], got 256 values"));
   std::vector<float> nans = s.weights;
@@ -575,12 +582,14 @@ TEST_CASE("settings that cannot be are refused by name") {
   CHECK(test::says(refusal(quest_of(nan)), "keep_pages: a share must lie in [0, 1]"));
   CHECK(test::says(refusal(quest_of(2.0)), "keep_pages: a share must lie in [0, 1], got 2"));
   CHECK(test::says(refusal(own_dsa{.keep_tokens = 0.0}), "keep_tokens: must keep something"));
-  CHECK(test::says(refusal(own_dsa{.keep_tokens = nan}), "keep_tokens: a share must lie in [0, 1]"));
+  CHECK(
+      test::says(refusal(own_dsa{.keep_tokens = nan}), "keep_tokens: a share must lie in [0, 1]"));
   CHECK(test::says(refusal(own_misa{.keep_tokens = 0.0}), "keep_tokens: must keep something"));
   CHECK(test::says(refusal(own_misa{.active_heads = 0.0}), "active_heads: must keep something"));
   CHECK(test::says(refusal(own_misa{.active_heads = budget::exactly(2)}),
                    "active_heads: exactly 2 were asked for, but there are only 1"));
-  CHECK(test::says(refusal(own_misa{.candidates = -0.5}), "candidates: a share must lie in [0, 1]"));
+  CHECK(
+      test::says(refusal(own_misa{.candidates = -0.5}), "candidates: a share must lie in [0, 1]"));
   CHECK(test::says(refusal(sparq{.keep_dims = 1.5}), "keep_dims: a share must lie in [0, 1]"));
   CHECK(test::says(refusal(sparq{.keep_tokens = nan}), "keep_tokens: a share must lie in [0, 1]"));
 }

@@ -18,8 +18,9 @@ struct index_keys {
   static_assert(
       std::has_single_bit(static_cast<unsigned>(Dims)) && Dims >= 16,
       "instinfer: index keys need a power of two of dims, at least 16, see attention/index_keys.hpp");
-  static_assert(BlockTokens > 0,
-                "instinfer: index_keys needs at least one token a block, see attention/index_keys.hpp");
+  static_assert(
+      BlockTokens > 0,
+      "instinfer: index_keys needs at least one token a block, see attention/index_keys.hpp");
   static constexpr int index_dims = Dims;
 
   template <class Format>

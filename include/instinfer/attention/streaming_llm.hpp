@@ -16,7 +16,8 @@ struct streaming_llm {
   tier from = tier::fast;                 // the method's cache is all that there is
 
   using summaries = summary_list<>;
-  static constexpr bool own_window = true;  // what a mask hid in between would be missing from the gap
+  static constexpr bool own_window =
+      true;  // what a mask hid in between would be missing from the gap
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {

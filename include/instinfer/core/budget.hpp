@@ -50,9 +50,8 @@ class budget {
 
   // The same budget, where keeping nothing makes no sense. Throws bad_argument as of() does, and for 0.
   const budget& positive(const char* what) const {
-    require(of(at_least(), what) > 0, [&] {
-      return std::string(what) + ": must keep something, got 0";
-    });
+    require(of(at_least(), what) > 0,
+            [&] { return std::string(what) + ": must keep something, got 0"; });
     return *this;
   }
 
