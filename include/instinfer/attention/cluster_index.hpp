@@ -5,6 +5,7 @@
 
 #include "instinfer/attention/clustering.hpp"
 #include "instinfer/attention/summaries.hpp"
+#include "instinfer/core/index_set.hpp"
 
 namespace instinfer::attention {
 

@@ -27,7 +27,7 @@ class threshold_calibration {
     });
     const std::size_t first = clusters_.size();
     for (std::uint32_t u = 0; u < index.units(); ++u) {
-      clusters_.push_back({0.0, index.weight(u)});
+      clusters_.push_back({0.0, static_cast<double>(index.weight(u))});
     }
     const double each = 1.0 / static_cast<double>(queries.size() / dim);
     std::vector<double> logits(index.units());
