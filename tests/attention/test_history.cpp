@@ -5,6 +5,7 @@
 #include "instinfer/attention/hgca.hpp"
 #include "instinfer/attention/streaming_llm.hpp"
 #include "instinfer/attention/top_values.hpp"
+#include "instinfer/layout/dim_indexed.hpp"
 
 using namespace instinfer;
 using attention::h2o;
@@ -38,6 +39,12 @@ template <class Decoder>
 double error_against(const Decoder& d, const row_vector& expected) {
   return test::relative_error(d.out, expected);
 }
+
+template <class Path, class Layout = layout::token_indexed<>>
+struct on {
+  using path = Path;
+  using layout = Layout;
+};
 
 // ---- H2O from its definition: sums of weights over what is kept ----
 
@@ -319,7 +326,9 @@ TEST_CASE("StreamingLLM: tokens that come 16 at a time give the same as one by o
 // ---- FlexGen's top values ----
 
 TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not normalised anew",
-                   Path, reference::path, cpu::path) {
+                   Where, on<reference::path>, on<cpu::path>,
+                   on<cpu::path, layout::dim_indexed<>>) {
+  using Path = typename Where::path;
   for (const int group : {1, 3}) {
     for (const int tokens : {0, 1, 16, 17, 400}) {
       for (const double share : {0.1, 0.5, 1.0}) {
@@ -327,7 +336,7 @@ TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not no
         CAPTURE(tokens);
         CAPTURE(share);
         const test::random_cache<test::method_format> data(51, tokens, group, 1);
-        decoder<top_values, Path> d({.keep_values = share}, group);
+        decoder<top_values, Path, typename Where::layout> d({.keep_values = share}, group);
         d.append(data.k, data.v);
         d.attend(data.q);
         const matrix K = data.K(0, 0, tokens);

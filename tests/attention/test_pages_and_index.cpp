@@ -221,8 +221,8 @@ TEST_CASE("Quest is dense in the first layers, and under a mask keeps to what is
   for (const int t : masked.folded()) {
     CHECK((t < 3 || t >= 120));
   }
-  CHECK(masked.folded().size() > 60);
-  CHECK(masked.folded().size() < 100);
+  CHECK(masked.folded().size() > 50);
+  CHECK(masked.folded().size() <= 80);
   masked.engine.reclaim(masked.seq, {.tokens_before = 35});
   masked.attend(data.q);
   CHECK(masked.folded().front() >= 35);
@@ -451,7 +451,7 @@ TEST_CASE(
     CHECK(mean >= before - 0.01);
     CHECK(mean_twice >= before_twice - 0.01);
     CHECK((heads != 8 || mean_twice > 0.95));
-    CHECK((heads != 64 || mean == 1.0));
+    CHECK((heads != 64 || mean > 1 - 1e-12));
     before = mean;
     before_twice = mean_twice;
   }
@@ -551,7 +551,7 @@ TEST_CASE("index keys and queries of another shape are refused, and the cache is
     return message;
   };
   CHECK(test::says(attend_refusal({}), "index queries must be [1, 128], got 64 values"));
-  CHECK(test::says(attend_refusal({std::span(s.q).first(500), s.weights}),
+  CHECK(test::says(attend_refusal({std::span(s.q).first(501), s.weights}),
                    "queries must be [heads, index_dim]"));
   CHECK(test::says(attend_refusal({std::span(s.q).first(4 * 64), s.weights}),
                    "index queries must be [4, 128], got 256 values"));
