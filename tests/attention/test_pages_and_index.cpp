@@ -567,6 +567,17 @@ TEST_CASE("index keys and queries of another shape are refused, and the cache is
   CHECK(two == std::vector<float>(128, -1.0f));
 }
 
+TEST_CASE(
+    "keys near the end of the range are kept, clipped, since an append cannot fail half-way") {
+  dsa::index::state<method_format> keys;
+  keys.reserve(1);
+  const std::vector<float> huge(128, std::numeric_limits<float>::max());
+  keys.append(rows_of(huge, 0, 1), rows_of(huge, 0, 1), huge);
+  REQUIRE(keys.keys().size() == 1);
+  CHECK(is_finite(keys.keys()[0][0]));
+  CHECK(keys.keys()[0][0] > 1e35f);
+}
+
 TEST_CASE("settings that cannot be are refused by name") {
   const test::random_cache<method_format> data(132, 200, 1, 1);
   const auto refusal = [&]<class P>(const P& policy) {

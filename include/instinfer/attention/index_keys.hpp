@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <vector>
 
 #include "instinfer/attention/index_scoring.hpp"
@@ -41,6 +42,9 @@ struct index_keys {
                        key.begin(), [](element x) { return to_float(x); });
       } else {
         std::copy_n(index_key.begin(), Dims, key.begin());
+      }
+      for (float& x : key) {  // the rotation adds up to Dims of them, which must stay finite
+        x = std::clamp(x, -largest, largest);
       }
       if (keys_.size() % BlockTokens == 0) {
         sums_.resize(sums_.size() + Dims);
@@ -91,6 +95,8 @@ struct index_keys {
     }
 
    private:
+    static constexpr float largest = std::numeric_limits<float>::max() / (2 * Dims);
+
     std::vector<index_key<Dims>> keys_;
     std::vector<double> sums_;  // [blocks, Dims]
   };
