@@ -2,6 +2,7 @@
 // Summary: an index key a token, in fast memory beside the pages, and the means of blocks of them (DSA, MISA).
 
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "instinfer/attention/index_scoring.hpp"
@@ -14,6 +15,11 @@ namespace instinfer::attention {
 // with a token (engine::append), or the token's K itself where k_dim is Dims. Block means are of the keys before coding, fp32.
 template <int Dims = 128, std::uint32_t BlockTokens = 1024>
 struct index_keys {
+  static_assert(
+      std::has_single_bit(static_cast<unsigned>(Dims)) && Dims >= 16,
+      "instinfer: index keys need a power of two of dims, at least 16, see attention/index_keys.hpp");
+  static_assert(BlockTokens > 0,
+                "instinfer: index_keys needs at least one token a block, see attention/index_keys.hpp");
   static constexpr int index_dims = Dims;
 
   template <class Format>
