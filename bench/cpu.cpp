@@ -5,11 +5,15 @@
 //   of_read_bandwidth   that over a streaming read of as many bytes by as many threads in this process
 //   rel_error           of the worst query head, in the 2-norm
 //   vs_dense            sparse cases: our dense attention on the same pages takes so many times longer
+//   time_over_f16       quantised pages: the time over that of fp16 pages of the same shape
 //   vs_single           several new tokens at once: as many single queries take so many times longer
 // Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each sequence>/.../threads:<n>; n4: 4 new
 // tokens at once; c8: 1/8 of the dense bytes. eigen/ and scalar/ are baselines over contiguous arrays.
 
 #include <map>
+
+#include <instinfer/core/int4_groups.hpp>
+#include <instinfer/core/scaled_pages.hpp>
 
 #include "baselines.hpp"
 #include "filled_cache.hpp"
@@ -42,11 +46,11 @@ T& kept(const Key& key, Make&& make) {
   return *value;
 }
 
-// The element's short name: f16, bf16, f32.
-template <class E>
+// The storage's short name: f16, bf16, f32, i8, f8, i4.
+template <class Format>
 std::string short_name() {
-  const std::string name = element_name<E>;
-  return name.rfind("fp", 0) == 0 ? "f" + name.substr(2) : name;
+  const std::string name = Format::codec::name;
+  return name[0] == 'b' ? name : name.front() + name.substr(name.find_first_of("0123456789"));
 }
 
 // Times `attend` as Google Benchmark asks for; returns the best call's seconds.
@@ -86,6 +90,11 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
     best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
     bandwidth = std::max(bandwidth, read_bandwidth(bytes, pool));
     state.counters["of_read_bandwidth"] = cache.bytes() / best / bandwidth;
+    if constexpr (!Format::plain) {
+      filled_cache<D, kv_format<fp16, Format::k_dim, Format::v_dim>> wide(s, {});
+      best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
+      state.counters["time_over_f16"] = best / best_seconds([&] { wide.attend(out, pool); });
+    }
   } else {
     double slow = 1e9;
     for (int round = 0; round < 2; ++round) {
@@ -114,8 +123,8 @@ void add(const char* method, const shape& s, std::initializer_list<std::size_t> 
   for (const std::size_t workers : threads) {
     const std::string c =
         compression > 1 ? "/c" + std::to_string(static_cast<int>(compression)) : "";
-    const std::string name = std::string(method) + "/" + short_name<typename Format::element>() +
-                             "/" + s.name() + c + "/threads:" + std::to_string(workers);
+    const std::string name = std::string(method) + "/" + short_name<Format>() + "/" + s.name() + c +
+                             "/threads:" + std::to_string(workers);
     benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
       run<D, Format>(state, s, compression, workers);
     })->Unit(benchmark::kMillisecond);
@@ -159,6 +168,9 @@ int main(int argc, char** argv) {
   add<insta, kv_format<bf16, 128>>("dense", {32, 32, {32768}}, {1, 2});
   add<insta, kv_format<bf16, 128>>("dense", {32, 8, {32768}}, {1});
   add<insta, kv_format<fp32, 128>>("dense", {32, 32, {32768}}, {1, 2});
+  add<insta, kv_format<int8_pages<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
+  add<insta, kv_format<fp8_pages<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
+  add<insta, kv_format<int4_groups<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
   for (const int queries : {2, 4, 8}) {  // speculative decode
     add<insta, f16>("dense", {32, 8, {32768}, queries}, {1});
   }

@@ -115,8 +115,9 @@ class filled_cache {
       pool.for_each(static_cast<std::size_t>(shape_.kv_heads), [&](std::size_t h, std::size_t w) {
         traffic moved;
         auto observer = watch.head(0);
-        const head_attend head(policy, engine_.logits(), engine_.cache(), layer,
-                               static_cast<std::uint32_t>(h), work.workers[w], moved);
+        const attention::index_query no_index;
+        const head_attend head(policy, engine_.logits(), engine_.cache(), layer, 0,
+                               static_cast<std::uint32_t>(h), no_index, work.workers[w], moved);
         head(static_cast<std::uint32_t>(shape_.queries), requests_[r].q, out[r], observer);
       });
     }

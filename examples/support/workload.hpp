@@ -1,14 +1,14 @@
 #pragma once
 // Synthetic KV caches and queries with the structure that selection methods live on, for tests and comparisons:
 //
-//   topics        runs of tokens on one of many topics; each query asks for one topic
-//   shuffled      the same tokens in random order: pages of neighbours lose their meaning, clusters do not
-//   hitter_stream a query for every token, a few keys that all queries want     (what history-based methods hope for)
-//   switching_stream  every fourth query goes back to an earlier topic           (what they cannot foresee)
-//   index_topics  keys, query heads and head weights of an indexer               (DSA, MISA)
+//   topics            runs of tokens on one of many topics; each query asks for one
+//   shuffled          the same tokens in random order: pages of neighbours lose their meaning, clusters do not
+//   hitter_stream     a query for every token, a few keys that all queries want: what history-based methods hope for
+//   switching_stream  every fourth query goes back to an earlier topic: what they cannot foresee
+//   index_topics      keys, query heads and head weights of an indexer, as DSA and MISA have
 //
-// Everything follows from a seed, the same values with every compiler: std::mt19937_64 and a Box-Muller transform of our own,
-// each term rounded to float before it is added.
+// Everything follows from a seed, the same values with every compiler: std::mt19937_64, a Box-Muller transform of our own,
+// and sums that do not depend on fused multiply-adds.
 
 #include <algorithm>
 #include <cmath>
@@ -39,14 +39,15 @@ struct sample {
 struct topics {
   int tokens = 8192;
   int dim = 64;
-  int topics = 64;
+  int topic_count = 64;
   int queries = 32;
   int mean_run = 24;  // tokens; lengths are geometric
   float key_weight = 6;
   float query_weight = 12;
   float key_noise = 0.5f;
   float offset = 0;
-  std::uint64_t seed = 1;
+  // Of seeds 1 to 8 the one whose errors and masses are nearest to the mean of all.
+  std::uint64_t seed = 5;
 
   sample operator()() const;
 };
@@ -84,7 +85,7 @@ struct index_topics {
   int tokens = 8192;
   int dim = 128;
   int heads = 64;
-  int topics = 40;
+  int topic_count = 40;
   int queries = 12;
   std::uint64_t seed = 1;
 
@@ -144,23 +145,23 @@ inline std::span<const float> row(const std::vector<float>& x, std::size_t r, in
   return std::span(x).subspan(r * static_cast<std::size_t>(dim), static_cast<std::size_t>(dim));
 }
 
-// a x + b y, rounded to float after each operation whatever the compiler fuses.
-inline float blend(float a, float x, float b, float y) {
-  const double ax = static_cast<double>(a) * static_cast<double>(x);
-  const double by = static_cast<double>(b) * static_cast<double>(y);
-  return static_cast<float>(static_cast<float>(ax) + static_cast<float>(by));
+// a x + b y + c z, rounded to float. The products are exact in double, so fused and separate multiply-adds agree.
+inline float blend(float a, float x, float b, float y, float c = 0, float z = 0) {
+  return static_cast<float>(static_cast<double>(a) * static_cast<double>(x) +
+                            static_cast<double>(b) * static_cast<double>(y) +
+                            static_cast<double>(c) * static_cast<double>(z));
 }
 
 // Topics with the tokens' part drawn, and the means to draw queries.
 struct topic_source {
   topic_source(const topics& how_)
-      : how{how_}, random{how_.seed}, direction{random.directions(how.topics, how.dim)} {
+      : how{how_}, random{how_.seed}, direction{random.directions(how.topic_count, how.dim)} {
     s.dim = how.dim;
-    const std::vector<float> mean_value = random.normals(how.topics, how.dim);
+    const std::vector<float> mean_value = random.normals(how.topic_count, how.dim);
     const std::vector<float> offset = random.normals(1, how.dim);
     const auto n = static_cast<std::size_t>(how.tokens);
     while (s.token_topic.size() < n) {
-      const std::uint32_t topic = random.below(static_cast<std::size_t>(how.topics));
+      const std::uint32_t topic = random.below(static_cast<std::size_t>(how.topic_count));
       const std::size_t run =
           std::min<std::size_t>(random.geometric(how.mean_run), n - s.token_topic.size());
       s.token_topic.insert(s.token_topic.end(), run, topic);
@@ -168,8 +169,7 @@ struct topic_source {
     for (const std::uint32_t topic : s.token_topic) {
       for (std::size_t i = 0; i < static_cast<std::size_t>(how.dim); ++i) {
         s.k.push_back(blend(how.key_weight, row(direction, topic, how.dim)[i], how.key_noise,
-                            random.normal()) +
-                      blend(how.offset, offset[i], 0, 0));
+                            random.normal(), how.offset, offset[i]));
         s.v.push_back(blend(0.7f, row(mean_value, topic, how.dim)[i], 0.5f, random.normal()));
       }
     }
@@ -193,7 +193,7 @@ struct topic_source {
 inline sample topics::operator()() const {
   detail::topic_source source(*this);
   for (int i = 0; i < queries; ++i) {
-    source.add_query(source.random.below(static_cast<std::size_t>(topics)));
+    source.add_query(source.random.below(static_cast<std::size_t>(topic_count)));
   }
   return source.s;
 }
@@ -244,9 +244,9 @@ inline sample switching_stream::operator()() const {
 
 inline index_sample index_topics::operator()() const {
   detail::random_source random(seed);
-  const std::vector<float> direction = random.directions(topics, dim);
+  const std::vector<float> direction = random.directions(topic_count, dim);
   const auto any = [&] {
-    return detail::row(direction, random.below(static_cast<std::size_t>(topics)), dim);
+    return detail::row(direction, random.below(static_cast<std::size_t>(topic_count)), dim);
   };
   index_sample s{.dim = dim, .heads = heads};
   for (int t = 0; t < tokens; t += 32) {

@@ -84,8 +84,8 @@ class engine {
     });
     for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
       for (;;) {
-        const auto& index =
-            std::get<typename index_type::template state<Format>>(cache.summaries(h));
+        const auto& index = std::get<typename index_type::template state<typename Format::decoded>>(
+            cache.summaries(h));
         const index_run run = attention_.to_index(index.indexed(), cache.first(), cache.tokens());
         if (run.size() == 0) {
           break;
@@ -106,7 +106,7 @@ class engine {
     written_.clear();
     traffic moved = cache_.append_count(seq, layer, count, written_);
     moved.link_bytes =
-        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::token_bytes);
+        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::open::token_bytes);
     return {moved};
   }
 

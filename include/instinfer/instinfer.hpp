@@ -2,6 +2,8 @@
 // Everything that needs only the standard library: designs, layouts, stores, routes and the flash path. The compute
 // paths come with instinfer/reference.hpp (Eigen) and instinfer/cpu.hpp (Highway).
 
+#include "instinfer/core/int4_groups.hpp"
+#include "instinfer/core/scaled_pages.hpp"
 #include "instinfer/design.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/layout/dim_indexed.hpp"

@@ -303,11 +303,18 @@ class transcribed_hgca {
     }
     weight_.push_back(0);
     const token_list window = tokens_from_to(first_, t + 1);
-    step_result result{{}, joined(context_, window)};
-    const double scale = 1.0 / std::sqrt(static_cast<double>(q.size()));
-    const row_vector local = reference::softmax(q * K(window, Eigen::all).transpose() * scale);
-    const row_vector all = reference::softmax(q * K(result.tokens, Eigen::all).transpose() * scale);
-    result.out = all * V(result.tokens, Eigen::all);
+    step_result result{row_vector::Zero(V.cols()), joined(context_, window)};
+    row_vector logits(static_cast<Eigen::Index>(result.tokens.size()));
+    for (Eigen::Index i = 0; i < logits.size(); ++i) {
+      logits[i] = q.dot(K.row(result.tokens[static_cast<std::size_t>(i)])) /
+                  std::sqrt(static_cast<double>(q.size()));
+    }
+    const row_vector all = reference::softmax(logits);
+    const row_vector local =
+        reference::softmax(logits.tail(static_cast<Eigen::Index>(window.size())));
+    for (Eigen::Index i = 0; i < all.size(); ++i) {
+      result.out += all[i] * V.row(result.tokens[static_cast<std::size_t>(i)]);
+    }
     const auto context = static_cast<Eigen::Index>(context_.size());  // all of it is older
     for (std::size_t i = 0; i < window.size(); ++i) {
       const auto at = static_cast<Eigen::Index>(i);

@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include "instinfer/core/scaled_pages.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/reference.hpp"
 
@@ -36,7 +37,8 @@ using namespace instinfer;
 namespace {
 
 using format = kv_format<fp16, 64>;
-using engine_type = reference::engine<insta_sparf, format>;
+template <class Format>
+using engine_of = reference::engine<insta_sparf, Format>;
 
 struct state {
   std::uint64_t free_pages;
@@ -46,15 +48,16 @@ struct state {
   friend bool operator==(const state&, const state&) = default;
 };
 
-state look(engine_type& e, sequence seq, const std::vector<float>& q) {
+template <class Engine>
+state look(Engine& e, sequence seq, const std::vector<float>& q) {
   std::vector<float> out(q.size());
   e.attend(seq, 0, q, out);
   return {e.cache().pages().free_pages(), e.tokens(seq, 0), e.positions(seq, 0), out};
 }
 
 // Runs `call` with the n-th allocation failing, for n = 0, 1, ... until none fails. Returns the number of failures.
-template <class Call>
-int fail_everywhere(engine_type& e, sequence seq, const std::vector<float>& q, Call&& call) {
+template <class Engine, class Call>
+int fail_everywhere(Engine& e, sequence seq, const std::vector<float>& q, Call&& call) {
   const state before = look(e, seq, q);
   for (int n = 0;; ++n) {
     CAPTURE(n);
@@ -72,7 +75,8 @@ int fail_everywhere(engine_type& e, sequence seq, const std::vector<float>& q, C
 
 }  // namespace
 
-TEST_CASE("append and reclaim under failing allocations") {
+TEST_CASE_TEMPLATE("append and reclaim under failing allocations", Format, kv_format<fp16, 64>,
+                   kv_format<int8_pages<fp16>, 64>) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   const auto draw = [&](std::size_t tokens) {
@@ -82,8 +86,8 @@ TEST_CASE("append and reclaim under failing allocations") {
     }
     return x;
   };
-  engine_type e({.layers = 1, .q_heads = 4, .kv_heads = 2},
-                {.bytes = 4 << 20, .context_tokens = 1024});
+  engine_of<Format> e({.layers = 1, .q_heads = 4, .kv_heads = 2},
+                      {.bytes = 4 << 20, .context_tokens = 1024});
   const sequence seq = e.open();
   std::vector<float> q(4 * 64);
   for (float& x : q) {

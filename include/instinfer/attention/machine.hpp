@@ -175,7 +175,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
 
   // Skipped where the mask hides live tokens: the mean is that of all live V, and hidden values must not leak.
   void blend_mean(const scores& p, tokens chosen) {
-    using mean = typename mean_value::template state<format>;
+    using mean = typename mean_value::template state<typename format::decoded>;
     static_assert(
         keeps<mean, Summaries>,
         "instinfer: blend_mean needs mean_value among the policy's summaries, see attention/summaries.hpp");
@@ -208,7 +208,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   }
 
   void account(operation op) {
-    moved_ += scratch_.plan.bytes(head_.page_bytes, head_.element_bytes);
+    moved_ += scratch_.plan.bytes(head_.page_bytes, head_.entry);
     watch_.accessed(op, scratch_.plan);
   }
 

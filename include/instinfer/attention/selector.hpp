@@ -101,7 +101,7 @@ class selector {
 
   template <class S>
   auto& summary() {
-    using state = typename S::template state<Format>;
+    using state = typename S::template state<typename Format::decoded>;
     static_assert(
         keeps<state, Summaries>,
         "instinfer: the operation needs a summary that is not among the policy's summaries, see attention/summaries.hpp");
@@ -111,7 +111,7 @@ class selector {
  protected:
   template <class S>
   const auto& unit_table() {
-    using state = typename S::template state<Format>;
+    using state = typename S::template state<typename Format::decoded>;
     static_assert(UnitState<state>,
                   "instinfer: the summary has no units with rows, see attention/units.hpp");
     return std::as_const(summary<S>());

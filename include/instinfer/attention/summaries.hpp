@@ -26,7 +26,11 @@ namespace instinfer::attention {
 // grows may have
 //   reserve(count)   takes the memory that the next `count` appends need; may throw
 //   bytes()          fast memory that it stands for; sizeof(state) where it does not say
-// Attention may feed back into a state; then attends of one sequence and layer must not run at the same time.
+// Attention may feed back into a state; then attends of one sequence and layer must not run at the same time. Values are
+// those that are stored. Where sealing a page rounds them (int8 and other codecs), the format is fp32, and a summary that
+// subtracts on forget what it added must also have the following, both noexcept; others may:
+//   s.restate_k(before, after)   one token's K [k_dim] was `before` and is `after` from now on
+//   s.restate_v(before, after)   the same of V [v_dim]
 template <class S>
 concept Summary =
     std::semiregular<typename S::template state<kv_format<fp16, 128>>> &&
@@ -41,6 +45,18 @@ template <class State>
 inline constexpr bool forgets_in_any_order = requires { requires State::any_order; };
 template <class... S>
 inline constexpr bool forgets_in_any_order<std::tuple<S...>> = (forgets_in_any_order<S> && ...);
+template <class E, class State>
+void restate_k(State& state, std::span<const E> before, std::span<const E> after) noexcept {
+  if constexpr (requires { state.restate_k(before, after); }) {
+    state.restate_k(before, after);
+  }
+}
+template <class E, class State>
+void restate_v(State& state, std::span<const E> before, std::span<const E> after) noexcept {
+  if constexpr (requires { state.restate_v(before, after); }) {
+    state.restate_v(before, after);
+  }
+}
 
 template <class... S>
 struct summary_list {
@@ -48,7 +64,7 @@ struct summary_list {
       (Summary<S> && ...),
       "instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see attention/summaries.hpp");
   template <class Format>
-  using states = std::tuple<typename S::template state<Format>...>;
+  using states = std::tuple<typename S::template state<typename Format::decoded>...>;
 };
 
 // Index keys [any] that come with a token, shared by all KV heads, go to the states that take them as a third argument.
@@ -122,6 +138,12 @@ struct mean_value {
     }
     void forget(std::span<const element> /*k*/, std::span<const element> v) noexcept {
       add(v, -1.0);
+    }
+    void restate_v(std::span<const element> before, std::span<const element> after) noexcept {
+      for (std::size_t i = 0; i < sum_.size(); ++i) {
+        sum_[i] +=
+            static_cast<double>(to_float(after[i])) - static_cast<double>(to_float(before[i]));
+      }
     }
 
     // Mean of dim i; 0 for the empty cache.

@@ -16,8 +16,8 @@ namespace instinfer::attention {
 // Pools the clusters of all layers and heads that it is shown, each as often as it has tokens.
 class threshold_calibration {
  public:
-  // queries [n, k_dim]: those that see the head, of the last tokens of the prompt. A cluster's figure is the mean over them of
-  // exp(q.c) / sum of n exp(q.c). Throws bad_argument where there is no query, or parts of one.
+  // queries [n, k_dim] that are looked up as one block, such as a user's question; one by one for decode. A cluster's figure is
+  // the mean over them of exp(q.c) / sum of n exp(q.c). Throws bad_argument where there is no query, or parts of one.
   template <UnitState Index>
   void add(const Index& index, std::span<const float> queries, const logit_rule& rule = {}) {
     constexpr std::size_t dim = Index::row_dim;

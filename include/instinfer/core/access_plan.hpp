@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "instinfer/core/index_set.hpp"
+#include "instinfer/core/page_codec.hpp"
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/traffic.hpp"
 
@@ -74,13 +75,13 @@ class access_plan {
   }
 
   // Bytes at the stages that do not depend on the route: link_bytes stays 0, filtered_bytes are the wanted entries.
-  traffic bytes(std::uint64_t page_bytes, std::uint64_t element_bytes) const {
+  traffic bytes(std::uint64_t page_bytes, const entry_size& entry) const {
     return {.pages_read = pages_,
             .array_bytes = pages_ * page_bytes,
             .channel_bytes = pages_ * page_bytes,
-            .filtered_bytes = wanted_elements_ * element_bytes,
-            .buffer_bytes = buffered_elements_ * element_bytes,
-            .fast_bytes = fast_elements_ * element_bytes};
+            .filtered_bytes = entry.sealed(wanted_elements_, pages_),
+            .buffer_bytes = entry.open(buffered_elements_),
+            .fast_bytes = entry.sealed(fast_elements_, 0)};
   }
 
  private:

@@ -1,25 +1,43 @@
 #pragma once
-// Shapes: the head sizes and element type of KV entries (compile time), the model's heads and layers (run time).
+// Shapes: the head sizes and storage of KV entries (compile time), the model's heads and layers (run time).
 
 #include <string>
+#include <type_traits>
 
-#include "instinfer/core/element.hpp"
 #include "instinfer/core/errors.hpp"
+#include "instinfer/core/page_codec.hpp"
 
 namespace instinfer {
 
-// What one KV entry is made of: K rows are [KDim], V rows are [VDim], both of type E.
+// What one KV entry is made of: K rows are [KDim], V rows are [VDim]. Storage is an element type (fp32, fp16, bf16), or a
+// codec, which stores them in fewer bytes: kv_format<int8_pages<fp16>, 128>.
 // Kernels exist for any multiple of 16 up to 256; models use 64, 80, 96, 128, 192 and 256.
-template <Element E = fp16, int KDim = 128, int VDim = KDim>
+template <class Storage = fp16, int KDim = 128, int VDim = KDim>
 struct kv_format {
+  static_assert(
+      PageCodec<codec_of<Storage>>,
+      "instinfer: a KV format stores fp32, fp16, bf16 or pages of a codec, see core/page_codec.hpp");
   static_assert(KDim > 0 && KDim % 16 == 0 && KDim <= 256 && VDim > 0 && VDim % 16 == 0 &&
                     VDim <= 256,
                 "instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp");
-  using element = E;
+  using storage = Storage;
+  using codec = codec_of<Storage>;
+  using unit = typename codec::unit;        // what sealed pages are arrays of
+  using element = typename codec::element;  // what append takes
+  static constexpr bool plain = std::is_same_v<codec, plain_pages<element>>;
+  static_assert(
+      KDim % static_cast<int>(unit_elements<unit>) == 0 &&
+          VDim % static_cast<int>(unit_elements<unit>) == 0,
+      "instinfer: a codec of groups needs head sizes that its groups divide, see core/int4_groups.hpp");
+
+  using open = kv_format<element, KDim, VDim>;  // pages in the group buffer, before they are sealed
+  using decoded = std::conditional_t<plain, open, kv_format<fp32, KDim, VDim>>;  // stored values
+
   static constexpr int k_dim = KDim;
   static constexpr int v_dim = VDim;
-  static constexpr int element_bytes = sizeof(E);
-  static constexpr int token_bytes = (KDim + VDim) * element_bytes;  // K and V once
+  static constexpr int element_bytes = sizeof(element);
+  static constexpr int token_bytes =  // K and V once, in sealed pages, without their scales
+      (KDim + VDim) / static_cast<int>(unit_elements<unit>) * static_cast<int>(sizeof(unit));
 };
 
 // Heads and layers of a model. MHA: q_heads == kv_heads; MQA: kv_heads == 1; GQA: between.

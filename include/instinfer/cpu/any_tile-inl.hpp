@@ -11,13 +11,12 @@ inline namespace HWY_NAMESPACE {
 
 // Adds to products [group, stride], indexed by the page's local token, the products over the wanted dims of any tile,
 // element by element. q [group, q_stride] from the page's first dim on.
-template <Element E>
-void score_any(const layout::tile_view<E>& page, index_view tokens, index_view dims,
-               std::uint32_t group, const float* q, std::size_t q_stride, float* products,
-               std::size_t stride) {
+template <class View>
+void score_any(const View& page, index_view tokens, index_view dims, std::uint32_t group,
+               const float* q, std::size_t q_stride, float* products, std::size_t stride) {
   tokens.for_each([&](std::uint32_t t) {
     dims.for_each([&](std::uint32_t i) {
-      const float k = to_float(page.data[page.shape.offset(t, i)]);
+      const float k = page(t, i);
       for (std::uint32_t h = 0; h < group; ++h) {
         products[h * stride + t] += k * q[h * q_stride + i];
       }
@@ -27,12 +26,12 @@ void score_any(const layout::tile_view<E>& page, index_view tokens, index_view d
 
 // o[h * o_stride + i] += sum over the wanted tokens of weights[h * stride + t] * V[t, i] for the dims of any tile, element
 // by element. o starts at the page's first dim; weights are indexed by the page's local token.
-template <Element E>
-void fold_any(const layout::tile_view<E>& page, index_view tokens, std::uint32_t group,
-              const float* weights, std::size_t stride, float* o, std::size_t o_stride) {
+template <class View>
+void fold_any(const View& page, index_view tokens, std::uint32_t group, const float* weights,
+              std::size_t stride, float* o, std::size_t o_stride) {
   tokens.for_each([&](std::uint32_t t) {
     for (std::uint32_t i = 0; i < page.shape.dims; ++i) {
-      const float v = to_float(page.data[page.shape.offset(t, i)]);
+      const float v = page(t, i);
       for (std::uint32_t h = 0; h < group; ++h) {
         o[h * o_stride + i] += weights[h * stride + t] * v;
       }

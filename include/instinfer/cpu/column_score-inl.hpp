@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "instinfer/core/access_plan.hpp"
+#include "instinfer/cpu/coded_load-inl.hpp"
 #include "instinfer/cpu/head_blocks-inl.hpp"
 #include "instinfer/layout/head_pages.hpp"
 
@@ -13,11 +14,12 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// One dim of K whose tokens are contiguous: column[t], and which dim it is.
-template <Element E>
+// One dim of K whose tokens are contiguous, which dim it is, and what its tokens are multiplied by.
+template <class Storage>
 struct column {
-  const E* tokens;
+  const typename codec_of<Storage>::unit* tokens;
   std::uint32_t dim;
+  float scale = 1.0f;
 };
 
 // Columns that one pass over the tokens takes: few enough for hardware prefetchers to follow each, enough that sums are
@@ -26,30 +28,34 @@ inline constexpr std::size_t columns_at_once = 4;
 
 // products[h * stride + t] (+)= sum over 1 to columns_at_once columns of q_h[dim] * column[t], for the tokens of `run`; adds
 // where `more`. q [Heads, q_stride]. Brings the columns `next` (none, or columns_at_once) to the cache.
-template <std::uint32_t Heads, Element E>
-HWY_INLINE void add_columns(std::span<const column<E>> columns, index_run run, const float* q,
+template <std::uint32_t Heads, class Storage>
+HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run run, const float* q,
                             std::size_t q_stride, float* products, std::size_t stride, bool more,
-                            std::span<const column<E>> next) {
-  const E* tokens[columns_at_once];
+                            std::span<const column<Storage>> next) {
+  using codec = codec_of<Storage>;
+  using unit = typename codec::unit;
+  constexpr std::uint32_t group = unit_elements<unit>;
+  const unit* tokens[columns_at_once];
   float query[Heads][columns_at_once];
   HWY_UNROLL(4)
   for (std::size_t c = 0; c < columns_at_once; ++c) {  // a missing column weighs nothing
-    const column<E>& from = columns[std::min(c, columns.size() - 1)];
+    const column<Storage>& from = columns[std::min(c, columns.size() - 1)];
     tokens[c] = from.tokens;
     for (std::uint32_t h = 0; h < Heads; ++h) {
-      query[h][c] = c < columns.size() ? q[h * q_stride + from.dim] : 0.0f;
+      query[h][c] = c < columns.size() ? q[h * q_stride + from.dim] * from.scale : 0.0f;
     }
   }
-  constexpr std::uint32_t line = 64 / sizeof(E);
-  std::uint32_t t = run.first;
+  constexpr std::uint32_t line = std::max<std::uint32_t>(64 / sizeof(unit), 1) * group;
+  // Vectors begin where a group allows it; tokens before the run are then computed for nobody.
+  std::uint32_t t = group == 1 ? run.first : run.first / lanes * lanes;
   for (; t + lanes <= run.last; t += lanes) {
     for (std::size_t c = 0; c < next.size() && t % line < lanes; ++c) {
-      prefetch(next[c].tokens + t);
+      prefetch(next[c].tokens + t / group);
     }
     float_vec k[columns_at_once];
     HWY_UNROLL(4)
     for (std::size_t c = 0; c < columns_at_once; ++c) {
-      k[c] = load(tokens[c] + t);
+      k[c] = load_at(tokens[c], t);
     }
     HWY_UNROLL(8)
     for (std::uint32_t h = 0; h < Heads; ++h) {
@@ -66,7 +72,7 @@ HWY_INLINE void add_columns(std::span<const column<E>> columns, index_run run, c
     for (std::uint32_t h = 0; h < Heads; ++h) {
       float sum = more ? products[h * stride + t] : 0.0f;
       for (std::size_t c = 0; c < columns_at_once; ++c) {
-        sum += query[h][c] * to_float(tokens[c][t]);
+        sum += query[h][c] * value_at<codec>(tokens[c], t);
       }
       products[h * stride + t] = sum;
     }
@@ -75,10 +81,10 @@ HWY_INLINE void add_columns(std::span<const column<E>> columns, index_run run, c
 
 // products[h * stride + t] = sum over the columns of q_h[dim] * column[t], for the tokens of `run`. q [Heads, q_stride].
 // `next`: the columns of the next tile, to bring to the cache at the end.
-template <std::uint32_t Heads, Element E>
-HWY_INLINE void score_columns(std::span<const column<E>> columns, index_run run, const float* q,
-                              std::size_t q_stride, float* products, std::size_t stride,
-                              std::span<const column<E>> next) {
+template <std::uint32_t Heads, class Storage>
+HWY_INLINE void score_columns(std::span<const column<Storage>> columns, index_run run,
+                              const float* q, std::size_t q_stride, float* products,
+                              std::size_t stride, std::span<const column<Storage>> next) {
   if (columns.empty()) {
     for (std::uint32_t h = 0; h < Heads; ++h) {
       std::fill_n(products + h * stride + run.first, run.size(), 0.0f);
@@ -87,32 +93,36 @@ HWY_INLINE void score_columns(std::span<const column<E>> columns, index_run run,
   for (std::size_t c = 0; c < columns.size(); c += columns_at_once) {
     const std::size_t after = c + columns_at_once;
     const auto ahead = after < columns.size() ? columns.subspan(after) : next;
-    add_columns<Heads>(columns.subspan(c, std::min(columns_at_once, columns.size() - c)), run, q,
-                       q_stride, products, stride, c > 0,
-                       ahead.first(std::min(columns_at_once, ahead.size())));
+    add_columns<Heads, Storage>(columns.subspan(c, std::min(columns_at_once, columns.size() - c)),
+                                run, q, q_stride, products, stride, c > 0,
+                                ahead.first(std::min(columns_at_once, ahead.size())));
   }
 }
 
 // The wanted dims of one token tile as columns.
-template <Element E>
+template <class Storage>
 struct column_block {
-  std::vector<column<E>> columns;
+  using unit = typename codec_of<Storage>::unit;
+
+  std::vector<column<Storage>> columns;
   index_view tokens;  // wanted ones, local to the tile
   std::uint32_t first_token = 0;
 
-  // Takes the tile that begins at read `at`, which moves on, of those before `last`; empty at the end.
+  // From reads [at, last) of a plan, which are all stored alike; `at` moves on to the next tile.
   template <class Pages>
   void fill(const access_plan& plan, std::size_t& at, std::size_t last, const Pages& pages) {
     columns.clear();
-    const auto reads = plan.reads();
-    for (const std::size_t begin = at; at < last && reads[at].token_tile == reads[begin].token_tile;
-         ++at) {
-      const auto page = pages(reads[at]);
+    const auto reads = plan.reads().first(last);
+    for (const std::size_t begin = at;
+         at < reads.size() && reads[at].token_tile == reads[begin].token_tile; ++at) {
+      const auto page = layout::view_as<Storage>(pages(reads[at]));
+      const float scale = page.scale() * load_factor<unit>;
       tokens = plan.tokens(reads[at]);
       first_token = reads[at].token_tile * page.shape.tokens;
       const std::uint32_t first_dim = reads[at].dim_tile * page.shape.dims;
       plan.dims(reads[at]).for_each([&](std::uint32_t i) {
-        columns.push_back({page.data + std::size_t{i} * page.shape.dim_stride, first_dim + i});
+        columns.push_back({page.data + std::size_t{i} * page.shape.dim_stride / unit_elements<unit>,
+                           first_dim + i, scale});
       });
     }
   }

@@ -2,6 +2,7 @@
 // The CPU path, the "in-storage core": fp32 accumulation, SIMD over Highway, pages folded as they lie in the store.
 
 #include <cmath>
+#include <variant>
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
@@ -58,18 +59,9 @@ class arithmetic : public score_pool {
     for_each_row(
         plan, pages,
         [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t at) HWY_ATTR {
-          const float* queries = q.values.data() + std::size_t{read.dim_tile} * page.shape.dims;
-          float* to = logits.values.data() + at;
-          if (page.shape.dim_stride == 1 && page.shape.dims == Format::k_dim) {
-            for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-              dot_row<Heads>(page.data + page.shape.offset(t, 0), queries + h * Format::k_dim,
-                             Format::k_dim, to + h * n, n);
-            });
-          } else {
-            const index_run one{t, t + 1};
-            score_any(page, {{&one, 1}, 1}, plan.dims(read), group_, queries, Format::k_dim, to - t,
-                      n);
-          }
+          dot_token<Format::k_dim>(page, t, plan.dims(read), group_,
+                                   q.values.data() + std::size_t{read.dim_tile} * page.shape.dims,
+                                   logits.values.data() + at, n);
         });
     scale_logits(logits.values.data(), logits.values.size(), q.logits.scale_for(Format::k_dim),
                  q.logits.soft_cap);
@@ -89,13 +81,11 @@ class arithmetic : public score_pool {
   template <class Pages>
   void fold(const attention::query_group& q, const access_plan& plan,
             const layout::head_pages& head, const Pages& pages) {
-    const layout::tile& k = head.tiles.k_by_token;
-    const layout::tile& v = head.tiles.v_by_token;
-    if (k.dim_stride == 1 && k.dims == Format::k_dim && v.dim_stride == 1 &&
-        v.dims == Format::v_dim) {
-      fold_by_rows(q, plan, pages);
+    if (in_rows<Format>(head.tiles.k_by_token, Format::k_dim) &&
+        in_rows<Format>(head.tiles.v_by_token, Format::v_dim)) {
+      fold_by_rows(q, plan, head, pages);
     } else {
-      tile_fold_.fold(q, plan, head, pages, state_);
+      tile_fold_.fold(q, plan, 0, head, pages, state_);
     }
   }
 
@@ -115,21 +105,13 @@ class arithmetic : public score_pool {
       const float max = state_.raise_max(h, max_of(products_.data() + h * n, n));
       state_.state(h).sum += exponentials(products_.data() + h * n, n, max);
     }
-    for_each_row(
-        plan, pages,
-        [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row) HWY_ATTR {
-          const float* weights = products_.data() + row;
-          float* o = state_.output(0).data() + std::size_t{read.dim_tile} * page.shape.dims;
-          if (page.shape.dim_stride == 1 && page.shape.dims == Format::v_dim) {
-            for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-              add_row<Heads>(page.data + page.shape.offset(t, 0), weights + h * n, n,
-                             o + h * Format::v_dim, Format::v_dim);
-            });
-          } else {
-            const index_run one{t, t + 1};
-            fold_any(page, {{&one, 1}, 1}, group_, weights - t, n, o, Format::v_dim);
-          }
-        });
+    for_each_row(plan, pages,
+                 [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row)
+                     HWY_ATTR {
+                       add_token<Format::v_dim>(
+                           page, t, group_, products_.data() + row, n,
+                           state_.output(0).data() + std::size_t{read.dim_tile} * page.shape.dims);
+                     });
   }
 
   // A unit of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
@@ -187,11 +169,21 @@ class arithmetic : public score_pool {
 
  private:
   template <class Pages>
-  void fold_by_rows(const attention::query_group& q, const access_plan& plan, const Pages& pages) {
+  void fold_by_rows(const attention::query_group& q, const access_plan& plan,
+                    const layout::head_pages& head, const Pages& pages) {
     const float scale = q.logits.scale_for(Format::k_dim);
     resize_scratch(scaled_q_, q.values.size());
     std::ranges::transform(q.values, scaled_q_.begin(), [&](float x) { return x * scale; });
-    fold_.fold(scaled_q_, q.logits.soft_cap, plan, pages, team_, state_, q.first_head);
+    const std::size_t sealed = sealed_reads<Format>(plan);
+    fold_.fold(scaled_q_, q.logits.soft_cap, plan, sealed, pages, team_, state_, q.first_head);
+    if constexpr (!Format::plain) {
+      if (head.tiles.k_by_token.tokens == head.tiles.v_by_token.tokens) {
+        open_fold_.fold(scaled_q_, q.logits.soft_cap, plan, sealed, plan.reads().size(), pages,
+                        state_, q.first_head);
+      } else {  // some V pages under the open K page are sealed
+        tile_fold_.fold(q, plan, sealed, head, pages, state_);
+      }
+    }
   }
 
   team team_;
@@ -203,6 +195,8 @@ class arithmetic : public score_pool {
   std::vector<float> magnitude_;  // |q| [k_dim]
   std::vector<float> scaled_q_;   // [group, k_dim]
   shared_fold<Format> fold_;
+  // Of open pages, which a codec has not coded yet.
+  std::conditional_t<Format::plain, std::monostate, row_fold<typename Format::open>> open_fold_;
   tile_fold<Format> tile_fold_;
   score_pass<Format> score_pass_;
 };

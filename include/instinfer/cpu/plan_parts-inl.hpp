@@ -1,11 +1,13 @@
 #pragma once
-// A plan cut into parts of about as many wanted elements, between tiles of tokens.
+// Parts of a plan that one kernel, or one worker, can take.
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "instinfer/core/access_plan.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
+#include "instinfer/layout/concepts.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
@@ -18,22 +20,46 @@ inline bool begins_tile(std::span<const page_read> reads, std::size_t i) {
                                                   reads[i - 1].kind == stream::v_by_token));
 }
 
-// Part p is reads [cuts[p], cuts[p + 1]); parts may be empty.
-inline void cut_plan(const access_plan& plan, std::uint32_t parts, std::vector<std::size_t>& cuts) {
-  const std::span<const page_read> reads = plan.reads();
+// Cuts reads [first, last) of a plan. Part p is reads [cuts[p], cuts[p + 1]); parts may be empty.
+inline void cut_plan(const access_plan& plan, std::size_t first, std::size_t last,
+                     std::uint32_t parts, std::vector<std::size_t>& cuts) {
+  const std::span<const page_read> reads = plan.reads().first(last);
   std::uint64_t all = 0;
-  for (const page_read& read : reads) {
+  for (const page_read& read : reads.subspan(first)) {
     all += read.wanted_elements();
   }
-  cuts.assign(1, 0);
+  cuts.assign(1, first);
   std::uint64_t before = 0;
-  for (std::size_t i = 0; i < reads.size(); ++i) {
+  for (std::size_t i = first; i < last; ++i) {
     while (cuts.size() < parts && before * parts >= all * cuts.size() && begins_tile(reads, i)) {
       cuts.push_back(i);
     }
     before += reads[i].wanted_elements();
   }
-  cuts.resize(std::size_t{parts} + 1, reads.size());
+  cuts.resize(std::size_t{parts} + 1, last);
+}
+
+// Reads before the first page in the group buffer, which a codec has not coded yet; all reads where pages are plain.
+template <class Format>
+std::size_t sealed_reads(const access_plan& plan) {
+  const auto reads = plan.reads();
+  if constexpr (Format::plain) {
+    return reads.size();
+  } else {
+    return static_cast<std::size_t>(std::ranges::find_if(reads, &page_read::buffered) -
+                                    reads.begin());
+  }
+}
+
+// Whether kernels can take a tile's whole rows, or its columns: they must begin at a unit of the storage.
+template <class Format>
+bool in_rows(const layout::tile& tile, std::uint32_t head_dim) {
+  return tile.dim_stride == 1 && tile.dims == head_dim &&
+         tile.token_stride % unit_elements<typename Format::unit> == 0;
+}
+template <class Format>
+bool in_columns(const layout::tile& tile) {
+  return tile.token_stride == 1 && tile.dim_stride % unit_elements<typename Format::unit> == 0;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -20,31 +20,36 @@ inline constexpr std::uint32_t slots = std::bit_ceil(Heads);
 
 // Rows of Dims elements that lie one after the other. Their addresses follow from the first one, so that loads need not wait
 // for a pointer: 0.96 of the read bandwidth, against 0.86 by pointers.
-template <std::uint32_t Dims, Element E>
+template <std::uint32_t Dims, class Unit>
 struct adjacent_rows {
-  const E* first;
-  HWY_INLINE const E* operator[](std::size_t t) const { return first + t * Dims; }
-  HWY_INLINE adjacent_rows operator+(std::size_t t) const { return {first + t * Dims}; }
+  static constexpr std::size_t stride = Dims / unit_elements<Unit>;
+  const Unit* first;
+  HWY_INLINE const Unit* operator[](std::size_t t) const { return first + t * stride; }
+  HWY_INLINE adjacent_rows operator+(std::size_t t) const { return {first + t * stride}; }
 };
 
+template <std::uint32_t Dims, class Unit>
+inline constexpr std::uint32_t row_bytes = Dims / unit_elements<Unit> * sizeof(Unit);
+
 // Brings part `part` of `parts` of a row of Dims elements to the cache, while rows of type Rows are worked on.
-template <std::uint32_t Dims, class Rows, Element E>
-HWY_INLINE void prefetch_row(const E* row, std::uint32_t part, std::uint32_t parts) {
-  constexpr std::uint32_t in_line = 64 / sizeof(E);
-  constexpr std::uint32_t lines = (Dims + in_line - 1) / in_line;
+template <std::uint32_t Dims, class Rows, class Unit>
+HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part, std::uint32_t parts) {
+  constexpr std::uint32_t line_bytes = 64;
+  constexpr std::uint32_t lines = (row_bytes<Dims, Unit> + line_bytes - 1) / line_bytes;
+  const auto* bytes = reinterpret_cast<const std::byte*>(row);
   for (std::uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
     if constexpr (std::is_pointer_v<Rows>) {
-      prefetch_to_l1(row + line * in_line);
+      prefetch_to_l1(bytes + line * line_bytes);
     } else {
-      prefetch(row + line * in_line);
+      prefetch(bytes + line * line_bytes);
     }
   }
 }
 
 // Lane j * slots + h of the result is q_h . rows[j], for lanes / slots rows of Dims contiguous elements. q [Heads, Dims].
 // Sums stay in a register tile, which one tree sums across. Brings the rows `ahead` to the cache meanwhile.
-template <std::uint32_t Heads, std::uint32_t Dims, Element E, class Rows>
-HWY_INLINE float_vec score_rows(Rows rows, const float* q, const E* const* ahead) {
+template <std::uint32_t Heads, std::uint32_t Dims, class Unit, class Rows>
+HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ahead) {
   constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
   constexpr std::uint32_t steps = Dims / lanes;
   float_vec tile[lanes];
@@ -59,7 +64,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const E* const* ahead
       }
       HWY_UNROLL(16)
       for (std::uint32_t i = 0; i < Dims; i += lanes) {
-        const float_vec k = load(rows[j] + i);
+        const float_vec k = load_at(rows[j], i);
         const float_vec query = hn::LoadU(float_tag{}, q + i);
         tile[j] = i == 0 ? hn::Mul(k, query) : hn::MulAdd(k, query, tile[j]);
       }
@@ -78,7 +83,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const E* const* ahead
       }
       HWY_UNROLL(16)
       for (std::uint32_t j = 0; j < tile_rows; ++j) {
-        const float_vec k = load(rows[j] + i);
+        const float_vec k = load_at(rows[j], i);
         HWY_UNROLL(8)
         for (std::uint32_t h = 0; h < Heads; ++h) {
           float_vec& to = tile[j * slots<Heads> + h];
@@ -92,9 +97,9 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const E* const* ahead
 
 // o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for rows of Dims contiguous elements. The sums of
 // Heads x `vectors` vectors stay in registers over all rows. Brings the rows `ahead` to the cache meanwhile.
-template <std::uint32_t Heads, std::uint32_t Dims, Element E, class Rows>
+template <std::uint32_t Heads, std::uint32_t Dims, class Unit, class Rows>
 HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weights, float* o,
-                                const E* const* ahead) {
+                                const Unit* const* ahead) {
   constexpr std::uint32_t in_row = Dims / lanes;
   constexpr std::uint32_t fitting = std::min(in_row, std::bit_floor(register_budget / Heads));
   constexpr std::uint32_t vectors = in_row % fitting == 0 ? fitting : 1;
@@ -111,10 +116,10 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
       if (ahead != nullptr) {
         prefetch_row<Dims, Rows>(ahead[t], first / (vectors * lanes), in_row / vectors);
       }
-      const E* row = rows[t] + first;
+      const Unit* row = rows[t];
       HWY_UNROLL(16)
       for (std::uint32_t j = 0; j < vectors; ++j) {
-        const float_vec v = load(row + j * lanes);
+        const float_vec v = load_at(row, first + j * lanes);
         HWY_UNROLL(8)
         for (std::uint32_t h = 0; h < Heads; ++h) {
           acc[h * vectors + j] = hn::MulAdd(v, hn::Set(float_tag{}, weights[t * slots<Heads> + h]),
@@ -135,18 +140,18 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
 template <class Format>
 class row_fold {
  public:
-  using element = typename Format::element;
+  using unit = typename Format::unit;
+  static constexpr bool scaled = Format::codec::scale_bytes > 0;
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
 
   // Rows that come to the cache ahead of the kernel: 2 KiB where they lie one after the other (1 to 3 KiB are best; with 4 KiB
   // and more the hardware does not follow: 0.8 of the read bandwidth), else the next block.
-  template <class Rows>
-  static constexpr std::uint32_t rows_ahead(std::uint32_t dims) {
-    return std::is_pointer_v<Rows>
-               ? block_rows
-               : std::clamp<std::uint32_t>(2048 / (dims * Format::element_bytes), 1, block_rows);
-  }
+  template <class Rows, std::uint32_t Dims>
+  static constexpr std::uint32_t rows_ahead =
+      std::is_pointer_v<Rows>
+          ? block_rows
+          : std::clamp<std::uint32_t>(2048 / row_bytes<Dims, unit>, 1, block_rows);
   // Sums of so many rows are taken apart, then merged: a sum of 32K terms in fp32 would lose three more bits.
   static constexpr std::size_t merge_rows = 1024;
 
@@ -163,8 +168,8 @@ class row_fold {
       for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
         const float* heads = q.data() + std::size_t{h} * k_dim;
         if (window_.adjacent()) {
-          fold_block<Heads>(h, heads, adjacent_rows<k_dim, element>{*window_.k()},
-                            adjacent_rows<v_dim, element>{*window_.v()}, soft_cap);
+          fold_block<Heads>(h, heads, adjacent_rows<k_dim, unit>{*window_.k()},
+                            adjacent_rows<v_dim, unit>{*window_.v()}, soft_cap);
         } else {
           fold_block<Heads>(h, heads, window_.k(), window_.v(), soft_cap);
         }
@@ -194,14 +199,31 @@ class row_fold {
     constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
     HWY_ALIGN float weights[block_rows * slots<Heads>];  // [row, slot]
     for (std::uint32_t t = 0; t < block_rows; t += tile_rows) {
-      const float_vec products = score_rows<Heads, k_dim, element>(
-          k + t, q, h == 0 ? window_.k() + t + rows_ahead<KRows>(k_dim) : nullptr);
+      const float_vec products = score_rows<Heads, k_dim, unit>(
+          k + t, q, h == 0 ? window_.k() + t + rows_ahead<KRows, k_dim> : nullptr);
       hn::Store(products, float_tag{}, weights + t * slots<Heads>);
     }
+    if constexpr (scaled) {
+      multiply_rows<slots<Heads>>(weights, window_.k_scales());
+    }
     weigh<Heads>(h, weights, window_.count(), soft_cap);
-    accumulate_rows<Heads, v_dim, element>(
-        v, window_.count(), weights, o_.data() + std::size_t{h} * v_dim,
-        h == 0 ? window_.v() + rows_ahead<VRows>(v_dim) : nullptr);
+    if constexpr (scaled) {
+      multiply_rows<slots<Heads>>(weights, window_.v_scales());
+    }
+    accumulate_rows<Heads, v_dim, unit>(v, window_.count(), weights,
+                                        o_.data() + std::size_t{h} * v_dim,
+                                        h == 0 ? window_.v() + rows_ahead<VRows, v_dim> : nullptr);
+  }
+
+  // x[t, slot] *= scales[t], for the rows of a block.
+  template <std::uint32_t Slots>
+  static HWY_INLINE void multiply_rows(float* x, const float* scales) {
+    HWY_UNROLL(4)
+    for (std::uint32_t t = 0; t < block_rows; ++t) {
+      for (std::uint32_t slot = 0; slot < Slots; ++slot) {
+        x[t * Slots + slot] *= scales[t];
+      }
+    }
   }
 
   // Turns products into weights exp(logit - max), and rescales the state where a maximum moves: rarely, after some blocks.
@@ -248,7 +270,7 @@ class row_fold {
     });
   }
 
-  row_window<element> window_;
+  row_window<typename Format::storage> window_;
   std::vector<float> max_;  // [group, lanes]
   std::vector<float> sum_;  // [group, lanes]
   std::vector<float> o_;    // [group, v_dim]

@@ -3,6 +3,7 @@
 // pages in one go, as the fold is: rows of summaries, and K or V alone.
 
 #include "instinfer/core/access_plan.hpp"
+#include "instinfer/cpu/any_tile-inl.hpp"
 #include "instinfer/cpu/head_blocks-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -41,6 +42,50 @@ HWY_INLINE void add_row(const E* row, const float* weights, std::size_t stride, 
           float_tag{}, to);
     }
   }
+}
+
+// Whether token t of a page is a plain row of Dims elements: what the kernels above take.
+template <std::uint32_t Dims, class Page>
+bool has_row(const Page& page) {
+  if constexpr (requires { requires Element<std::remove_cvref_t<decltype(*page.data)>>; }) {
+    return page.shape.dim_stride == 1 && page.shape.dims == Dims;
+  } else {
+    return false;  // coded, or coded or not from page to page
+  }
+}
+
+// products[h * stride] += q_h . K[t, dims] for one token of a page. q [group, Dims] from the page's first dim on.
+template <std::uint32_t Dims, class Page>
+void dot_token(const Page& page, std::uint32_t t, index_view dims, std::uint32_t group,
+               const float* q, float* products, std::size_t stride) {
+  if constexpr (requires { page.data; }) {
+    if (has_row<Dims>(page)) {
+      for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+        dot_row<Heads>(page.data + page.shape.offset(t, 0), q + h * Dims, Dims,
+                       products + h * stride, stride);
+      });
+      return;
+    }
+  }
+  const index_run one{t, t + 1};
+  score_any(page, {{&one, 1}, 1}, dims, group, q, Dims, products - t, stride);
+}
+
+// o[h * Dims + i] += weights[h * stride] * V[t, i] for one token of a page. o starts at the page's first dim.
+template <std::uint32_t Dims, class Page>
+void add_token(const Page& page, std::uint32_t t, std::uint32_t group, const float* weights,
+               std::size_t stride, float* o) {
+  if constexpr (requires { page.data; }) {
+    if (has_row<Dims>(page)) {
+      for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+        add_row<Heads>(page.data + page.shape.offset(t, 0), weights + h * stride, stride,
+                       o + h * Dims, Dims);
+      });
+      return;
+    }
+  }
+  const index_run one{t, t + 1};
+  fold_any(page, {{&one, 1}, 1}, group, weights - t, stride, o, Dims);
 }
 
 // Calls f(read, page, t, n) for the wanted tokens of every page of a plan over one stream: token t of the page is the n-th

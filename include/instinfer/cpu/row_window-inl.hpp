@@ -6,7 +6,7 @@
 #include <array>
 
 #include "instinfer/core/access_plan.hpp"
-#include "instinfer/cpu/simd-inl.hpp"
+#include "instinfer/cpu/coded_load-inl.hpp"
 #include "instinfer/layout/head_pages.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -23,10 +23,14 @@ struct taken_rows {
 // the read bandwidth, fp16 at head size 128: 0.96; blocks of 64 rows: 0.86). They are also the page of 4 KiB.
 inline constexpr std::uint32_t block_rows = 16;
 
-// Goes through the wanted rows of a plan's K pages, or of its V pages.
-template <Element E>
+// Goes through the wanted rows of a plan's K pages, or of its V pages, which are all stored alike.
+template <class Storage>
 class row_cursor {
  public:
+  using codec = codec_of<Storage>;
+  using unit = typename codec::unit;
+  static constexpr bool scaled = codec::scale_bytes > 0;
+
   // Reads [first, last) of a plan, of which it takes those of `values` (V) or not (K).
   void begin(bool values, std::size_t first, std::size_t last) {
     values_ = values;
@@ -35,17 +39,21 @@ class row_cursor {
     runs_ = {};
   }
 
-  // Pointers to the next rows, up to block_rows of them. The rest of `rows` then repeats the last one.
+  // Pointers to the next rows, up to block_rows of them, and what each is multiplied by if pages have scales. The rest of
+  // `rows` then repeats the last one.
   template <class Pages>
   taken_rows take(const access_plan& plan, const Pages& pages,
-                  std::span<const E*, block_rows> rows) {
+                  std::span<const unit*, block_rows> rows, std::span<float, block_rows> scales) {
     taken_rows taken{0, true};
-    const E* end = nullptr;  // of the rows so far
+    const unit* end = nullptr;  // of the rows so far
     while (taken.count < block_rows && (!runs_.empty() || next_page(plan, pages))) {
       const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - taken.count);
       taken.adjacent &= stride_ == dims_ && (end == nullptr || end == row_);
       for (std::uint32_t i = 0; i < n; ++i) {
         rows[taken.count + i] = row_ + std::size_t{i} * stride_;
+      }
+      if constexpr (scaled) {
+        std::fill_n(scales.begin() + taken.count, block_rows - taken.count, scale_);
       }
       taken.count += n;
       token_ += n;
@@ -73,14 +81,30 @@ class row_cursor {
     if (read_ == last_read_) {
       return false;
     }
-    const auto page = pages(reads[read_]);
+    const auto page = layout::view_as<Storage>(pages(reads[read_]));
     data_ = page.data;
-    stride_ = page.shape.token_stride;
-    dims_ = page.shape.dims;
+    stride_ = page.shape.token_stride / unit_elements<unit>;
+    dims_ = page.shape.dims / unit_elements<unit>;
     runs_ = plan.tokens(reads[read_]).runs();
     ++read_;
+    if constexpr (scaled) {
+      scale_ = page.scale() * load_factor<unit>;
+      prefetch_next_scale(plan, pages);
+    }
     start_run();
     return true;
+  }
+
+  // A scale is needed before its page's rows, and no stream leads to it.
+  template <class Pages>
+  void prefetch_next_scale(const access_plan& plan, const Pages& pages) const {
+    const auto reads = plan.reads().first(last_read_);
+    for (std::size_t i = read_; i < reads.size(); ++i) {
+      if ((reads[i].kind == stream::v_by_token) == values_) {
+        prefetch_to_l1(layout::view_as<Storage>(pages(reads[i])).scale.at);
+        break;
+      }
+    }
   }
 
   void start_run() {
@@ -94,15 +118,19 @@ class row_cursor {
   std::size_t read_ = 0;
   std::size_t last_read_ = 0;
   std::span<const index_run> runs_;  // left of the page, the current one first
-  const E* data_ = nullptr;
-  const E* row_ = nullptr;
-  std::size_t stride_ = 0;
-  std::size_t dims_ = 0;
+  const unit* data_ = nullptr;
+  const unit* row_ = nullptr;
+  std::size_t stride_ = 0;  // in units
+  std::size_t dims_ = 0;    // in units
+  float scale_ = 1.0f;
   std::uint32_t token_ = 0;
 };
 
-template <Element E>
+template <class Storage>
 class row_window {
+  using cursor = row_cursor<Storage>;
+  using unit = typename cursor::unit;
+
  public:
   // Reads [first, last) of a plan, which begin with a K page and end with V pages.
   template <class Pages>
@@ -118,6 +146,10 @@ class row_window {
   void advance(const access_plan& plan, const Pages& pages) {
     std::copy_n(k_.begin() + block_rows, block_rows, k_.begin());
     std::copy_n(v_.begin() + block_rows, block_rows, v_.begin());
+    if constexpr (cursor::scaled) {
+      std::copy_n(k_scales_.begin() + block_rows, block_rows, k_scales_.begin());
+      std::copy_n(v_scales_.begin() + block_rows, block_rows, v_scales_.begin());
+    }
     current_ = next_;
     take(plan, pages);
   }
@@ -126,24 +158,35 @@ class row_window {
   // next block. Blocks that are not full repeat their last row.
   std::uint32_t count() const { return current_.count; }
   bool adjacent() const { return current_.adjacent; }
-  const E* const* k() const { return k_.data(); }
-  const E* const* v() const { return v_.data(); }
+  const unit* const* k() const { return k_.data(); }
+  const unit* const* v() const { return v_.data(); }
+  // What the current block's rows are multiplied by; of pages with scales only.
+  const float* k_scales() const { return k_scales_.data(); }
+  const float* v_scales() const { return v_scales_.data(); }
 
  private:
   template <class Pages>
   void take(const access_plan& plan, const Pages& pages) {
-    const std::span<const E*, 2 * block_rows> k(k_);
-    const std::span<const E*, 2 * block_rows> v(v_);
-    next_ = k_cursor_.take(plan, pages, k.template last<block_rows>());
-    next_.adjacent &= v_cursor_.take(plan, pages, v.template last<block_rows>()).adjacent;
+    const std::span<const unit*, 2 * block_rows> k(k_);
+    const std::span<const unit*, 2 * block_rows> v(v_);
+    const std::span<float, 2 * block_rows> k_scales(k_scales_);
+    const std::span<float, 2 * block_rows> v_scales(v_scales_);
+    next_ = k_cursor_.take(plan, pages, k.template last<block_rows>(),
+                           k_scales.template last<block_rows>());
+    next_.adjacent &=
+        v_cursor_
+            .take(plan, pages, v.template last<block_rows>(), v_scales.template last<block_rows>())
+            .adjacent;
   }
 
-  std::array<const E*, 2 * block_rows> k_{};
-  std::array<const E*, 2 * block_rows> v_{};
+  std::array<const unit*, 2 * block_rows> k_{};
+  std::array<const unit*, 2 * block_rows> v_{};
+  std::array<float, 2 * block_rows> k_scales_{};
+  std::array<float, 2 * block_rows> v_scales_{};
   taken_rows current_;
   taken_rows next_;
-  row_cursor<E> k_cursor_;
-  row_cursor<E> v_cursor_;
+  cursor k_cursor_;
+  cursor v_cursor_;
 };
 
 }  // namespace HWY_NAMESPACE

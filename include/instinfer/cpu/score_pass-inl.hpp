@@ -16,6 +16,13 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
+// The tile that a kernel works on, and the next one, which it brings to the cache meanwhile.
+template <class Storage>
+struct column_blocks {
+  column_block<Storage> now;
+  column_block<Storage> next;
+};
+
 template <class Format>
 class score_pass {
  public:
@@ -35,8 +42,13 @@ class score_pass {
       resize_scratch(products_, q.group * stride);
     }
     float* products = in_place ? logits.data() : products_.data();
-    if (!plan.reads().empty() && head.tiles.of(plan.reads().front().kind).token_stride == 1) {
-      score_by_columns(q, plan, pages, with, base, products, stride);
+    if (!plan.reads().empty() && in_columns<Format>(head.tiles.of(plan.reads().front().kind))) {
+      const std::size_t sealed = sealed_reads<Format>(plan);
+      score_by_columns(q, plan, 0, sealed, pages, with, columns_, base, products, stride);
+      if constexpr (!Format::plain) {
+        score_by_columns(q, plan, sealed, plan.reads().size(), pages, team{}, open_columns_, base,
+                         products, stride);
+      }
     } else {
       std::fill_n(products, q.group * stride, 0.0f);
       for (const page_read& read : plan.reads()) {
@@ -73,42 +85,41 @@ class score_pass {
     return all > 0.0f && chosen > 0.0f ? chosen / all : 1.0f;
   }
 
-  template <class Pages>
-  void score_by_columns(const attention::query_group& q, const access_plan& plan,
-                        const Pages& pages, const team& with, std::uint32_t base, float* products,
-                        std::size_t stride) {
-    if (columns_.size() < with.parts()) {
-      columns_.resize(with.parts());
+  // Reads [first, last) of the plan, all stored as the blocks are; each part of the team takes tiles of its own.
+  template <class Pages, class Storage>
+  void score_by_columns(const attention::query_group& q, const access_plan& plan, std::size_t first,
+                        std::size_t last_read, const Pages& pages, const team& with,
+                        std::vector<column_blocks<Storage>>& columns, std::uint32_t base,
+                        float* products, std::size_t stride) {
+    if (columns.size() < with.parts()) {
+      columns.resize(with.parts());
     }
-    cut_plan(plan, with.parts(), cuts_);
+    cut_plan(plan, first, last_read, with.parts(), cuts_);
     with.for_each_part([&](std::uint32_t part) {
       std::size_t at = cuts_[part];
       const std::size_t last = cuts_[part + 1];
-      column_block<element>* block = &columns_[part].now;
-      column_block<element>* next = &columns_[part].next;
+      column_block<Storage>* block = &columns[part].now;
+      column_block<Storage>* next = &columns[part].next;
       for (block->fill(plan, at, last, pages); !block->columns.empty(); std::swap(block, next)) {
         next->fill(plan, at, last, pages);
         for (const index_run run : block->tokens.runs()) {
           for_head_blocks(q.group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-            score_columns<Heads, element>(
+            score_columns<Heads, Storage>(
                 block->columns, run, q.values.data() + std::size_t{h} * Format::k_dim,
                 Format::k_dim, products + h * stride + (block->first_token - base), stride,
-                h == 0 ? std::span<const column<element>>(next->columns)
-                       : std::span<const column<element>>());
+                h == 0 ? std::span<const column<Storage>>(next->columns)
+                       : std::span<const column<Storage>>());
           });
         }
       }
     });
   }
 
-  struct column_blocks {
-    column_block<element> now;
-    column_block<element> next;
-  };
-
-  std::vector<float> products_;         // [group, tokens from the first tile on]
-  std::vector<column_blocks> columns_;  // [parts]
-  std::vector<std::size_t> cuts_;       // [parts + 1]
+  std::vector<float> products_;  // [group, tokens from the first tile on]
+  std::vector<column_blocks<typename Format::storage>> columns_;  // [parts]
+  std::vector<column_blocks<typename Format::open::storage>>
+      open_columns_;               // of pages that no codec has coded yet
+  std::vector<std::size_t> cuts_;  // [parts + 1]
 };
 
 }  // namespace HWY_NAMESPACE

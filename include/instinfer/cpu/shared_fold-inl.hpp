@@ -14,19 +14,19 @@ inline namespace HWY_NAMESPACE {
 template <class Format>
 class shared_fold {
  public:
-  // Folds the plan into heads [first_head, ...) of `to`. q [heads, k_dim] times the logits' scale.
+  // Folds reads [0, last) of the plan into heads [first_head, ...) of `to`. q [heads, k_dim] times the logits' scale.
   template <class Pages>
-  void fold(std::span<const float> q, float soft_cap, const access_plan& plan, const Pages& pages,
-            const team& with, group_state& to, std::uint32_t first_head) {
+  void fold(std::span<const float> q, float soft_cap, const access_plan& plan, std::size_t last,
+            const Pages& pages, const team& with, group_state& to, std::uint32_t first_head) {
     if (folds_.size() < with.parts()) {
       folds_.resize(with.parts());
       states_.resize(with.parts());
     }
     if (with.parts() == 1) {
-      folds_[0].fold(q, soft_cap, plan, 0, plan.reads().size(), pages, to, first_head);
+      folds_[0].fold(q, soft_cap, plan, 0, last, pages, to, first_head);
       return;
     }
-    cut_plan(plan, with.parts(), cuts_);
+    cut_plan(plan, 0, last, with.parts(), cuts_);
     const auto heads = static_cast<std::uint32_t>(q.size() / Format::k_dim);
     with.for_each_part([&](std::uint32_t part) {
       states_[part].reset(heads, Format::v_dim);

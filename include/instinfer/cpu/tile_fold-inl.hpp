@@ -18,10 +18,11 @@ template <class Format>
 class tile_fold {
  public:
   template <class Pages>
-  void fold(const attention::query_group& q, const access_plan& plan,
+  // From read `i` of the plan on.
+  void fold(const attention::query_group& q, const access_plan& plan, std::size_t i,
             const layout::head_pages& head, const Pages& pages, group_state& to) {
     const auto reads = plan.reads();
-    for (std::size_t i = 0; i < reads.size();) {
+    while (i < reads.size()) {
       const std::uint32_t tile_first = first_token(reads[i], head);
       const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
       products_.assign(std::size_t{q.group} * tile_tokens, 0.0f);

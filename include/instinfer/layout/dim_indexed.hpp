@@ -21,15 +21,18 @@ constexpr std::uint32_t dims_per_page(std::uint32_t page_elements, std::uint32_t
   return 8;
 }
 
-// The K tile of dim-indexed pages; its tokens are a whole number of groups.
+// The K tile of dim-indexed pages; its tokens are a whole number of groups of tokens, and a dim begins a codec's unit.
 template <class Format>
 constexpr tile dim_tile(std::uint32_t page_bytes, std::uint32_t dims,
                         std::uint32_t context_tokens) {
-  const std::uint32_t elements = page_bytes / Format::element_bytes;
+  constexpr std::uint32_t unit = unit_elements<typename Format::unit>;
+  const std::uint32_t elements = elements_in<typename Format::codec>(page_bytes);
   const std::uint32_t chosen =
       dims == dims_by_context ? dims_per_page(elements, context_tokens) : dims;
   const std::uint32_t group = group_tokens<Format>(page_bytes);
-  return by_dim(elements / chosen / group * group, chosen);
+  tile columns = by_dim(elements / chosen / unit * unit / group * group, chosen);
+  columns.dim_stride = (columns.tokens + unit - 1) / unit * unit;
+  return columns;
 }
 
 template <std::uint32_t PageBytes = 4096, std::uint32_t Dims = dims_by_context>

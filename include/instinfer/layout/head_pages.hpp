@@ -11,19 +11,72 @@
 
 namespace instinfer::layout {
 
-// A page's elements as a kernel sees them. Tokens [0, fill) are valid; a sealed page is full.
-template <Element E>
+// A page's elements as a kernel sees them. Tokens [0, fill) are valid; a sealed page is full. Storage: an element type or
+// a codec. Element (t, i) has the offset shape.offset(t, i), counted in elements.
+template <class Storage>
 struct tile_view {
-  const E* data = nullptr;  // element (t, i) at data[shape.offset(t, i)]
+  using codec = codec_of<Storage>;
+
+  const typename codec::unit* data = nullptr;
   tile shape;
   std::uint32_t fill = 0;
+  [[no_unique_address]] page_scale<codec> scale{};
+
+  float operator()(std::uint32_t token, std::uint32_t dim) const {
+    return codec::value(data, shape.offset(token, dim)) * scale();
+  }
 };
+
+// A page that is coded if it is sealed, and as it was appended if it is open.
+template <class Codec>
+struct page_view {
+  const std::byte* bytes = nullptr;
+  tile shape;
+  std::uint32_t fill = 0;
+  std::uint32_t page_bytes = 0;
+  bool open = false;
+
+  float operator()(std::uint32_t token, std::uint32_t dim) const {
+    return open ? view_as<typename Codec::element>(*this)(token, dim)
+                : view_as<Codec>(*this)(token, dim);
+  }
+};
+
+// The page as what a kernel for one storage takes; open and sealed pages of a codec differ.
+template <class Storage, class Codec>
+tile_view<Storage> view_as(const page_view<Codec>& page) {
+  using unit = typename codec_of<Storage>::unit;
+  return {reinterpret_cast<const unit*>(page.bytes),
+          page.shape,
+          page.fill,
+          {page.bytes, page.page_bytes}};
+}
+template <class Storage>
+const tile_view<Storage>& view_as(const tile_view<Storage>& page) {
+  return page;
+}
+
+// What kernels see of a page of a format.
+template <class Format>
+using view_of = std::conditional_t<Format::plain, tile_view<typename Format::storage>,
+                                   page_view<typename Format::storage>>;
+
+template <class Format>
+view_of<Format> make_view(const std::byte* bytes, const tile& shape, std::uint32_t fill,
+                          std::uint32_t page_bytes, bool open) {
+  if constexpr (Format::plain) {
+    return {reinterpret_cast<const typename Format::element*>(bytes), shape, fill};
+  } else {
+    return {bytes, shape, fill, page_bytes, open};
+  }
+}
 
 // One stream of one head. Tiles [0, sealed_tokens / tile.tokens) are in flash, the tile after them is the open page
 // in the group buffer. Entries of reclaimed tiles stay in the table as no_page.
 struct stream_pages {
   std::span<const page_id> table;   // [token_tile, kv_heads, dim_tiles] of the layer
-  const std::byte* open = nullptr;  // [dim_tiles, page_bytes]
+  const std::byte* open = nullptr;  // [dim_tiles, open_bytes]
+  std::uint32_t open_bytes = 0;
   std::uint32_t sealed_tokens = 0;
   std::uint32_t dim_tiles = 0;
   std::uint32_t kv_heads = 1;
@@ -38,7 +91,7 @@ struct stream_pages {
 struct head_pages {
   tiling tiles;
   std::uint32_t page_bytes = 0;
-  std::uint32_t element_bytes = 0;
+  entry_size entry;
   std::uint32_t first = 0;
   std::uint32_t tokens = 0;
   std::array<stream_pages, stream_count> streams;

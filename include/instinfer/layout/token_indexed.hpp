@@ -8,11 +8,11 @@
 namespace instinfer::layout {
 
 // Tokens of a group: as many as fit the page; K and V groups are equally long. 4 KiB of fp16 with head size 128 hold
-// the paper's 16 tokens.
+// the paper's 16 tokens; of int8 31, beside their scale; of 4-bit groups 56.
 template <class Format>
 constexpr std::uint32_t group_tokens(std::uint32_t page_bytes) {
-  return page_bytes /
-         static_cast<std::uint32_t>(std::max(Format::k_dim, Format::v_dim) * Format::element_bytes);
+  return elements_in<typename Format::codec>(page_bytes) /
+         static_cast<std::uint32_t>(std::max(Format::k_dim, Format::v_dim));
 }
 
 template <std::uint32_t PageBytes = 4096>

@@ -13,10 +13,11 @@ namespace instinfer::layout {
 template <class Format, Layout L>
 tiling checked_tiles(std::uint32_t context_tokens) {
   const tiling tiles = L::template tiles<Format>(context_tokens);
-  require(L::page_bytes % Format::element_bytes == 0, [&] {
+  using codec = typename Format::codec;
+  using unit = typename Format::unit;
+  require(L::page_bytes % alignof(unit) == 0, [&] {
     return "layout: a page of " + std::to_string(L::page_bytes) +
-           " bytes is no whole number of elements of " + std::to_string(Format::element_bytes) +
-           " bytes";
+           " bytes is no whole number of elements of " + std::to_string(alignof(unit)) + " bytes";
   });
   const auto check = [&](bool ok, stream s, const std::string& rule) {
     require(ok,
@@ -31,10 +32,11 @@ tiling checked_tiles(std::uint32_t context_tokens) {
     check(t.dims > 0 && head_dim % t.dims == 0, s,
           "have dims that divide the head size " + std::to_string(head_dim) + ", has " +
               std::to_string(t.dims));
-    check(std::uint64_t{t.elements()} * Format::element_bytes <= L::page_bytes, s,
+    check(t.elements() <= elements_in<codec>(L::page_bytes), s,
           "fit a page of " + std::to_string(L::page_bytes) + " bytes, has " +
               std::to_string(t.elements()) + " elements of " +
-              std::to_string(Format::element_bytes) + " bytes");
+              (unit_elements<unit> == 1 ? "" : std::to_string(unit_elements<unit>) + " in ") +
+              std::to_string(sizeof(unit)) + " bytes");
     const bool rows = t.dim_stride >= 1 && t.token_stride >= t.dims * t.dim_stride;
     const bool columns = t.token_stride >= 1 && t.dim_stride >= t.tokens * t.token_stride;
     check(rows || columns, s,

@@ -159,8 +159,7 @@ class arithmetic : public score_pool {
       std::size_t at = 0;
       plan.tokens(read).for_each([&](std::uint32_t t) {
         plan.dims(read).for_each([&](std::uint32_t i) {
-          rows[at][read.dim_tile * page.shape.dims + i] =
-              static_cast<double>(to_float(page.data[page.shape.offset(t, i)]));
+          rows[at][read.dim_tile * page.shape.dims + i] = static_cast<double>(page(t, i));
         });
         ++at;
       });
@@ -205,7 +204,7 @@ class arithmetic : public score_pool {
       const auto page = pages(read);
       plan.tokens(read).for_each([&](std::uint32_t t) {
         plan.dims(read).for_each([&](std::uint32_t i) {
-          const double k = static_cast<double>(to_float(page.data[page.shape.offset(t, i)]));
+          const double k = static_cast<double>(page(t, i));
           products.col(read.token_tile * page.shape.tokens + t) +=
               k * queries.col(read.dim_tile * page.shape.dims + i);
         });

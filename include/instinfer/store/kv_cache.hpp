@@ -7,31 +7,13 @@
 #include <vector>
 
 #include "instinfer/core/access_plan.hpp"
-#include "instinfer/core/address.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/validate.hpp"
+#include "instinfer/store/extents.hpp"
 #include "instinfer/store/layer_cache.hpp"
-#include "instinfer/store/reorder.hpp"
+#include "instinfer/store/storable.hpp"
 
 namespace instinfer::store {
-
-// How much a drive holds, and what it is laid out for.
-struct capacity {
-  std::uint64_t bytes = std::uint64_t{256} << 20;
-  std::uint32_t context_tokens =
-      4096;  // expected length of a sequence: decides the dims of a dim-indexed page
-  address_codec address{};
-};
-
-inline constexpr std::uint32_t last_of_all = 0xFFFF'FFFFu;
-
-// What reclaim gives up: the tokens at positions [0, tokens_before) in layers [first_layer, last_layer) of one sequence.
-// Positions count from the sequence's first token on and do not move when tokens are reclaimed.
-struct reclaim_range {
-  std::uint32_t first_layer = 0;
-  std::uint32_t last_layer = last_of_all;  // by default up to the model's last
-  std::uint32_t tokens_before = 0;
-};
 
 // Every call leaves the cache as it was when it throws.
 template <class Format, class Layout, class SummaryStates, class Store>
@@ -88,9 +70,14 @@ class kv_cache {
                      "], got " + std::to_string(k.size()) + " and " + std::to_string(v.size()) +
                      " elements";
             });
-    require_finite(k, "k", Format::k_dim);
-    require_finite(v, "v", Format::v_dim);
+    require_storable<Format>(k, "k", Format::k_dim, shape_.kv_heads);
+    require_storable<Format>(v, "v", Format::v_dim, shape_.kv_heads);
     return append_checked(to, seq, layer_index, k, v, index_keys, k.size() / k_row, written);
+  }
+
+  traffic append(sequence seq, int layer_index, std::span<const element> k,
+                 std::span<const element> v, std::vector<page_id>& written) {
+    return append(seq, layer_index, k, v, {}, written);
   }
 
   // Appends `count` tokens whose values nobody knows, for stores that keep books only.
@@ -140,23 +127,44 @@ class kv_cache {
     }
   }
 
-  // Clusters one head's tokens of a run: `group` sorts their keys [run, k_dim] (attention/cluster_index.hpp), the tokens take that
-  // order, and the index gets the clusters. Throws what `group` does, and drive_full; the head is then as before.
+  // Clusters one head's tokens of a run: `group` sorts their keys [run, k_dim] (attention/clustering.hpp), the tokens take that
+  // order, and the Index gets the clusters. Pages written are added to `written`. Throws what `group` does, and drive_full; the
+  // head is then as before.
   template <class Index, class Group>
   traffic build(sequence seq, int layer_index, std::uint32_t head, index_run run, Group&& group,
                 std::vector<page_id>& written) {
     layer& to = layer_of(seq, layer_index);
-    const token_rows rows = read_rows(to, store_, head, run);
-    const auto levels = group(rows.k, Format::k_dim);
+    const token_rows<element> rows = to.read_rows(store_, head, run);
+    const auto widened = [](std::span<const element> x) {
+      std::vector<float> wide(x.size());
+      std::ranges::transform(x, wide.begin(), [](element e) { return to_float(e); });
+      return wide;
+    };
+    const std::vector<float> k = widened(rows.k);
+    const auto levels = group(std::span<const float>(k), Format::k_dim);
     auto states = to.summaries(head);
-    Index::template add_to<Format>(states, run, levels, rows.k, rows.v);
+    Index::template add_to<typename Format::decoded>(states, run, levels, k, widened(rows.v));
+    const std::uint64_t pages = to.pages_of(run);
+    require<drive_full>(pages <= store_.free_pages(), [&] {
+      return "build: " + std::to_string(run.size()) + " tokens of a head need " +
+             std::to_string(pages) + " pages, the drive has " +
+             std::to_string(store_.free_pages()) + " free of " +
+             std::to_string(store_.capacity_pages());
+    });
+    reserve_scratch(written, written.size() + pages);
     if constexpr (requires { store_.begin_writes(seq.slot); }) {
       store_.begin_writes(seq.slot);
     }
-    const traffic moved = reorder(to, store_, static_cast<std::uint32_t>(layer_index) + seq.slot,
-                                  head, run, levels.fine.rows, written);
+    to.reorder(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, head, run, rows,
+               levels.fine.rows, written);
     to.summaries(head) = std::move(states);
-    return moved;
+    const std::uint64_t bytes = pages * Layout::page_bytes;
+    return {.pages_read = pages,
+            .pages_written = pages,
+            .array_bytes = bytes,
+            .channel_bytes = bytes,
+            .filtered_bytes = bytes,
+            .written_bytes = bytes};
   }
 
   // The cache of one layer. Throws unknown_sequence or bad_argument.
@@ -174,12 +182,14 @@ class kv_cache {
     const kv_cache& cache;
     const layout::head_pages& head;
 
-    layout::tile_view<element> operator()(const page_read& read) const {
-      const std::byte* bytes =
-          read.buffered ? head.of(read.kind).open + std::size_t{read.dim_tile} * head.page_bytes
-                        : cache.store_.view(read.page).data();
-      return {reinterpret_cast<const element*>(bytes), cache.tiles_.of(read.kind),
-              head.fill(read.kind, read.token_tile)};
+    layout::view_of<Format> operator()(const page_read& read) const {
+      const layout::stream_pages& from = head.of(read.kind);
+      const std::byte* bytes = read.buffered
+                                   ? from.open + std::size_t{read.dim_tile} * from.open_bytes
+                                   : cache.store_.view(read.page).data();
+      return layout::make_view<Format>(bytes, cache.tiles_.of(read.kind),
+                                       head.fill(read.kind, read.token_tile), head.page_bytes,
+                                       read.buffered);
     }
   };
 
@@ -256,21 +266,6 @@ class kv_cache {
     }
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
                      n, written);
-  }
-
-  void require_finite(std::span<const element> x, const char* name, int head_dim) const {
-    if (std::ranges::all_of(x, [](element e) { return is_finite(e); })) [[likely]] {
-      return;
-    }
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      require(is_finite(x[i]), [&] {
-        const std::size_t row = i / static_cast<std::size_t>(head_dim);
-        const auto heads = static_cast<std::size_t>(shape_.kv_heads);
-        return std::string("append: ") + name + " must be finite, is not at [token " +
-               std::to_string(row / heads) + ", head " + std::to_string(row % heads) + ", dim " +
-               std::to_string(i % static_cast<std::size_t>(head_dim)) + "]";
-      });
-    }
   }
 
   model_shape shape_;
