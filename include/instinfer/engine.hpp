@@ -70,8 +70,8 @@ class engine {
 
   // Brings the index of a layer's heads up to date, for policies that cluster the cache: as much as the policy says is due, which
   // may be nothing. Tokens then change places inside a head, and written() holds the pages. Costs much more than an attend; the
-  // time to call it is the caller's. Throws bad_argument, as for more clusters than tokens, and drive_full; heads that were
-  // done before stay so, and a further call goes on.
+  // time to call it is the caller's. Throws bad_argument, as for a layer without tokens or more clusters than tokens, and
+  // drive_full; heads that were done before stay so, and a further call goes on.
   receipt build(sequence seq, int layer)
     requires requires { typename policy::indexed_by; }
   {
@@ -79,6 +79,9 @@ class engine {
     written_.clear();
     traffic moved;
     const auto& cache = cache_.at(seq, layer);
+    require(cache.tokens() > cache.first(), [&] {
+      return "build: layer " + std::to_string(layer) + " has no tokens; append the prompt first";
+    });
     for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
       for (;;) {
         const auto& index = std::get<typename index_type::template state<typename Format::decoded>>(

@@ -41,6 +41,7 @@ struct head_record {
   std::vector<page_read> reads;
   std::vector<access_plan> plans;
   std::map<page_id, int> pages;  // planned flash reads
+  std::uint64_t products = 0;    // of queries with rows of summaries
 
   void chose(attention::operation op, index_view set) {
     auto& list = chosen[static_cast<int>(op)].emplace_back();
@@ -54,6 +55,9 @@ struct head_record {
         ++pages[read.page];
       }
     }
+  }
+  void scored(attention::operation, std::uint32_t rows, std::size_t, std::uint32_t heads_) {
+    products += std::uint64_t{rows} * heads_;
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include "instinfer/attention/clustering.hpp"
 #include "instinfer/attention/summaries.hpp"
+#include "instinfer/core/index_set.hpp"
 
 namespace instinfer::attention {
 
@@ -42,14 +43,15 @@ struct cluster_tree {
         coarse_unit unit{{begin, first + end}, 0};
         std::ranges::fill(sum, 0.0);
         for (; begin < first + end; ++begin) {
-          unit.tokens += fine.weight(begin);
+          const std::uint32_t n = fine.weight(begin);
+          unit.tokens += n;
           std::ranges::transform(sum, fine.row(begin, {}), sum.begin(),
-                                 [](double a, float b) { return a + static_cast<double>(b); });
+                                 [n](double a, float b) { return a + n * static_cast<double>(b); });
         }
         if (unit.members.size() > 0) {
           next.units_.push_back(unit);
           for (const double x : sum) {
-            next.centroids_.push_back(static_cast<float>(x / unit.members.size()));
+            next.centroids_.push_back(static_cast<float>(x / unit.tokens));
           }
         }
       }
@@ -62,7 +64,7 @@ struct cluster_tree {
       std::uint32_t tokens;
     };
     std::vector<coarse_unit> units_;
-    std::vector<float> centroids_;  // [units, k_dim], of fine centroids
+    std::vector<float> centroids_;  // [units, k_dim], mean keys
   };
 };
 

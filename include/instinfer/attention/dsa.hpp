@@ -19,7 +19,7 @@ struct basic_dsa {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const auto scores = m.template score_index<index>(q, m.index_heads(q), m.all_tokens(q));
-    m.fold(q, m.top_tokens(scores, keep_tokens));
+    m.fold(q, m.top_tokens(scores, keep_tokens.positive("keep_tokens")));
   }
 };
 

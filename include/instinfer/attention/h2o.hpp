@@ -2,6 +2,8 @@
 // H2O, heavy-hitter oracle (Zhang et al., NeurIPS 2023): a fixed cache of the newest tokens and of those that have drawn the
 // most attention.
 
+#include <string>
+
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/attention/heavy_hitters.hpp"
 
@@ -20,6 +22,8 @@ struct h2o {
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
+    require(heavy > 0 || recent > 0,
+            [] { return std::string("h2o: heavy or recent must be positive, both are 0"); });
     auto& past = m.template summary<heavy_hitters>();
     const auto kept = m.view(past.kept());
     const auto logits = m.score_tokens(q, kept, from);

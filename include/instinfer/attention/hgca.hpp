@@ -2,6 +2,8 @@
 // HGCA, hybrid attention over two memories (Deng et al., 2025): a dense window in fast memory, and of the older tokens those
 // that drew attention while they were in it.
 
+#include <string>
+
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/attention/moving_weights.hpp"
 
@@ -25,6 +27,11 @@ struct hgca {
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
+    require(window > 0 && block > 0, [&] {
+      return "hgca: window and block must be positive, got " + std::to_string(window) + " and " +
+             std::to_string(block);
+    });
+    salience.validate();
     auto& past = m.template summary<moving_weights>();
     past.evict(window, block, salience);
     const auto near = m.run(past.window());

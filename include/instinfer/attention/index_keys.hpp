@@ -2,6 +2,8 @@
 // Summary: an index key a token, in fast memory beside the pages, and the means of blocks of them (DSA, MISA).
 
 #include <algorithm>
+#include <bit>
+#include <limits>
 #include <vector>
 
 #include "instinfer/attention/index_scoring.hpp"
@@ -14,6 +16,12 @@ namespace instinfer::attention {
 // with a token (engine::append), or the token's K itself where k_dim is Dims. Block means are of the keys before coding, fp32.
 template <int Dims = 128, std::uint32_t BlockTokens = 1024>
 struct index_keys {
+  static_assert(
+      std::has_single_bit(static_cast<unsigned>(Dims)) && Dims >= 16,
+      "instinfer: index keys need a power of two of dims, at least 16, see attention/index_keys.hpp");
+  static_assert(
+      BlockTokens > 0,
+      "instinfer: index_keys needs at least one token a block, see attention/index_keys.hpp");
   static constexpr int index_dims = Dims;
 
   template <class Format>
@@ -34,6 +42,9 @@ struct index_keys {
                        key.begin(), [](element x) { return to_float(x); });
       } else {
         std::copy_n(index_key.begin(), Dims, key.begin());
+      }
+      for (float& x : key) {  // the rotation adds up to Dims of them, which must stay finite
+        x = std::clamp(x, -largest, largest);
       }
       if (keys_.size() % BlockTokens == 0) {
         sums_.resize(sums_.size() + Dims);
@@ -84,6 +95,8 @@ struct index_keys {
     }
 
    private:
+    static constexpr float largest = std::numeric_limits<float>::max() / (2 * Dims);
+
     std::vector<index_key<Dims>> keys_;
     std::vector<double> sums_;  // [blocks, Dims]
   };

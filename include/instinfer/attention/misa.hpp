@@ -21,13 +21,14 @@ struct basic_misa {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
-    const auto heads = m.template top_heads<index>(q, active_heads, router);
+    const auto heads =
+        m.template top_heads<index>(q, active_heads.positive("active_heads"), router);
     auto scores = m.template score_index<index>(q, heads, visible);
     if (candidates.of(visible.count(), "candidates") > 0) {
       const auto best = m.top_tokens(scores, candidates);
       scores = m.template score_index<index>(q, m.index_heads(q), best);
     }
-    m.fold(q, m.top_tokens(scores, keep_tokens));
+    m.fold(q, m.top_tokens(scores, keep_tokens.positive("keep_tokens")));
   }
 };
 

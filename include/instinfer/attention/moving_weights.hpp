@@ -3,9 +3,12 @@
 // when they left it (HGCA).
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 #include <vector>
 
 #include "instinfer/attention/summaries.hpp"
+#include "instinfer/core/errors.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/top_k.hpp"
 
@@ -15,6 +18,14 @@ struct salience_rule {
   double alpha = 0.5;             // weight of the newest observation in the moving average
   double beta = 0.5;              // salient: an average of at least beta times the uniform weight
   std::uint32_t least_kept = 10;  // of the tokens judged at a time
+
+  // Throws bad_argument unless alpha lies in (0, 1] and beta is finite and not negative.
+  void validate() const {
+    require(alpha > 0.0 && alpha <= 1.0 && beta >= 0.0 && std::isfinite(beta), [&] {
+      return "salience_rule: alpha must lie in (0, 1] and beta be finite and >= 0, got " +
+             std::to_string(alpha) + " and " + std::to_string(beta);
+    });
+  }
 };
 
 struct moving_weights {

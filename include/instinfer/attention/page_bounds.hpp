@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "instinfer/attention/summaries.hpp"
+#include "instinfer/core/index_set.hpp"
 #include "instinfer/core/scratch.hpp"
 
 namespace instinfer::attention {

@@ -23,7 +23,8 @@ struct basic_quest {
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
     const auto pages = m.template units_of<boxes>(visible);
-    const std::uint32_t kept = std::max(least_pages, keep_pages.of(pages.count(), "keep_pages"));
+    const std::uint32_t kept =
+        std::max(least_pages, keep_pages.positive("keep_pages").of(pages.count(), "keep_pages"));
     if (m.layer() < dense_layers || kept >= pages.count()) {
       m.fold(q, visible);
       return;

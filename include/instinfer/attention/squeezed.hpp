@@ -2,6 +2,8 @@
 // Squeezed Attention (Hooper et al., 2024): a fixed prompt is clustered once; a query attends to the clusters whose keys it would
 // give more than a calibrated probability, and to all that follows the prompt.
 
+#include <string>
+
 #include "instinfer/attention/cluster_index.hpp"
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/attention/kmeans.hpp"
@@ -63,6 +65,9 @@ struct squeezed {
  private:
   template <class M, class Scores>
   static auto passing(M& m, const Scores& p, double least) {
+    require(least >= 0.0 && least < 1.0, [&] {
+      return "squeezed: a threshold is a probability in [0, 1), got " + std::to_string(least);
+    });
     return m.units_above(p, least > 0.0 ? least : -1.0, over_group::max);
   }
 };

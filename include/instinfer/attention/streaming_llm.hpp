@@ -16,11 +16,13 @@ struct streaming_llm {
   tier from = tier::fast;                 // the method's cache is all that there is
 
   using summaries = summary_list<>;
+  static constexpr bool own_window =
+      true;  // what a mask hid in between would be missing from the gap
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
-    const auto kept = m.steady(q, sinks, window);
+    const auto kept = m.steady(q, sinks, window.positive("window"));
     const auto recent = m.steady(q, 0, window);
     const auto gap = visible.count() - kept.count();
     m.fold(m.moved_back(q, gap, rotation), m.subtract(kept, recent), from);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "instinfer/attention/units.hpp"
@@ -51,7 +52,8 @@ class threshold_calibration {
   }
 
   // The threshold that leaves out the share `dropped` of all tokens, up to ties: a cluster is kept above it. Throws bad_argument
-  // outside [0, 1), where nothing would be kept, and before anything was added.
+  // outside [0, 1), before anything was added, and where ties are such that nothing would be kept. Half-way between the
+  // neighbours, so that no rounding decides.
   double threshold(double dropped) const {
     require(dropped >= 0.0 && dropped < 1.0, [&] {
       return "threshold calibration: the share to drop must lie in [0, 1), got " +
@@ -68,15 +70,20 @@ class threshold_calibration {
       all += c.tokens;
     }
     double below = 0.0;
-    double last = 0.0;  // keeps everything
-    for (const cluster& c : sorted) {
-      below += c.tokens;
-      if (below > dropped * all * (1.0 + 1e-12)) {
-        break;
-      }
-      last = c.probability;
+    std::size_t out = 0;  // clusters left out
+    while (out < sorted.size() && below + sorted[out].tokens <= dropped * all * (1.0 + 1e-12)) {
+      below += sorted[out++].tokens;
     }
-    return last;
+    if (out == 0) {
+      return 0.0;  // keeps everything
+    }
+    const double last = sorted[out - 1].probability;
+    const auto kept = std::ranges::upper_bound(sorted, last, {}, &cluster::probability);
+    require(kept != sorted.end(), [&] {
+      return "threshold calibration: dropping " + std::to_string(dropped) +
+             " would keep nothing, the clusters that remain are as probable as the last dropped";
+    });
+    return (last + kept->probability) / 2;
   }
 
  private:

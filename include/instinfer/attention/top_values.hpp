@@ -16,7 +16,8 @@ struct top_values {
   void operator()(M& m, const typename M::query& q) const {
     const auto logits = m.score_tokens(q, m.all_tokens(q));
     const auto weights = m.softmax(logits);
-    const auto kept = m.top_tokens(weights, keep_values, budget::at_most(1));
+    const auto kept =
+        m.top_tokens(weights, keep_values.positive("keep_values"), budget::at_most(1));
     m.fold_scored(logits, kept);
     m.attenuate(weights, kept);
   }

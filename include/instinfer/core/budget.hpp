@@ -48,7 +48,19 @@ class budget {
     return static_cast<std::uint32_t>(std::min<std::int64_t>(count_, available));
   }
 
+  // The same budget, where keeping nothing makes no sense. Throws bad_argument as of() does, and for 0.
+  const budget& positive(const char* what) const {
+    require(of(at_least(), what) > 0,
+            [&] { return std::string(what) + ": must keep something, got 0"; });
+    return *this;
+  }
+
  private:
+  // So many that exactly(n) finds them.
+  constexpr std::uint32_t at_least() const {
+    return static_cast<std::uint32_t>(std::clamp<std::int64_t>(count_, 1, UINT32_MAX));
+  }
+
   static constexpr std::int64_t no_count = INT64_MIN;
   constexpr budget(std::int64_t n, bool exact) : count_{n}, exact_{exact} {}
 

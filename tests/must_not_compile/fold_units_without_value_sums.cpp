@@ -1,0 +1,27 @@
+// expect: instinfer: fold_units needs a summary with value_sum(unit), see attention/units.hpp
+// A policy that estimates pages by their bounds, which say nothing of the values inside.
+#include "instinfer/attention/cluster_index.hpp"
+#include "instinfer/attention/page_bounds.hpp"
+#include "instinfer/cpu.hpp"
+
+struct estimating {
+#ifdef CONTROL
+  using kept = instinfer::attention::cluster_index;
+#else
+  using kept = instinfer::attention::page_bounds<16>;
+#endif
+  using summaries = instinfer::attention::summary_list<kept>;
+  template <instinfer::attention::AttentionMachine M>
+  void operator()(M& m, const typename M::query& q) const {
+    const auto all = m.template all_units<kept>();
+    m.template fold_units<kept>(m.template score_units<kept>(q, all), all);
+  }
+};
+
+using mine = instinfer::design<estimating, instinfer::layout::token_indexed<>,
+                               instinfer::flash::instcsd, instinfer::transfer::in_storage>;
+
+void use(std::span<const float> q, std::span<float> out) {
+  instinfer::cpu::engine<mine> engine({}, {});
+  engine.attend(engine.open(), 0, q, out);
+}

@@ -1,0 +1,26 @@
+// expect: instinfer: the operation needs a summary that is not among the policy's summaries, see attention/summaries.hpp
+// A policy that scores pages by their bounds, but does not have the cache keep them.
+#include "instinfer/attention/page_bounds.hpp"
+#include "instinfer/cpu.hpp"
+
+struct forgetful {
+  using boxes = instinfer::attention::page_bounds<16>;
+#ifdef CONTROL
+  using summaries = instinfer::attention::summary_list<boxes>;
+#else
+  using summaries = instinfer::attention::summary_list<>;
+#endif
+  template <instinfer::attention::AttentionMachine M>
+  void operator()(M& m, const typename M::query& q) const {
+    const auto bounds = m.template score_units<boxes>(q, m.template all_units<boxes>());
+    m.fold(q, m.template members<boxes>(m.top_units(bounds, 0.125)));
+  }
+};
+
+using mine = instinfer::design<forgetful, instinfer::layout::token_indexed<>,
+                               instinfer::flash::instcsd, instinfer::transfer::in_storage>;
+
+void use(std::span<const float> q, std::span<float> out) {
+  instinfer::cpu::engine<mine> engine({}, {});
+  engine.attend(engine.open(), 0, q, out);
+}
