@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 
 #include "instinfer/core/index_set.hpp"
 #include "instinfer/layout/concepts.hpp"

@@ -1,6 +1,7 @@
 #pragma once
 // The cache of one layer of one sequence: the pages of its three streams, and the summaries of its heads.
 
+#include <algorithm>
 #include <array>
 #include <span>
 #include <tuple>
