@@ -34,7 +34,8 @@ def cpu_table(report: dict) -> str:
 def machine(report: dict) -> str:
     c = report["context"]
     busy = float(c.get("load_before", 0))
-    noise = (f" **Load average {busy:.1f} before the start: other work ran beside, these figures are lower bounds.**"
+    noise = (f" **Load average {busy:.1f} before the start: other programs took processor time and bandwidth, from cases"
+             " and probes alike. Rates are lower bounds, and shares and ratios may be off either way.**"
              if busy > 0.3 else "")
     return (f"{c['cpu']}, {c['cores']} cores, {c['simd_target']}, g++ {c['compiler']}, flags `{c['flags'].strip()}`, "
             f"pages of {c['page_size']}, {float(c['flops_per_second']) / 1e9:.0f} GFLOP/s of fp32 a core.{noise}")
@@ -84,7 +85,7 @@ def roofline(report: dict) -> str:
     def y(flops: float) -> float:
         return top + (y1 - math.log2(flops / 1e9)) / (y1 - y0) * height
 
-    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="860" height="470" viewBox="0 0 860 470" font-family="sans-serif">',
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="780" height="470" viewBox="0 0 780 470" font-family="sans-serif">',
            '<rect width="100%" height="100%" fill="white"/>',
            '<text x="20" y="24" font-size="15" font-weight="bold">One core: decode attention under its roof</text>']
     for e in range(x0, x1 + 1):
