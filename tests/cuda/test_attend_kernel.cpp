@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "emulated_gpu.hpp"
+#include "instinfer/cuda/attend_checks.hpp"
 #include "instinfer/cuda/attend_kernel.hpp"
 #include "instinfer/reference/exact.hpp"
 
@@ -85,8 +86,9 @@ void check(unsigned seed, const attend_case& c) {
   }
   std::vector<std::uint32_t> counts(sequences);
   std::vector<std::uint32_t> list;
-  const std::int64_t list_stride = longest;
-  list.resize(std::size_t{sequences} * c.kv_heads * longest, 0xFFFF'FFFFu);
+  const std::int64_t list_stride = std::int64_t{table_pages} * page_tokens;
+  list.resize(std::size_t{sequences} * c.kv_heads * static_cast<std::size_t>(list_stride),
+              0xFFFF'FFFFu);
   auto kept = filled<float>(std::size_t{sequences} * q_heads, 0.25f);
   auto mean = filled<float>(std::size_t{sequences} * c.kv_heads * Dim, 2.0f);
 
@@ -114,8 +116,7 @@ void check(unsigned seed, const attend_case& c) {
         tokens.resize(counts[s]);
         std::sort(tokens.begin(), tokens.end());
         std::copy(tokens.begin(), tokens.end(),
-                  list.begin() +
-                      static_cast<std::ptrdiff_t>((std::size_t{s} * c.kv_heads + h) * longest));
+                  list.begin() + (std::int64_t{s} * c.kv_heads + h) * list_stride);
       }
       const auto n = static_cast<Eigen::Index>(tokens.size());
       reference::matrix K(n, Dim), V(n, Dim);
@@ -157,9 +158,7 @@ void check(unsigned seed, const attend_case& c) {
       .v = stream_of(v),
       .tokens = c.tokens.data(),
       .first = c.first.empty() ? nullptr : c.first.data(),
-      .sequences = sequences,
-      .kv_heads = c.kv_heads,
-      .group = c.group,
+      .sizes = {sequences, c.kv_heads, c.group, table_pages * page_tokens},
       .scale = c.rule.scale_for(Dim),
       .soft_cap = c.rule.soft_cap,
       .window = c.rule.window,
@@ -167,17 +166,16 @@ void check(unsigned seed, const attend_case& c) {
       .listed = c.listed_share > 0.0 ? list.data() : nullptr,
       .listed_counts = c.listed_share > 0.0 ? counts.data() : nullptr,
       .list_stride = list_stride,
-      .most_positions = table_pages * page_tokens,
       .kept = c.blend ? kept.data() : nullptr,
       .mean_v = c.blend ? mean.data() : nullptr};
-  const std::uint64_t slots = c.partition.fixed ? std::uint64_t{sequences} * c.kv_heads *
-                                                      c.partition.units(std::max(longest, 1u))
-                                                : 2 * c.blocks;
-  auto partials = filled<float>(slots * cuda::attend_workspace::part_floats(c.group, Dim),
-                                std::numeric_limits<float>::quiet_NaN());
-  std::vector<std::uint32_t> tickets(slots, 0);
-  std::uint32_t status = 0;
-  const cuda::attend_workspace work{partials.data(), tickets.data(), &status, slots};
+  const std::uint64_t bytes = cuda::attend_workspace::bytes(a.sizes, c.partition, c.blocks, Dim);
+  auto memory = filled<cuda::float_quad>(bytes / 16, cuda::float_quad{});
+  REQUIRE(bytes % 16 == 0);
+  const auto work = cuda::attend_workspace::in(memory.data(), a.sizes, c.partition, c.blocks);
+  const std::uint64_t slots = cuda::attend_workspace::slots(a.sizes, c.partition, c.blocks);
+  std::fill(work.partials, reinterpret_cast<float*>(memory.data() + memory.size()),
+            std::numeric_limits<float>::quiet_NaN());
+  cuda::check_arguments(a, c.partition);
 
   using shape = cuda::tile_shape<E, Dim>;
   for (unsigned launch = 0; launch < 2;
@@ -188,8 +186,8 @@ void check(unsigned seed, const attend_case& c) {
         [&](test::emulated_lane& lane) {
           cuda::attend_kernel<test::emulated_lane, E, float, Dim>(lane, a, c.partition, work).run();
         });
-    CHECK(status == 0);
-    CHECK(std::ranges::all_of(tickets, [](std::uint32_t t) { return t == 0; }));
+    CHECK(*work.status == 0);
+    CHECK(std::all_of(work.tickets, work.tickets + slots, [](std::uint32_t t) { return t == 0; }));
     if (launch == 1) {  // the order in which blocks and warps ran was another one
       CHECK(std::memcmp(before.data(), out.data(), out.size() * sizeof(float)) == 0);
     }
