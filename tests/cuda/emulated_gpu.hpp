@@ -5,7 +5,9 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -73,6 +75,7 @@ class emulated_block {
     }
   }
 
+  std::uint32_t threads() const { return static_cast<std::uint32_t>(fibers_.size()); }
   std::byte* shared() { return shared_; }
   std::size_t shared_bytes() const { return shared_bytes_; }
 
@@ -176,6 +179,7 @@ class emulated_lane {
   std::uint32_t thread() const { return thread_; }
   std::uint32_t block() const { return block_index_; }
   std::uint32_t blocks() const { return blocks_; }
+  std::uint32_t threads() const { return block_.threads(); }
   std::byte* shared() const { return block_.shared(); }
   void sync_block() const { block_.sync(); }
   void sync_warp() const { (void)block_.exchange(thread_, 0); }
@@ -196,6 +200,21 @@ class emulated_lane {
     return bits;
   }
   bool any(bool x) const { return ballot(x) != 0; }
+
+  std::uint32_t bits(std::uint32_t x) const { return static_cast<std::uint32_t>(std::popcount(x)); }
+
+  template <class E>
+  void load_8(const E* from, std::uint32_t stride, bool wanted, std::uint32_t (&packed)[4]) const {
+    if (stride == 1 && reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+      throw std::runtime_error("emulated GPU: a source that is not 16-byte aligned");
+    }
+    for (std::size_t i = 0; i < 4; ++i) {
+      packed[i] =
+          wanted ? std::uint32_t{from[(2 * i + 1) * stride].bits} << 16 | from[2 * i * stride].bits
+                 : 0u;
+    }
+  }
+  void store_quad(float* to, const cuda::float_quad& x) const { std::memcpy(to, x.x, sizeof(x)); }
 
   void copy_16_bytes(std::byte* to, const void* from) const {
     check_shared(to, 16);
@@ -280,12 +299,14 @@ class emulated_lane {
   float exp2(float x) const { return std::exp2(x); }
   float log2(float x) const { return std::log2(x); }
   float reciprocal(float x) const { return 1.0f / x; }
+  float inverse_root(float x) const { return 1.0f / std::sqrt(x); }
   float clamp(float x, float low, float high) const { return std::fmin(std::fmax(x, low), high); }
   std::uint32_t add(std::uint32_t* to, std::uint32_t x) const {
     const std::uint32_t old = *to;
     *to += x;
     return old;
   }
+  void count(std::uint32_t* to) const { ++*to; }
   void set_bits(std::uint32_t* to, std::uint32_t bits) const { *to |= bits; }
   float load_fresh(const float* from) const { return *from; }
   cuda::float_quad load_fresh_quad(const float* from) const {

@@ -46,9 +46,8 @@ class attend {
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, attend_on_device<E, Out, Dim>,
                                                         cta_threads, shape::shared_bytes),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-    ctas_ = static_cast<std::uint32_t>(
-        std::clamp(per_sm * device_.multiprocessors, 1,
-                   static_cast<int>(most_part_weights / largest_group)));
+    ctas_ = static_cast<std::uint32_t>(std::clamp(
+        per_sm * device_.multiprocessors, 1, static_cast<int>(most_part_weights / largest_group)));
   }
 
   std::uint32_t ctas() const { return ctas_; }

@@ -2,6 +2,7 @@
 // The decode attention kernel, written over a `Lane`, one thread of a CTA of four warps: device_lane on a GPU
 // (cuda/device_lane.cuh), an emulated one in tests, so that the same code is run against the fp64 reference without a GPU.
 
+#include "instinfer/cuda/cta_share.hpp"
 #include "instinfer/cuda/head_results.hpp"
 #include "instinfer/cuda/warp_fold.hpp"
 
@@ -24,9 +25,8 @@ class attend_kernel {
 
   // Walks this CTA's share of the work.
   constexpr void run() {
-    std::uint32_t sequence = 0;
-    std::uint64_t at = 0;  // cost before `sequence`
-    const cost_share share = find_share(sequence, at);
+    auto [share, sequence, at] =
+        find_share(lane_, a_.sizes.sequences, [&](std::uint32_t s) { return cost_of(s); });
     if (lane_.block() >= share.ctas) {
       return;
     }
@@ -76,39 +76,6 @@ class attend_kernel {
     return lane_.shared() + warps_per_cta * shape::warp_bytes;
   }
   constexpr std::uint32_t lane_id() const { return lane_.thread() % 32; }
-
-  // Sums costs in 128 chunks of sequences, one a thread, then goes to the chunk and the sequence where this CTA's share begins.
-  // 4 bytes a sequence from L2 in place of a plan kernel and its launch.
-  constexpr cost_share find_share(std::uint32_t& sequence, std::uint64_t& at) {
-    auto* sums = reinterpret_cast<std::uint64_t*>(lane_.shared());  // [cta_threads]
-    const std::uint32_t chunk = (a_.sizes.sequences + cta_threads - 1) / cta_threads;
-    std::uint64_t sum = 0;
-    for (std::uint32_t i = 0; i < chunk && lane_.thread() * chunk + i < a_.sizes.sequences; ++i) {
-      sum += cost_of(lane_.thread() * chunk + i);
-    }
-    sums[lane_.thread()] = sum;
-    lane_.sync_block();
-    std::uint64_t total = 0;
-    const std::uint32_t chunks = chunk == 0 ? 0 : (a_.sizes.sequences + chunk - 1) / chunk;
-    for (std::uint32_t i = 0; i < chunks; ++i) {
-      total += sums[i];
-    }
-    const cost_share share = share_costs(total, lane_.blocks());
-    if (lane_.block() < share.ctas) {
-      const std::uint64_t low = share.begin(lane_.block());
-      std::uint32_t i = 0;
-      for (; at + sums[i] <= low; ++i) {
-        at += sums[i];
-      }
-      sequence = i * chunk;
-      for (std::uint64_t cost = cost_of(sequence); at + cost <= low; cost = cost_of(sequence)) {
-        at += cost;
-        ++sequence;
-      }
-    }
-    lane_.sync_block();
-    return share;
-  }
 
   constexpr void attend_piece(std::uint32_t sequence, std::uint32_t head,
                               const visible_tokens& seen, std::uint32_t positions, const piece& p) {

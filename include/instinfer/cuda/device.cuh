@@ -20,11 +20,11 @@ inline void check(cudaError_t status, const char* call) {
     return;
   }
   (void)cudaGetLastError();  // the next call shall not report it again
-  const std::string what =
-      std::string("CUDA: ") + call + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")";
+  const std::string what = std::string("CUDA: ") + call + ": " + cudaGetErrorString(status) + " (" +
+                           cudaGetErrorName(status) + ")";
   require<no_device>(status != cudaErrorNoDevice && status != cudaErrorInsufficientDriver &&
-                         status != cudaErrorSystemDriverMismatch && status != cudaErrorSystemNotReady &&
-                         status != cudaErrorStubLibrary,
+                         status != cudaErrorSystemDriverMismatch &&
+                         status != cudaErrorSystemNotReady && status != cudaErrorStubLibrary,
                      [&] { return what; });
   throw device_error(what);
 }

@@ -39,6 +39,13 @@ class device_lane {
     return 1;
 #endif
   }
+  __host__ __device__ std::uint32_t threads() const {
+#ifdef __CUDA_ARCH__
+    return blockDim.x;
+#else
+    return 1;
+#endif
+  }
   __host__ __device__ std::byte* shared() const { return shared_; }
 
   __host__ __device__ void sync_block() const { asm volatile("barrier.sync 0;" ::: "memory"); }
@@ -66,6 +73,33 @@ class device_lane {
     return y;
   }
   __host__ __device__ bool any(bool x) const { return ballot(x) != 0; }
+
+  __host__ __device__ std::uint32_t bits(std::uint32_t x) const {
+    std::uint32_t y;
+    asm("popc.b32 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+  }
+
+  // Eight elements, `stride` apart: one 16-byte load where they are neighbours. Zeros unless `wanted`.
+  template <class E>
+  __host__ __device__ void load_8(const E* from, std::uint32_t stride, bool wanted,
+                                  std::uint32_t (&packed)[4]) const {
+    if (!wanted) {
+      packed[0] = packed[1] = packed[2] = packed[3] = 0;
+    } else if (stride == 1) {
+      asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(packed[0]), "=r"(packed[1]), "=r"(packed[2]), "=r"(packed[3])
+                   : "l"(global_address(from)));
+    } else {
+      unrolled<4>([&](auto i) {
+        packed[i] = std::uint32_t{from[std::size_t{2 * i + 1} * stride].bits} << 16 |
+                    from[std::size_t{2 * i} * stride].bits;
+      });
+    }
+  }
+  __host__ __device__ void store_quad(float* to, const float_quad& x) const {
+    *reinterpret_cast<float_quad*>(to) = x;
+  }
 
   // 16 bytes from global to shared memory; zeros for null.
   __host__ __device__ void copy_16_bytes(std::byte* to, const void* from) const {
@@ -166,6 +200,11 @@ class device_lane {
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
   }
+  __host__ __device__ float inverse_root(float x) const {
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
   __host__ __device__ float clamp(float x, float low, float high) const {
     float y;
     asm("{ .reg .f32 t; max.f32 t, %1, %2; min.f32 %0, t, %3; }"
@@ -181,6 +220,10 @@ class device_lane {
                  : "l"(global_address(to)), "r"(x)
                  : "memory");
     return old;
+  }
+  // One more, in shared memory.
+  __host__ __device__ void count(std::uint32_t* to) const {
+    asm volatile("red.shared.add.u32 [%0], 1;" ::"r"(shared_address(to)) : "memory");
   }
   __host__ __device__ void set_bits(std::uint32_t* to, std::uint32_t bits) const {
     asm volatile("red.global.or.b32 [%0], %1;" ::"l"(global_address(to)), "r"(bits) : "memory");
@@ -201,7 +244,7 @@ class device_lane {
   }
 
  private:
-  static __host__ __device__ std::uint32_t shared_address(const std::byte* p) {
+  static __host__ __device__ std::uint32_t shared_address(const void* p) {
 #ifdef __CUDA_ARCH__
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 #else

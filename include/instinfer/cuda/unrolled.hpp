@@ -15,6 +15,12 @@ constexpr void unrolled(F&& f) {
   }(std::make_integer_sequence<std::uint32_t, N>{});
 }
 
+// A maximum and a sum of 2^(logit - maximum), loaded at once.
+struct alignas(8) float_pair {
+  float max;
+  float sum;
+};
+
 // 16 bytes of fp32, loaded at once.
 struct alignas(16) float_quad {
   float x[4];

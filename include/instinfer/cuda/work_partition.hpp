@@ -18,6 +18,10 @@ struct visible_tokens {
   constexpr std::uint32_t token(std::uint32_t position) const {
     return first + position + (position >= sinks ? gap : 0);
   }
+  constexpr bool shows(std::uint32_t token) const {
+    const std::uint32_t at = token - first;  // wraps before the first
+    return at < sinks || (at >= sinks + gap && at < gap + count);
+  }
 };
 
 // Live tokens are [first, last); window 0 shows all of them.
