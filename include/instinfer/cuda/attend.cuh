@@ -62,6 +62,7 @@ class attend {
   array<std::byte> workspace(const attend_sizes& sizes) const {
     array<std::byte> memory(workspace_bytes(sizes));
     check(cudaMemset(memory.data(), 0, memory.size()), "cudaMemset");
+    check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");  // before any other stream
     return memory;
   }
 

@@ -2,8 +2,8 @@
 // The first pass of SparQ and SparF on a GPU: chooses the dims of every query group, and scores all tokens by them from the
 // dim-indexed copy of K. One kernel: dims, products, temperature, soft cap, mask and the softmax's chunk states.
 //
-// A lane takes 8 tokens of a column with one 16-byte load, four columns in flight: 4 warps x 32 lanes x 64 B = 8 KB a CTA,
-// some 8 CTAs an SM, 64 KB. With r = 16 of 128 dims a token costs 32 B of K and 4 B of logits a query head.
+// A lane takes 8 tokens of a column with one 16-byte load, four columns in flight: 4 warps x 32 lanes x 64 B = 8 KB a CTA.
+// ptxas gives 96, 128, 168 registers for 1, 4, 8 heads at a time: 5, 4, 3 CTAs an SM, so 40, 32, 24 KB in flight. With r = 16 of 128 dims a token costs 32 B of K and 4 B of logits a query head.
 
 #include "instinfer/core/element.hpp"
 #include "instinfer/core/top_k.hpp"

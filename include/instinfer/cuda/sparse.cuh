@@ -16,7 +16,8 @@ inline constexpr std::uint32_t select_threads = 1024;
 template <class E, std::uint32_t Dim, std::uint32_t Heads>
 __global__ __launch_bounds__(cta_threads) void score_on_device(
     const __grid_constant__ sparse_arguments<E> a) {
-  __shared__ __align__(16) std::byte score_shared[score_kernel<device_lane, E, Dim, Heads>::shared_bytes];
+  __shared__ __align__(16)
+      std::byte score_shared[score_kernel<device_lane, E, Dim, Heads>::shared_bytes];
   device_lane lane(score_shared);
   score_kernel<device_lane, E, Dim, Heads>(lane, a).run();
 }
@@ -50,29 +51,36 @@ void check_arguments(const sparse_arguments<E>& a, std::uint32_t dim) {
   require_pointer(a.listed_counts, 4, "sparse: listed_counts");
   require_pointer(a.kept, 4, "sparse: kept");
   require_pointer(a.status, 4, "sparse: status");
-  require(a.keep_dims >= 1 && a.keep_dims <= dim, [&] {
-    return "sparse: keep_dims must be 1 to " + std::to_string(dim) + ", got " +
+  require(a.keep_dims <= dim, [&] {
+    return "sparse: keep_dims must be at most " + std::to_string(dim) + ", got " +
            std::to_string(a.keep_dims);
   });
   const bool columns = a.k.token_stride == 1;
-  require(a.k.page_elements % 8 == 0 && a.k.tile_tokens.value % 8 == 0 &&
-              (!columns || a.k.dim_stride % 8 == 0), [] {
-    return std::string("sparse: k.page_elements, k.tile_tokens and, for columns, k.dim_stride must be multiples of 8");
-  });
+  require(
+      a.k.page_elements % 8 == 0 && a.k.tile_tokens.value % 8 == 0 &&
+          (!columns || a.k.dim_stride % 8 == 0),
+      [] {
+        return std::string(
+            "sparse: k.page_elements, k.tile_tokens and, for columns, k.dim_stride must be multiples of 8");
+      });
   require(std::uint64_t{a.k.dim_tiles} * a.k.tile_dims.value == dim, [&] {
     return "sparse: k.dim_tiles times k.tile_dims must be the head size " + std::to_string(dim);
   });
   require(a.logit_stride > 0 && a.logit_stride % score_chunk == 0 &&
-              a.logit_stride >= std::int64_t{s.most_positions} + 7, [&] {
-    return "sparse: logit_stride must be a multiple of " + std::to_string(score_chunk) +
-           " and at least most_positions + 7, got " + std::to_string(a.logit_stride);
-  });
+              a.logit_stride >= std::int64_t{s.most_positions} + 7,
+          [&] {
+            return "sparse: logit_stride must be a multiple of " + std::to_string(score_chunk) +
+                   " and at least most_positions + 7, got " + std::to_string(a.logit_stride);
+          });
   require(a.list_stride > 0, [] { return std::string("sparse: list_stride must be positive"); });
   require(a.scale > 0.0f && a.scale <= std::numeric_limits<float>::max() && a.soft_cap >= 0.0f &&
-              a.soft_cap <= std::numeric_limits<float>::max(), [] {
-    return std::string("sparse: scale must be finite and positive, soft_cap finite and not negative");
-  });
-  require(a.keep.share >= 0.0 && a.keep.share <= 1.0 && a.keep.local_share >= 0.0 && a.keep.local_share <= 1.0,
+              a.soft_cap <= std::numeric_limits<float>::max(),
+          [] {
+            return std::string(
+                "sparse: scale must be finite and positive, soft_cap finite and not negative");
+          });
+  require(a.keep.share >= 0.0 && a.keep.share <= 1.0 && a.keep.local_share >= 0.0 &&
+              a.keep.local_share <= 1.0,
           [] { return std::string("sparse: keep.share and keep.local_share must lie in [0, 1]"); });
 }
 
@@ -81,7 +89,8 @@ class sparse {
  public:
   // For the current device. Throws no_device.
   sparse() : device_{current_device()} {
-    shared_keys_ = static_cast<std::uint32_t>(device_.shared_bytes_per_cta / 4) - select::fixed_words;
+    shared_keys_ =
+        static_cast<std::uint32_t>(device_.shared_bytes_per_cta / 4) - select::fixed_words;
     check(cudaFuncSetAttribute(select_on_device<E>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                device_.shared_bytes_per_cta),
           "cudaFuncSetAttribute");
@@ -91,7 +100,7 @@ class sparse {
   void operator()(const sparse_arguments<E>& a, cudaStream_t stream = nullptr) const {
     check_arguments(a, Dim);
     // As few sums in registers as the group allows.
-    a.sizes.group == 1 ? score<1>(a, stream)
+    a.sizes.group == 1   ? score<1>(a, stream)
     : a.sizes.group <= 4 ? score<4>(a, stream)
                          : score<8>(a, stream);
     // What the longest head needs, so that short contexts leave room for two CTAs an SM.
