@@ -306,6 +306,7 @@ class emulated_lane {
     *to += x;
     return old;
   }
+  void minimum(std::uint64_t* of, std::uint64_t x) const { *of = std::min(*of, x); }
   void count(std::uint32_t* to) const { ++*to; }
   void set_bits(std::uint32_t* to, std::uint32_t bits) const { *to |= bits; }
   float load_fresh(const float* from) const { return *from; }

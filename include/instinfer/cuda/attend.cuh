@@ -13,6 +13,7 @@
 #include "instinfer/cuda/attend_kernel.hpp"
 #include "instinfer/cuda/device.cuh"
 #include "instinfer/cuda/device_lane.cuh"
+#include "instinfer/cuda/table_check.hpp"
 
 namespace instinfer::cuda {
 
@@ -23,6 +24,13 @@ __global__ __launch_bounds__(cta_threads, (tile_shape<E, Dim>::ctas_per_sm)) voi
   extern __shared__ __align__(128) std::byte attend_shared[];
   device_lane lane(attend_shared);
   attend_kernel<device_lane, E, Out, Dim>(lane, a, rule, work).run();
+}
+
+template <class E, class Out>
+__global__ __launch_bounds__(cta_threads) void check_tables_on_device(
+    const __grid_constant__ attend_arguments<E, Out> a, table_report* report) {
+  device_lane lane(nullptr);
+  table_check<device_lane, E, Out>(lane, a, report).run();
 }
 
 template <class E, class Out, std::uint32_t Dim>
@@ -82,6 +90,22 @@ class attend {
   void operator()(const arguments& a, const array<std::byte>& memory,
                   cudaStream_t stream = nullptr) const {
     (*this)(a, memory.data(), memory.size(), stream);
+  }
+
+  // Reads lengths, tables and lists on the device and waits for the answer. Throws bad_argument with the place of what is wrong.
+  // A launch by itself never reads outside of pools and tables: there, such tokens count as zeros and set the workspace's status.
+  void check_tables(const arguments& a, cudaStream_t stream = nullptr) const {
+    check_arguments(a, rule_);
+    const array<table_report> report(1);
+    table_report host;
+    check(cudaMemcpyAsync(report.data(), &host, sizeof(host), cudaMemcpyHostToDevice, stream),
+          "cudaMemcpyAsync of the table report");
+    check_tables_on_device<E, Out><<<ctas_, cta_threads, 0, stream>>>(a, report.data());
+    check(cudaGetLastError(), "check_tables_on_device<<<>>>");
+    check(cudaMemcpyAsync(&host, report.data(), sizeof(host), cudaMemcpyDeviceToHost, stream),
+          "cudaMemcpyAsync of the table report");
+    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    throw_if_bad(host, a.sizes.kv_heads);
   }
 
  private:

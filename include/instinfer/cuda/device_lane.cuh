@@ -221,6 +221,9 @@ class device_lane {
                  : "memory");
     return old;
   }
+  __host__ __device__ void minimum(std::uint64_t* of, std::uint64_t x) const {
+    asm volatile("red.global.min.u64 [%0], %1;" ::"l"(global_address(of)), "l"(x) : "memory");
+  }
   // One more, in shared memory.
   __host__ __device__ void count(std::uint32_t* to) const {
     asm volatile("red.shared.add.u32 [%0], 1;" ::"r"(shared_address(to)) : "memory");
