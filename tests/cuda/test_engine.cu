@@ -1,4 +1,5 @@
 // The CUDA path on a device; what needs none is tested everywhere that nvcc is.
+#define EIGEN_NO_CUDA  // the oracle runs on the host
 #include <doctest/doctest.h>
 
 #include "../paths/random_cache.hpp"
