@@ -3,4 +3,5 @@
 
 #include "instinfer/cuda/attend.cuh"
 #include "instinfer/cuda/engine.cuh"
+#include "instinfer/cuda/merge.cuh"
 #include "instinfer/cuda/sparse.cuh"

@@ -1,6 +1,7 @@
 #pragma once
 // The pages of one attend as kernels see them: a table of each stream on the device, and the bytes of what is not there yet.
 
+#include <algorithm>
 #include <array>
 #include <numeric>
 #include <vector>
@@ -95,8 +96,8 @@ class call_pages {
       std::memcpy(bounce_.data() + i * head_.page_bytes, pending_[i], head_.page_bytes);
     }
     const std::size_t before = std::size_t{gathered_} * head_.page_bytes;
-    if (before + bytes > staged_.size()) {
-      array<std::byte> larger((before + bytes) * 3 / 2);
+    if (before + bytes > staged_.size() || staged_.size() == 0) {
+      array<std::byte> larger((before + bytes) * 3 / 2 + head_.page_bytes);
       check(
           cudaMemcpyAsync(larger.data(), staged_.data(), before, cudaMemcpyDeviceToDevice, stream_),
           "cudaMemcpyAsync of staged pages");
@@ -166,7 +167,7 @@ class call_pages {
   }
   std::uint32_t page_count() const {
     if constexpr (Home::gathers) {
-      return gathered_;
+      return std::max(gathered_, 1u);  // there is room for one even if no plan named any
     } else {
       std::uint32_t open = 0;
       for (const table& t : tables_) {
