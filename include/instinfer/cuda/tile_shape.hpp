@@ -61,6 +61,10 @@ struct tile_shape {
   static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t c) {
     return r * row_bytes + ((c ^ (r & 7)) * 16);
   }
+  // The same for chunk even + odd, odd 0 or 1, in a form of which all but four values are constants where `even` is one.
+  static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t even, std::uint32_t odd) {
+    return r * row_bytes + even / 8 * 128 + (((odd ^ (r & 7)) ^ (even % 8)) * 16);
+  }
 };
 
 }  // namespace instinfer::cuda

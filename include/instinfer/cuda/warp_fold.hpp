@@ -70,7 +70,7 @@ class warp_fold {
   // Fragment of q for dims [16 step, 16 step + 16): the A operand of mma.m16n8k16.
   constexpr void load_query_fragment(std::uint32_t step, std::uint32_t (&fragment)[4]) {
     const std::uint32_t row = lane_id() % 16;
-    lane_.load_matrices(q_shared_ + shape::offset(row, 2 * step + lane_id() / 16), fragment);
+    lane_.load_matrices(q_shared_ + shape::offset(row, 2 * step, lane_id() / 16), fragment);
   }
 
   // Starts the copies of one tile: K rows, then V rows. Rows past the end become zeros, V above all: 0 * NaN is NaN.
@@ -102,7 +102,7 @@ class warp_fold {
       const std::uint32_t half = lane_id() / 8 % 2;
       unrolled<Dim / 16>([&](auto i) {
         std::uint32_t k[4];
-        lane_.load_matrices(stage + shape::offset(row, 2 * i + half), k);
+        lane_.load_matrices(stage + shape::offset(row, 2 * i, half), k);
         if constexpr (Kept == Dim / 16) {
           lane_.template multiply_add<E>(s[0], q[i], k[0], k[1]);
           lane_.template multiply_add<E>(s[1], q[i], k[2], k[3]);
@@ -125,7 +125,7 @@ class warp_fold {
     const std::uint32_t row = lane_id() / 8 % 2 * 8 + lane_id() % 8;
     unrolled<Dim / 16>([&](auto i) {
       std::uint32_t v[4];
-      lane_.load_matrices_transposed(values + shape::offset(row, 2 * i + lane_id() / 16), v);
+      lane_.load_matrices_transposed(values + shape::offset(row, 2 * i, lane_id() / 16), v);
       lane_.template multiply_add<E>(state.out[2 * i], p, v[0], v[1]);
       lane_.template multiply_add<E>(state.out[2 * i + 1], p, v[2], v[3]);
     });
