@@ -490,17 +490,31 @@ void home(benchmark::State& state, std::uint32_t tokens) {
   state.counters["link_bytes"] = static_cast<double>(done.moved.link_bytes);
 }
 
+// The case ends with the error's text where something throws.
+template <class Run>
+auto guarded(Run run) {
+  return [run](benchmark::State& state) {
+    try {
+      run(state);
+    } catch (const error& e) {
+      state.SkipWithError(e.what());
+    }
+  };
+}
+
 void add(const std::string& kind, const shape& s, void (*run)(benchmark::State&, const shape&)) {
   benchmark::RegisterBenchmark((kind + "/" + s.name()).c_str(),
-                               [s, run](benchmark::State& state) {
-                                 try {
-                                   run(state, s);
-                                 } catch (const error& e) {
-                                   state.SkipWithError(e.what());
-                                 }
-                               })
+                               guarded([s, run](benchmark::State& state) { run(state, s); }))
       ->UseManualTime()
       ->Iterations(1);
+}
+
+template <class D>
+void add_home(const std::string& name, std::uint32_t tokens) {
+  benchmark::RegisterBenchmark(
+      ("home/" + name + "/t" + std::to_string(tokens)).c_str(),
+      guarded([tokens](benchmark::State& state) { home<D>(state, tokens); }))
+      ->UseRealTime();
 }
 
 }  // namespace
@@ -534,19 +548,11 @@ int main(int argc, char** argv) {
   add("dense", {32, 8, 64, 131072, 16, true}, dense);
   add("dense", {32, 8, 64, 3056}, dense);
   for (const std::uint32_t tokens : {4096u, 32768u}) {
-    const std::string t = "/t" + std::to_string(tokens);
-    benchmark::RegisterBenchmark(("home/device" + t).c_str(), [=](benchmark::State& s) {
-      home<insta>(s, tokens);
-    })->UseRealTime();
-    benchmark::RegisterBenchmark(("home/pinned" + t).c_str(), [=](benchmark::State& s) {
-      home<flexgen_gds>(s, tokens);
-    })->UseRealTime();
-    benchmark::RegisterBenchmark(("home/bounce" + t).c_str(), [=](benchmark::State& s) {
-      home<flexgen>(s, tokens);
-    })->UseRealTime();
-    benchmark::RegisterBenchmark(("home/sparf_device" + t).c_str(), [=](benchmark::State& s) {
-      home<insta_sparf>(s, tokens);
-    })->UseRealTime();
+    add_home<insta>("device", tokens);
+    add_home<flexgen_gds>("pinned", tokens);
+    add_home<flexgen>("bounce", tokens);
+    add_home<insta_sparf>("sparf_device", tokens);
+    add_home<flexgen_sparq>("sparq_bounce", tokens);
   }
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -1,7 +1,8 @@
 #pragma once
 // A GPU for tests: runs a kernel's own source, one fiber a thread, and takes every liberty that the programming model gives
 // the hardware: warps and lanes run in random order between synchronisations, asynchronous copies land as late as they may,
-// and their target holds NaN until then. Shared memory begins as NaN.
+// and their target holds NaN until then. Shared memory begins as NaN. Stricter than hardware in one thing: whatever all lanes of a
+// warp take part in (shuffles, ldmatrix, mma) also orders their memory accesses here, so a missing sync_warp beside one goes unseen.
 
 #include <ucontext.h>
 

@@ -87,7 +87,7 @@ class device_lane {
     if (!wanted) {
       packed[0] = packed[1] = packed[2] = packed[3] = 0;
     } else if (stride == 1) {
-      asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+      asm volatile("ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                    : "=r"(packed[0]), "=r"(packed[1]), "=r"(packed[2]), "=r"(packed[3])
                    : "l"(global_address(from)));
     } else {
