@@ -88,3 +88,43 @@ TEST_CASE("fixed splits") {
                          .partition = {.unit_tokens = 64, .fixed = true}});
   }
 }
+
+TEST_CASE("with fixed splits the bits of a sequence do not depend on its batch or on the CTAs") {
+  constexpr std::uint32_t dim = 64;
+  constexpr std::uint32_t tokens[2] = {500, 300};
+  std::mt19937 random(81);
+  std::normal_distribution<float> normal;
+  const auto drawn = [&](std::size_t n) {
+    std::vector<fp16> x(n);
+    for (fp16& e : x) {
+      e = from_float<fp16>(normal(random));
+    }
+    return x;
+  };
+  const auto k = drawn(2 * 512 * dim);
+  const auto v = drawn(2 * 512 * dim);
+  const auto q = drawn(2 * 3 * dim);
+  const auto attended = [&](std::uint32_t first, std::uint32_t sequences, std::uint32_t blocks,
+                            const cuda::partition_rule& rule) {
+    std::vector<float> out(sequences * 3 * dim);
+    const std::size_t at = std::size_t{first} * 512 * dim;
+    const cuda::attend_arguments<fp16, float> a{
+        .q = q.data() + first * 3 * dim,
+        .out = out.data(),
+        .k = cuda::contiguous(k.data() + at, sequences, 512, 1),
+        .v = cuda::contiguous(v.data() + at, sequences, 512, 1),
+        .tokens = tokens + first,
+        .sizes = {sequences, 1, 3, 512},
+        .scale = 0.125f};
+    std::vector<cuda::float_quad> memory(cuda::attend_workspace::bytes(a.sizes, rule, blocks, dim) /
+                                         16);
+    const auto work = cuda::attend_workspace::in(memory.data(), a.sizes, rule, blocks);
+    on_emulated_gpu::run<fp16, dim>(a, rule, work, blocks, 82);
+    return std::vector<float>(out.end() - 3 * dim, out.end());  // of the last sequence
+  };
+  const cuda::partition_rule fixed{.unit_tokens = 128, .fixed = true};
+  const auto alone = attended(1, 1, 2, fixed);
+  CHECK(alone == attended(0, 2, 2, fixed));
+  CHECK(alone == attended(0, 2, 9, fixed));
+  CHECK(alone != attended(1, 1, 5, {}));  // which the balanced rule does not promise
+}
