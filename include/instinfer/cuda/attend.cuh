@@ -50,6 +50,11 @@ class attend {
     check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim>,
                                cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes),
           "cudaFuncSetAttribute");
+    // All of the SM's memory that can be: the L1 cache serves q and page tables only.
+    check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim>,
+                               cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared),
+          "cudaFuncSetAttribute");
     int per_sm = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, attend_on_device<E, Out, Dim>,
                                                         cta_threads, shape::shared_bytes),
