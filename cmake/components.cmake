@@ -36,6 +36,8 @@ target_link_libraries(instinfer_cpu INTERFACE hwy::hwy)
 # Without it, Highway 1.0 stops with #error on processors newer than its table of -march=native baselines.
 target_compile_definitions(instinfer_cpu INTERFACE HWY_COMPILE_ONLY_STATIC)
 target_link_libraries(instinfer_cuda INTERFACE CUDA::cudart)
+# Kernels are constexpr templates, so that tests can run them on the host; nvcc calls such functions on a device with this flag.
+target_compile_options(instinfer_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>)
 
 # A path whose dependency is missing is left out here (and still installed: headers need nothing to be copied).
 foreach(path reference cpu cuda)

@@ -21,3 +21,8 @@ endif()
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:${host_flags}>")
 # -std by hand: CMake 3.25 knows no C++20 for nvcc. The other flag lets kernels call constexpr functions of the core.
 add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")
+if(INSTINFER_WERROR)
+  # nvcc's own, ptxas's and the host compiler's; not -Wpedantic, which trips over the line markers that nvcc writes, nor
+  # unknown pragmas, as Eigen's for nvcc reach the host compiler.
+  add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Wconversion,-Wshadow,-Wno-unknown-pragmas>")
+endif()

@@ -23,7 +23,7 @@ struct design {
   static_assert(
       layout::Layout<Layout>,
       "instinfer: the layout lacks `page_bytes` or `tiles<Format>(context_tokens)`, see layout/concepts.hpp");
-  static_assert(std::same_as<std::remove_cv_t<decltype(Drive)>, flash::drive_spec>,
+  static_assert(std::same_as<std::remove_cvref_t<decltype(Drive)>, flash::drive_spec>,
                 "instinfer: the drive is not a flash::drive_spec value, see flash/presets.hpp");
   static_assert(
       flash::valid(Drive),

@@ -36,6 +36,16 @@ struct bad_file : error {
   using error::error;
 };
 
+// A call to a device's runtime failed (CUDA); what() gives the call and the runtime's own words.
+struct device_error : error {
+  using error::error;
+};
+
+// There is no device, no driver for it, or it is too old for the kernels.
+struct no_device : device_error {
+  using device_error::device_error;
+};
+
 // Throws Error with the message that `describe()` builds, unless `ok`. The message is only built on failure, so
 // checks on hot edges cost a compare.
 template <class Error = bad_argument, class Describe>

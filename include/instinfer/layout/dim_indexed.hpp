@@ -38,7 +38,7 @@ constexpr tile dim_tile(std::uint32_t page_bytes, std::uint32_t dims,
 template <std::uint32_t PageBytes = 4096, std::uint32_t Dims = dims_by_context>
 struct dim_indexed {
   static_assert(
-      Dims == dims_by_context || (Dims >= 2 && Dims <= 8 && 16 % Dims == 0),
+      Dims == dims_by_context || Dims == 2 || Dims == 4 || Dims == 8,
       "instinfer: dim_indexed pages hold 2, 4 or 8 dims, or dims_by_context, see layout/dim_indexed.hpp");
   static constexpr std::uint32_t page_bytes = PageBytes;
 

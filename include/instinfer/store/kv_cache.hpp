@@ -245,12 +245,13 @@ class kv_cache {
     for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
       if (const layout::tile& tile = tiles_.of(s); tile.stored()) {
         const int head_dim = s == stream::v_by_token ? Format::v_dim : Format::k_dim;
-        (void)address_.encode({.sequence_slot = seq.slot,
-                               .layer = static_cast<std::uint32_t>(layer_index),
-                               .kv_head = static_cast<std::uint32_t>(shape_.kv_heads - 1),
-                               .kind = s,
-                               .token_tile = static_cast<std::uint32_t>((total - 1) / tile.tokens),
-                               .dim_tile = static_cast<std::uint32_t>(head_dim) / tile.dims - 1});
+        (void)address_.encode(
+            page_key{.sequence_slot = seq.slot,
+                     .layer = static_cast<std::uint32_t>(layer_index),
+                     .kv_head = static_cast<std::uint32_t>(shape_.kv_heads - 1),
+                     .kind = s,
+                     .token_tile = static_cast<std::uint32_t>((total - 1) / tile.tokens),
+                     .dim_tile = static_cast<std::uint32_t>(head_dim) / tile.dims - 1});
       }
     }
     const auto n = static_cast<std::uint32_t>(count);

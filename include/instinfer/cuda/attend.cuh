@@ -1,0 +1,122 @@
+#pragma once
+// Decode attention on a GPU: checks, launch and workspace of the kernel in cuda/attend_kernel.hpp.
+//
+//   cuda::attend<fp16, fp16, 128> attend;                       // asks the device once
+//   cuda::array<std::byte> memory = attend.workspace(sizes);    // once; zeroed
+//   attend(arguments, memory, stream);                          // one kernel, nothing else: safe in a graph
+//
+// Lengths are read on the device at each run, so that a captured graph follows the context as it grows.
+
+#include <algorithm>
+
+#include "instinfer/cuda/attend_checks.hpp"
+#include "instinfer/cuda/attend_kernel.hpp"
+#include "instinfer/cuda/device.cuh"
+#include "instinfer/cuda/device_lane.cuh"
+#include "instinfer/cuda/table_check.hpp"
+
+namespace instinfer::cuda {
+
+template <class E, class Out, std::uint32_t Dim>
+__global__ __launch_bounds__(cta_threads, (tile_shape<E, Dim>::ctas_per_sm)) void attend_on_device(
+    const __grid_constant__ attend_arguments<E, Out> a, const __grid_constant__ partition_rule rule,
+    const __grid_constant__ attend_workspace work) {
+  extern __shared__ __align__(128) std::byte attend_shared[];
+  device_lane lane(attend_shared);
+  attend_kernel<device_lane, E, Out, Dim>(lane, a, rule, work).run();
+}
+
+template <class E, class Out>
+__global__ __launch_bounds__(cta_threads) void check_tables_on_device(
+    const __grid_constant__ attend_arguments<E, Out> a, table_report* report) {
+  device_lane lane(nullptr);
+  table_check<device_lane, E, Out>(lane, a, report).run();
+}
+
+template <class E, class Out, std::uint32_t Dim>
+class attend {
+ public:
+  using shape = tile_shape<E, Dim>;
+  using arguments = attend_arguments<E, Out>;
+
+  // For the current device. Throws no_device, and device_error where the kernel does not fit.
+  explicit attend(const partition_rule& rule = {}) : rule_{rule}, device_{current_device()} {
+    require<no_device>(static_cast<int>(shape::shared_bytes) <= device_.shared_bytes_per_cta, [&] {
+      return "CUDA: the kernel for head size " + std::to_string(Dim) + " needs " +
+             std::to_string(shape::shared_bytes) + " bytes of shared memory a CTA, device " +
+             std::to_string(device_.ordinal) + " gives " +
+             std::to_string(device_.shared_bytes_per_cta);
+    });
+    check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim>,
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes),
+          "cudaFuncSetAttribute");
+    // All of the SM's memory that can be: the L1 cache serves q and page tables only.
+    check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim>,
+                               cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared),
+          "cudaFuncSetAttribute");
+    int per_sm = 0;
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, attend_on_device<E, Out, Dim>,
+                                                        cta_threads, shape::shared_bytes),
+          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+    ctas_ = static_cast<std::uint32_t>(std::clamp(
+        per_sm * device_.multiprocessors, 1, static_cast<int>(most_part_weights / largest_group)));
+  }
+
+  std::uint32_t ctas() const { return ctas_; }
+  const device_info& device() const { return device_; }
+  const partition_rule& rule() const { return rule_; }
+
+  // What launches of these sizes need. The balanced rule needs the same for every batch of a group.
+  std::size_t workspace_bytes(const attend_sizes& sizes) const {
+    return attend_workspace::bytes(sizes, rule_, ctas_, Dim);
+  }
+  // A workspace ready for use. Launches that may overlap need one each.
+  array<std::byte> workspace(const attend_sizes& sizes) const {
+    array<std::byte> memory(workspace_bytes(sizes));
+    check(cudaMemset(memory.data(), 0, memory.size()), "cudaMemset");
+    check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");  // before any other stream
+    return memory;
+  }
+
+  // Starts the kernel. Throws bad_argument with the argument's name, nothing is started then; and device_error.
+  void operator()(const arguments& a, void* memory, std::size_t memory_bytes,
+                  cudaStream_t stream = nullptr) const {
+    check_arguments(a, rule_);
+    detail::require_pointer(memory, 16, "attend: workspace");
+    require(memory_bytes >= workspace_bytes(a.sizes), [&] {
+      return "attend: workspace must have " + std::to_string(workspace_bytes(a.sizes)) +
+             " bytes, has " + std::to_string(memory_bytes);
+    });
+    attend_on_device<E, Out, Dim><<<ctas_, cta_threads, shape::shared_bytes, stream>>>(
+        a, rule_, attend_workspace::in(memory, a.sizes, rule_, ctas_));
+    check(cudaGetLastError(), "attend_on_device<<<>>>");
+  }
+  void operator()(const arguments& a, const array<std::byte>& memory,
+                  cudaStream_t stream = nullptr) const {
+    (*this)(a, memory.data(), memory.size(), stream);
+  }
+
+  // Reads lengths, tables and lists on the device and waits for the answer. Throws bad_argument with the place of what is wrong.
+  // A launch by itself never reads outside of pools and tables: there, such tokens count as zeros and set the workspace's status.
+  void check_tables(const arguments& a, cudaStream_t stream = nullptr) const {
+    check_arguments(a, rule_);
+    const array<table_report> report(1);
+    table_report host;
+    check(cudaMemcpyAsync(report.data(), &host, sizeof(host), cudaMemcpyHostToDevice, stream),
+          "cudaMemcpyAsync of the table report");
+    check_tables_on_device<E, Out><<<ctas_, cta_threads, 0, stream>>>(a, report.data());
+    check(cudaGetLastError(), "check_tables_on_device<<<>>>");
+    check(cudaMemcpyAsync(&host, report.data(), sizeof(host), cudaMemcpyDeviceToHost, stream),
+          "cudaMemcpyAsync of the table report");
+    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+    throw_if_bad(host, a.sizes.kv_heads);
+  }
+
+ private:
+  partition_rule rule_;
+  device_info device_;
+  std::uint32_t ctas_ = 0;
+};
+
+}  // namespace instinfer::cuda

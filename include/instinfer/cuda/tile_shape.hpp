@@ -1,0 +1,70 @@
+#pragma once
+// How the attention kernel cuts its work: tiles, stages, shared memory, and the numbers behind.
+//
+// Numbers for head size 128 in 16 bits on an H100 (132 SMs, 3.35 TB/s, 1.755 GHz): a token's K and V are 512 B, due every 35
+// clocks on each SM. To keep 3.35 TB/s over about 0.8 us of loaded latency (estimate), 2.7 MB must be in flight, 20 KB an SM.
+//   - A warp is its own pipeline: 16 tokens a tile, 8 KB, 3 stages of 16-byte cp.async, no barrier but the warp's. Two tiles
+//     are in flight while one is computed: 4 warps x 2 CTAs x 16 KB = 128 KB an SM.
+//   - Shared memory: 96 KB of stages + 4 KB of q = 100 KB a CTA, two an SM (228 KB; A100, 164 KB: one, 64 KB in flight).
+//   - S = Q K^T and O += P V by mma.m16n8k16, heads on M = 16: one code path for groups 1 to 16, K and V leave shared memory
+//     once for all heads. 32 mma and 16 ldmatrix.x4 a tile: 64 + 64 of the 560 clocks that its bytes take.
+//   - Heads on M, not tokens, costs twice the mma of the transposed form for small groups, which is not what the tile waits
+//     for, and lets P go from accumulators to operands without a shuffle.
+//   - K and V rows in shared memory are swizzled by 16-byte chunks (chunk ^ row % 8): ldmatrix and cp.async are free of bank
+//     conflicts.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "instinfer/cuda/attend_arguments.hpp"
+
+namespace instinfer::cuda {
+
+inline constexpr std::uint32_t warps_per_cta = 4;
+inline constexpr std::uint32_t cta_threads = 32 * warps_per_cta;
+inline constexpr std::uint32_t tile_tokens = 16;  // of a warp: the K of mma.m16n8k16 in O += P V
+inline constexpr float log2_e = 1.4426950408889634f;
+inline constexpr float ln_2 = 0.6931471805599453f;
+
+template <class E, std::uint32_t Dim>
+struct tile_shape {
+  static_assert(
+      Dim == 64 || Dim == 128 || Dim == 256,
+      "instinfer: the CUDA path has kernels for head sizes 64, 128 and 256, see cuda/attend_kernel.hpp");
+  static_assert(
+      sizeof(E) == 2,
+      "instinfer: the CUDA path stores K and V as fp16 or bf16, see cuda/attend_kernel.hpp");
+  static constexpr std::uint32_t row_bytes = Dim * sizeof(E);
+  static constexpr std::uint32_t chunks = row_bytes / 16;
+  static constexpr std::uint32_t rows_per_copy =
+      32 / chunks;  // rows that a warp's 32 chunks of 16 bytes cover
+  static constexpr std::uint32_t tile_bytes = tile_tokens * row_bytes;  // of one stream
+  // Head size 64: 64 KB of stages, 3 CTAs an SM; 128: 96 KB, 2; 256: 128 KB, 1, of which 64 KB are in flight.
+  static constexpr std::uint32_t stages = Dim == 64 ? 4 : Dim == 128 ? 3 : 2;
+  static constexpr std::uint32_t ctas_per_sm = Dim == 64 ? 3 : Dim == 128 ? 2 : 1;
+  static constexpr std::uint32_t warp_bytes = stages * 2 * tile_bytes;
+  static constexpr std::uint32_t q_bytes = largest_group * row_bytes;
+  static constexpr std::uint32_t shared_bytes = warps_per_cta * warp_bytes + q_bytes;
+  // Merging the warps reuses the stages: [warps, 16, 2] of max and sum, then [warps, 16, Dim + 8] outputs; 8 floats of padding
+  // put the rows of a fragment on distinct banks.
+  static constexpr std::uint32_t merge_row = Dim + 8;
+  static_assert(warps_per_cta * largest_group * (2 + merge_row) * sizeof(float) <=
+                warps_per_cta * warp_bytes);
+  static_assert(cta_threads * sizeof(std::uint64_t) <= shared_bytes);
+  // A flag of 16 bytes, the heads' sums, and the weights of all parts. Balanced pieces of an item are at most one a CTA, of
+  // which no device runs more than 512 at once.
+  static_assert(16 + (largest_group + most_part_weights) * sizeof(float) <=
+                warps_per_cta * warp_bytes);
+  static_assert(512 * largest_group <= most_part_weights);
+
+  // Byte offset of 16-byte chunk c of row r.
+  static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t c) {
+    return r * row_bytes + ((c ^ (r & 7)) * 16);
+  }
+  // The same for chunk even + odd, odd 0 or 1, in a form of which all but four values are constants where `even` is one.
+  static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t even, std::uint32_t odd) {
+    return r * row_bytes + even / 8 * 128 + (((odd ^ (r & 7)) ^ (even % 8)) * 16);
+  }
+};
+
+}  // namespace instinfer::cuda

@@ -1,0 +1,363 @@
+#pragma once
+// A GPU for tests: runs a kernel's own source, one fiber a thread, and takes every liberty that the programming model gives
+// the hardware: warps and lanes run in random order between synchronisations, asynchronous copies land as late as they may,
+// and their target holds NaN until then. Shared memory begins as NaN. Stricter than hardware in one thing: whatever all lanes of a
+// warp take part in (shuffles, ldmatrix, mma) also orders their memory accesses here, so a missing sync_warp beside one goes unseen.
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <vector>
+
+#include "instinfer/core/element.hpp"
+#include "instinfer/cuda/unrolled.hpp"
+
+namespace instinfer::test {
+
+class emulated_block {
+ public:
+  emulated_block(std::uint32_t threads, std::size_t shared_bytes, unsigned seed)
+      : random_(seed), fibers_(threads), warps_(threads / 32) {
+    // 128-byte aligned, as a kernel declares it.
+    storage_.assign(shared_bytes + 128, std::byte{0xFF});
+    const auto at = reinterpret_cast<std::uintptr_t>(storage_.data());
+    shared_ = storage_.data() + (128 - at % 128) % 128;
+    shared_bytes_ = shared_bytes;
+  }
+
+  // Runs body(thread) on every thread to its end.
+  void run(const std::function<void(std::uint32_t)>& body) {
+    body_ = &body;
+    std::vector<std::uint32_t> order;
+    for (std::uint32_t t = 0; t < fibers_.size(); ++t) {
+      fiber& f = fibers_[t];
+      f.stack.resize(std::size_t{256} << 10);
+      getcontext(&f.context);
+      f.context.uc_stack.ss_sp = f.stack.data();
+      f.context.uc_stack.ss_size = f.stack.size();
+      f.context.uc_link = &scheduler_;
+      const auto self = reinterpret_cast<std::uintptr_t>(this);
+      makecontext(&f.context, reinterpret_cast<void (*)()>(&emulated_block::enter), 3,
+                  static_cast<unsigned>(self >> 32), static_cast<unsigned>(self), t);
+      order.push_back(t);
+    }
+    live_ = static_cast<std::uint32_t>(fibers_.size());
+    // A round visits warps in random order, each warp's lanes from a random one on.
+    std::vector<std::uint32_t> warps(warps_.size());
+    for (std::uint32_t w = 0; w < warps.size(); ++w) {
+      warps[w] = w;
+    }
+    while (live_ > 0) {
+      bool moved = false;
+      std::shuffle(warps.begin(), warps.end(), random_);
+      for (const std::uint32_t w : warps) {
+        // A warp may run through several of its own synchronisations before the next one gets its turn.
+        for (std::uint32_t turn = random_() % 4; turn < 4; ++turn) {
+          const std::uint32_t first = random_() % 32;
+          for (std::uint32_t l = 0; l < 32; ++l) {
+            moved |= resume(w * 32 + (first + l) % 32);
+          }
+        }
+      }
+      if (!moved) {
+        throw std::runtime_error("emulated GPU: all threads wait for something that cannot come");
+      }
+    }
+    if (failure_) {
+      std::rethrow_exception(failure_);
+    }
+  }
+
+  std::uint32_t threads() const { return static_cast<std::uint32_t>(fibers_.size()); }
+  std::byte* shared() { return shared_; }
+  std::size_t shared_bytes() const { return shared_bytes_; }
+
+  // Waits for the other lanes of the warp; every lane then sees what all gave. `size` bytes each.
+  template <class T>
+  std::array<T, 32> exchange(std::uint32_t thread, const T& mine) {
+    static_assert(sizeof(T) <= slot_bytes && std::is_trivially_copyable_v<T>);
+    warp& w = warps_[thread / 32];
+    const std::uint64_t turn = w.turn;
+    auto& slots = w.slots[turn % 2];
+    std::memcpy(slots[thread % 32].data(), &mine, sizeof(T));
+    if (++w.arrived == 32) {
+      w.arrived = 0;
+      ++w.turn;
+    } else {
+      wait([&] { return w.turn != turn; });
+    }
+    std::array<T, 32> all;
+    for (std::size_t l = 0; l < 32; ++l) {
+      std::memcpy(&all[l], slots[l].data(), sizeof(T));
+    }
+    return all;
+  }
+
+  void sync() {
+    const std::uint64_t turn = turn_;
+    if (++arrived_ == fibers_.size()) {
+      arrived_ = 0;
+      ++turn_;
+    } else {
+      wait([&] { return turn_ != turn; });
+    }
+  }
+
+ private:
+  static constexpr std::size_t slot_bytes = 64;
+
+  struct fiber {
+    ucontext_t context;
+    std::vector<char> stack;
+    std::function<bool()> ready;
+    bool done = false;
+  };
+  struct warp {
+    std::array<std::array<std::array<std::byte, slot_bytes>, 32>, 2> slots;
+    std::uint32_t arrived = 0;
+    std::uint64_t turn = 0;
+  };
+
+  static void enter(unsigned high, unsigned low, std::uint32_t thread) {
+    auto* self = reinterpret_cast<emulated_block*>(std::uintptr_t{high} << 32 | low);
+    try {
+      (*self->body_)(thread);
+    } catch (...) {
+      self->failure_ = std::current_exception();
+    }
+    self->fibers_[thread].done = true;
+    --self->live_;
+  }
+
+  bool resume(std::uint32_t thread) {
+    fiber& f = fibers_[thread];
+    if (f.done || (f.ready && !f.ready())) {
+      return false;
+    }
+    f.ready = nullptr;
+    running_ = thread;
+    swapcontext(&scheduler_, &f.context);
+    return true;
+  }
+
+  template <class Ready>
+  void wait(Ready ready) {
+    fiber& f = fibers_[running_];
+    f.ready = ready;
+    swapcontext(&f.context, &scheduler_);
+  }
+
+  std::mt19937 random_;
+  std::vector<std::byte> storage_;
+  std::byte* shared_ = nullptr;
+  std::size_t shared_bytes_ = 0;
+  std::vector<fiber> fibers_;
+  std::vector<warp> warps_;
+  ucontext_t scheduler_{};
+  const std::function<void(std::uint32_t)>* body_ = nullptr;
+  std::uint32_t running_ = 0;
+  std::uint32_t live_ = 0;
+  std::uint32_t arrived_ = 0;
+  std::uint64_t turn_ = 0;
+  std::exception_ptr failure_;
+};
+
+// What device_lane is on a GPU.
+class emulated_lane {
+ public:
+  emulated_lane(emulated_block& block, std::uint32_t thread, std::uint32_t block_index,
+                std::uint32_t blocks)
+      : block_{block}, thread_{thread}, block_index_{block_index}, blocks_{blocks} {}
+
+  std::uint32_t thread() const { return thread_; }
+  std::uint32_t block() const { return block_index_; }
+  std::uint32_t blocks() const { return blocks_; }
+  std::uint32_t threads() const { return block_.threads(); }
+  std::byte* shared() const { return block_.shared(); }
+  void sync_block() const { block_.sync(); }
+  void sync_warp() const { (void)block_.exchange(thread_, 0); }
+  void fence() const {}
+
+  std::uint32_t shuffle(std::uint32_t x, std::uint32_t from) const {
+    return block_.exchange(thread_, x)[from];
+  }
+  float shuffle_xor(float x, std::uint32_t mask) const {
+    return block_.exchange(thread_, x)[thread_ % 32 ^ mask];
+  }
+  std::uint32_t ballot(bool x) const {
+    const auto all = block_.exchange(thread_, x);
+    std::uint32_t bits = 0;
+    for (std::uint32_t l = 0; l < 32; ++l) {
+      bits |= static_cast<std::uint32_t>(all[l]) << l;
+    }
+    return bits;
+  }
+  bool any(bool x) const { return ballot(x) != 0; }
+
+  std::uint32_t bits(std::uint32_t x) const { return static_cast<std::uint32_t>(std::popcount(x)); }
+
+  template <class E>
+  void load_8(const E* from, std::uint32_t stride, bool wanted, std::uint32_t (&packed)[4]) const {
+    if (stride == 1 && reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+      throw std::runtime_error("emulated GPU: a source that is not 16-byte aligned");
+    }
+    for (std::size_t i = 0; i < 4; ++i) {
+      packed[i] =
+          wanted ? std::uint32_t{from[(2 * i + 1) * stride].bits} << 16 | from[2 * i * stride].bits
+                 : 0u;
+    }
+  }
+  void store_quad(float* to, const cuda::float_quad& x) const { std::memcpy(to, x.x, sizeof(x)); }
+
+  void copy_16_bytes(std::byte* to, const void* from) const {
+    check_shared(to, 16);
+    from == nullptr ? std::memset(to, 0, 16) : std::memcpy(to, from, 16);
+  }
+  void copy_16_bytes_async(std::byte* to, const void* from, bool wanted) {
+    check_shared(to, 16);
+    if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+      throw std::runtime_error("emulated GPU: a source that is not 16-byte aligned");
+    }
+    std::memset(to, 0xFF, 16);
+    open_group_.push_back({to, wanted ? from : nullptr});
+  }
+  void commit_copies() {
+    groups_.push_back(std::move(open_group_));
+    open_group_.clear();
+  }
+  template <std::uint32_t Pending>
+  void wait_copies() {
+    while (groups_.size() > Pending) {
+      for (const copy& c : groups_.front()) {
+        c.from == nullptr ? std::memset(c.to, 0, 16) : std::memcpy(c.to, c.from, 16);
+      }
+      groups_.erase(groups_.begin());
+    }
+  }
+
+  // Lane l receives from each matrix row l / 4, elements 2 (l % 4) and the next.
+  void load_matrices(const std::byte* row, std::uint32_t (&m)[4]) const {
+    const auto rows = exchange_rows(row);
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      std::memcpy(&m[i], rows[8 * i + thread_ % 32 / 4] + thread_ % 4 * 4, 4);
+    }
+  }
+  // The same of the transposed matrices: column l / 4, rows 2 (l % 4) and the next.
+  void load_matrices_transposed(const std::byte* row, std::uint32_t (&m)[4]) const {
+    const auto rows = exchange_rows(row);
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      std::uint16_t two[2];
+      for (std::uint32_t r = 0; r < 2; ++r) {
+        std::memcpy(&two[r], rows[8 * i + thread_ % 4 * 2 + r] + thread_ % 32 / 4 * 2, 2);
+      }
+      m[i] = std::uint32_t{two[1]} << 16 | two[0];
+    }
+  }
+
+  // Fragments as PTX lays them out for mma.m16n8k16.
+  template <class E>
+  void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                    std::uint32_t b1) const {
+    struct operands {
+      std::uint32_t a[4], b[2];
+    };
+    const auto all = block_.exchange(thread_, operands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
+    const auto element = [](std::uint32_t two, std::uint32_t i) {
+      return to_float(E{static_cast<std::uint16_t>(two >> (16 * i))});
+    };
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      const std::uint32_t row = thread_ % 32 / 4 + 8 * (i / 2);
+      const std::uint32_t column = thread_ % 4 * 2 + i % 2;
+      for (std::uint32_t k = 0; k < 16; ++k) {
+        const float x = element(all[row % 8 * 4 + k % 8 / 2].a[row / 8 + 2 * (k / 8)], k % 2);
+        const float y = element(all[column * 4 + k % 8 / 2].b[k / 8], k % 2);
+        c[i] += x * y;
+      }
+    }
+  }
+  template <class E>
+  std::uint32_t pack(float low, float high) const {
+    return std::uint32_t{from_float<E>(high).bits} << 16 | from_float<E>(low).bits;
+  }
+  template <class Out>
+  Out narrow(float x) const {
+    return from_float<Out>(x);
+  }
+  template <class E>
+  void widen(std::uint32_t two, float& low, float& high) const {
+    low = to_float(E{static_cast<std::uint16_t>(two)});
+    high = to_float(E{static_cast<std::uint16_t>(two >> 16)});
+  }
+
+  float exp2(float x) const { return std::exp2(x); }
+  float log2(float x) const { return std::log2(x); }
+  float reciprocal(float x) const { return 1.0f / x; }
+  float inverse_root(float x) const { return 1.0f / std::sqrt(x); }
+  float clamp(float x, float low, float high) const { return std::fmin(std::fmax(x, low), high); }
+  std::uint32_t add(std::uint32_t* to, std::uint32_t x) const {
+    const std::uint32_t old = *to;
+    *to += x;
+    return old;
+  }
+  void minimum(std::uint64_t* of, std::uint64_t x) const { *of = std::min(*of, x); }
+  void count(std::uint32_t* to) const { ++*to; }
+  void set_bits(std::uint32_t* to, std::uint32_t bits) const { *to |= bits; }
+  float load_fresh(const float* from) const { return *from; }
+  cuda::float_quad load_fresh_quad(const float* from) const {
+    return *reinterpret_cast<const cuda::float_quad*>(from);
+  }
+
+ private:
+  struct copy {
+    std::byte* to;
+    const void* from;
+  };
+
+  void check_shared(const std::byte* p, std::size_t bytes) const {
+    if (p < block_.shared() || p + bytes > block_.shared() + block_.shared_bytes() ||
+        reinterpret_cast<std::uintptr_t>(p) % bytes != 0) {
+      throw std::runtime_error("emulated GPU: outside of shared memory, or misaligned");
+    }
+  }
+  std::array<const std::byte*, 32> exchange_rows(const std::byte* row) const {
+    check_shared(row, 16);
+    return block_.exchange(thread_, row);
+  }
+
+  emulated_block& block_;
+  std::uint32_t thread_;
+  std::uint32_t block_index_;
+  std::uint32_t blocks_;
+  std::vector<copy> open_group_;
+  std::vector<std::vector<copy>> groups_;
+};
+
+// Runs kernel(lane) on a grid, block after block in random order: each to its end, which is the most that a kernel may
+// not rely on when blocks do not wait for each other.
+template <class Kernel>
+void run_on_emulated_gpu(std::uint32_t blocks, std::uint32_t threads, std::size_t shared_bytes,
+                         unsigned seed, Kernel&& kernel) {
+  std::vector<std::uint32_t> order(blocks);
+  for (std::uint32_t b = 0; b < blocks; ++b) {
+    order[b] = b;
+  }
+  std::mt19937 random(seed);
+  std::shuffle(order.begin(), order.end(), random);
+  for (const std::uint32_t b : order) {
+    emulated_block block(threads, shared_bytes, static_cast<unsigned>(random()));
+    block.run([&](std::uint32_t thread) {
+      emulated_lane lane(block, thread, b, blocks);
+      kernel(lane);
+    });
+  }
+}
+
+}  // namespace instinfer::test

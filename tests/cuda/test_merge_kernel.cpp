@@ -1,0 +1,70 @@
+// Merging attention results by their log-sum-exp equals attention over all the tokens.
+#include <doctest/doctest.h>
+
+#include "emulated_gpu.hpp"
+#include "instinfer/cuda/merge_kernel.hpp"
+#include "instinfer/reference/exact.hpp"
+
+using namespace instinfer;
+using reference::matrix;
+using reference::row_vector;
+
+TEST_CASE("parts of any size, empty ones too, merge to the whole") {
+  constexpr int dim = 48;
+  constexpr int rows = 7;
+  std::mt19937 random(1);
+  std::normal_distribution<double> normal;
+  const std::vector<int> sizes{5, 0, 1, 30};
+  const int all = 36;
+  std::vector<float> parts(sizes.size() * rows * dim);
+  std::vector<float> lse(sizes.size() * rows);
+  std::vector<row_vector> expected;
+  std::vector<double> expected_lse;
+  for (int r = 0; r < rows; ++r) {
+    const bool none = r == 3;  // a row of which every part is empty
+    const matrix K = matrix::NullaryExpr(all, dim, [&] { return normal(random); });
+    const matrix V = matrix::NullaryExpr(all, dim, [&] { return normal(random); });
+    const row_vector q = 3 * row_vector::NullaryExpr(dim, [&] { return normal(random); });
+    const row_vector logits = q * K.transpose() / std::sqrt(double{dim});
+    expected.push_back(none ? row_vector::Zero(dim) : reference::exact_attention(q, K, V));
+    expected_lse.push_back(none ? -INFINITY : std::log(logits.array().exp().sum()));
+    int first = 0;
+    for (std::size_t j = 0; j < sizes.size(); ++j) {
+      const int n = none ? 0 : sizes[j];
+      const std::size_t at = j * rows + static_cast<std::size_t>(r);
+      lse[at] = n == 0 ? -INFINITY
+                       : static_cast<float>(std::log(logits.segment(first, n).array().exp().sum()));
+      const row_vector o =
+          n == 0 ? row_vector::Constant(dim, NAN).eval()
+                 : reference::exact_attention(q, K.middleRows(first, n), V.middleRows(first, n));
+      for (int i = 0; i < dim; ++i) {
+        parts[at * dim + static_cast<std::size_t>(i)] = static_cast<float>(o[i]);
+      }
+      first += sizes[j];
+    }
+  }
+  std::vector<float> out(rows * dim, NAN);
+  std::vector<float> out_lse(rows, NAN);
+  const cuda::merge_arguments<float, float> a{.parts = parts.data(),
+                                              .lse_base_e = lse.data(),
+                                              .out = out.data(),
+                                              .out_lse_base_e = out_lse.data(),
+                                              .count = 4,
+                                              .rows = rows,
+                                              .dim = dim};
+  test::run_on_emulated_gpu(1, 64, 16, 1,
+                            [&](test::emulated_lane& lane) { cuda::merge_rows(lane, a); });
+  for (int r = 0; r < rows; ++r) {
+    const auto row = static_cast<std::size_t>(r);
+    for (int i = 0; i < dim; ++i) {
+      // Four weights and products in fp32, on values below 4.
+      CHECK(std::abs(static_cast<double>(out[row * dim + static_cast<std::size_t>(i)]) -
+                     expected[row][i]) <= 32 * 0x1p-24 * 4);
+    }
+    if (r == 3) {
+      CHECK(std::isinf(out_lse[row]));
+    } else {
+      CHECK(std::abs(static_cast<double>(out_lse[row]) - expected_lse[row]) <= 1e-5);
+    }
+  }
+}

@@ -1,0 +1,269 @@
+// The selecting kernels of SparQ and SparF on an emulated GPU: dims, logits, exact top-k, kept share.
+#include <doctest/doctest.h>
+
+#include <numeric>
+
+#include "emulated_gpu.hpp"
+#include "instinfer/core/budget.hpp"
+#include "instinfer/core/logit_rule.hpp"
+#include "instinfer/cuda/score_kernel.hpp"
+#include "instinfer/cuda/select_kernel.hpp"
+#include "instinfer/layout/dual.hpp"
+
+using namespace instinfer;
+
+namespace {
+
+struct sparse_case {
+  std::vector<std::uint32_t> tokens;
+  std::vector<std::uint32_t> first = {};
+  std::uint32_t kv_heads = 1;
+  std::uint32_t group = 1;
+  std::uint32_t keep_dims = 8;
+  cuda::kept_tokens keep = {.share = 0.125};
+  logit_rule rule = {};
+  bool by_dim = true;
+  bool zero_query = false;  // all tokens tie
+  bool keys_in_shared = true;
+};
+
+template <class E, std::uint32_t Dim, std::uint32_t Heads>
+void check(unsigned seed, const sparse_case& c) {
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  using format = kv_format<E, static_cast<int>(Dim)>;
+  const auto tiles = layout::dual<4096, 4>::tiles<format>(4096);
+  const layout::tile& tile = c.by_dim ? tiles.k_by_dim : tiles.k_by_token;
+  const auto sequences = static_cast<std::uint32_t>(c.tokens.size());
+  const std::uint32_t longest = *std::max_element(c.tokens.begin(), c.tokens.end());
+  const std::uint32_t token_tiles = longest / tile.tokens + 1;
+  const std::uint32_t dim_tiles = Dim / tile.dims;
+  constexpr std::uint32_t page_elements = 4096 / sizeof(E);
+  const std::uint32_t pages = sequences * token_tiles * c.kv_heads * dim_tiles;
+  std::vector<E> pool(std::size_t{pages} * page_elements, E{0x7FFF});
+  REQUIRE(reinterpret_cast<std::uintptr_t>(pool.data()) % 16 == 0);
+  std::vector<std::uint32_t> table(pages);
+  std::iota(table.begin(), table.end(), 0u);
+  std::shuffle(table.begin(), table.end(), random);
+  const auto element = [&](std::uint32_t s, std::uint32_t h, std::uint32_t t,
+                           std::uint32_t i) -> E& {
+    const std::uint32_t page =
+        table[((s * token_tiles + t / tile.tokens) * c.kv_heads + h) * dim_tiles + i / tile.dims];
+    return pool[std::size_t{page} * page_elements + tile.offset(t % tile.tokens, i % tile.dims)];
+  };
+  const std::uint32_t q_heads = c.kv_heads * c.group;
+  std::vector<E> q(std::size_t{sequences} * q_heads * Dim);
+  for (E& x : q) {
+    x = from_float<E>(c.zero_query ? 0.0f : normal(random));
+  }
+  for (std::uint32_t s = 0; s < sequences; ++s) {
+    for (std::uint32_t h = 0; h < c.kv_heads; ++h) {
+      for (std::uint32_t t = 0; t < c.tokens[s]; ++t) {
+        for (std::uint32_t i = 0; i < Dim; ++i) {
+          element(s, h, t, i) = from_float<E>(normal(random));
+        }
+      }
+    }
+  }
+
+  const std::int64_t logit_stride = (longest + 7 + 255) / 256 * 256;
+  const auto items = std::size_t{sequences} * c.kv_heads;
+  std::vector<std::uint32_t> dims(items * c.keep_dims, 999);
+  std::vector<float> logits(items * c.group * static_cast<std::size_t>(logit_stride), NAN);
+  std::vector<cuda::float_pair> states(
+      items * c.group * static_cast<std::size_t>(logit_stride / 256), {NAN, NAN});
+  std::vector<std::uint32_t> keys(items * static_cast<std::size_t>(logit_stride));
+  const std::int64_t list_stride = longest + 1;
+  std::vector<std::uint32_t> listed(items * static_cast<std::size_t>(list_stride), 0xFFFF'FFFFu);
+  std::vector<std::uint32_t> counts(sequences, 999);
+  std::vector<float> kept(items * c.group, NAN);
+  std::uint32_t status = 0;
+  const cuda::sparse_arguments<E> a{
+      .q = q.data(),
+      .k = {.pages = pool.data(),
+            .page_elements = page_elements,
+            .page_count = pages,
+            .tile_tokens = cuda::divisor(tile.tokens),
+            .tile_dims = cuda::divisor(tile.dims),
+            .token_stride = tile.token_stride,
+            .dim_stride = tile.dim_stride,
+            .dim_tiles = dim_tiles,
+            .table = table.data(),
+            .table_tiles = token_tiles,
+            .table_tile_stride = c.kv_heads * dim_tiles,
+            .table_sequence_stride = std::int64_t{token_tiles} * c.kv_heads * dim_tiles},
+      .tokens = c.tokens.data(),
+      .first = c.first.empty() ? nullptr : c.first.data(),
+      .sizes = {sequences, c.kv_heads, c.group, longest},
+      .scale = c.rule.scale_for(Dim),
+      .soft_cap = c.rule.soft_cap,
+      .window = c.rule.window,
+      .sinks = c.rule.sinks,
+      .keep_dims = c.keep_dims,
+      .keep = c.keep,
+      .dims = dims.data(),
+      .logits = logits.data(),
+      .logit_stride = logit_stride,
+      .states = states.data(),
+      .keys = keys.data(),
+      .listed = listed.data(),
+      .listed_counts = counts.data(),
+      .list_stride = list_stride,
+      .kept = kept.data(),
+      .status = &status};
+
+  using score = cuda::score_kernel<test::emulated_lane, E, Dim, Heads>;
+  using select = cuda::select_kernel<test::emulated_lane, E>;
+  test::run_on_emulated_gpu(5, cuda::cta_threads, score::shared_bytes, seed,
+                            [&](test::emulated_lane& lane) { score(lane, a).run(); });
+  const std::uint32_t shared_keys = c.keys_in_shared ? longest : 0;
+  test::run_on_emulated_gpu(static_cast<std::uint32_t>(items), 128,
+                            select::shared_bytes(shared_keys), seed,
+                            [&](test::emulated_lane& lane) { select(lane, a, shared_keys).run(); });
+  CHECK(status == 0);
+
+  for (std::uint32_t s = 0; s < sequences; ++s) {
+    const std::uint32_t first = c.first.empty() ? 0 : c.first[s];
+    const std::uint32_t base = first / 8 * 8;
+    index_set visible;
+    c.rule.visible(first, c.tokens[s], visible);
+    std::vector<std::uint32_t> seen;
+    visible.view().for_each([&](std::uint32_t t) { seen.push_back(t); });
+    const std::uint32_t k = budget(c.keep.share).of(visible.count(), "k");
+    const std::uint32_t local = budget(c.keep.local_share).of(k, "local");
+    REQUIRE(counts[s] == std::min(k, c.keep.most));
+    for (std::uint32_t h = 0; h < c.kv_heads; ++h) {
+      CAPTURE(s);
+      CAPTURE(h);
+      const std::size_t item = std::size_t{s} * c.kv_heads + h;
+      const auto q_of = [&](std::uint32_t g, std::uint32_t i) {
+        return to_float(q[(item * c.group + g) * Dim + i]);
+      };
+      // Dims: core's own selection of the same fp32 sums.
+      std::vector<float> magnitude(Dim, 0.0f);
+      for (std::uint32_t i = 0; i < Dim; ++i) {
+        for (std::uint32_t g = 0; g < c.group; ++g) {
+          magnitude[i] += std::abs(q_of(g, i));
+        }
+      }
+      index_set best;
+      std::vector<order_key_t<float>> scratch;
+      top_k<float>(magnitude, c.keep_dims, best, scratch);
+      std::vector<std::uint32_t> expected_dims;
+      best.view().for_each([&](std::uint32_t i) { expected_dims.push_back(i); });
+      CHECK(std::equal(expected_dims.begin(), expected_dims.end(),
+                       dims.begin() + static_cast<std::ptrdiff_t>(item * c.keep_dims)));
+      // Logits against fp64, then ranks as the kernel adds them.
+      std::vector<float> rank(seen.size(), 0.0f);
+      std::vector<std::vector<double>> exact(c.group);
+      for (std::uint32_t g = 0; g < c.group; ++g) {
+        double all = 0.0;
+        double part = 0.0;
+        for (std::uint32_t i = 0; i < Dim; ++i) {
+          all += std::abs(static_cast<double>(q_of(g, i)));
+        }
+        for (const std::uint32_t i : expected_dims) {
+          part += std::abs(static_cast<double>(q_of(g, i)));
+        }
+        const double coverage = all > 0.0 && part > 0.0 ? part / all : 1.0;
+        double sum = 0.0;
+        for (const std::uint32_t t : seen) {
+          double product = 0.0;
+          for (const std::uint32_t i : expected_dims) {
+            product += static_cast<double>(q_of(g, i)) *
+                       static_cast<double>(to_float(element(s, h, t, i)));
+          }
+          const double logit =
+              c.rule.capped(product * c.rule.scale_for<double>(Dim) / std::sqrt(coverage));
+          const float mine =
+              logits[(item * c.group + g) * static_cast<std::size_t>(logit_stride) + t - base];
+          REQUIRE(std::abs(static_cast<double>(mine) / 1.4426950408889634 - logit) <=
+                  2e-5 * (1.0 + std::abs(logit)));
+          exact[g].push_back(std::exp(logit));
+          sum += exact[g].back();
+        }
+        for (double& p : exact[g]) {
+          p /= sum;
+        }
+        // Maximum and sum as the kernel merges its chunk states: one lane a chunk here, as there are fewer than 32.
+        const std::size_t chunks = (c.tokens[s] - std::min(base, c.tokens[s]) + 255) / 256;
+        REQUIRE(chunks <= 32);
+        float max = -INFINITY;
+        std::array<float, 32> sums{};
+        const auto state = [&](std::size_t i) {
+          return states[(item * static_cast<std::size_t>(logit_stride / 256) + i) * c.group + g];
+        };
+        for (std::size_t i = 0; i < chunks; ++i) {
+          max = std::max(max, state(i).max);
+        }
+        for (std::size_t i = 0; i < chunks; ++i) {
+          sums[i] = state(i).sum > 0.0f ? state(i).sum * std::exp2(state(i).max - max) : 0.0f;
+        }
+        for (const std::size_t mask : {1u, 2u, 4u, 8u, 16u}) {
+          std::array<float, 32> next{};
+          for (std::size_t l = 0; l < 32; ++l) {
+            next[l] = sums[l] + sums[l ^ mask];
+          }
+          sums = next;
+        }
+        for (std::size_t p = 0; p < seen.size(); ++p) {
+          rank[p] +=
+              std::exp2(logits[(item * c.group + g) * static_cast<std::size_t>(logit_stride) +
+                               seen[p] - base] -
+                        max) *
+              (1.0f / sums[0]);
+        }
+      }
+      std::fill(rank.end() - local, rank.end(), INFINITY);
+      index_set chosen;
+      top_k<float>(rank, k, chosen, scratch);
+      std::vector<std::uint32_t> expected;
+      chosen.view().for_each([&](std::uint32_t p) { expected.push_back(seen[p]); });
+      CHECK(std::equal(expected.begin(), expected.end(),
+                       listed.begin() + static_cast<std::int64_t>(item) * list_stride));
+      for (std::uint32_t g = 0; g < c.group; ++g) {
+        double alpha = 0.0;
+        chosen.view().for_each([&](std::uint32_t p) { alpha += exact[g][p]; });
+        CHECK(std::abs(static_cast<double>(kept[item * c.group + g]) - alpha) <= 1e-4);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("SparF's selection: groups, lengths, layouts") {
+  for (const std::uint32_t group : {1u, 2u, 4u}) {
+    check<fp16, 64, 4>(group, {.tokens = {700, 1, 0, 513}, .kv_heads = 2, .group = group});
+  }
+  check<fp16, 64, 1>(11, {.tokens = {2000}});
+  check<bf16, 128, 8>(12, {.tokens = {600, 90}, .group = 7, .keep_dims = 16});
+  check<fp16, 64, 8>(13, {.tokens = {300}, .group = 16, .keep_dims = 5});
+  check<fp16, 64, 4>(14, {.tokens = {300}, .group = 3, .by_dim = false});
+}
+
+TEST_CASE("local tokens, window, sinks, soft cap, reclaimed tokens, all and none kept") {
+  check<fp16, 64, 4>(21,
+                     {.tokens = {700}, .group = 2, .keep = {.share = 0.1, .local_share = 0.25}});
+  for (const logit_rule rule : {logit_rule{.window = 400}, logit_rule{.window = 300, .sinks = 5},
+                                logit_rule{.soft_cap = 3.0f}}) {
+    check<fp16, 64, 4>(22, {.tokens = {900, 350}, .first = {13, 350}, .group = 2, .rule = rule});
+  }
+  check<fp16, 64, 4>(23, {.tokens = {300}, .group = 2, .keep = {.share = 1.0}});
+  check<fp16, 64, 4>(24, {.tokens = {300}, .group = 2, .keep = {.share = 0.0}});
+  check<fp16, 64, 4>(25, {.tokens = {300}, .group = 2, .keep_dims = 64});
+}
+
+TEST_CASE("ties go to the lower token; keys in global memory") {
+  check<fp16, 64, 4>(31, {.tokens = {600}, .group = 2, .zero_query = true});
+  check<fp16, 64, 4>(32, {.tokens = {600}, .group = 2, .keys_in_shared = false});
+}
+
+TEST_CASE("the device's budget is core's") {
+  for (const double share : {0.0, 1.0 / 3, 0.125, 1.0 / 16, 0.5, 0.999, 1.0}) {
+    for (std::uint32_t n = 0; n < 2000; ++n) {
+      REQUIRE(cuda::kept_tokens::rounded_up(share, n) == budget(share).of(n, "share"));
+    }
+  }
+}
