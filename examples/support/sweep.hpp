@@ -85,8 +85,8 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   row["link_us"] = step.link_ns * 1e-3;
   row["energy_mj_per_token"] = cost.energy_j * 1e3 * p.layers / p.batch;
   row["prompt_ms"] = cost.prompt.total_ns() * 1e-6;
-  const auto busiest = static_cast<std::size_t>(
-      std::ranges::max_element(step.units.busy_ns) - step.units.busy_ns.begin());
+  const auto busiest = static_cast<std::size_t>(std::ranges::max_element(step.units.busy_ns) -
+                                                step.units.busy_ns.begin());
   row["busiest"] = step.link_ns > step.units.busy_ns[busiest]
                        ? "link"
                        : flash::unit_name(static_cast<flash::unit>(busiest));

@@ -66,27 +66,20 @@ namespace instinfer::attention {
 // observe
 //   weights(logits)                probabilities within all that was folded
 //   summary<S>()                   the state of summary S of this head, to be read or fed back to
+//
+// The concept asks for what every path has; a path may lack others, and then fails to compile by the operation's name.
 template <class M>
-concept AttentionMachine = requires(
-    M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
-    typename M::tokens tokens, typename M::units units, budget keep, tier from, over_group over) {
-  { m.all_tokens(q) } -> std::same_as<typename M::tokens>;
-  { m.steady(q, 4u, keep) } -> std::same_as<typename M::tokens>;
-  { m.top_dims(q, keep) } -> std::same_as<typename M::dims>;
-  { m.top_tokens(scores, keep, keep, over) } -> std::same_as<typename M::tokens>;
-  { m.top_units(scores, keep, keep, over) } -> std::same_as<typename M::units>;
-  { m.units_above(scores, 0.5, over) } -> std::same_as<typename M::units>;
-  { m.subtract(tokens, tokens) } -> std::same_as<typename M::tokens>;
-  { m.score_dims(q, dims) } -> std::same_as<typename M::scores>;
-  { m.score_tokens(q, tokens, from) } -> std::same_as<typename M::scores>;
-  { m.softmax(scores) } -> std::same_as<typename M::scores>;
-  m.fold(q, tokens, from);
-  m.fold_scored(scores, tokens, from);
-  m.blend_mean(scores, tokens);
-  m.attenuate(scores, tokens);
-  { m.weights(scores) } -> std::same_as<typename M::scores>;
-  { m.layer() } -> std::convertible_to<std::uint32_t>;
-};
+concept AttentionMachine =
+    requires(M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
+             typename M::tokens tokens, budget keep, tier from, over_group over) {
+      { m.all_tokens(q) } -> std::same_as<typename M::tokens>;
+      { m.top_dims(q, keep) } -> std::same_as<typename M::dims>;
+      { m.score_dims(q, dims) } -> std::same_as<typename M::scores>;
+      { m.softmax(scores) } -> std::same_as<typename M::scores>;
+      { m.top_tokens(scores, keep, keep, over) } -> std::same_as<typename M::tokens>;
+      m.fold(q, tokens, from);
+      m.blend_mean(scores, tokens);
+    };
 
 // A machine with declarations only, against which policies are checked without any path's headers.
 struct machine_archetype {
