@@ -4,6 +4,8 @@
 // what differs from the default rules. Each case first replays a batch of 2,000 pages on the event-driven drive of the tests
 // and compares every finish time. An iteration is one batch: finish time of each page, busy time of each bus and die,
 // makespan, and latency percentiles. Iterations go round 16 batches, so that no branch predictor knows one by heart.
+// decode: flash::engine on the paper's drive, one layer of OPT-13B's shape (40 heads) at 1,536 tokens, attention in storage:
+// plans, placement, and the replay of channels, filters and kernels; its decode step is checked in tests/flash.
 // mixed: three random reads to one program of lower priority, one request every 2 us, programs suspended for reads.
 
 #include <cstdint>
@@ -13,6 +15,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <instinfer/flash/engine.hpp>
 #include <instinfer/flash/latencies.hpp>
 #include <instinfer/flash/mixed_timeline.hpp>
 #include <instinfer/flash/placement.hpp>
@@ -166,6 +169,40 @@ void replay_mixed(benchmark::State& state, std::int32_t planes) {
       benchmark::Counter(static_cast<double>(count), benchmark::Counter::kIsIterationInvariantRate);
 }
 
+// A decode step of one layer for a batch of sequences.
+template <class Design>
+void decode(benchmark::State& state, int batch) {
+  using engine = flash::engine<Design>;
+  constexpr std::uint64_t tokens = 1536;
+  engine drive({.layers = 1, .q_heads = 40, .kv_heads = 40},
+               {.bytes = std::uint64_t{8} << 30, .context_tokens = 2048});
+  const std::vector<float> q(40 * 128, 1.0f);
+  std::vector<float> out(q.size());
+  std::vector<typename engine::request> requests;
+  for (int i = 0; i < batch; ++i) {
+    requests.push_back({drive.open(), q, out});
+    drive.append_count(requests.back().seq, 0, tokens);
+  }
+  double pages = 0;
+  for (auto _ : state) {
+    const flash::receipt done = drive.attend_batch(0, requests);
+    pages = static_cast<double>(done.moved.pages_read);
+    benchmark::DoNotOptimize(done.attention_ns);
+  }
+  state.counters["pages_per_second"] =
+      benchmark::Counter(pages, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+template <class Design>
+void add_decode(const char* name) {
+  for (const int batch : {1, 4, 64}) {
+    benchmark::RegisterBenchmark(
+        (std::string("decode/") + name + "/4KiB/bs" + std::to_string(batch)).c_str(),
+        [=](benchmark::State& state) { decode<Design>(state, batch); })
+        ->Unit(benchmark::kMillisecond);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -179,6 +216,8 @@ int main(int argc, char** argv) {
                                  [=](benchmark::State& state) { replay_mixed(state, planes); })
         ->Unit(benchmark::kMicrosecond);
   }
+  add_decode<insta>("dense");
+  add_decode<insta_sparf>("sparf");
   benchmark::Initialize(&argc, argv);
   benchmark::AddCustomContext("compiler", __VERSION__);
   benchmark::RunSpecifiedBenchmarks();

@@ -26,6 +26,9 @@ struct design {
   static_assert(std::same_as<std::remove_cv_t<decltype(Drive)>, flash::drive_spec>,
                 "instinfer: the drive is not a flash::drive_spec value, see flash/presets.hpp");
   static_assert(
+      flash::valid(Drive),
+      "instinfer: the drive's geometry, timing or rates are not valid, see flash/geometry.hpp and flash/presets.hpp");
+  static_assert(
       transfer::Transfer<Transfer>,
       "instinfer: the transfer policy lacks `computes_in_drive`, bytes() or time(), see transfer/concepts.hpp");
 

@@ -183,6 +183,7 @@ class engine {
   const policy& attention() const { return attention_; }
   const logit_rule& logits() const { return logits_; }
   const cache_type& cache() const { return cache_; }
+  Store& pages() { return cache_.pages(); }  // for housekeeping of its own; pages are the cache's
 
  private:
   template <class Watch>

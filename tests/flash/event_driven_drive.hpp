@@ -284,12 +284,27 @@ class event_driven_drive {
         }
         return slowest * ticks_per_ps_;
       }
-      case operation::program:
-        return t_.program_ps * ticks_per_ps_;
+      case operation::program: {
+        std::int64_t slowest = 0;
+        for (const std::size_t page : die.taken) {
+          slowest = std::max(slowest, tprog_ps(pages_[page].page));
+        }
+        return slowest * ticks_per_ps_;
+      }
       case operation::erase:
         return t_.erase_ps * ticks_per_ps_;
     }
     return 0;
+  }
+
+  std::int64_t tprog_ps(std::int32_t page) const {
+    timing programs = t_;  // as if it were tR
+    programs.read_ps = t_.program_ps;
+    programs.types.read_middle_ps =
+        t_.types.program_middle_ps > 0 ? t_.types.program_middle_ps : t_.program_ps;
+    programs.types.read_upper_ps =
+        t_.types.program_upper_ps > 0 ? t_.types.program_upper_ps : t_.program_ps;
+    return event_driven_drive{g_, programs, r_}.tr_ps(page);
   }
 
   // Counts through the block's pages, type by type.

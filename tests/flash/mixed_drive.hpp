@@ -246,7 +246,9 @@ class mixed_drive {
       case flash::operation::program:
         bus = ticks(t_.program_command_ps + (p - 1) * t_.program_next_plane_ps) +
               p * scale_.page_transfer_ticks;
-        array = ticks(t_.program_ps);
+        for (const std::size_t i : j.pages) {
+          array = std::max(array, ticks(t_.program_array_ps(t_.types.of(request(i).where.page))));
+        }
         break;
       case flash::operation::erase:
         bus = ticks(t_.erase_command_ps + (p - 1) * t_.erase_next_plane_ps);

@@ -405,11 +405,16 @@ TEST_CASE_TEMPLATE("flash engine: a faster bus or more channels do not slow dens
       CHECK(flash_ns(done) <= slowest_ns);
       slowest_ns = flash_ns(done);
     }
+    // Behind units that keep up: slow ones with little room make the order of pages matter, and more channels deliver all
+    // of K before V.
     double total_ns = 1e300;
     for (const std::int32_t channels : {1, 2, 4, 8, 16, 32}) {
       CAPTURE(channels);
       flash::drive_spec drive = D::drive;
       drive.geometry.channels = channels;
+      if (drive.units.present()) {
+        drive.units = flash::units_for(1'000'000'000'000);
+      }
       const flash::receipt done = one_attend<D>(tokens, drive);
       CHECK(done.total_ns() <= total_ns);
       total_ns = done.total_ns();
@@ -654,8 +659,7 @@ TEST_CASE_TEMPLATE("chrome trace: reads back, every bar in a named row, nothing 
   CHECK(names["command"] <= pages);
   CHECK(names["pages to the GPU"] ==
         (D::transfer_policy::computes_in_drive ? 0 : static_cast<int>(done.phases.size())));
-  CHECK(names["entry filter"] ==
-        (D::transfer_policy::computes_in_drive ? static_cast<int>(done.phases.size()) : 0));
+  CHECK(names["entry filter"] == (D::transfer_policy::computes_in_drive ? pages : 0));
   CHECK(end_us == doctest::Approx(done.total_ns() * 1e-3));
   for (auto& [row, spans] : rows) {
     const std::string where = row.first + ", " + row.second;

@@ -9,6 +9,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
@@ -37,11 +38,7 @@ class command_queues {
   // Throws bad_argument for a page outside of the geometry, or 2^30 pages or more. Keeps its memory
   // between batches.
   void sort(std::span<const location> pages, operation what, pairing pair, arrival arrive) {
-    require(pages.size() < max_pages, [&] {
-      return "flash timeline: a batch must have fewer than 2^30 pages, got " +
-             std::to_string(pages.size());
-    });
-    reset(pages.size(), pair);
+    begin(pages.size(), what, pair);
     for (std::size_t i = 0; i < pages.size(); ++i) {
       const location& at = pages[i];
       require(inside(at, geometry_), [&] {
@@ -49,22 +46,41 @@ class command_queues {
                ") lies outside of " + to_string(geometry_);
       });
       const auto channel = static_cast<std::size_t>(at.channel);
-      const std::size_t die =
-          (channel * static_cast<std::size_t>(geometry_.dies) + static_cast<std::size_t>(at.die)) *
-              static_cast<std::size_t>(geometry_.chips) +
-          static_cast<std::size_t>(at.chip);
-      const bool alone = arrive == arrival::one_by_one && first_die_[channel] == nothing;
-      if (first_die_[channel] == nothing) {
+      const bool first = first_die_[channel] == nothing;
+      if (first) {
         first_die_[channel] = die_in_channel(at);
       }
-      if (planes_ == 1 || pair == pairing::none || alone) {
-        open_command(die, i);
-      } else {
-        join_command(die, row_of(at, what, pair), at.plane, i);
-      }
+      add(i, at, arrive == arrival::one_by_one && first);
     }
     if (arrive == arrival::together) {
       std::ranges::fill(first_die_, 0);
+    }
+  }
+
+  // For pages that come over time: makes room for `pages` of them; then each is added when it comes.
+  void begin(std::size_t pages, operation what, pairing pair) {
+    require(pages < max_pages, [&] {
+      return "flash timeline: a batch must have fewer than 2^30 pages, got " +
+             std::to_string(pages);
+    });
+    what_ = what;
+    pair_ = pair;
+    reset(pages);
+  }
+
+  // Page `i` waits from now on. It joins the oldest command of its row that still waits and lacks its
+  // plane, else it is a new command: the rule above, for it is what the die would take. Precondition:
+  // i is below the number of pages begun with and was not added, `at` is inside the geometry.
+  void add(std::size_t i, const location& at, bool alone = false) {
+    const std::size_t die =
+        (static_cast<std::size_t>(at.channel) * static_cast<std::size_t>(geometry_.dies) +
+         static_cast<std::size_t>(at.die)) *
+            static_cast<std::size_t>(geometry_.chips) +
+        static_cast<std::size_t>(at.chip);
+    if (planes_ == 1 || pair_ == pairing::none || alone) {
+      open_command(die, i);
+    } else {
+      join_command(die, row_of(at), at.plane, i);
     }
   }
 
@@ -79,7 +95,7 @@ class command_queues {
   // The queue of a die (numbered over the drive): its oldest command or `nothing`; pop removes it.
   std::int32_t front(std::size_t die) const { return head_[die]; }
   void pop(std::size_t die) {
-    head_[die] = commands_[static_cast<std::size_t>(head_[die])].next_on_die;
+    head_[die] = std::exchange(commands_[static_cast<std::size_t>(head_[die])].next_on_die, taken);
   }
 
   std::int32_t page_count(std::int32_t command) const {
@@ -93,20 +109,26 @@ class command_queues {
   }
 
  private:
+  static constexpr std::int32_t taken = -2;
   struct command_record {
-    std::int32_t next_on_die;
+    std::int32_t next_on_die;  // `taken`: the command has left its queue
     std::int32_t next_of_row;
     std::int32_t pages;
   };
   static constexpr std::size_t max_pages = std::size_t{1} << 30;
 
-  void reset(std::size_t pages, pairing pair) {
+  command_record& record(std::int32_t command) {
+    return commands_[static_cast<std::size_t>(command)];
+  }
+  bool is_taken(std::int32_t command) { return record(command).next_on_die == taken; }
+
+  void reset(std::size_t pages) {
     commands_.clear();
     commands_.reserve(pages);
     members_.resize(std::max(members_.size(), pages * planes_));
     std::ranges::fill(head_, nothing);
     std::ranges::fill(first_die_, nothing);
-    if (planes_ > 1 && pair != pairing::none) {
+    if (planes_ > 1 && pair_ != pairing::none) {
       const std::size_t slots = std::bit_ceil(std::max<std::size_t>(2 * pages, 2));
       table_.assign(slots, nothing);
       table_shift_ = 64 - std::countr_zero(slots);
@@ -119,9 +141,9 @@ class command_queues {
     }
   }
 
-  std::int64_t row_of(const location& at, operation what, pairing pair) const {
-    const std::int32_t block = pair == pairing::same_page ? 0 : at.block;
-    const std::int32_t page = what == operation::erase ? 0 : at.page;
+  std::int64_t row_of(const location& at) const {
+    const std::int32_t block = pair_ == pairing::same_page ? 0 : at.block;
+    const std::int32_t page = what_ == operation::erase ? 0 : at.page;
     return std::int64_t{block} * geometry_.pages + page;
   }
 
@@ -142,11 +164,17 @@ class command_queues {
                     std::size_t page) {
     const std::size_t row =
         find_row(static_cast<std::int64_t>(die) * geometry_.pages_per_plane() + row_in_plane);
+    std::int32_t& first = row_first_[row];
+    while (first != nothing && is_taken(first)) {
+      first = record(first).next_of_row;
+    }
     std::int32_t& last = last_on_plane_[row * planes_ + static_cast<std::size_t>(plane)];
-    const std::int32_t candidate =
-        last == nothing ? row_first_[row] : commands_[static_cast<std::size_t>(last)].next_of_row;
+    if (last != nothing && is_taken(last)) {
+      last = nothing;
+    }
+    const std::int32_t candidate = last == nothing ? first : record(last).next_of_row;
     if (candidate != nothing) {
-      command_record& command = commands_[static_cast<std::size_t>(candidate)];
+      command_record& command = record(candidate);
       members_[static_cast<std::size_t>(candidate) * planes_ +
                static_cast<std::size_t>(command.pages)] = static_cast<std::int32_t>(page);
       ++command.pages;
@@ -155,10 +183,9 @@ class command_queues {
     }
     const std::int32_t opened = open_command(die, page);
     if (last == nothing) {
-      row_first_[row] = opened;
+      first = opened;
     } else {
-      commands_[static_cast<std::size_t>(last)].next_of_row =
-          opened;  // `last` is the row's newest command
+      record(last).next_of_row = opened;  // `last` is the row's newest command
     }
     last = opened;
   }
@@ -186,6 +213,8 @@ class command_queues {
 
   geometry geometry_;
   std::size_t planes_;
+  operation what_ = operation::read;
+  pairing pair_ = pairing::none;
   std::vector<command_record> commands_;
   std::vector<std::int32_t>
       members_;  // [commands, planes] indices of pages, the first `pages` of each row in use
@@ -195,7 +224,7 @@ class command_queues {
   std::vector<std::int32_t> table_;      // hash of row key -> row
   int table_shift_ = 63;
   std::vector<std::int64_t> row_keys_;   // [rows]
-  std::vector<std::int32_t> row_first_;  // [rows] first command
+  std::vector<std::int32_t> row_first_;  // [rows] first command that may still wait
   std::vector<std::int32_t>
       last_on_plane_;  // [rows, planes] newest command with a page on the plane
 };

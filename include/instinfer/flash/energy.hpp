@@ -75,12 +75,12 @@ constexpr energy energy_of(const drive_work& work, const timing& t,
     return static_cast<double>(operations) * rates.array_w * static_cast<double>(ps) /
            static_cast<double>(ps_per_s);
   };
-  return {.array_read_j = array_j(work.pages_read, t.read_array_ps()),
+  return {.array_read_j = array_j(work.pages_read, t.mean_read_array_ps()),
           .bus_j = static_cast<double>(work.bus_bytes) * rates.bus_j_per_byte,
           .engine_j = work.engine_flops * rates.engine_j_per_flop,
           .link_j = static_cast<double>(work.link_bytes) * rates.link_j_per_byte,
           .dram_j = static_cast<double>(work.dram_bytes) * rates.dram_j_per_byte,
-          .program_j = array_j(work.pages_programmed, t.program_ps),
+          .program_j = array_j(work.pages_programmed, t.mean_program_array_ps()),
           .erase_j = array_j(work.blocks_erased, t.erase_ps)};
 }
 

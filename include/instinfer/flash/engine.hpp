@@ -2,59 +2,44 @@
 // The flash path: the same commands as every engine, and the time that they take on the modelled drive and route.
 
 #include "instinfer/engine.hpp"
+#include "instinfer/flash/attend_clock.hpp"
 #include "instinfer/flash/drawn.hpp"
-#include "instinfer/flash/phases.hpp"
+#include "instinfer/flash/foreground_writes.hpp"
 #include "instinfer/flash/placement.hpp"
-#include "instinfer/flash/timeline.hpp"
 #include "instinfer/store/ledger.hpp"
 
 namespace instinfer::flash {
 
-// Time of one phase by resource, in nanoseconds. The resources work as a pipeline while channels read (InstInfer
-// Fig. 8), so a phase takes as long as its slowest one; arg-top-k needs all scores and comes before.
-struct phase_time {
-  attention::operation op = attention::operation::fold;
-  std::uint64_t pages = 0;
-  double flash_ns = 0;    // the timeline's makespan
-  double filter_ns = 0;   // busiest channel's filter
-  double gemv_ns = 0;     // attention kernels
-  double softmax_ns = 0;  // softmax units
-  double top_k_ns = 0;
-  double route_ns = 0;  // host routes: the pages' way to the GPU
+// What a call moved, and where its time went.
+struct receipt : instinfer::receipt, call_times {};
 
-  double total_ns() const {
-    return top_k_ns + std::max({flash_ns, filter_ns, gemv_ns, softmax_ns, route_ns});
-  }
+// A page store that knows where each page lies: flash/ftl_store.hpp. Others are placed by number (placement.hpp).
+template <class S>
+concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint64_t most) {
+  { c.locate(page) } -> std::same_as<location>;
+  { c.shape() } -> std::convertible_to<geometry>;
+  { s.translation().operations() } -> std::convertible_to<const ftl_operations&>;
+  s.translation().count_read(page);
+  s.translation().idle(most);
 };
 
-struct receipt : instinfer::receipt {
-  std::vector<phase_time> phases;
-  double link_ns = 0;  // in storage: q down and the output up; append: K and V down
-  double flash_write_ns = 0;
-
-  double total_ns() const {
-    double sum = link_ns + flash_write_ns;
-    for (const phase_time& phase : phases) {
-      sum += phase.total_ns();
-    }
-    return sum;
-  }
-};
-
-// What attend takes for a trace where there is none; chrome_trace (flash/chrome_trace.hpp) is what to pass.
-struct no_trace {};
+template <class Path>
+using default_store = std::conditional_t<std::is_same_v<Path, drawn>, store::ledger, store::memory>;
 
 // Path decides what is selected: by default drawn at random, without data; a compute path (cpu::path, reference::path)
-// attends as its own engine does, and is timed beside it. The GPU's own work is not counted on any route.
+// attends as its own engine does, and is timed beside it. The GPU's own work is not counted on any route. On a store that
+// is a translation layer, pages are read where they lie, and whatever it does besides (moves, erases) is charged.
+// Writes times the flash's side of appends (foreground_writes.hpp has the menu).
 template <Design D, class Format = kv_format<>, class Path = drawn,
-          class Arbitration = data_out_first>
+          class Arbitration = data_out_first, class Store = default_store<Path>,
+          template <class> class Writes = foreground_writes>
 class engine {
  public:
-  static constexpr bool holds_data = !std::is_same_v<Path, drawn>;
-  using store_type = std::conditional_t<holds_data, store::memory, store::ledger>;
+  static constexpr bool holds_data = Store::holds_data;
+  using store_type = Store;
   using inner_type = instinfer::engine<D, Format, Path, store_type>;
   using element = typename inner_type::element;
-  using policy = typename inner_type::policy;
+  using policy = typename D::attention_policy;
   using route = typename D::transfer_policy;
 
   // drive and machine default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
@@ -62,27 +47,21 @@ class engine {
   // than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
-         const transfer::machine_spec& machine = {})
-      : drive_{(validate(drive), drive)},
+         const transfer::machine_spec& machine = {}, const drive_rules& rules = {})
+      : drive_{(check(drive, capacity), drive)},
         machine_{with_link_of(drive, machine)},
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
-        timeline_{drive.geometry, drive.timing} {
-    require(drive.geometry.page_bytes == static_cast<std::int32_t>(D::layout_policy::page_bytes),
-            [&] {
-              return "flash engine: the drive's pages have " +
-                     std::to_string(drive.geometry.page_bytes) + " bytes, the layout's " +
-                     std::to_string(D::layout_policy::page_bytes);
-            });
-    require(!route::computes_in_drive || drive.units.present(), [] {
-      return std::string(
-          "flash engine: attention in storage needs a drive with engine units, this one has none");
-    });
-    require(capacity.bytes <= static_cast<std::uint64_t>(drive.geometry.bytes()), [&] {
-      return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
-             " bytes, the capacity is " + std::to_string(capacity.bytes);
-    });
+        attends_{drive, rules, group(), static_cast<std::uint32_t>(Format::element_bytes)},
+        writes_{drive, rules} {
+    if constexpr (LocatingStore<Store>) {
+      require(inner_.pages().shape() == drive.geometry, [&] {
+        return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
+               ", the drive's " + to_string(drive.geometry);
+      });
+      inner_.pages().translation().record_operations(true);
+    }
   }
 
   sequence open() { return inner_.open(); }
@@ -112,34 +91,50 @@ class engine {
     return attend_batch(layer, {&one, 1}, trace);
   }
 
-  // One layer's attention for many sequences: the drive works on all their heads at once, phase by phase. Bars go to
-  // `trace` if there is one. A request that is not valid throws; the outputs of those before it are then written.
+  // One layer's attention for many sequences: the drive works on all their heads at once. Bars go to `trace` if there is
+  // one; background writes are not drawn. A request that is not valid throws; the outputs of those before it are then
+  // written.
   template <class Trace = no_trace>
   receipt attend_batch(int layer, std::span<const request> batch, Trace* trace = nullptr) {
-    const model_shape& shape = inner_.cache().shape();
     receipt done;
-    phases_.clear();
+    work_.clear();
     transfer::link_bytes link;
     for (const request& r : batch) {
-      attend_phases observed(static_cast<std::uint32_t>(shape.kv_heads),
-                             static_cast<std::uint32_t>(shape.group()), Format::k_dim,
-                             Format::element_bytes);
-      done.moved +=
-          inner_.attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{}, observed).moved;
-      observed.add_to(phases_);
+      done.moved += inner_
+                        .attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{},
+                                attend_recorder{work_, group(), Format::k_dim})
+                        .moved;
       const auto moved =
           route::bytes({}, r.q.size() * sizeof(element), r.out.size() * sizeof(element));
       link.up += moved.up;
       link.down += moved.down;
     }
-    double now_ns = 0;
     done.link_ns = route_ns(link);
-    add_bar(trace, "link", "q down, output up", now_ns, done.link_ns);
-    now_ns += done.link_ns;
-    for (const phase_load& load : phases_) {
-      done.phases.push_back(timed_phase(load, trace, now_ns));
-      now_ns += done.phases.back().total_ns();
-    }
+    draw_unit(trace, "link", "q down, output up", 0, done.link_ns);
+    locate_work();
+    attends_.time(work_, locations_, done, trace,
+                  [&](const traffic& pages) { return route_ns(route::bytes(pages, 0, 0)); });
+    writes_.run_beside(attends_, work_, locations_, done);
+    return done;
+  }
+
+  // When the host is silent: the store's translation layer empties failing blocks and erases dead ones, at most `most_erases`.
+  receipt idle(std::uint64_t most_erases = ~std::uint64_t{0})
+    requires LocatingStore<Store>
+  {
+    receipt done;
+    inner_.pages().translation().idle(most_erases);
+    charge_operations(done);
+    return done;
+  }
+  // The pages of blocks that are due (flash/reliability.hpp) are moved.
+  template <class Due>
+  receipt refresh(Due&& due)
+    requires LocatingStore<Store>
+  {
+    receipt done;
+    inner_.pages().translation().refresh(due);
+    charge_operations(done);
     return done;
   }
 
@@ -153,6 +148,8 @@ class engine {
   // The engine that is timed: for attends with a parallel policy, a workspace or an observer of your own.
   const inner_type& inner() const { return inner_; }
   const drive_spec& drive() const { return drive_; }
+  // The page store, for its counters and housekeeping; pages are the cache's.
+  Store& pages() { return inner_.pages(); }
 
  private:
   static transfer::machine_spec with_link_of(const drive_spec& drive,
@@ -162,103 +159,90 @@ class engine {
     return machine;
   }
 
-  template <class Trace>
-  static void add_bar(Trace* trace, const char* row, const char* name, double begin_ns,
-                      double duration_ns) {
-    if constexpr (!std::is_same_v<Trace, no_trace>) {
-      if (trace != nullptr && duration_ns > 0) {
-        trace->add("units", row, name, begin_ns * 1e3, duration_ns * 1e3);
-      }
-    }
+  static void check(const drive_spec& drive, const store::capacity& capacity) {
+    validate(drive);
+    require(drive.geometry.page_bytes == static_cast<std::int32_t>(D::layout_policy::page_bytes),
+            [&] {
+              return "flash engine: the drive's pages have " +
+                     std::to_string(drive.geometry.page_bytes) + " bytes, the layout's " +
+                     std::to_string(D::layout_policy::page_bytes);
+            });
+    require(!route::computes_in_drive || drive.units.present(), [] {
+      return std::string(
+          "flash engine: attention in storage needs a drive with engine units, this one has none");
+    });
+    require(capacity.bytes <= static_cast<std::uint64_t>(drive.geometry.bytes()), [&] {
+      return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
+             " bytes, the capacity is " + std::to_string(capacity.bytes);
+    });
   }
+
+  std::uint32_t group() const { return static_cast<std::uint32_t>(inner_.cache().shape().group()); }
 
   // No bytes, no request: not even its latency.
   double route_ns(const transfer::link_bytes& moved) const {
     return moved.up + moved.down == 0 ? 0.0 : route::time(moved, machine_).total_ns();
   }
 
-  void locate(std::span<const page_id> pages) {
-    locations_.clear();
-    for (const page_id page : pages) {
-      locations_.push_back(placement_(page));
+  location locate(page_id page) const {
+    if constexpr (LocatingStore<Store>) {
+      return inner_.cache().pages().locate(page);
+    } else {
+      return placement_(page);
     }
   }
-
-  template <class Trace>
-  phase_time timed_phase(const phase_load& load, Trace* trace, double begin_ns) {
-    const auto ns = [](std::int64_t ps) { return static_cast<double>(ps) * 1e-3; };
-    phase_time time{.op = load.op, .pages = load.pages.size()};
-    const engine_units& units = drive_.units;
-    if constexpr (route::computes_in_drive) {
-      time.top_k_ns = ns(units.top_k_ps(static_cast<std::int64_t>(load.ranked_elements)));
-      time.gemv_ns = ns(units.gemv_ps(static_cast<std::int64_t>(load.gemv_flops)));
-      time.softmax_ns = ns(units.softmax_ps(static_cast<std::int64_t>(load.scores)));
-    } else {
-      const traffic pages{.pages_read = load.pages.size(),
-                          .channel_bytes = load.pages.size() * D::layout_policy::page_bytes,
-                          .buffer_bytes = load.buffer_bytes};
-      time.route_ns = route_ns(route::bytes(pages, 0, 0));
-    }
-    const double start_ns = begin_ns + time.top_k_ns;
-    locate(load.pages);
-    const batch_times read = [&] {
-      if constexpr (!std::is_same_v<Trace, no_trace>) {
-        if (trace != nullptr) {
-          return timeline_.read(locations_, {},
-                                [&](const event& e) { add_event(*trace, e, start_ns); });
+  void locate_work() {
+    locations_.clear();
+    for (const page_task& task : work_.pages) {
+      locations_.push_back(task.page == no_page ? location{} : locate(task.page));
+      if constexpr (LocatingStore<Store>) {
+        if (task.page != no_page) {
+          inner_.pages().translation().count_read(task.page);
         }
       }
-      return timeline_.read(locations_);
-    }();
-    time.flash_ns = ns(read.makespan_ps());
-    if constexpr (route::computes_in_drive) {
-      std::int64_t busiest = 0;
-      for (const channel_load& channel : read.channels) {
-        busiest = std::max(busiest, channel.pages);
-      }
-      time.filter_ns = ns(units.filter_ps(busiest * drive_.geometry.page_bytes));
     }
-    add_bar(trace, "arg-top-k", "rank", begin_ns, time.top_k_ns);
-    add_bar(trace, "filters", "entry filter", start_ns, time.filter_ns);
-    add_bar(trace, "GeMV", load.op == attention::operation::fold ? "Logit and Attend" : "Logit-0",
-            start_ns, time.gemv_ns);
-    add_bar(trace, "softmax", "softmax", start_ns, time.softmax_ns);
-    add_bar(trace, "route", "pages to the GPU", start_ns, time.route_ns);
-    return time;
-  }
-
-  template <class Trace>
-  void add_event(Trace& trace, const event& e, double start_ns) const {
-    const double ps_per_tick = 1.0 / static_cast<double>(timeline_.scale().ticks_per_ps);
-    const bool on_bus = e.kind == event_kind::command || e.kind == event_kind::data_out;
-    const std::string row = on_bus
-                                ? "bus"
-                                : "chip " + std::to_string(e.chip) + " die " +
-                                      std::to_string(e.die) + " plane " + std::to_string(e.plane);
-    trace.add("channel " + std::to_string(e.channel), row, event_name(e.kind),
-              start_ns * 1e3 + static_cast<double>(e.begin_ticks) * ps_per_tick,
-              static_cast<double>(e.end_ticks - e.begin_ticks) * ps_per_tick);
   }
 
   // New K and V go down the link while earlier groups are programmed; the slower one shows.
   receipt timed_write(const instinfer::receipt& written) {
-    receipt done{written, {}};
-    locate(inner_.written());
-    const double program_ns =
-        static_cast<double>(timeline_.program(locations_).makespan_ps()) * 1e-3;
+    receipt done;
+    done.moved = written.moved;
+    charge_writes(done);
+    const double flash_ns = done.flash_write_ns + done.moving_ns + done.erase_ns;
     const double link_ns = route_ns({.up = 0, .down = written.moved.link_bytes});
-    (program_ns > link_ns ? done.flash_write_ns : done.link_ns) = std::max(program_ns, link_ns);
+    if (link_ns >= flash_ns) {
+      done.link_ns = link_ns;
+      done.flash_write_ns = done.moving_ns = done.erase_ns = 0;
+    }
     return done;
+  }
+
+  void charge_writes(receipt& done) {
+    if constexpr (LocatingStore<Store>) {
+      charge_operations(done);
+    } else {
+      operations_.programs.clear();
+      for (const page_id page : inner_.written()) {
+        operations_.programs.push_back(placement_(page));
+      }
+      writes_.charge(operations_, done);
+    }
+  }
+  void charge_operations(receipt& done) {
+    writes_.charge(inner_.pages().translation().operations(), done);
+    inner_.pages().translation().clear_operations();
   }
 
   drive_spec drive_;
   transfer::machine_spec machine_;
   inner_type inner_;
   placement placement_;
-  timeline<Arbitration> timeline_;
+  attend_clock<route::computes_in_drive, Arbitration> attends_;
+  Writes<Arbitration> writes_;
   typename inner_type::scratch scratch_;
-  std::vector<location> locations_;
-  std::vector<phase_load> phases_;
+  attend_work work_;
+  std::vector<location> locations_;  // of the work
+  ftl_operations operations_;
 };
 
 }  // namespace instinfer::flash

@@ -46,6 +46,13 @@ constexpr std::int64_t work_ps(std::int64_t amount, std::int64_t per_second) {
 // counts.
 inline constexpr std::int64_t softmax_flops_per_score = 5;
 
+// Two pages a filter: one comes in while the other is filtered. Assumed; the 27.8 blocks of RAM (36 Kbit)
+// of Table II's channel controllers are 15.6 KB for each of 8, so there is room for three.
+inline constexpr std::int32_t paper_filter_buffer_pages = 2;
+// Half of the 108 pages of 4 KiB that Table II's 96 blocks of RAM for the attention kernels hold; the
+// other half for queries, scores and outputs. The half is assumed.
+inline constexpr std::int32_t paper_kernel_buffer_pages = 54;
+
 struct engine_units {
   std::int64_t filter_bytes_per_s = 0;    // of one filter; each channel controller has one
   std::int32_t attention_kernels = 0;     // each with one GeMV unit
@@ -53,6 +60,10 @@ struct engine_units {
   std::int32_t softmax_units = 0;         // of all kernels together
   std::int64_t softmax_flops_per_s = 0;   // of one unit
   std::int64_t top_k_elements_per_s = 0;  // of the one arg-top-k unit
+  // Buffer space, in pages: of each channel between its bus and its filter, that in the filter and that
+  // on the bus included; and of all kernels together between filters and kernels.
+  std::int32_t filter_buffer_pages = paper_filter_buffer_pages;
+  std::int32_t kernel_buffer_pages = paper_kernel_buffer_pages;
 
   constexpr bool present() const { return attention_kernels > 0; }
 

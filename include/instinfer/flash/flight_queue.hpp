@@ -32,6 +32,10 @@ class flight_queue {
   flight& oldest() { return at(oldest_); }
   void pop() { ++oldest_; }
 
+  // When the first one that ready_by has not seen is ready. Precondition: there is one.
+  bool all_seen() const { return seen_ == next_; }
+  std::int64_t next_ready() { return at(seen_).ready; }
+
   // Precondition: ready no earlier than any other.
   void push(const flight& f) { at(next_++) = f; }
 

@@ -58,7 +58,15 @@ class ftl_store {
     return ftl_.pages()[ftl_.physical(page)];
   }
 
-  location locate(page_id page) const { return ftl_.locate(page); }
+  static constexpr const geometry& shape() { return shape_; }
+  // Throws bad_argument for a page that was never written, or given up since.
+  location locate(page_id page) const {
+    require(ftl_.is_live(page), [&] {
+      return "ftl_store: page " + std::to_string(static_cast<std::uint32_t>(page)) +
+             " holds nothing: it was never written, or was released";
+    });
+    return ftl_.locate(page);
+  }
 
   // For housekeeping (idle, refresh, count_read) and its counters.
   ftl_type& translation() { return ftl_; }
@@ -75,6 +83,8 @@ class ftl_store {
                  std::to_string(page_bytes);
         });
   }
+
+  static constexpr geometry shape_ = Shape;
 
   ftl_type ftl_;
   std::uint32_t unit_ = 0;

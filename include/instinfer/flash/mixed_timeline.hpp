@@ -171,8 +171,7 @@ class mixed_timeline {
         tell(sink, event_kind::data_in, i, end, end + data);
       }
       end += data;
-      array = std::max(array, what == operation::read ? ticks_.read_array(channel_.of(i).where)
-                                                      : ticks_.array(what));
+      array = std::max(array, ticks_.array(what, channel_.of(i).where));
     }
     load().command_ticks += cycles;
     load().data_ticks += end - now - cycles;

@@ -24,13 +24,13 @@ class operation_ticks {
         scale_{(validate(t), ticks_of(t, g))},
         types_{t.types},
         retry_{(validate(retry), retry)},
-        program_array_{scale_.from_ps(t.program_ps)},
         erase_array_{scale_.from_ps(t.erase_ps)},
         cache_move_{scale_.from_ps(t.cache_move_ps)},
         decode_{scale_.from_ps(t.decode_ps)} {
     const std::int32_t most_reads = retry.present() ? 1 + max_read_retries : 1;
     for (const page_type type : {page_type::lower, page_type::middle, page_type::upper}) {
       read_array_[static_cast<std::size_t>(type)] = scale_.from_ps(t.read_array_ps(type));
+      program_array_[static_cast<std::size_t>(type)] = scale_.from_ps(t.program_array_ps(type));
       longest_read_ =
           std::max(longest_read_, scale_.from_ps(most_reads * t.read_array_ps(type)) + cache_move_);
     }
@@ -55,8 +55,15 @@ class operation_ticks {
   // Array time of a program or erase, or of a lower page's first read.
   std::int64_t array(operation what) const {
     return what == operation::read      ? read_array_[0]
-           : what == operation::program ? program_array_
+           : what == operation::program ? program_array_[0]
                                         : erase_array_;
+  }
+  // Array time of one page's or block's operation, by its type and with its retries.
+  std::int64_t array(operation what, const location& at) const {
+    return what == operation::read ? read_array(at)
+           : what == operation::program
+               ? program_array_[static_cast<std::size_t>(types_.of(at.page))]
+               : erase_array_;
   }
 
   // Array time of one page's read with its type and retries.
@@ -71,7 +78,10 @@ class operation_ticks {
   // At least the time of one command of one page or of all planes, alone on the drive: a batch
   // takes no longer than the sum over its pages.
   double longest(operation what) const {
-    const std::int64_t busy = what == operation::read ? longest_read_ : array(what);
+    const std::int64_t busy = what == operation::read ? longest_read_
+                              : what == operation::program
+                                  ? *std::ranges::max_element(program_array_)
+                                  : erase_array_;
     return static_cast<double>(cycles(what, geometry_.planes)) + static_cast<double>(busy) +
            static_cast<double>(transfer()) * geometry_.planes + static_cast<double>(decode_);
   }
@@ -84,7 +94,7 @@ class operation_ticks {
   std::array<std::vector<std::int64_t>, 3> cycles_;        // [operation][planes - 1]
   std::array<std::int64_t, max_page_types> read_array_{};  // [page_type]
   std::int64_t longest_read_ = 0;  // with all retries and the move to the cache register
-  std::int64_t program_array_;
+  std::array<std::int64_t, max_page_types> program_array_{};  // [page_type]
   std::int64_t erase_array_;
   std::int64_t cache_move_;
   std::int64_t decode_;

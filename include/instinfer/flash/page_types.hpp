@@ -18,12 +18,14 @@ enum class page_order { by_word_line, shifted };
 
 inline constexpr std::int32_t max_page_types = 3;
 
-// The default: one type, whose tR is timing::read_ps. With more, that is tR of the lower pages.
+// The default: one type, whose tR is timing::read_ps and tPROG timing::program_ps. With more, those are the lower pages'.
 struct page_types {
   std::int32_t count = 1;           // bits a cell: 1 SLC, 2 MLC (lower, upper), 3 TLC
   std::int64_t read_middle_ps = 0;  // tR; only with three types
   std::int64_t read_upper_ps = 0;   // tR; only with two or three
   page_order order = page_order::by_word_line;
+  std::int64_t program_middle_ps = 0;  // tPROG; 0: as the lower pages', timing::program_ps
+  std::int64_t program_upper_ps = 0;
 
   // Precondition: page >= 0.
   constexpr page_type of(std::int32_t page) const {

@@ -19,6 +19,8 @@ struct drive_spec {
   flash::engine_units units;          // units.present() is false for a plain SSD
   std::int64_t link_bytes_per_s = 0;  // external link, one direction
   std::int64_t dram_bytes = 0;        // of the drive
+  // Of the drive's DRAM, where the group buffer is. 64 bits of DDR4-2400; assumed, the paper names only its size.
+  std::int64_t dram_bytes_per_s = 19'200'000'000;
 
   constexpr std::int64_t bus_bytes_per_s() const {
     return geometry.channels * timing.bus_bytes_per_s;
@@ -29,7 +31,7 @@ struct drive_spec {
 
 constexpr bool valid(const drive_spec& drive) {
   return valid(drive.geometry) && valid(drive.timing) && drive.link_bytes_per_s > 0 &&
-         drive.dram_bytes >= 0;
+         drive.dram_bytes >= 0 && drive.dram_bytes_per_s > 0;
 }
 
 inline void validate(const drive_spec& drive) {
@@ -41,6 +43,10 @@ inline void validate(const drive_spec& drive) {
   });
   require(drive.dram_bytes >= 0, [&] {
     return "drive_spec: dram_bytes must not be negative, got " + std::to_string(drive.dram_bytes);
+  });
+  require(drive.dram_bytes_per_s > 0, [&] {
+    return "drive_spec: dram_bytes_per_s must be positive, got " +
+           std::to_string(drive.dram_bytes_per_s);
   });
 }
 
@@ -77,25 +83,27 @@ inline constexpr timing vnand_v6_timing{.read_ps = 45 * ps_per_us,
                                         .erase_ps = 3'500 * ps_per_us,
                                         .bus_bytes_per_s = 1'400'000'000};
 
-// TLC whose pages differ: tR of SimpleSSD's TLC as FEMU uses it (hw/femu/nand/nand.h). tPROG is the
-// mean of its 820.5, 2,225 and 5,734 us, as a timing has one; erase 3 ms likewise FEMU's. That word
-// lines' pages follow each other, and the bus: assumed, as vnand_v6_timing's.
-inline constexpr timing tlc_by_type_timing{
-    .read_ps = 56'500 * ps_per_ns,
-    .program_ps = 2'926'500 * ps_per_ns,
+// TLC whose pages differ: tR and tPROG of SimpleSSD's TLC as FEMU uses it (hw/femu/nand/nand.h); erase
+// 3 ms likewise FEMU's. That word lines' pages follow each other, and the bus: assumed, as
+// vnand_v6_timing's.
+inline constexpr timing tlc_by_type_timing{.read_ps = 56'500 * ps_per_ns,
+                                           .program_ps = 820'500 * ps_per_ns,
+                                           .erase_ps = 3'000 * ps_per_us,
+                                           .bus_bytes_per_s = 1'400'000'000,
+                                           .types = {.count = 3,
+                                                     .read_middle_ps = 77'500 * ps_per_ns,
+                                                     .read_upper_ps = 106'000 * ps_per_ns,
+                                                     .program_middle_ps = 2'225 * ps_per_us,
+                                                     .program_upper_ps = 5'734 * ps_per_us}};
+
+// MLC whose pages differ: Micron L95B as profiled for FEMU (same file); order and bus as above.
+inline constexpr timing mlc_by_type_timing{
+    .read_ps = 48'000 * ps_per_ns,
+    .program_ps = 850 * ps_per_us,
     .erase_ps = 3'000 * ps_per_us,
     .bus_bytes_per_s = 1'400'000'000,
     .types = {
-        .count = 3, .read_middle_ps = 77'500 * ps_per_ns, .read_upper_ps = 106'000 * ps_per_ns}};
-
-// MLC whose pages differ: Micron L95B as profiled for FEMU (same file), tPROG the mean of 850 and
-// 2,300 us; order and bus as above.
-inline constexpr timing mlc_by_type_timing{
-    .read_ps = 48'000 * ps_per_ns,
-    .program_ps = 1'575 * ps_per_us,
-    .erase_ps = 3'000 * ps_per_us,
-    .bus_bytes_per_s = 1'400'000'000,
-    .types = {.count = 2, .read_upper_ps = 64'000 * ps_per_ns}};
+        .count = 2, .read_upper_ps = 64'000 * ps_per_ns, .program_upper_ps = 2'300 * ps_per_us}};
 
 // 8 channels and 4 KiB pages: InstInfer §IV-C and set-up. Chips, dies and planes: calibrated on
 // the 7.66 GB/s decode read of Table III. With 2 planes the formula above gives 5.65, 7.51 and 8.99

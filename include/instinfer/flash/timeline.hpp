@@ -35,7 +35,7 @@ namespace instinfer::flash {
 // chip go on: only the bus is shared. An array that finishes at the tick of a bus release is ready;
 // data-outs go in the order in which they became ready, those of one tick in the order of issue.
 //
-// Array times: tR by page type (page_types.hpp), times one plus the page's retries (read_retry.hpp);
+// Array times: tR and tPROG by page type (page_types.hpp), tR times one plus the page's retries (read_retry.hpp);
 // the planes of a command all work until the slowest is done.
 template <class Arbitration = data_out_first>
 class timeline {
@@ -235,9 +235,15 @@ class timeline {
         const std::int64_t begin = now;
         const std::int64_t data_begin = begin + ticks_.cycles(what, c.pages);
         now = data_begin + c.pages * data_ticks;
-        const std::int64_t ready = now + ticks_.array(what);
-        books_.book_issue(c, data_begin - begin, now - data_begin, ticks_.array(what));
-        in_flight_.push({.command = c.command, .die = c.die, .begin = begin, .ready = ready});
+        // Pages of one command have one page number, so one type.
+        const std::int64_t array = ticks_.array(what, pages[books_.page(c.command, 0)]);
+        const std::int64_t ready = now + array;
+        books_.book_issue(c, data_begin - begin, now - data_begin, array);
+        in_flight_.insert({.command = c.command,
+                           .die = c.die,
+                           .issue = c.number,
+                           .begin = begin,
+                           .ready = ready});
         for (std::int32_t k = 0; !finish_ticks.empty() && k < c.pages; ++k) {
           finish_ticks[books_.page(c.command, k)] = ready;
         }

@@ -25,7 +25,7 @@ inline constexpr std::int64_t ps_per_s = 1'000'000'000'000;
 // - erase: EC(p) = 220 ns + 700 ns (p - 1), the array for erase_ps
 struct timing {
   std::int64_t read_ps = 0;          // tR; of the lower pages where `types` names more
-  std::int64_t program_ps = 0;       // tPROG
+  std::int64_t program_ps = 0;       // tPROG; of the lower pages likewise
   std::int64_t erase_ps = 0;         // tBERS
   std::int64_t bus_bytes_per_s = 0;  // of one channel
   // Bus time of one page with its spare bytes; 0: from bus_bytes_per_s.
@@ -63,8 +63,32 @@ struct timing {
                                                         : types.read_upper_ps;
     return tr + read_turnaround_ps;
   }
+  constexpr std::int64_t program_array_ps(page_type type = page_type::lower) const {
+    const std::int64_t other = type == page_type::middle  ? types.program_middle_ps
+                               : type == page_type::upper ? types.program_upper_ps
+                                                          : 0;
+    return other > 0 ? other : program_ps;
+  }
+  // Over a word line's pages, rounded down.
+  constexpr std::int64_t mean_read_array_ps() const {
+    return mean([&](page_type type) { return read_array_ps(type); });
+  }
+  constexpr std::int64_t mean_program_array_ps() const {
+    return mean([&](page_type type) { return program_array_ps(type); });
+  }
 
   friend constexpr bool operator==(const timing&, const timing&) = default;
+
+ private:
+  template <class Of>
+  constexpr std::int64_t mean(Of&& of) const {
+    const page_types in_turn{.count = types.count};
+    std::int64_t sum = 0;
+    for (std::int32_t type = 0; type < types.count; ++type) {
+      sum += of(in_turn.of(type));
+    }
+    return sum / types.count;
+  }
 };
 
 // Longest duration a field may hold: 1,000 s. With at most max_planes planes, every sum above stays
@@ -84,7 +108,10 @@ constexpr bool valid(const timing& t) {
          within(t.cache_move_ps, 0) && within(t.decode_ps, 0) && t.types.count >= 1 &&
          t.types.count <= max_page_types &&
          (t.types.count == 3 ? within(t.types.read_middle_ps, 1) : t.types.read_middle_ps == 0) &&
-         (t.types.count >= 2 ? within(t.types.read_upper_ps, 1) : t.types.read_upper_ps == 0);
+         (t.types.count >= 2 ? within(t.types.read_upper_ps, 1) : t.types.read_upper_ps == 0) &&
+         (t.types.count == 3 ? within(t.types.program_middle_ps, 0)
+                             : t.types.program_middle_ps == 0) &&
+         (t.types.count >= 2 ? within(t.types.program_upper_ps, 0) : t.types.program_upper_ps == 0);
 }
 
 // Throws bad_argument that names the field, its value and what it may be.
@@ -113,9 +140,10 @@ inline void validate(const timing& t) {
     return "flash timing: types.count must lie in [1, " + std::to_string(max_page_types) +
            "] (bits a cell), got " + std::to_string(t.types.count);
   });
-  const auto check_type = [&](const char* field, std::int64_t value, std::int32_t least_count) {
+  const auto check_type = [&](const char* field, std::int64_t value, std::int32_t least_count,
+                              std::int64_t least) {
     if (t.types.count >= least_count) {
-      check(field, value, 1);
+      check(field, value, least);
     } else {
       require(value == 0, [&] {
         return std::string("flash timing: ") + field +
@@ -124,8 +152,10 @@ inline void validate(const timing& t) {
       });
     }
   };
-  check_type("types.read_middle_ps", t.types.read_middle_ps, 3);
-  check_type("types.read_upper_ps", t.types.read_upper_ps, 2);
+  check_type("types.read_middle_ps", t.types.read_middle_ps, 3, 1);
+  check_type("types.read_upper_ps", t.types.read_upper_ps, 2, 1);
+  check_type("types.program_middle_ps", t.types.program_middle_ps, 3, 0);
+  check_type("types.program_upper_ps", t.types.program_upper_ps, 2, 0);
   require(t.bus_bytes_per_s >= 0 && (t.bus_bytes_per_s > 0 || t.page_transfer_ps > 0), [&] {
     return "flash timing: bus_bytes_per_s must be positive (or page_transfer_ps given), got " +
            std::to_string(t.bus_bytes_per_s);

@@ -1,0 +1,157 @@
+#pragma once
+// Times an attend's work on a drive and its route: in the drive as a pipeline, on a host route phase by phase.
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "instinfer/core/traffic.hpp"
+#include "instinfer/flash/attend_timeline.hpp"
+#include "instinfer/flash/attend_trace.hpp"
+#include "instinfer/flash/call_times.hpp"
+#include "instinfer/flash/drive_rules.hpp"
+#include "instinfer/flash/timeline.hpp"
+
+namespace instinfer::flash {
+
+// InDrive: attention is computed there.
+template <bool InDrive, class Arbitration>
+class attend_clock {
+ public:
+  // Throws what attend_timeline and timeline throw.
+  attend_clock(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
+               std::uint32_t element_bytes)
+      : element_bytes_{element_bytes}, drive_{make(drive, rules, group, element_bytes)} {}
+
+  // route_ns(pages): on host routes, the time of the pages' way to the GPU, with the traffic of one phase.
+  // Fills in attention_ns, units and phases of `done`, whose link_ns comes before them. locations: of the pages of the work.
+  template <class Trace, class RouteTime>
+  void time(const attend_work& work, std::span<const location> locations, call_times& done,
+            Trace* trace, const RouteTime& route_ns) {
+    if constexpr (InDrive) {
+      in_drive(work, locations, done, trace);
+    } else {
+      on_host(work, locations, done, trace, route_ns);
+    }
+  }
+
+  // see(load, ps): when the pages of each load of the work timed last were asked for, by time.
+  template <class See>
+  void each_release(const attend_work& work, const call_times& done, See&& see) const {
+    if constexpr (InDrive) {
+      for (const load_release& r : drive_.releases()) {
+        see(r.load, r.at / drive_.scale().ticks_per_ps);
+      }
+    } else {
+      for (std::uint32_t p = 0; p < done.phases.size(); ++p) {
+        for (std::uint32_t l = 0; l < work.loads.size(); ++l) {
+          if (work.loads[l].phase == p) {
+            see(l, static_cast<std::int64_t>(done.phases[p].begin_ns * 1e3));
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  using drive_type =
+      std::conditional_t<InDrive, attend_timeline<Arbitration>, timeline<Arbitration>>;
+
+  static drive_type make(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
+                         std::uint32_t element_bytes) {
+    if constexpr (InDrive) {
+      return {drive, group, element_bytes, rules.reads};
+    } else {
+      return {drive.geometry, drive.timing, rules.reads};
+    }
+  }
+
+  template <class Trace>
+  void in_drive(const attend_work& work, std::span<const location> locations, call_times& done,
+                Trace* trace) {
+    const double ps_per_tick = 1.0 / static_cast<double>(drive_.scale().ticks_per_ps);
+    const attend_times times = [&] {
+      if constexpr (draws<Trace>) {
+        if (trace != nullptr) {
+          return drive_.run(work, locations,
+                            attend_trace<Trace>{*trace, done.link_ns * 1e3, ps_per_tick});
+        }
+      }
+      return drive_.run(work, locations);
+    }();
+    done.attention_ns = times.ns(times.makespan_ticks);
+    for (std::size_t u = 0; u < unit_count; ++u) {
+      done.units.busy_ns[u] = times.ns(times.busy_ticks[u]);
+    }
+    for (const attend_phase& phase : times.phases) {
+      done.phases.push_back(
+          {.op = phase.op,
+           .pages = static_cast<std::uint64_t>(phase.pages),
+           .flash_ns = phase.pages > 0 ? times.ns(phase.data_end_ticks - phase.begin_ticks) : 0.0,
+           .filter_ns = times.ns(phase.filter_ticks),
+           .gemv_ns = times.ns(phase.gemv_ticks),
+           .softmax_ns = times.ns(phase.softmax_ticks),
+           .top_k_ns = times.ns(phase.top_k_ticks),
+           .begin_ns = times.ns(phase.begin_ticks),
+           .end_ns = times.ns(phase.end_ticks)});
+    }
+  }
+
+  // Phase after phase: the GPU selects what the next one reads. Pages go up while others are read.
+  template <class Trace, class RouteTime>
+  void on_host(const attend_work& work, std::span<const location> locations, call_times& done,
+               Trace* trace, const RouteTime& route_ns) {
+    std::uint32_t phases = 0;
+    for (const head_load& load : work.loads) {
+      phases = std::max(phases, load.phase + 1);
+    }
+    for (std::uint32_t p = 0; p < phases; ++p) {
+      phase_time time{.begin_ns = done.attention_ns};
+      phase_pages_.clear();
+      traffic moved;
+      for (std::uint32_t l = 0; l < work.loads.size(); ++l) {
+        const head_load& load = work.loads[l];
+        if (load.phase != p) {
+          continue;
+        }
+        time.op = load.op;
+        for (std::uint32_t i = load.first_page; i < load.last_page; ++i) {
+          if (work.pages[i].page == no_page) {
+            moved.buffer_bytes += std::uint64_t{work.pages[i].elements} * element_bytes_;
+          } else {
+            phase_pages_.push_back(locations[i]);
+          }
+        }
+      }
+      time.pages = moved.pages_read = phase_pages_.size();
+      moved.channel_bytes = time.pages * static_cast<std::uint64_t>(drive_.shape().page_bytes);
+      time.route_ns = route_ns(moved);
+      const double start_ns = done.link_ns + time.begin_ns;
+      const batch_times read = [&] {
+        if constexpr (draws<Trace>) {
+          if (trace != nullptr) {
+            const double ps_per_tick = 1.0 / static_cast<double>(drive_.scale().ticks_per_ps);
+            return drive_.read(phase_pages_, {}, [&](const event& e) {
+              draw_event(*trace, e, start_ns * 1e3, ps_per_tick);
+            });
+          }
+        }
+        return drive_.read(phase_pages_);
+      }();
+      time.flash_ns = static_cast<double>(read.makespan_ps()) * 1e-3;
+      draw_unit(trace, "route", "pages to the GPU", start_ns, time.route_ns);
+      done.units[unit::flash] += time.flash_ns;
+      time.end_ns = time.begin_ns + std::max(time.flash_ns, time.route_ns);
+      done.attention_ns = time.end_ns;
+      done.phases.push_back(time);
+    }
+  }
+
+  std::uint32_t element_bytes_;
+  drive_type drive_;
+  std::vector<location> phase_pages_;  // of one phase on a host route
+};
+
+}  // namespace instinfer::flash

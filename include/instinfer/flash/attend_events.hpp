@@ -1,0 +1,24 @@
+#pragma once
+// What a replay of an attend can tell about each page and unit while it runs: for traces.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/events.hpp"
+
+namespace instinfer::flash {
+
+// A sink has these members; times in ticks since the start. `flash` is the sink of the channels (events.hpp); page numbers,
+// there and here, are those of the work. This one costs nothing.
+struct no_attend_events {
+  no_events flash;
+
+  void filter(std::size_t /*channel*/, std::size_t /*page*/, std::int64_t, std::int64_t) {}
+  void dram(std::size_t /*page*/, std::int64_t, std::int64_t) {}
+  void gemv(const score_set&, std::size_t /*page*/, std::int64_t, std::int64_t) {}
+  void softmax(const score_set&, std::int64_t, std::int64_t) {}
+  void top_k(std::uint32_t /*load*/, std::int64_t, std::int64_t) {}
+};
+
+}  // namespace instinfer::flash

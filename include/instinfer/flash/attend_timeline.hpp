@@ -1,0 +1,300 @@
+#pragma once
+// Replays an attend on the whole drive, to the tick: flash channels, filters with limited buffers, attention kernels and
+// arg-top-k, each waiting for the others where it must (InstInfer §IV-B, Fig. 8).
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "instinfer/flash/attend_events.hpp"
+#include "instinfer/flash/attend_times.hpp"
+#include "instinfer/flash/dram_queue.hpp"
+#include "instinfer/flash/earliest.hpp"
+#include "instinfer/flash/filter_buffer.hpp"
+#include "instinfer/flash/kernel_pipeline.hpp"
+#include "instinfer/flash/presets.hpp"
+#include "instinfer/flash/read_channel.hpp"
+
+namespace instinfer::flash {
+
+// The rules, beside those of timeline.hpp for the channels and of kernel_pipeline.hpp for what is behind them.
+// - When a load is released, its pages join the queues of their dies, in the order of the plan, and pair with what waits
+//   there. So loads of all heads interleave, first come first served.
+// - Each channel has a buffer of filter_buffer_pages. A page takes room in it from the start of its data-out until the filter
+//   has passed it on; while there is none, the bus sends no data, though commands go on. A page is there when it is decoded.
+// - A filter takes pages one by one in the order they came. It looks at each byte, wanted or not.
+// - Pages in the group buffer come from DRAM, one after the other, wanted bytes only, and past the filters.
+// At one instant, loads are released and places given before a bus is granted. Channels take no notice of each other but
+// through the kernel buffer and arg-top-k.
+template <class Arbitration = data_out_first>
+class attend_timeline {
+  static_assert(BusArbitration<Arbitration>,
+                "instinfer: a bus arbitration needs choose() -> bus_turn and must be copyable, see "
+                "flash/arbitration.hpp");
+
+ public:
+  // group: query heads of a KV head. Throws bad_argument for a drive without engine units or buffers, rules that cannot
+  // be, or pages that arrive one by one; error if a duration does not fit 63 bits of ticks.
+  attend_timeline(const drive_spec& drive, std::uint32_t group, std::uint32_t element_bytes,
+                  const batch_rules& rules = {}, Arbitration arbitration = {})
+      : ticks_{drive.geometry, drive.timing, rules.retry},
+        rules_{(check(drive, rules), rules)},
+        element_bytes_{element_bytes},
+        units_{drive.units, drive.dram_bytes_per_s, drive.geometry.page_bytes, ticks_.scale()},
+        kernels_{units_, drive.units.kernel_buffer_pages, group},
+        queues_{drive.geometry},
+        next_{2 * static_cast<std::size_t>(drive.geometry.channels) + 1} {
+    for (std::int32_t c = 0; c < drive.geometry.channels; ++c) {
+      channels_.push_back({.reads = {c, drive.geometry, rules.cache_read, arbitration},
+                           .buffer = filter_buffer{drive.units.filter_buffer_pages}});
+    }
+  }
+
+  const tick_scale& scale() const { return ticks_.scale(); }
+  const geometry& shape() const { return ticks_.shape(); }
+  // Of the last run, by time.
+  std::span<const load_release> releases() const { return kernels_.releases(); }
+
+  // pages: where each page of the work lies; entries of buffered pages are not looked at. The spans of the result are valid
+  // until the next run. Throws bad_argument for another number of pages or one outside of the geometry, and work for a
+  // unit that the drive lacks. Allocates only while work still grows. For Sink see flash/attend_events.hpp.
+  template <class Sink = no_attend_events>
+  attend_times run(const attend_work& work, std::span<const location> pages, Sink&& sink = {}) {
+    check(work, pages);
+    begin(work, pages, sink);
+    while (true) {
+      const std::size_t first = next_.first();
+      const std::int64_t now = next_.due(first);
+      const load_release* release = kernels_.next_release();
+      if (release != nullptr && release->at <= now) {
+        take_release(*release, sink);
+      } else if (now == never_ticks) {
+        return total();
+      } else if (first < channels_.size()) {
+        filter_page(first, now, sink);
+      } else if (first == channels_.size()) {
+        load_page(now, sink);
+      } else {
+        const std::size_t c = first - channels_.size() - 1;
+        next_.set(bus(c), grant_bus(c, now, sink));
+      }
+    }
+  }
+
+ private:
+  struct channel_state {
+    read_channel<Arbitration> reads;
+    filter_buffer buffer;
+    bool stalls = false;                   // data waits for room
+    std::int64_t stands_at = never_ticks;  // when the bus is to be granted next, once room is known
+  };
+
+  static void check(const drive_spec& drive, const batch_rules& rules) {
+    require(drive.units.present(), [] {
+      return std::string("attend timeline: the drive has no engine units, which attend in it");
+    });
+    const engine_units& u = drive.units;
+    require(u.filter_buffer_pages > 0 && u.kernel_buffer_pages > 0, [&] {
+      return "attend timeline: filter_buffer_pages and kernel_buffer_pages must be positive, got " +
+             std::to_string(u.filter_buffer_pages) + " and " +
+             std::to_string(u.kernel_buffer_pages);
+    });
+    require(drive.dram_bytes_per_s > 0, [&] {
+      return "attend timeline: dram_bytes_per_s must be positive, got " +
+             std::to_string(drive.dram_bytes_per_s);
+    });
+    require(rules.arrive == arrival::together, [] {
+      return std::string(
+          "attend timeline: the pages of a load arrive together; arrival::one_by_one is for batches");
+    });
+  }
+
+  void check(const attend_work& work, std::span<const location> pages) const {
+    require(pages.size() == work.pages.size(), [&] {
+      return "attend timeline: " + std::to_string(work.pages.size()) +
+             " pages of work, but locations of " + std::to_string(pages.size());
+    });
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      require(work.pages[i].page == no_page || inside(pages[i], shape()), [&] {
+        return "attend timeline: page " + std::to_string(i) + " of the work (" +
+               to_string(pages[i]) + ") lies outside of " + to_string(shape());
+      });
+    }
+    // Even one page after the other stays inside 63 bits.
+    constexpr double most = 0.99 * 9223372036854775807.0;
+    require(
+        static_cast<double>(pages.size() + 1) * 2 * ticks_.longest(operation::read) < most, [&] {
+          return "attend timeline: " + std::to_string(pages.size()) +
+                 " pages might overflow 63 bits of ticks (" + std::to_string(scale().ticks_per_ps) +
+                 " a ps); split the batch, or choose a rounder bus_bytes_per_s";
+        });
+  }
+
+  template <class Sink>
+  void begin(const attend_work& work, std::span<const location> pages, Sink& sink) {
+    work_ = &work;
+    pages_ = pages;
+    queues_.begin(pages.size(), operation::read, rules_.pair);
+    for (channel_state& channel : channels_) {
+      channel.reads.begin();
+      channel.buffer.clear();
+      channel.stalls = false;
+      channel.stands_at = never_ticks;
+    }
+    dram_.clear();
+    next_.clear();
+    phases_.clear();
+    filtered_.clear();
+    kernels_.begin(work, sink);
+  }
+
+  // Parties of next_: filters and then the DRAM, which ask for places, and buses, which can be granted.
+  std::size_t dram() const { return channels_.size(); }
+  std::size_t bus(std::size_t c) const { return channels_.size() + 1 + c; }
+
+  template <class Sink>
+  void take_release(load_release now, Sink& sink) {
+    kernels_.take_release();
+    const head_load& load = work_->loads[now.load];
+    for (std::size_t i = load.first_page; i < load.last_page; ++i) {
+      if (work_->pages[i].page == no_page) {
+        dram_.come(i, now.at);
+      } else {
+        const location& at = pages_[i];
+        const auto c = static_cast<std::size_t>(at.channel);
+        queues_.add(i, at);
+        next_.set_no_later(bus(c), channels_[c].reads.arrive(queues_.die_in_channel(at), now.at));
+      }
+    }
+    next_.set(dram(), dram_.asks_at());
+    for (std::size_t c = 0; kernels_.all_released() && c < channels_.size(); ++c) {
+      const std::int64_t due = next_.due(bus(c));
+      next_.set(bus(c), never_ticks);
+      run_bus(c, channels_[c].stalls ? std::min(due, now.at) : due, sink);
+    }
+  }
+
+  // Once all loads are released, a bus depends on its own filter alone, and need not keep step with the others: it goes on
+  // until it needs to know when the filter will have room.
+  template <class Sink>
+  void run_bus(std::size_t c, std::int64_t now, Sink& sink) {
+    while (now != never_ticks && channels_[c].buffer.room_is_known()) {
+      now = grant_bus(c, now, sink);
+    }
+    channels_[c].stands_at = now;
+  }
+
+  // Returns when the bus is to be granted next, as far as that is known.
+  template <class Sink>
+  std::int64_t grant_bus(std::size_t c, std::int64_t now, Sink& sink) {
+    channel_state& channel = channels_[c];
+    filter_buffer& buffer = channel.buffer;
+    const bool has_room = buffer.room_is_known() && buffer.room_at() <= now;
+    const bus_grant grant = channel.reads.step(now, has_room, queues_, ticks_, pages_, sink.flash);
+    channel.stalls = grant.stalled;
+    if (grant.sent_page != bus_grant::none) {
+      buffer.come(grant.sent_page, grant.next + ticks_.decode());
+      next_.set_no_later(c, buffer.asks_at());
+    } else if (grant.stalled && buffer.room_is_known()) {
+      return std::min(grant.next, buffer.room_at());
+    }
+    return grant.next;
+  }
+
+  // The filter of channel `c` asks for a place at `now`.
+  template <class Sink>
+  void filter_page(std::size_t c, std::int64_t now, Sink& sink) {
+    channel_state& channel = channels_[c];
+    const std::size_t task = channel.buffer.task();
+    const std::int64_t there_at = channel.buffer.there_at();
+    const std::int64_t begin = kernels_.place_given(now);
+    const std::int64_t end = channel.buffer.pass(begin, units_.filter_page);
+    sink.filter(c, task, begin, end);
+    note_data(c, kernels_.put(task, end, sink), there_at);
+    if (kernels_.all_released()) {
+      run_bus(c, std::exchange(channel.stands_at, never_ticks), sink);
+    } else if (channel.stalls) {
+      next_.set_no_later(bus(c), end);
+    }
+    next_.set(c, channel.buffer.asks_at());
+  }
+
+  // The DRAM asks for a place at `now`.
+  template <class Sink>
+  void load_page(std::int64_t now, Sink& sink) {
+    const std::size_t task = dram_.task();
+    const std::int64_t begin = kernels_.place_given(now);
+    const std::int64_t bytes = std::int64_t{work_->pages[task].elements} * element_bytes_;
+    const std::int64_t end = dram_.load(begin, units_.dram(bytes));
+    sink.dram(task, begin, end);
+    kernels_.put(task, end, sink);
+    next_.set(dram(), dram_.asks_at());
+  }
+
+  void note_data(std::size_t c, std::uint32_t phase, std::int64_t end) {
+    while (phase >= phases_.size()) {
+      phases_.emplace_back();
+      filtered_.resize(filtered_.size() + channels_.size());
+    }
+    phases_[phase].data_end_ticks = std::max(phases_[phase].data_end_ticks, end);
+    ++filtered_[phase * channels_.size() + c];
+  }
+
+  attend_times total() {
+    attend_times sum{.makespan_ticks = kernels_.end(), .ticks_per_ps = scale().ticks_per_ps};
+    loads_.clear();
+    const auto busy = [&](unit u) -> std::int64_t& {
+      return sum.busy_ticks[static_cast<std::size_t>(u)];
+    };
+    for (std::size_t c = 0; c < channels_.size(); ++c) {
+      loads_.push_back(channels_[c].reads.load());
+      busy(unit::flash) = std::max(busy(unit::flash), channels_[c].reads.active_ticks());
+      busy(unit::filter) = std::max(busy(unit::filter), channels_[c].buffer.busy_ticks());
+    }
+    busy(unit::dram) = dram_.busy_ticks();
+    busy(unit::top_k) = kernels_.top_k_busy();
+    busy(unit::logit_0) = kernels_.busy(kernel_step::logit_0);
+    busy(unit::logit) = kernels_.busy(kernel_step::logit);
+    busy(unit::attend) = kernels_.busy(kernel_step::attend);
+    phases_.resize(kernels_.phases().size());
+    filtered_.resize(phases_.size() * channels_.size());
+    for (std::size_t p = 0; p < phases_.size(); ++p) {
+      const phase_ticks& from = kernels_.phases()[p];
+      attend_phase& to = phases_[p];
+      const auto filtered = std::span(filtered_).subspan(p * channels_.size(), channels_.size());
+      to = {.op = from.op,
+            .pages = from.pages,
+            .begin_ticks = from.begin,
+            .data_end_ticks = to.data_end_ticks,
+            .end_ticks = from.end,
+            .filter_ticks = *std::ranges::max_element(filtered) * units_.filter_page,
+            .gemv_ticks = from.gemv,
+            .softmax_ticks = from.softmax,
+            .top_k_ticks = from.top_k};
+    }
+    sum.phases = phases_;
+    sum.channels = loads_;
+    return sum;
+  }
+
+  operation_ticks ticks_;
+  batch_rules rules_;
+  std::uint32_t element_bytes_;
+  unit_ticks units_;
+  kernel_pipeline<> kernels_;
+  command_queues queues_;
+  std::vector<channel_state> channels_;
+  earliest<> next_;
+  dram_queue dram_;
+  std::vector<attend_phase> phases_;
+  std::vector<std::int64_t> filtered_;  // [phases, channels] pages
+  std::vector<channel_load> loads_;     // [channels]
+  const attend_work* work_ = nullptr;
+  std::span<const location> pages_;
+};
+
+}  // namespace instinfer::flash

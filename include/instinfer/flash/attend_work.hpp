@@ -1,0 +1,136 @@
+#pragma once
+// What an attend asks of the drive, head by head and page by page, in the order of the plans: flat arrays that a replay
+// walks once.
+
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "instinfer/attention/machine.hpp"
+
+namespace instinfer::flash {
+
+// Which of the attention kernels' steps (InstInfer Fig. 8) a page is for.
+enum class kernel_step : std::uint8_t {
+  logit_0,  // scores before the fold: SparF's first pass
+  logit,    // K of folded tokens
+  attend    // V
+};
+
+struct page_task {
+  page_id page = no_page;      // no_page: in the group buffer
+  std::uint32_t elements = 0;  // wanted ones
+  std::uint32_t set = 0;
+};
+
+// Pages whose results are one softmax input for each token and query head: a tile of K, however many pages its dims lie in.
+// The V pages of a load are a set without scores.
+struct score_set {
+  std::uint32_t pages = 0;
+  std::uint32_t scores = 0;
+  std::uint32_t load = 0;
+  kernel_step step = kernel_step::logit_0;
+};
+
+// One reading operation of one head.
+struct head_load {
+  attention::operation op = attention::operation::fold;
+  std::uint32_t phase = 0;       // its number in the head's program; 0: the head's first
+  std::uint32_t first_page = 0;  // its pages are [first_page, last_page) of the work
+  std::uint32_t last_page = 0;
+  std::uint32_t sets = 0;
+  std::uint64_t ranked_elements = 0;  // that arg-top-k sees before it
+};
+
+// Loads of a head follow each other.
+struct attend_work {
+  std::vector<page_task> pages;
+  std::vector<score_set> sets;
+  std::vector<head_load> loads;
+
+  void clear() {
+    pages.clear();
+    sets.clear();
+    loads.clear();
+  }
+  bool has_next(std::uint32_t load) const {
+    return load + 1 < loads.size() && loads[load + 1].phase > 0;
+  }
+};
+
+// Observes an attend call, head after head (so not beside a parallel policy), and adds to the work.
+class attend_recorder {
+ public:
+  attend_recorder(attend_work& work, std::uint32_t group, std::uint32_t k_dim)
+      : work_{work}, group_{group}, k_dim_{k_dim} {}
+
+  class head_recorder {
+   public:
+    explicit head_recorder(const attend_recorder& all)
+        : work_{all.work_}, group_{all.group_}, k_dim_{all.k_dim_} {}
+
+    // Top-k over dims ranks all of them; any other selection ranks what was visible.
+    void chose(attention::operation op, index_view chosen) {
+      if (op == attention::operation::all_tokens) {
+        visible_ = chosen.count();
+      } else if (op == attention::operation::top_dims) {
+        ranked_ += k_dim_;
+      } else {
+        ranked_ += visible_;
+      }
+    }
+
+    void accessed(attention::operation op,
+                  const auto& plan) {  // an access_plan; compiled where it is used
+      const auto load = static_cast<std::uint32_t>(work_.loads.size());
+      const auto sets_before = static_cast<std::uint32_t>(work_.sets.size());
+      const auto first_page = static_cast<std::uint32_t>(work_.pages.size());
+      std::uint32_t k_set = none;
+      std::uint32_t v_set = none;
+      std::uint32_t k_tile = 0;
+      for (const page_read& read : plan.reads()) {
+        const bool is_v = read.kind == stream::v_by_token;
+        std::uint32_t& set = is_v ? v_set : k_set;
+        if (set == none || (!is_v && read.token_tile != k_tile)) {
+          set = static_cast<std::uint32_t>(work_.sets.size());
+          const bool folds = op == attention::operation::fold;
+          work_.sets.push_back({.scores = is_v ? 0 : read.tokens.count * group_,
+                                .load = load,
+                                .step = !folds ? kernel_step::logit_0
+                                        : is_v ? kernel_step::attend
+                                               : kernel_step::logit});
+          k_tile = is_v ? k_tile : read.token_tile;
+        }
+        ++work_.sets[set].pages;
+        work_.pages.push_back({.page = read.buffered ? no_page : read.page,
+                               .elements = static_cast<std::uint32_t>(read.wanted_elements()),
+                               .set = set});
+      }
+      work_.loads.push_back({.op = op,
+                             .phase = phase_++,
+                             .first_page = first_page,
+                             .last_page = static_cast<std::uint32_t>(work_.pages.size()),
+                             .sets = static_cast<std::uint32_t>(work_.sets.size()) - sets_before,
+                             .ranked_elements = std::exchange(ranked_, 0)});
+    }
+
+   private:
+    static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+    attend_work& work_;
+    std::uint32_t group_;
+    std::uint32_t k_dim_;
+    std::uint32_t phase_ = 0;
+    std::uint32_t visible_ = 0;
+    std::uint64_t ranked_ = 0;
+  };
+
+  head_recorder head(std::uint32_t /*kv_head*/) const { return head_recorder{*this}; }
+
+ private:
+  attend_work& work_;
+  std::uint32_t group_;
+  std::uint32_t k_dim_;
+};
+
+}  // namespace instinfer::flash

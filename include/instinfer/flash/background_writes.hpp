@@ -1,0 +1,102 @@
+#pragma once
+// Programs, erases and moves that an append leaves for later, beside the reads of the next attend: lower priority, and
+// suspended for reads where the rules say so (mixed_timeline.hpp).
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/call_times.hpp"
+#include "instinfer/flash/drive_rules.hpp"
+#include "instinfer/flash/ftl_counters.hpp"
+#include "instinfer/flash/mixed_timeline.hpp"
+#include "instinfer/flash/presets.hpp"
+
+namespace instinfer::flash {
+
+// The rule. Reads come when they would on a drive without the writes, and the writes all at the start; nothing orders the
+// writes among each other. An attend ends later by as much as its last page comes later. Writes that are not done
+// by then go on; the next call does not wait for them.
+template <class Arbitration>
+class background_writes {
+ public:
+  // Throws bad_argument for rules that cannot be, or cache reads, which mixed streams lack; and what timelines throw.
+  background_writes(const drive_spec& drive, const drive_rules& rules)
+      : timeline_{drive.geometry,
+                  drive.timing,
+                  {.pair = (check(rules), rules.reads.pair),
+                   .retry = rules.reads.retry,
+                   .suspend = rules.suspend}} {}
+
+  void charge(const ftl_operations& operations, call_times& /*done*/) {
+    const auto put = [&](operation what, std::span<const location> all) {
+      for (const location& at : all) {
+        writes_.push_back({.what = what, .where = at, .priority = 1});
+      }
+    };
+    put(operation::read, operations.reads);
+    put(operation::program, operations.programs);
+    put(operation::erase, operations.erases);
+  }
+
+  // After each attend, which `attends` has timed last and whose times are in `done`: adds the delay, and forgets the writes.
+  template <class AttendClock>
+  void run_beside(const AttendClock& attends, const attend_work& work,
+                  std::span<const location> locations, call_times& done) {
+    if (writes_.empty()) {
+      return;
+    }
+    reads_.clear();
+    attends.each_release(work, done, [&](std::uint32_t load, std::int64_t ps) {
+      for (std::uint32_t i = work.loads[load].first_page; i < work.loads[load].last_page; ++i) {
+        if (work.pages[i].page != no_page) {
+          reads_.push_back({.where = locations[i], .arrival_ps = ps});
+        }
+      }
+    });
+    const std::int64_t alone = run(reads_).read;
+    writes_.insert(writes_.end(), reads_.begin(), reads_.end());
+    const ends together = run(writes_);
+    writes_.clear();
+    const double ns_per_tick = 1e-3 / static_cast<double>(timeline_.scale().ticks_per_ps);
+    done.delay_ns =
+        static_cast<double>(std::max<std::int64_t>(together.read - alone, 0)) * ns_per_tick;
+    done.attention_ns += done.delay_ns;
+    done.background_ns = static_cast<double>(together.write) * ns_per_tick;
+  }
+
+ private:
+  static void check(const drive_rules& rules) {
+    validate(rules);
+    require(!rules.reads.cache_read, [] {
+      return std::string(
+          "flash engine: background writes and cache reads exclude each other, see flash/mixed_timeline.hpp");
+    });
+  }
+
+  struct ends {
+    std::int64_t read = 0;  // the last one of priority 0
+    std::int64_t write = 0;
+  };
+  ends run(std::span<const request> all) {
+    finish_.resize(all.size());
+    timeline_.run(all, finish_);
+    ends last;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      std::int64_t& of = all[i].priority == 0 ? last.read : last.write;
+      of = std::max(of, finish_[i]);
+    }
+    return last;
+  }
+
+  mixed_timeline<Arbitration> timeline_;
+  std::vector<request> writes_;
+  std::vector<request> reads_;
+  std::vector<std::int64_t> finish_;
+};
+
+}  // namespace instinfer::flash

@@ -1,0 +1,45 @@
+#pragma once
+// Times what appends and housekeeping make the flash do at once, with nothing else on the drive.
+//
+//   foreground_writes   an append takes until its pages are programmed; the default
+//   background_writes   they are programmed beside the reads of the next attend    flash/background_writes.hpp
+
+#include <cstdint>
+#include <span>
+
+#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/call_times.hpp"
+#include "instinfer/flash/drive_rules.hpp"
+#include "instinfer/flash/ftl_counters.hpp"
+#include "instinfer/flash/presets.hpp"
+#include "instinfer/flash/timeline.hpp"
+
+namespace instinfer::flash {
+
+template <class Arbitration>
+class foreground_writes {
+ public:
+  // Throws bad_argument for rules that cannot be, and what timelines throw.
+  foreground_writes(const drive_spec& drive, const drive_rules& rules)
+      : timeline_{drive.geometry, drive.timing, (validate(rules), rules.reads)} {}
+
+  // Fills in moving_ns, flash_write_ns and erase_ns. One batch after the other: what is moved is read, then written; what
+  // died by that is erased last.
+  void charge(const ftl_operations& operations, call_times& done) {
+    const auto ns = [](const batch_times& batch) {
+      return static_cast<double>(batch.makespan_ps()) * 1e-3;
+    };
+    done.moving_ns = ns(timeline_.read(operations.reads));
+    done.flash_write_ns = ns(timeline_.program(operations.programs));
+    done.erase_ns = ns(timeline_.erase(operations.erases));
+  }
+
+  // After each attend: nothing was left for later.
+  template <class AttendClock>
+  void run_beside(const AttendClock&, const attend_work&, std::span<const location>, call_times&) {}
+
+ private:
+  timeline<Arbitration> timeline_;
+};
+
+}  // namespace instinfer::flash
