@@ -212,10 +212,8 @@ measurement replay(const std::string& name, double compression,
       sum.filtered_bytes += static_cast<double>(receipt.moved.filtered_bytes);
       sum.link_bytes += static_cast<double>(receipt.moved.link_bytes);
       sum.model_us += receipt.total_ns() * 1e-3;
-      sum.flash_us += receipt.link_ns * 1e-3;
-      for (const flash::phase_time& phase : receipt.phases) {
-        sum.flash_us += std::max(phase.flash_ns, phase.route_ns) * 1e-3;
-      }
+      constexpr auto ample = flash::units_for(1'000'000'000'000);
+      sum.flash_us += (receipt.link_ns + drive.last_attend_with(ample).attention_ns) * 1e-3;
     }
   }
   const auto calls = static_cast<double>(cpu_us.size());

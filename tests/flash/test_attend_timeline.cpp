@@ -146,6 +146,10 @@ std::int64_t check(const attend_case& c) {
   REQUIRE(seen.filtered == expected.filtered);
   REQUIRE(seen.through == expected.through);
   REQUIRE(times.makespan_ticks == expected.makespan);
+  REQUIRE(fast.releases().size() == expected.released.size());
+  for (const flash::load_release& r : fast.releases()) {
+    REQUIRE(r.at == expected.released[r.load]);
+  }
   std::vector<std::int64_t> begin(times.phases.size(), flash::never_ticks),
       end(times.phases.size(), 0);
   for (std::size_t i = 0; i < c.work.loads.size(); ++i) {
@@ -272,4 +276,12 @@ TEST_CASE("attend timeline: bad input is refused") {
   CHECK(attends.run(work, {&inside, 1}).makespan_ticks > 0);
   CHECK(attends.run({}, {}).makespan_ticks == 0);
   CHECK_THROWS_AS((flash::attend_timeline<>{flash::pcie4_ssd, 1, 2}), bad_argument);
+  flash::drive_spec slow = drive;  // 2^20 FLOP, one after the other, of 10^6 s each
+  slow.units.attention_kernels = 1;
+  slow.units.gemv_flops_per_s = 1;
+  work.pages.assign(1024, {.page = page_id{0}, .elements = 1u << 19, .set = 0});
+  work.sets[0].pages = 1024;
+  work.loads[0].last_page = 1024;
+  const std::vector<flash::location> where(1024);
+  CHECK_THROWS_AS((flash::attend_timeline<>{slow, 1, 2}.run(work, where)), bad_argument);
 }

@@ -94,6 +94,22 @@ TEST_CASE("drive: OPT-13B at batch 64 reads at the paper's rate, within 5 %") {
   CHECK(read_gb_per_s(slow) > 0.98 * scores_per_s * 512 * 1e-9);
 }
 
+TEST_CASE("drive: the last attend can be timed with other units") {
+  flash::drive_spec drive = flash::instcsd;
+  drive.units.softmax_units = 2;
+  flash::engine<insta_sparf, format> engine(few_heads, {}, {}, {}, drive);
+  flash::engine<insta_sparf, format> paper(few_heads, {});
+  const sequence seq = engine.open();
+  CHECK(paper.open() == seq);
+  engine.append_count(seq, 0, 3000);
+  paper.append_count(seq, 0, 3000);
+  const flash::receipt slow = attend(engine, {&seq, 1});
+  const flash::call_times again = engine.last_attend_with(flash::instcsd.units);
+  CHECK(again.attention_ns < slow.attention_ns);
+  CHECK(again.attention_ns == attend(paper, {&seq, 1}).attention_ns);
+  CHECK(engine.last_attend_with(drive.units).attention_ns == slow.attention_ns);
+}
+
 TEST_CASE("drive: the breakdown is what the units did") {
   const flash::receipt done = one_step<insta_sparf>(few_heads, 3, 2048);
   REQUIRE(done.phases.size() == 2);
@@ -148,7 +164,8 @@ TEST_CASE("drive: options change what they should") {
     return one_step<insta>(few_heads, 4, 4096, drive, rules).attention_ns;
   };
   const double plain = ns(flash::instcsd, {});
-  CHECK(ns(flash::instcsd, {.reads = {.retry = flash::worst_read_retry}}) >= plain);
+  // InstInfer Fig. 22: at most 4.7 per thousand.
+  CHECK(ns(flash::instcsd, {.reads = {.retry = flash::worst_read_retry}}) < 1.0047 * plain);
   CHECK(ns(flash::instcsd, {.reads = {.retry = flash::independent_failures(500'000'000, 5)}}) >
         1.2 * plain);
   flash::drive_spec drive = flash::instcsd;
@@ -161,9 +178,11 @@ TEST_CASE("drive: options change what they should") {
         plain);  // nothing, with data-outs first
   drive = flash::instcsd;
   drive.timing.cache_move_ps = 0;
+  drive.geometry.chips = 1;  // few dies, so that the bus is not the limit
+  drive.geometry.dies = 2;
   const double commands_first =
       one_step<insta, flash::command_first>(few_heads, 4, 4096, drive).attention_ns;
-  CHECK(commands_first != plain);
+  CHECK(commands_first < ns(drive, {}));
   CHECK(one_step<insta, flash::command_first>(few_heads, 4, 4096, drive,
                                               {.reads = {.cache_read = true}})
             .attention_ns < commands_first);
@@ -307,19 +326,23 @@ TEST_CASE("drive on an FTL: a pattern that breaks the rule pays for moves") {
   CHECK(engine.pages().translation().counters().write_amplification() > 1.0);
 }
 
-TEST_CASE("background writes: an append costs its link only, and the next attend may wait") {
+// Reads of a second phase come when programs have begun on idle dies. Those of a first phase come first.
+TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the next attend may wait",
+                   D, insta, insta_sparf) {
+  constexpr bool two_phases = std::is_same_v<D, insta_sparf>;
   const auto run = [](const flash::suspension& suspend) {
-    engine_on<clean_store, flash::background_writes> engine(one_head, small_capacity, {}, {},
-                                                            small_drive, {}, {.suspend = suspend});
+    flash::engine<D, format, flash::drawn, flash::data_out_first, clean_store,
+                  flash::background_writes>
+        engine(one_head, small_capacity, {}, {}, small_drive, {}, {.suspend = suspend});
     const sequence seq = engine.open();
-    engine.append_count(seq, 0, 16 * 100);
+    engine.append_count(seq, 0, 16 * 128);
     attend(engine, {&seq, 1});
     const flash::receipt quiet = attend(engine, {&seq, 1});
     CHECK(quiet.delay_ns == 0);
     CHECK(quiet.background_ns == 0);
     const sequence other = engine.open();
     const flash::receipt written = engine.append_count(other, 0, 16 * 20);
-    CHECK(written.moved.pages_written == 40);
+    CHECK(written.moved.pages_written >= 40);
     CHECK(written.total_ns() == written.link_ns);
     const flash::receipt beside = attend(engine, {&seq, 1});
     CHECK(beside.moved == quiet.moved);
@@ -330,8 +353,13 @@ TEST_CASE("background writes: an append costs its link only, and the next attend
   };
   const double waits = run({});
   const double suspends = run({.of_programs = true, .program_ps = 20 * flash::ps_per_us});
-  CHECK(waits > 0);
-  CHECK(suspends < waits);
+  if (two_phases) {
+    CHECK(waits > 100'000);
+    CHECK(suspends > 0);
+    CHECK(suspends < 0.5 * waits);
+  } else {
+    CHECK(waits == 0);
+  }
 }
 
 TEST_CASE("background writes: host routes, too") {

@@ -25,8 +25,8 @@ class attend_clock {
                std::uint32_t element_bytes)
       : element_bytes_{element_bytes}, drive_{make(drive, rules, group, element_bytes)} {}
 
-  // route_ns(pages): on host routes, the time of the pages' way to the GPU, with the traffic of one phase.
   // Fills in attention_ns, units and phases of `done`, whose link_ns comes before them. locations: of the pages of the work.
+  // route_ns(traffic): on host routes, the time that the pages of one phase take to the GPU.
   template <class Trace, class RouteTime>
   void time(const attend_work& work, std::span<const location> locations, call_times& done,
             Trace* trace, const RouteTime& route_ns) {

@@ -103,10 +103,6 @@ class attend_timeline {
              std::to_string(u.filter_buffer_pages) + " and " +
              std::to_string(u.kernel_buffer_pages);
     });
-    require(drive.dram_bytes_per_s > 0, [&] {
-      return "attend timeline: dram_bytes_per_s must be positive, got " +
-             std::to_string(drive.dram_bytes_per_s);
-    });
     require(rules.arrive == arrival::together, [] {
       return std::string(
           "attend timeline: the pages of a load arrive together; arrival::one_by_one is for batches");
@@ -118,20 +114,24 @@ class attend_timeline {
       return "attend timeline: " + std::to_string(work.pages.size()) +
              " pages of work, but locations of " + std::to_string(pages.size());
     });
+    double elements = 0;
     for (std::size_t i = 0; i < pages.size(); ++i) {
       require(work.pages[i].page == no_page || inside(pages[i], shape()), [&] {
         return "attend timeline: page " + std::to_string(i) + " of the work (" +
                to_string(pages[i]) + ") lies outside of " + to_string(shape());
       });
+      elements += work.pages[i].elements;
     }
-    // Even one page after the other stays inside 63 bits.
-    constexpr double most = 0.99 * 9223372036854775807.0;
-    require(
-        static_cast<double>(pages.size() + 1) * 2 * ticks_.longest(operation::read) < most, [&] {
-          return "attend timeline: " + std::to_string(pages.size()) +
-                 " pages might overflow 63 bits of ticks (" + std::to_string(scale().ticks_per_ps) +
-                 " a ps); split the batch, or choose a rounder bus_bytes_per_s";
-        });
+    // Even one page after the other, through one unit after the other, stays inside 63 bits.
+    const double each = ticks_.longest(operation::read) + static_cast<double>(units_.filter_page);
+    const double longest = static_cast<double>(pages.size() + 1) * each +
+                           units_.dram.about(elements * element_bytes_) +
+                           kernels_.longest(work, elements);
+    require(longest < 0.98 * 9223372036854775807.0, [&] {
+      return "attend timeline: " + std::to_string(pages.size()) +
+             " pages might overflow 63 bits of ticks (" + std::to_string(scale().ticks_per_ps) +
+             " a ps); split the batch, or choose a rounder bus_bytes_per_s";
+    });
   }
 
   template <class Sink>

@@ -36,8 +36,8 @@ struct call_times {
   double erase_ns = 0;
   unit_breakdown units = {};  // of an attend
   double delay_ns = 0;        // part of attention_ns: reads that waited for background writes
-  double background_ns =
-      0;  // since the query was there: the end of the writes beside it; not part of the total
+  // The end of the writes beside the attend, since the query was there; not part of the total.
+  double background_ns = 0;
 
   double total_ns() const { return link_ns + attention_ns + flash_write_ns + moving_ns + erase_ns; }
 };

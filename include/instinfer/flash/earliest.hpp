@@ -60,9 +60,8 @@ class earliest {
   }
 
   std::size_t leaves_;
-  std::vector<Time> due_;  // [leaves]
-  std::vector<std::uint32_t>
-      winner_;  // [leaves] party that is first below an inner node; 1 is the root
+  std::vector<Time> due_;              // [leaves]
+  std::vector<std::uint32_t> winner_;  // [leaves] who is first below an inner node; 1 is the root
 };
 
 }  // namespace instinfer::flash

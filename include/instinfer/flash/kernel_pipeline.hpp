@@ -46,7 +46,7 @@ struct phase_ticks {
 //
 // All orders are known when a place is given, so each page costs O(1) and no events.
 //
-// Units says how long each unit takes, in ticks: gemv(FLOP), softmax(FLOP), top_k(elements), as unit_ticks does.
+// Units says how long each unit takes, in ticks: gemv(FLOP), softmax(FLOP), top_k(elements) and their about(), as unit_ticks.
 template <class Units = unit_ticks>
 class kernel_pipeline {
  public:
@@ -85,6 +85,20 @@ class kernel_pipeline {
     }
   }
 
+  // At least the ticks of all work one after the other. elements: of all pages.
+  double longest(const attend_work& work, double elements) const {
+    double scores = 0;
+    double ranked = 0;
+    for (const score_set& set : work.sets) {
+      scores += set.scores;
+    }
+    for (const head_load& load : work.loads) {
+      ranked += static_cast<double>(load.ranked_elements);
+    }
+    return units_.gemv.about(2 * elements * group_) +
+           units_.softmax.about(scores * softmax_flops_per_score) + units_.top_k.about(ranked);
+  }
+
   // The next load to be released, or nullptr.
   const load_release* next_release() const {
     return next_release_ == releases_.size() ? nullptr : &releases_[next_release_];
@@ -93,8 +107,7 @@ class kernel_pipeline {
   // Whether no further release can come.
   bool all_released() const { return next_release_ == loads_.size(); }
 
-  // When the place that is asked for at `asked` is given; the page is then `fill` ticks on its way. Precondition: calls come
-  // in the order of asking.
+  // When the place that is asked for at `asked` is given. Precondition: calls come in the order of asking.
   std::int64_t place_given(std::int64_t asked) const {
     return std::max(asked, free_at_[next_place_]);
   }

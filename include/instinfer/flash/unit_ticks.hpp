@@ -26,6 +26,14 @@ class work_ticks {
     return known.ticks;
   }
 
+  // About the same without the rounding, for amounts of any size; 0 for a unit that is missing.
+  double about(double amount) const {
+    return per_second_ > 0
+               ? amount / static_cast<double>(per_second_) * static_cast<double>(ps_per_s) *
+                     static_cast<double>(scale_.ticks_per_ps)
+               : 0.0;
+  }
+
  private:
   struct entry {
     std::int64_t amount = 0;
