@@ -117,7 +117,7 @@ inline std::string document(const all_runs& runs, const std::vector<claim>& clai
       "## How the machine is modelled\n\n"
       "A step is the sum of parts that were found to explain the bars, and no claim has a factor of its own:\n\n"
       "- **The drive.** The access plans of each attention policy go through the flash path (`system/kv_access.hpp`), at five context lengths, with straight "
-      "lines between. Commands of different sequences overlap inside the drive, so a layer takes as long as the drive's busiest resource.\n"
+      "lines between. Heads and sequences overlap inside the drive, as its replay has it: filters and kernels with limited buffers hold up the channels.\n"
       "- **Weights** rest in host memory and are streamed to the GPU in each step, layer by layer. This is what is left of a step of FlexGen beside KV access, "
       "and it is why the KV cache that host memory can keep is smaller by the weights.\n"
       "- **The page cache.** FlexGen's files are cached in the host memory that weights and copy buffers leave. A step walks the cache from end to end, so it is "

@@ -94,6 +94,7 @@ struct all_runs {
   std::vector<by_compression> compressions;  // Fig. 20b, batch 64
   // One layer of OPT-13B, 64 sequences, in the middle of the run: by resource of the drive (Fig. 21), and Table III.
   system::kv_load dense_layer, sparse_layer;
+  system::kv_load llama_layer;  // SparF on Llama-2-13B, likewise
   double write_bytes_per_s = 0;
   double sparse_footprint = 1;
   // Fig. 22: what retries add to the flash time of such a layer, of 16 sequences.
@@ -119,6 +120,7 @@ inline all_runs run_everything(const system::host_software& software = {}) {
                {},
                {},
                {},
+               {},
                0,
                1,
                0,
@@ -139,6 +141,9 @@ inline all_runs run_everything(const system::host_software& software = {}) {
   const system::insta_sparf_system<> sparse(system::opt_13b, one, system::paper_opt_workload(64));
   all.dense_layer = dense.kv().at(1536);
   all.sparse_layer = sparse.kv().at(1536);
+  all.llama_layer =
+      system::kv_access<insta_sparf>(system::llama2_13b, system::paper_llama_workload(64), 1)
+          .at(3072);
   all.write_bytes_per_s = dense.kv().write_bytes_per_s();
   all.sparse_footprint = sparse.kv().footprint();
   const model_shape heads{.layers = 1, .q_heads = 40, .kv_heads = 40};

@@ -148,6 +148,16 @@ TEST_CASE("scattered pages are slower than neighbours because they do not pair u
   CHECK(scattered == doctest::Approx(rate(flash::pairing::none)).epsilon(0.05));
 }
 
+TEST_CASE("at Llama-2's context the softmax units hold SparF back") {
+  flash::drive_spec more = flash::instcsd;
+  more.units.softmax_units *= 4;
+  const system::kv_load with =
+      system::kv_access<insta_sparf>(system::llama2_13b, system::paper_llama_workload(64), 1, more)
+          .at(3072);
+  CHECK(with.page_bytes / with.drive_s == doctest::Approx(5.6e9).epsilon(0.03));
+  CHECK(runs().llama_layer.drive_s > 1.1 * with.drive_s);
+}
+
 TEST_CASE(
     "the paper's own shares ask for a part that halves with a second drive and is not KV access") {
   // One drive: other = (1/0.807 - 1) KV. Two drives halve KV: other = (1/0.764 - 1) KV / 2. So p + c and p/2 + c.

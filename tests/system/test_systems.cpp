@@ -291,6 +291,7 @@ TEST_CASE("infinitely fast drives leave the GPU's own time") {
       drive.timing.program_next_plane_ps = 0;
   drive.link_bytes_per_s = 1'000'000'000'000'000;
   constexpr std::int64_t fast = 1'000'000'000'000'000;
+  drive.dram_bytes_per_s = fast;
   drive.units = {.filter_bytes_per_s = fast,
                  .attention_kernels = 1,
                  .gemv_flops_per_s = fast,

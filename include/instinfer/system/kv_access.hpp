@@ -20,13 +20,10 @@ struct kv_load {
   double gemv_s = 0;
   double softmax_s = 0;
   double top_k_s = 0;
-  double in_turn_s = 0;       // phase after phase, as flash::engine's receipt has it
-  double drive_s = 0;         // phases of different sequences overlapping
+  double drive_s = 0;         // of the busiest drive, from q's arrival to the last head's output
   double page_bytes = 0;      // over the flash channels
   double wanted_bytes = 0;    // entries that attention uses, from flash
   double buffered_bytes = 0;  // entries from the group buffer
-
-  double busiest_s() const { return std::max({flash_s, filter_s, gemv_s, softmax_s, top_k_s}); }
 };
 
 // Wanted entries of an attend call, whichever way they go.
@@ -94,7 +91,6 @@ class kv_access {
             mix(a.gemv_s, b.gemv_s),
             mix(a.softmax_s, b.softmax_s),
             mix(a.top_k_s, b.top_k_s),
-            mix(a.in_turn_s, b.in_turn_s),
             mix(a.drive_s, b.drive_s),
             mix(a.page_bytes, b.page_bytes),
             mix(a.wanted_bytes, b.wanted_bytes),
@@ -158,23 +154,20 @@ class kv_access {
 
     kv_load load;
     for (const flash::phase_time& phase : done.phases) {
-      load.flash_s += phase.flash_ns * 1e-9;
       load.filter_s += phase.filter_ns * 1e-9;
       load.gemv_s += phase.gemv_ns * 1e-9;
       load.softmax_s += phase.softmax_ns * 1e-9;
       load.top_k_s += phase.top_k_ns * 1e-9;
-      load.in_turn_s +=
-          D::transfer_policy::computes_in_drive ? phase.total_ns() * 1e-9 : phase.flash_ns * 1e-9;
     }
-    // Sequences are commands of their own: while one's tokens are folded, the next one's dims are scored. What does not
-    // overlap is the first one's way through the drive.
-    const double fill_s = (load.in_turn_s - load.busiest_s()) / static_cast<double>(sequences);
+    load.flash_s = done.units[flash::unit::flash] * 1e-9;
+    // Of a host route, the drive's own part: pages on their way are the system's to time.
+    load.drive_s = D::transfer_policy::computes_in_drive ? done.attention_ns * 1e-9 : load.flash_s;
+    // Sequences follow each other through the drive, so its time grows with them.
     const double more = static_cast<double>(split_.sequences) / static_cast<double>(sequences);
     for (double* s : {&load.flash_s, &load.filter_s, &load.gemv_s, &load.softmax_s, &load.top_k_s,
-                      &load.in_turn_s}) {
+                      &load.drive_s}) {
       *s *= more;
     }
-    load.drive_s = load.busiest_s() + fill_s;
     const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads;
     load.page_bytes =
         static_cast<double>(done.moved.channel_bytes) / static_cast<double>(sequences) * all;
