@@ -25,6 +25,7 @@ struct sparse_case {
   bool by_dim = true;
   bool zero_query = false;  // all tokens tie
   bool keys_in_shared = true;
+  bool rank_by_logits = false;
 };
 
 template <class E, std::uint32_t Dim, std::uint32_t Heads>
@@ -102,6 +103,7 @@ void check(unsigned seed, const sparse_case& c) {
       .sinks = c.rule.sinks,
       .keep_dims = c.keep_dims,
       .keep = c.keep,
+      .rank_by_logits = c.rank_by_logits,
       .dims = dims.data(),
       .logits = logits.data(),
       .logit_stride = logit_stride,
@@ -208,11 +210,9 @@ void check(unsigned seed, const sparse_case& c) {
           sums = next;
         }
         for (std::size_t p = 0; p < seen.size(); ++p) {
-          rank[p] +=
-              std::exp2(logits[(item * c.group + g) * static_cast<std::size_t>(logit_stride) +
-                               seen[p] - base] -
-                        max) *
-              (1.0f / sums[0]);
+          const float logit = logits[(item * c.group + g) * static_cast<std::size_t>(logit_stride) +
+                                     seen[p] - base];
+          rank[p] += c.rank_by_logits ? logit : std::exp2(logit - max) * (1.0f / sums[0]);
         }
       }
       std::fill(rank.end() - local, rank.end(), INFINITY);
@@ -252,6 +252,7 @@ TEST_CASE("local tokens, window, sinks, soft cap, reclaimed tokens, all and none
   }
   check<fp16, 64, 4>(23, {.tokens = {300}, .group = 2, .keep = {.share = 1.0}});
   check<fp16, 64, 4>(24, {.tokens = {300}, .group = 2, .keep = {.share = 0.0}});
+  check<fp16, 128, 4>(24, {.tokens = {700, 40}, .group = 4, .rank_by_logits = true});
   check<fp16, 64, 4>(25, {.tokens = {300}, .group = 2, .keep_dims = 64});
 }
 

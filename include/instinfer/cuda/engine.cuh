@@ -90,7 +90,8 @@ class engine {
     } else {
       using machine_type = machine<Format, Home, typename cache_type::layer, summaries>;
       const typename machine_type::query query{q, logits_};
-      machine_type machine(*memory_, cache_.pages(), cache, cache_.shape(), query);
+      machine_type machine(*memory_, cache_.pages(), cache, cache_.shape(),
+                           static_cast<std::uint32_t>(layer), query);
       attention_(machine, query);
       machine.finish(out_);
       for (int h = 0; h < cache_.shape().kv_heads; ++h) {

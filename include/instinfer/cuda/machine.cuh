@@ -8,33 +8,44 @@
 
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/cuda/machine_memory.cuh"
+#include "instinfer/cuda/missing_operations.cuh"
 
 namespace instinfer::cuda {
 
+struct machine_query {
+  std::span<const float> values;  // [q_heads, dim]
+  logit_rule logits;
+};
+struct machine_dims {
+  std::uint32_t count = 0;
+};
+struct machine_scores {
+  bool probabilities = false;
+};
+struct machine_tokens {
+  bool listed = false;
+  std::uint32_t n = 0;
+  std::uint32_t count() const { return n; }
+  bool empty() const { return n == 0; }
+};
+
 // Layer is the engine's layer_cache.
 template <class Format, class Home, class Layer, class Summaries>
-class machine {
+class machine : public missing_operations<machine_query, machine_scores, machine_tokens> {
  public:
   using element = typename Format::element;
   static constexpr std::uint32_t dim = Format::k_dim;
 
-  struct query {
-    std::span<const float> values;  // [q_heads, dim]
-    logit_rule logits;
-  };
-  struct dims {
-    std::uint32_t count = 0;
-  };
-  struct scores {};
-  struct tokens {
-    bool listed = false;
-    std::uint32_t count = 0;
-  };
+  using query = machine_query;
+  using dims = machine_dims;
+  using scores = machine_scores;
+  using tokens = machine_tokens;
 
   machine(machine_memory<Format, Home>& memory, const Home& home, const Layer& layer,
-          const model_shape& shape, const query& q)
+          const model_shape& shape, std::uint32_t layer_index, const query& q)
       : m_{memory},
         layer_{layer},
+        layer_index_{layer_index},
         head_{layer.head(0)},
         kv_heads_(static_cast<std::uint32_t>(shape.kv_heads)),
         group_(static_cast<std::uint32_t>(shape.group())) {
@@ -55,6 +66,8 @@ class machine {
     }
     check(cudaStreamSynchronize(m_.stream), "cudaStreamSynchronize");  // `words` goes
   }
+
+  std::uint32_t layer() const { return layer_index_; }
 
   tokens all_tokens(const query&) { return {false, m_.visible.count()}; }
 
@@ -100,8 +113,16 @@ class machine {
     return {};
   }
 
+  // The kernels have both; what is ranked tells which is meant.
+  scores softmax(scores) { return {true}; }
+
   // Scores and selection are one call of kernels; k is known here, as the lengths are.
-  tokens top_tokens(scores, budget keep, budget local) {
+  tokens top_tokens(scores s, budget keep, budget local = 0.0,
+                    attention::over_group over = attention::over_group::sum) {
+    require(over == attention::over_group::sum, [] {
+      return std::string("cuda::machine: top_tokens ranks by sums over the group only");
+    });
+    sparse_.rank_by_logits = !s.probabilities;
     const std::uint32_t k = keep.of(m_.visible.count(), "keep_tokens");
     sparse_.keep = {
         .share = 1.0, .local_share = 1.0, .most = k, .most_local = local.of(k, "local")};
@@ -120,7 +141,7 @@ class machine {
   }
 
   // Throws bad_argument on a second fold: partial results of one query are not merged on this path yet.
-  void fold(const query& q, tokens chosen) {
+  void fold(const query& q, tokens chosen, tier = tier::flash) {
     require(!folded_, [] {
       return std::string("cuda::machine: this path folds once a query, the policy folds again");
     });
@@ -148,9 +169,9 @@ class machine {
         .sinks = q.logits.sinks,
         .listed = chosen.listed ? m_.listed.data() : nullptr,
         .listed_counts = chosen.listed ? m_.words.data() + 2 : nullptr,
-        .list_stride = chosen.listed ? std::max(chosen.count, 1u) : 0};
+        .list_stride = chosen.listed ? std::max(chosen.n, 1u) : 0};
     if (chosen.listed) {
-      attend_.sizes.most_positions = std::max(chosen.count, 1u);
+      attend_.sizes.most_positions = std::max(chosen.n, 1u);
     }
   }
 
@@ -257,20 +278,21 @@ class machine {
   // Leaves the head's listed tokens in m_.selection.
   void plan_fold_of(std::uint32_t h, const layout::head_pages& head) {
     m_.selection.clear();
-    for (std::uint32_t i = 0; chosen_.listed && i < chosen_.count; ++i) {
-      m_.selection.add(m_.host_listed[std::size_t{h} * chosen_.count + i]);
+    for (std::uint32_t i = 0; chosen_.listed && i < chosen_.n; ++i) {
+      m_.selection.add(m_.host_listed[std::size_t{h} * chosen_.n + i]);
     }
     attention::plan_fold(head, chosen_.listed ? m_.selection.view() : m_.visible.view(), m_.plan);
   }
   template <class Watch>
   void account(attention::operation op, const layout::head_pages& head, traffic& moved,
                Watch& watch) {
-    moved += m_.plan.bytes(head.page_bytes, head.element_bytes);
+    moved += m_.plan.bytes(head.page_bytes, head.entry);
     watch.accessed(op, m_.plan);
   }
 
   machine_memory<Format, Home>& m_;
   const Layer& layer_;
+  std::uint32_t layer_index_;
   layout::head_pages head_;
   std::uint32_t kv_heads_;
   std::uint32_t group_;

@@ -118,7 +118,7 @@ class select_kernel {
     for (std::uint32_t p = lane_.thread(); p < seen_.count; p += lane_.threads()) {
       float rank = 0.0f;
       for (std::uint32_t g = 0; g < a_.sizes.group; ++g) {
-        rank += probability(g, p);
+        rank += a_.rank_by_logits ? logit(g, p) : probability(g, p);
       }
       keys_[p] =
           order_key(p + local >= seen_.count ? std::numeric_limits<float>::infinity() : rank);

@@ -70,6 +70,7 @@ struct sparse_arguments {
 
   std::uint32_t keep_dims = 0;  // r
   kept_tokens keep = {};
+  bool rank_by_logits = false;  // SparQ; otherwise by probabilities, as SparF: sums over the group
 
   std::uint32_t* dims = nullptr;  // [sequences, kv_heads, keep_dims], ascending: the chosen ones
   float* logits = nullptr;        // [sequences, kv_heads, group, logit_stride]
