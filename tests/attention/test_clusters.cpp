@@ -624,7 +624,9 @@ TEST_CASE_TEMPLATE("reordering changes the wanted tokens of one head and nothing
                        .token_tile = t / tile.tokens,
                        .dim_tile = dim_tile,
                        .page = open ? no_page : at.of(s).page(t / tile.tokens, dim_tile),
-                       .buffered = open});
+                       .buffered = open,
+                       .tokens = {},
+                       .dims = {}});
             pages += head == 1 && !open && t < run.last && t + tile.tokens > run.first ? 1 : 0;
             bool same = true;
             for (std::uint32_t token = t; token < std::min(133u, t + tile.tokens); ++token) {
