@@ -8,6 +8,7 @@
 #include <string>
 
 #include "beyond/document.hpp"
+#include "beyond/figures.hpp"
 
 namespace {
 

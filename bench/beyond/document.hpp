@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "beyond/page.hpp"
+#include "beyond/tables.hpp"
 
 namespace instinfer::beyond {
 

@@ -49,7 +49,11 @@ inline constexpr double pe_cycles = 3000;
 // What is simulated; a million tokens of one head are 131,072 pages.
 inline constexpr std::int64_t longest_context = 4 << 20;
 
-enum class limit { none, memory, context, engine, usd, watts };
+// Recomputing costs so many tokens a token as the paper's runs of up to 2,048 tokens say (host_spec.hpp); twice that is as far
+// as the figure is taken.
+inline constexpr std::int64_t longest_recomputed_context = 4'096;
+
+enum class limit { none, memory, context, engine, calibration, usd, watts };
 
 struct option {
   std::string system = {};
@@ -93,6 +97,18 @@ option try_system(const request& r, int drive_count, const More&... more) {
     o.weights = weights;
     const S s(r.model, on, r.job, more...);
     o.run = system::run(s);
+    if constexpr (std::same_as<S, system::recomp_system>) {
+      const double resident = s.resident(static_cast<double>(r.job.context_tokens()));
+      if (resident < static_cast<double>(r.job.batch) &&
+          r.job.context_tokens() > longest_recomputed_context) {
+        o.fails = limit::calibration;
+        o.why = "recomputing is calibrated for contexts up to " +
+                std::to_string(longest_recomputed_context) + " tokens, this one has " +
+                std::to_string(r.job.context_tokens()) + "; a batch of " +
+                std::to_string(static_cast<std::int64_t>(resident)) +
+                ", which stays on the GPU, would do";
+      }
+    }
     if constexpr (requires { s.kv(); }) {
       const flash::endurance wear{.drives = static_cast<double>(drive_count),
                                   .drive_bytes = static_cast<double>(r.drive.spec.geometry.bytes()),

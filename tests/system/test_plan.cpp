@@ -97,6 +97,18 @@ TEST_CASE("memory that does not suffice is named with what would do") {
   CHECK(plan::options(r)[1].fails == plan::limit::none);
 }
 
+TEST_CASE("recomputing is not taken further than it was calibrated") {
+  plan::request r{.model = system::llama3_8b,
+                  .job = {.batch = 16, .input_tokens = 32'768, .output_tokens = 256},
+                  .systems = {"Recomp"}};
+  const plan::option far = plan::options(r)[0];
+  CHECK(far.fails == plan::limit::calibration);
+  // 0.9 x 48 GB less 16.06 GB of weights is room for 6 sequences of 33,024 x 131,072 B.
+  CHECK(far.why.ends_with("this one has 33024; a batch of 6, which stays on the GPU, would do"));
+  r.job.batch = 6;
+  CHECK(plan::options(r)[0].fails == plan::limit::none);
+}
+
 TEST_CASE("requests that mean nothing are refused") {
   plan::request r = small();
   r.systems = {"FlexInfer"};
