@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "paper/charts.hpp"
+#include "support/charts.hpp"
 #include "paper/claims.hpp"
 
 namespace instinfer::paper {

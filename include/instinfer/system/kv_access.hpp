@@ -64,11 +64,11 @@ class kv_access {
         first_{static_cast<double>(job.input_tokens)},
         last_{static_cast<double>(job.context_tokens())} {
     require(Format::k_dim == model.head_dim && Format::v_dim == model.head_dim &&
-                Format::element_bytes == model.element_bytes,
+                Format::element_bytes == model.kv_element_bytes,
             [&] {
               return "kv_access: " + std::string(model.name) + " has heads of " +
                      std::to_string(model.head_dim) + " dims of " +
-                     std::to_string(model.element_bytes) + " bytes, the format has " +
+                     std::to_string(model.kv_element_bytes) + " bytes, the format has " +
                      std::to_string(Format::k_dim) + " of " + std::to_string(Format::element_bytes);
             });
     for (int i = 0; i < nodes; ++i) {

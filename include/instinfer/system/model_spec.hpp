@@ -26,7 +26,8 @@ struct model_spec {
   std::int64_t vocabulary = 0;
   std::int64_t positions = 0;  // rows of a learned table of positions; 0: none
   bool tied_embeddings = false;
-  int element_bytes = 2;  // of weights and of KV entries: fp16
+  int element_bytes = 2;     // of weights and hidden states: fp16
+  int kv_element_bytes = 2;  // of the KV cache: 1 for int8 (system/kv_width.hpp)
 
   constexpr std::int64_t q_width() const { return shape.q_heads * head_dim; }
   constexpr std::int64_t kv_width() const { return shape.kv_heads * head_dim; }
@@ -63,7 +64,7 @@ struct model_spec {
 
   // K and V once.
   constexpr double kv_bytes_per_token_layer() const {
-    return 2.0 * static_cast<double>(kv_width()) * element_bytes;
+    return 2.0 * static_cast<double>(kv_width()) * kv_element_bytes;
   }
   constexpr double kv_bytes_per_token() const { return shape.layers * kv_bytes_per_token_layer(); }
 
@@ -81,7 +82,7 @@ struct model_spec {
   void validate() const {
     shape.validate();
     require(hidden > 0 && head_dim > 0 && ffn > 0 && vocabulary > 0 && positions >= 0 &&
-                element_bytes > 0,
+                element_bytes > 0 && kv_element_bytes > 0,
             [&] {
               return "model_spec " + std::string(name) +
                      ": hidden, head_dim, ffn, vocabulary and element_bytes must be positive";

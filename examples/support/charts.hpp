@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -171,7 +172,22 @@ struct lines {
   axis x, y;
   std::vector<double> x_ticks;
   std::vector<curve> curves;
+  bool spread = false;  // names pushed apart, each with its marker
 };
+// Where the names of curves stand so that none covers another: beside their ends, or pushed up from the one below.
+inline std::vector<double> spread_names(const lines& chart, const frame& f) {
+  std::vector<double> y;
+  for (const curve& c : chart.curves) {
+    y.push_back(f.y(chart.y, c.points.back().second) + 4);
+  }
+  std::vector<std::size_t> lowest_first(y.size());
+  std::iota(lowest_first.begin(), lowest_first.end(), std::size_t{0});
+  std::ranges::sort(lowest_first, [&](std::size_t a, std::size_t b) { return y[a] > y[b]; });
+  for (std::size_t i = 1; i < y.size(); ++i) {
+    y[lowest_first[i]] = std::min(y[lowest_first[i]], y[lowest_first[i - 1]] - 15);
+  }
+  return y;
+}
 inline svg::drawing draw(const lines& chart) {
   const frame f{.width = 480};
   svg::drawing on(f.left + f.width + 170, f.top + f.height + 50);
@@ -184,6 +200,7 @@ inline svg::drawing draw(const lines& chart) {
   on.text(f.left + f.width / 2, f.top + f.height + 38, chart.below, "middle", 12);
   const svg::marker markers[] = {svg::marker::circle, svg::marker::square, svg::marker::triangle,
                                  svg::marker::cross};
+  const std::vector<double> names_y = chart.spread ? spread_names(chart, f) : std::vector<double>{};
   std::size_t i = 0;
   for (const curve& c : chart.curves) {
     std::vector<std::pair<double, double>> at;
@@ -200,7 +217,13 @@ inline svg::drawing draw(const lines& chart) {
     }
     // A point's name goes below it, a curve's name beside its end.
     const bool point = at.size() == 1;
-    on.text(at.back().first + 10, at.back().second + (point ? 18 : 4), c.name, "start", 12);
+    if (chart.spread) {
+      const double y = names_y[static_cast<std::size_t>(&c - chart.curves.data())];
+      on.mark(f.left + f.width + 20, y - 4, markers[i % 4], "black");
+      on.text(f.left + f.width + 32, y, c.name, "start", 12);
+    } else {
+      on.text(at.back().first + 10, at.back().second + (point ? 18 : 4), c.name, "start", 12);
+    }
     i += c.marked ? 1 : 0;
   }
   return on;

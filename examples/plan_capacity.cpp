@@ -1,0 +1,257 @@
+// Which system, how many drives, how fast, for how long and at what price: a plan for a model, a context, users and a budget.
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <fstream>
+#include <iostream>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "support/charts.hpp"
+#include "support/plan.hpp"
+
+namespace {
+
+using namespace instinfer;
+using plan::option;
+
+bool same_name(std::string_view a, std::string_view b) {
+  return std::ranges::equal(a, b, [](char x, char y) {
+    return std::tolower(static_cast<unsigned char>(x)) ==
+           std::tolower(static_cast<unsigned char>(y));
+  });
+}
+
+// Throws bad_argument with the names that there are.
+template <class List, class NameOf>
+auto named(const char* what, const std::string& wanted, const List& list, NameOf name_of) {
+  std::string known;
+  for (const auto& one : list) {
+    if (same_name(name_of(one), wanted)) {
+      return one;
+    }
+    known += (known.empty() ? "" : ", ") + std::string(name_of(one));
+  }
+  throw bad_argument(fmt::format("no {} is called {}; there are {}", what, wanted, known));
+}
+
+std::string count_of(int drives) {
+  return fmt::format("{} drive{}", drives, drives > 1 ? "s" : "");
+}
+
+const char* weights_of(const option& o) {
+  return o.weights == system::weights_at::gpu ? "GPU" : "host";
+}
+
+nlohmann::json json_of(const option& o) {
+  nlohmann::json row{
+      {"system", o.system}, {"drives", o.drives},    {"fits", o.fails == plan::limit::none},
+      {"usd", o.bill.usd},  {"watts", o.bill.watts}, {"kind", "predicted"}};
+  if (!o.why.empty()) {
+    row["why"] = o.why;
+  }
+  if (o.fails == plan::limit::none || o.fails == plan::limit::usd ||
+      o.fails == plan::limit::watts) {
+    const system::memory_use& m = o.run.memory;
+    const auto tier = [](const system::tier_use& use) {
+      return nlohmann::json{{"needed_bytes", use.needed_bytes},
+                            {"available_bytes", use.available_bytes}};
+    };
+    row["weights"] = weights_of(o);
+    row["tokens_per_s"] = o.run.tokens_per_s();
+    row["seconds_per_token"] = o.run.mean.time.total_s();
+    row["prefill_s"] = o.run.prefill.total_s;
+    row["usd_per_million_tokens"] = o.usd_per_million_tokens;
+    row["memory"] = {{"gpu", tier(m.gpu)},
+                     {"host", tier(m.host)},
+                     {"drives", tier(m.drive)},
+                     {"drive_dram", tier(m.drive_dram)}};
+    if (o.drives > 0) {
+      row["drive_lifetime_years"] = o.lifetime_years;
+    }
+  }
+  return row;
+}
+
+void print(const plan::request& r, const std::vector<option>& all, const option& chosen) {
+  fmt::print("{}, {} sequences of {} + {} tokens, {} x {}, drive {}; all figures are predicted\n\n",
+             r.model.name, r.job.batch, r.job.input_tokens, r.job.output_tokens, r.on.gpus,
+             r.on.gpu.name, r.drive.name);
+  fmt::print("{:<15}{:>7}{:>9}{:>11}{:>11}{:>10}{:>8}{:>10}{:>12}\n", "system", "drives", "weights",
+             "tokens/s", "s/token", "dollars", "watts", "years", "$/M tokens");
+  for (const option& o : all) {
+    if (o.fails != plan::limit::none) {
+      continue;
+    }
+    const bool this_one = o.system == chosen.system && o.drives == chosen.drives;
+    fmt::print("{:<15}{:>7}{:>9}{:>11.2f}{:>11.3f}{:>10.0f}{:>8.0f}{:>10}{:>12.2f}{}\n", o.system,
+               o.drives, weights_of(o), o.run.tokens_per_s(), o.run.mean.time.total_s(), o.bill.usd,
+               o.bill.watts, o.drives > 0 ? fmt::format("{:.1f}", o.lifetime_years) : "",
+               o.usd_per_million_tokens, this_one ? "  <- chosen" : "");
+  }
+  for (const option& o : plan::closest_failures(all)) {
+    fmt::print("{:<15}{}\n", o.system, o.why);
+  }
+  const system::memory_use& m = chosen.run.memory;
+  fmt::print(
+      "\nTake {}{}, weights in the {}: {:.2f} tokens/s, {:.3f} s a token, {:.0f} s of prefill.\n",
+      chosen.system,
+      chosen.drives > 0
+          ? fmt::format(" with {} drive{}", chosen.drives, chosen.drives > 1 ? "s" : "")
+          : "",
+      chosen.weights == system::weights_at::gpu ? "GPU" : "host's memory",
+      chosen.run.tokens_per_s(), chosen.run.mean.time.total_s(), chosen.run.prefill.total_s);
+  const auto tier = [](const char* name, const system::tier_use& use) {
+    if (use.needed_bytes > 0) {
+      fmt::print("  {:<22}{:>10.1f} GB of {:.1f} GB{}\n", name, use.needed_bytes / 1e9,
+                 use.available_bytes / 1e9,
+                 use.fits() ? "" : ": more than there is, which the model allows");
+    }
+  };
+  tier("GPU memory", m.gpu);
+  tier("host memory", m.host);
+  tier("drives", m.drive);
+  tier("DRAM of the drives", m.drive_dram);
+  if (chosen.drives > 0) {
+    fmt::print("  {:<22}{:>10.1f} years of drives that are always busy ({:.0f} P/E cycles)\n",
+               "lifetime", chosen.lifetime_years, plan::pe_cycles);
+  }
+  fmt::print("  {:<22}{:>10.2f} dollars a million tokens; {:.0f} dollars to buy, {:.0f} W\n",
+             "cost", chosen.usd_per_million_tokens, chosen.bill.usd, chosen.bill.watts);
+}
+
+// tokens/s over drives for each system; those without drives as level lines.
+svg::drawing plot(const plan::request& r, const std::vector<option>& all, const option& chosen) {
+  charts::lines chart{
+      .title = fmt::format("{}, {} x ({} + {}) tokens, {}: predicted", r.model.name, r.job.batch,
+                           r.job.input_tokens, r.job.output_tokens, r.on.gpu.name),
+      .unit = "tokens/s",
+      .below = "drives; the circle around a point marks the choice",
+      .x = {1, std::max(2.0, static_cast<double>(r.most_drives)), true},
+      .y = {1, 10, true},
+      .x_ticks = {},
+      .curves = {}};
+  for (int d = 1; d <= r.most_drives; d *= 2) {
+    chart.x_ticks.push_back(d);
+  }
+  double low = chosen.run.tokens_per_s();
+  double high = low;
+  for (const std::string& name : r.systems) {
+    charts::curve line{.name = name, .points = {}};
+    for (const option& o : all) {
+      const double speed = o.run.tokens_per_s();
+      if (o.system == name && speed > 0) {
+        line.points.emplace_back(std::max(1, o.drives), speed);
+        if (o.drives == 0) {
+          line.points.emplace_back(r.most_drives, speed);
+          line.style = "stroke:black;stroke-width:1.5;stroke-dasharray:6 4";
+        }
+        low = std::min(low, speed);
+        high = std::max(high, speed);
+      }
+    }
+    if (!line.points.empty()) {
+      chart.curves.push_back(line);
+    }
+  }
+  chart.y.low = std::pow(10, std::floor(std::log10(low)));
+  chart.y.high = std::max(10 * chart.y.low, std::pow(10, std::ceil(std::log10(high))));
+  chart.spread = true;
+  const charts::frame f{.width = 480};
+  svg::drawing on = charts::draw(chart);
+  on.raw(fmt::format(
+      "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"11\" fill=\"none\" stroke=\"black\" stroke-width=\"2\"/>",
+      f.x(chart.x, std::max(1, chosen.drives)), f.y(chart.y, chosen.run.tokens_per_s())));
+  return on;
+}
+
+int run(const plan::request& r, const std::string& json_file, const std::string& plot_file) {
+  const std::vector<option> all = plan::options(r);
+  const std::optional<option> chosen = plan::best(r, all);
+  if (!json_file.empty()) {
+    nlohmann::json rows = nlohmann::json::array();
+    for (const option& o : all) {
+      rows.push_back(json_of(o));
+    }
+    const nlohmann::json whole{{"model", r.model.name},
+                               {"batch", r.job.batch},
+                               {"input_tokens", r.job.input_tokens},
+                               {"output_tokens", r.job.output_tokens},
+                               {"gpu", r.on.gpu.name},
+                               {"gpus", r.on.gpus},
+                               {"drive", r.drive.name},
+                               {"chosen", chosen ? json_of(*chosen) : nlohmann::json()},
+                               {"options", rows}};
+    if (json_file == "-") {
+      std::cout << whole.dump(2) << '\n';
+    } else if (!(std::ofstream(json_file) << whole.dump(2) << '\n')) {
+      throw bad_argument("could not write " + json_file);
+    }
+  }
+  if (!chosen) {
+    fmt::print(stderr, "no plan satisfies the request:\n");
+    for (const option& o : plan::closest_failures(all)) {
+      fmt::print(stderr, "  {}{}: {}\n", o.system,
+                 o.drives > 0 ? fmt::format(" with {}", count_of(o.drives)) : "", o.why);
+    }
+    return 1;
+  }
+  if (!plot_file.empty()) {
+    std::ofstream file(plot_file);
+    plot(r, all, *chosen).write(file);
+    if (!file.flush()) {
+      throw bad_argument("could not write " + plot_file);
+    }
+  }
+  if (json_file != "-") {
+    print(r, all, *chosen);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  plan::request r;
+  std::string model(r.model.name), gpu(r.on.gpu.name), drive(r.drive.name), json_file, plot_file;
+  double host_gb = r.on.host.memory_bytes / 1e9;
+  int pcie_generation = 4;
+  CLI::App app(
+      "Plans the capacity for decoding with a KV cache that may outgrow the GPU: with a budget the fastest machine, without one the cheapest by the token.");
+  app.add_option("--model", model, "Model by name")->capture_default_str();
+  app.add_option("--batch,--users", r.job.batch, "Sequences at a time, one a user")
+      ->capture_default_str();
+  app.add_option("--input", r.job.input_tokens, "Tokens of a prompt")->capture_default_str();
+  app.add_option("--output", r.job.output_tokens, "Tokens that are generated")
+      ->capture_default_str();
+  app.add_option("--gpu", gpu, "GPU by name")->capture_default_str();
+  app.add_option("--gpus", r.on.gpus, "How many")->capture_default_str();
+  app.add_option("--pcie", pcie_generation, "Generation of each GPU's x16 link")
+      ->capture_default_str();
+  app.add_option("--host-gb", host_gb, "Host memory")->capture_default_str();
+  app.add_option("--drive", drive, "Drive preset by name")->capture_default_str();
+  app.add_option("--max-drives", r.most_drives, "Up to how many drives")->capture_default_str();
+  app.add_option("--dollars", r.usd, "Budget to buy the machine");
+  app.add_option("--watts", r.watts, "Budget of its power");
+  app.add_option("--systems", r.systems, "Systems that are allowed")->delimiter(',');
+  app.add_option("--json", json_file, "Write every option as JSON to a file, - for the terminal");
+  app.add_option("--plot", plot_file, "Draw tokens/s over drives as SVG");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    const system::gpu_spec gpus[] = {system::rtx_a6000, system::a100_80gb, system::h100_sxm,
+                                     system::t4, system::rtx_4090};
+    r.model = *named("model", model, system::all_models, [](const auto* m) { return m->name; });
+    r.on.gpu = named("GPU", gpu, gpus, [](const system::gpu_spec& g) { return g.name; });
+    r.drive = named("drive", drive, plan::drive_presets,
+                    [](const plan::named_drive& d) { return d.name; });
+    r.on.host.memory_bytes = host_gb * 1e9;
+    r.on.gpu_link = system::pcie(pcie_generation, 16);
+    return run(r, json_file, plot_file);
+  } catch (const std::exception& failure) {
+    fmt::print(stderr, "{}\n", failure.what());
+    return 2;
+  }
+}

@@ -1,0 +1,110 @@
+// docs/beyond.md is what the models give; its break-even prices break even; and what it says in words holds.
+
+#include <doctest/doctest.h>
+
+#include <tuple>
+
+#include "beyond/document.hpp"
+#include "generated_page.hpp"
+
+using namespace instinfer;
+
+namespace {
+
+const beyond::results& all() {
+  static const beyond::results r = beyond::run_everything();
+  return r;
+}
+const beyond::answer& at(const beyond::ladder& l, std::size_t context, const char* name) {
+  return l.rungs[context][beyond::text::index_of(l, name)];
+}
+
+}  // namespace
+
+TEST_CASE("docs/beyond.md is what ./dev bench beyond --doc writes") {
+  check_page(INSTINFER_BEYOND, beyond::document(all()),
+             "run ./dev bench beyond --doc docs/beyond.md --figures docs/figures");
+}
+
+TEST_CASE("at the break-even price the drives give as many tokens for a dollar") {
+  const beyond::ladder& l = all().small;
+  const beyond::answer& ours = at(l, 2, "InstA-SparF, wide");
+  for (const char* name : {"HBM", "DRAM", "SSD"}) {
+    const beyond::answer& other = at(l, 2, name);
+    const double usd = beyond::break_even_drive_usd(ours, other);
+    system::bill turned = ours.cost;
+    turned.usd = ours.cost_without_drives_usd + beyond::drives * usd;
+    CAPTURE(std::string(name));
+    if (turned.usd > 0) {
+      CHECK(turned.tokens_per_usd(ours.tokens_per_s) ==
+            doctest::Approx(other.cost.tokens_per_usd(other.tokens_per_s)).epsilon(1e-6));
+    }
+  }
+}
+
+TEST_CASE("the lead starts where two straight lines cross") {
+  // Double logarithmic: 4 -> 1 against 1 -> 4 meet in the middle, at the geometric mean of the contexts.
+  beyond::ladder l{system::llama3_8b, {}};
+  for (const auto& [context, ours, other] :
+       {std::tuple{100.0, 1.0, 4.0}, std::tuple{10'000.0, 4.0, 1.0}}) {
+    l.rungs.push_back({{.name = "ours", .context = context, .tokens_per_s = ours},
+                       {.name = "other", .context = context, .tokens_per_s = other}});
+  }
+  CHECK(*beyond::ahead_from(l, 0, 1, beyond::text::per_second) == doctest::Approx(1'000));
+  CHECK(!beyond::ahead_from(l, 1, 0, beyond::text::per_second));
+}
+
+TEST_CASE("what the page says in words") {
+  for (const beyond::ladder* l : {&all().small, &all().large}) {
+    for (std::size_t c = 0; c < l->rungs.size(); ++c) {
+      for (const beyond::answer& a : l->rungs[c]) {
+        CHECK(a.tokens_per_s <= at(*l, c, "HBM").tokens_per_s);
+      }
+      // Reading less, and a faster engine, is never slower.
+      CHECK(at(*l, c, "DRAM, 1/8").tokens_per_s >= at(*l, c, "DRAM").tokens_per_s);
+      CHECK(at(*l, c, "InstA-SparF, wide").tokens_per_s >= at(*l, c, "InstA-SparF").tokens_per_s);
+      CHECK(at(*l, c, "DRAM, 1/8").tokens_per_s > at(*l, c, "InstA-SparF, wide").tokens_per_s);
+    }
+    // An engine for one query head a KV head is what binds.
+    CHECK(at(*l, 2, "InstA-SparF").busiest == "softmax");
+  }
+  CHECK(beyond::gpus_for(system::llama3_8b) == 1);
+  CHECK(beyond::gpus_for(system::llama3_70b) == 3);
+}
+
+TEST_CASE("more drives are never slower, a better network neither, and homes wait for light") {
+  for (std::size_t i = 0; i < all().on_fabric.size(); ++i) {
+    CHECK(all().on_fabric[i].step.total_s() >= all().on_nothing[i].step.total_s());
+    CHECK(all().on_ethernet[i].step.total_s() >= all().on_fabric[i].step.total_s());
+    if (i > 0) {
+      CHECK(all().on_nothing[i].step.total_s() <= all().on_nothing[i - 1].step.total_s());
+    }
+  }
+  for (const beyond::pool& p : all().at_home) {
+    CHECK(p.step.seconds[4] > 80 * 2 * 0.015);
+  }
+}
+
+TEST_CASE("more drives overtake a memory behind the GPU's link, never the GPU's own") {
+  for (std::size_t i = 1; i < all().by_drives.size(); ++i) {
+    CHECK(all().by_drives[i].tokens_per_s >= all().by_drives[i - 1].tokens_per_s);
+  }
+  CHECK(all().by_drives.front().tokens_per_s < at(all().small, 2, "DRAM, 1/8").tokens_per_s);
+  CHECK(all().by_drives.back().tokens_per_s > at(all().small, 2, "DRAM, 1/8").tokens_per_s);
+  CHECK(all().by_drives.back().tokens_per_s < at(all().small, 2, "HBM").tokens_per_s);
+}
+
+TEST_CASE("shares add up to the step of the cluster itself") {
+  const beyond::pool p =
+      beyond::pool_of(system::llama3_8b, 64, 32 << 10, 32, 4, system::fabric_400g);
+  system::machine on = beyond::h100_machine(system::llama3_8b);
+  on.gpus = beyond::pool_gpus;
+  on.drives = 32;
+  using inside = system::insta_system<insta_sparf>;
+  const system::cluster_system<inside> s(
+      inside(system::llama3_8b, on, {64, 32 << 10, beyond::output_tokens}, {},
+             beyond::with_engine(flash::pcie5_16ch, 4)),
+      4, system::fabric_400g);
+  CHECK(p.step.total_s() ==
+        doctest::Approx(s.step((32 << 10) + beyond::output_tokens / 2).time.total_s()));
+}
