@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "support/charts.hpp"
 #include "paper/claims.hpp"
+#include "support/charts.hpp"
 
 namespace instinfer::paper {
 

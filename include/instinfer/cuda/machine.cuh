@@ -8,26 +8,10 @@
 
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/cuda/machine_memory.cuh"
+#include "instinfer/cuda/machine_operands.hpp"
 #include "instinfer/cuda/missing_operations.cuh"
 
 namespace instinfer::cuda {
-
-struct machine_query {
-  std::span<const float> values;  // [q_heads, dim]
-  logit_rule logits;
-};
-struct machine_dims {
-  std::uint32_t count = 0;
-};
-struct machine_scores {
-  bool probabilities = false;
-};
-struct machine_tokens {
-  bool listed = false;
-  std::uint32_t n = 0;
-  std::uint32_t count() const { return n; }
-  bool empty() const { return n == 0; }
-};
 
 // Layer is the engine's layer_cache.
 template <class Format, class Home, class Layer, class Summaries>
