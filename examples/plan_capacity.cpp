@@ -162,9 +162,9 @@ svg::drawing plot(const plan::request& r, const std::vector<option>& all, const 
   chart.spread = true;
   const charts::frame f{.width = 480};
   svg::drawing on = charts::draw(chart);
-  on.raw(fmt::format(
-      "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"11\" fill=\"none\" stroke=\"black\" stroke-width=\"2\"/>",
-      f.x(chart.x, std::max(1, chosen.drives)), f.y(chart.y, chosen.run.tokens_per_s())));
+  const double x = f.x(chart.x, std::max(1, chosen.drives));
+  const double y = f.y(chart.y, chosen.run.tokens_per_s());
+  on.box(x - 10, y - 10, 20, 20, "fill:none;stroke:black;stroke-width:2");
   return on;
 }
 

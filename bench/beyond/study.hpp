@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/system/kv_width.hpp"
+#include "instinfer/core/scaled_pages.hpp"
 #include "instinfer/system/memory_tier.hpp"
 #include "instinfer/system/prices.hpp"
 #include "instinfer/system/systems.hpp"
@@ -146,7 +146,7 @@ inline answer in_tier(tier where, const model_spec& model, const system::workloa
                           system::tier_system(model, on, job, memory, share), on.gpus, cost);
 }
 
-// Format: kv_format<> or a kv_width of the model's KV.
+// Format: that of the model's KV.
 template <Design D, class Format = kv_format<>>
 answer in_drives(std::string name, const model_spec& model, const system::workload& job,
                  const flash::drive_spec& drive, const system::priced& price, int count = drives) {

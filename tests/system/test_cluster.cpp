@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/system/cluster.hpp"
-#include "instinfer/system/kv_width.hpp"
+#include "instinfer/core/scaled_pages.hpp"
 #include "instinfer/system/models.hpp"
 #include "instinfer/system/run.hpp"
 
@@ -93,7 +93,8 @@ TEST_CASE("hosts without a drive, or a network without a rate, are refused") {
                        doctest::Contains("network_spec none"), bad_argument);
 }
 
-TEST_CASE("one byte an element: half the bytes, half the pages, and as many entries") {
+TEST_CASE("int8 pages: half the bytes, 16/31 of the pages") {
+  using int8_kv = kv_format<int8_pages<fp16>, 128>;  // 31 tokens and a scale in 4 KiB, where fp16 has 16
   model_spec narrow = small();
   narrow.kv_element_bytes = 1;
   CHECK(narrow.kv_bytes_per_token() == small().kv_bytes_per_token() / 2);
@@ -102,7 +103,7 @@ TEST_CASE("one byte an element: half the bytes, half the pages, and as many entr
   const insta_system<> wide(small(), on, job);
   const insta_system<insta, int8_kv> half(narrow, on, job);
   CHECK(half.step(1'088).bytes.flash_read ==
-        doctest::Approx(wide.step(1'088).bytes.flash_read / 2).epsilon(0.02));
+        doctest::Approx(wide.step(1'088).bytes.flash_read * 16 / 31).epsilon(0.02));
   CHECK(half.step(1'088).time.kv_drive_s < wide.step(1'088).time.kv_drive_s);
   CHECK(half.memory().drive.needed_bytes == wide.memory().drive.needed_bytes / 2);
   // A format of another width than the model's is refused.

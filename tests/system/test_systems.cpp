@@ -255,7 +255,7 @@ TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
   };
   CHECK(memory(64).fits());
   const memory_use over = memory(128);
-  CHECK(over.overflows() == tier::gpu);
+  CHECK(over.overflows() == system::tier::gpu);
   CHECK(over.verdict() == "out of GPU memory: needs 45.6 GB of 38.4 GB");
   // By hand: 2 layers of weights; a token's 5 vectors of 5120; 3 x 40 heads x 1024^2 logits; KV of two layers.
   const double by_hand = 2 * opt_13b.layer_weight_bytes() +
@@ -270,7 +270,7 @@ TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
 
 TEST_CASE("verdicts name the first tier that overflows") {
   memory_use use{.gpu = {1, 2}, .host = {3, 2}, .drive = {5e9, 4e9}, .drive_dram = {9, 1}};
-  CHECK(use.overflows() == tier::host);
+  CHECK(use.overflows() == system::tier::host);
   use.host_may_overflow = true;
   CHECK(use.verdict() == "out of drive: needs 5.0 GB of 4.0 GB");
   use.drive = {};
@@ -278,7 +278,7 @@ TEST_CASE("verdicts name the first tier that overflows") {
   // A drive that is too small.
   machine one = paper_machine();
   const workload endless{.batch = 100'000, .input_tokens = 64, .output_tokens = 64 * 1024};
-  CHECK(insta_system<>(tiny(), one, endless).memory().overflows() == tier::drive);
+  CHECK(insta_system<>(tiny(), one, endless).memory().overflows() == system::tier::drive);
 }
 
 TEST_CASE("infinitely fast drives leave the GPU's own time") {

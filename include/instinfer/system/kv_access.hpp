@@ -13,6 +13,10 @@
 
 namespace instinfer::system {
 
+// Bytes of a stored K or V value in sealed pages, without the scales of a codec.
+template <class Format>
+inline constexpr int stored_bytes = Format::token_bytes / (Format::k_dim + Format::v_dim);
+
 // One layer and step of the whole batch. Times are those of the busiest drive, bytes those of all drives.
 struct kv_load {
   double flash_s = 0;
@@ -64,12 +68,12 @@ class kv_access {
         first_{static_cast<double>(job.input_tokens)},
         last_{static_cast<double>(job.context_tokens())} {
     require(Format::k_dim == model.head_dim && Format::v_dim == model.head_dim &&
-                Format::element_bytes == model.kv_element_bytes,
+                stored_bytes<Format> == model.kv_element_bytes,
             [&] {
               return "kv_access: " + std::string(model.name) + " has heads of " +
                      std::to_string(model.head_dim) + " dims of " +
                      std::to_string(model.kv_element_bytes) + " bytes, the format has " +
-                     std::to_string(Format::k_dim) + " of " + std::to_string(Format::element_bytes);
+                     std::to_string(Format::k_dim) + " of " + std::to_string(stored_bytes<Format>);
             });
     for (int i = 0; i < nodes; ++i) {
       const auto context =
@@ -147,7 +151,7 @@ class kv_access {
     }
     const flash::receipt done = clock.attend_batch(0, batch);
 
-    wanted_entries wanted(Format::element_bytes);
+    wanted_entries wanted(stored_bytes<Format>);
     typename engine::inner_type::scratch work;
     clock.inner().attend(batch.front().seq, 0, q, out, work, parallel::serial{}, wanted);
     note_buffers(clock.inner().cache(), batch.front().seq);
@@ -183,7 +187,7 @@ class kv_access {
     for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
       if (const layout::tile& tile = cache.tiles().of(s); tile.stored()) {
         const double row = (s == stream::v_by_token ? Format::v_dim : Format::k_dim) *
-                           static_cast<double>(Format::element_bytes);
+                           static_cast<double>(stored_bytes<Format>);
         stored += row;
         buffer_bytes_ += row * tile.tokens * cache.shape().kv_heads;
       }

@@ -27,7 +27,7 @@ struct model_spec {
   std::int64_t positions = 0;  // rows of a learned table of positions; 0: none
   bool tied_embeddings = false;
   int element_bytes = 2;     // of weights and hidden states: fp16
-  int kv_element_bytes = 2;  // of the KV cache: 1 for int8 (system/kv_width.hpp)
+  int kv_element_bytes = 2;  // of the KV cache: 1 for int8 (core/scaled_pages.hpp)
 
   constexpr std::int64_t q_width() const { return shape.q_heads * head_dim; }
   constexpr std::int64_t kv_width() const { return shape.kv_heads * head_dim; }
