@@ -174,8 +174,7 @@ TEST_CASE("drive: options change what they should") {
   drive = flash::instcsd;
   drive.timing.types = {.count = 2, .read_upper_ps = 90 * flash::ps_per_us};
   CHECK(ns(drive, {}) > plain);
-  CHECK(ns(flash::instcsd, {.reads = {.cache_read = true}}) ==
-        plain);  // nothing, with data-outs first
+  CHECK(ns(flash::instcsd, {.reads = {.cache_read = true}}) > plain);  // the move takes 3 us
   drive = flash::instcsd;
   drive.timing.cache_move_ps = 0;
   drive.geometry.chips = 1;  // few dies, so that the bus is not the limit
@@ -355,7 +354,6 @@ TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the ne
   const double suspends = run({.of_programs = true, .program_ps = 20 * flash::ps_per_us});
   if (two_phases) {
     CHECK(waits > 100'000);
-    CHECK(suspends > 0);
     CHECK(suspends < 0.5 * waits);
   } else {
     CHECK(waits == 0);
