@@ -483,6 +483,42 @@ TEST_CASE_TEMPLATE("row kernels: products and sums of rows, all heads at once, a
   check_head_sizes<cpu::heads_at_once, E>();
 }
 
+// Row by row, K and V by turns: the same sums in the same order as one after the other, so the same bits.
+template <std::uint32_t KDim, std::uint32_t VDim, Element E>
+void check_interleaved(unsigned seed) {
+  if constexpr (cpu::rows_interleave<KDim, VDim>) {
+    CAPTURE(KDim);
+    CAPTURE(VDim);
+    std::mt19937 random(seed);
+    const rows_of<E> k(32, KDim, random);
+    const rows_of<E> v(32, VDim, random);
+    guarded q(KDim, 3), weights(16, 1), o(VDim, 5), mine(16, 0), expected(16, 0);
+    fill(q.span(), random, -3.0f, 3.0f);
+    fill(weights.span(), random, 0.0f, 1.0f);
+    fill(o.span(), random, -1.0f, 1.0f);
+    std::vector<float> sums(o.span().begin(), o.span().end());
+    cpu::hn::StoreU(cpu::score_rows<1, KDim, E>(k.data(), q.data(), nullptr), cpu::float_tag{},
+                    expected.data());
+    cpu::accumulate_rows<1, VDim, E>(v.data(), 16, weights.data(), sums.data(), nullptr);
+    cpu::hn::StoreU(
+        cpu::score_and_accumulate<KDim, VDim, E>(k.data(), q.data(), v.data(), weights.data(),
+                                                 o.data(), k.data() + 16, v.data() + 16),
+        cpu::float_tag{}, mine.data());
+    CHECK(o.guards_hold());
+    CHECK(mine.guards_hold());
+    CHECK(std::ranges::equal(mine.span(), expected.span()));
+    CHECK(std::ranges::equal(o.span(), sums));
+  }
+}
+
+TEST_CASE_TEMPLATE("row kernels of K and V by turns", E, fp32, fp16, bf16) {
+  check_interleaved<16, 16, E>(301);
+  check_interleaved<64, 64, E>(302);
+  check_interleaved<80, 96, E>(303);
+  check_interleaved<128, 128, E>(304);
+  check_interleaved<256, 64, E>(305);
+}
+
 TEST_CASE_TEMPLATE("column kernel: products of chosen dims for runs of tokens", E, fp32, fp16,
                    bf16) {
   check_columns<1, E>(201);

@@ -101,6 +101,7 @@ class row_cursor {
   std::uint32_t token_ = 0;
 };
 
+// Blocks of rows around the current one. Kernels take the V rows of a block later than its K rows: beside K of the next.
 template <Element E>
 class row_window {
  public:
@@ -117,31 +118,37 @@ class row_window {
   template <class Pages>
   void advance(const access_plan& plan, const Pages& pages) {
     std::copy_n(k_.begin() + block_rows, block_rows, k_.begin());
-    std::copy_n(v_.begin() + block_rows, block_rows, v_.begin());
-    current_ = next_;
+    std::copy_n(v_.begin() + block_rows, 2 * block_rows, v_.begin());
+    taken_k_[0] = taken_k_[1];
+    taken_v_[0] = taken_v_[1];
+    taken_v_[1] = taken_v_[2];
     take(plan, pages);
   }
 
-  // Rows of the current block; 0 at the end. adjacent(): they lie one after the other, K and V. k() and v() [2 * block_rows]: its rows [k_dim] and [v_dim], then those of the
-  // next block. Blocks that are not full repeat their last row.
-  std::uint32_t count() const { return current_.count; }
-  bool adjacent() const { return current_.adjacent; }
+  // Rows of the current block; 0 at the end.
+  std::uint32_t count() const { return taken_k_[0].count; }
+  // Rows [k_dim] of the current block, then those of the next one. Blocks that are not full repeat their last row.
   const E* const* k() const { return k_.data(); }
-  const E* const* v() const { return v_.data(); }
+  // Rows [v_dim] of the block before, the current one, and the next one; likewise.
+  const E* const* v_before() const { return v_.data(); }
+  const E* const* v() const { return v_.data() + block_rows; }
+  // Whether rows lie one after the other: K of the current block, V of the one before.
+  bool k_adjacent() const { return taken_k_[0].adjacent; }
+  bool v_before_adjacent() const { return taken_v_[0].adjacent; }
 
  private:
   template <class Pages>
   void take(const access_plan& plan, const Pages& pages) {
     const std::span<const E*, 2 * block_rows> k(k_);
-    const std::span<const E*, 2 * block_rows> v(v_);
-    next_ = k_cursor_.take(plan, pages, k.template last<block_rows>());
-    next_.adjacent &= v_cursor_.take(plan, pages, v.template last<block_rows>()).adjacent;
+    const std::span<const E*, 3 * block_rows> v(v_);
+    taken_k_[1] = k_cursor_.take(plan, pages, k.template last<block_rows>());
+    taken_v_[2] = v_cursor_.take(plan, pages, v.template last<block_rows>());
   }
 
   std::array<const E*, 2 * block_rows> k_{};
-  std::array<const E*, 2 * block_rows> v_{};
-  taken_rows current_;
-  taken_rows next_;
+  std::array<const E*, 3 * block_rows> v_{};
+  std::array<taken_rows, 2> taken_k_;
+  std::array<taken_rows, 3> taken_v_;
   row_cursor<E> k_cursor_;
   row_cursor<E> v_cursor_;
 };
