@@ -1,6 +1,7 @@
 // The CPU path: dense and sparse decode attention against the machine's own read bandwidth.
 //
-// Every case first checks its result against fp64 on the stored values. Counters, from the best call:
+// Every case first checks its result against fp64 on the stored values. Counters, from the best call (one thread: by its
+// processor time; more: by the clock on the wall):
 //   bytes_per_second    each byte of K and V (dense) once
 //   of_read_bandwidth   that over a streaming read of as many bytes by as many threads in this process
 //   rel_error           of the worst query head, in the 2-norm
@@ -54,12 +55,12 @@ std::string short_name() {
 }
 
 // Times `attend` as Google Benchmark asks for; returns the best call's seconds.
-double best_of(benchmark::State& state, auto&& attend) {
+double best_of(benchmark::State& state, const worker_pool& pool, auto&& attend) {
   double best = 1e9;
   for (auto _ : state) {
-    best = std::min(best, seconds(attend));
+    best = std::min(best, seconds(pool, attend));
   }
-  return std::min(best, best_seconds(attend));
+  return std::min(best, best_seconds(pool, attend));
 }
 
 template <class D, class Format>
@@ -82,26 +83,26 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
     return;
   }
   auto out = cache.make_outputs();
-  double best = best_of(state, [&] { cache.attend(out, pool); });
+  double best = best_of(state, pool, [&] { cache.attend(out, pool); });
   const auto bytes = static_cast<std::size_t>(cache.bytes());
   if constexpr (dense) {
     // The machine's speed changes over seconds where others share it: probe and case by turns, the best of each.
     double bandwidth = read_bandwidth(bytes, pool);
-    best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
+    best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
     bandwidth = std::max(bandwidth, read_bandwidth(bytes, pool));
     state.counters["of_read_bandwidth"] = cache.bytes() / best / bandwidth;
     if constexpr (!Format::plain) {
       filled_cache<D, kv_format<fp16, Format::k_dim, Format::v_dim>> wide(s, {});
-      best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
-      state.counters["time_over_f16"] = best / best_seconds([&] { wide.attend(out, pool); });
+      best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
+      state.counters["time_over_f16"] = best / best_seconds(pool, [&] { wide.attend(out, pool); });
     }
   } else {
     double slow = 1e9;
     for (int round = 0; round < 2; ++round) {
-      slow = std::min(slow, best_seconds([&] {
+      slow = std::min(slow, best_seconds(pool, [&] {
                         cache.template attend_as<cpu::path>(attention::dense{}, out, pool);
                       }));
-      best = std::min(best, best_seconds([&] { cache.attend(out, pool); }));
+      best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
     }
     state.counters["vs_dense"] = slow / best;
   }
@@ -111,7 +112,7 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
     cache_type one(single, {});
     auto one_out = one.make_outputs();
     state.counters["vs_single"] =
-        s.queries * best_seconds([&] { one.attend(one_out, pool); }) / best;
+        s.queries * best_seconds(pool, [&] { one.attend(one_out, pool); }) / best;
   }
   state.counters["bytes_per_second"] = cache.bytes() / best;
   state.counters["rel_error"] = error;
@@ -146,7 +147,8 @@ void add_baseline(const char* method, const char* element, const shape& s,
         state.SkipWithError(("wrong result: relative error " + std::to_string(error)).c_str());
         return;
       }
-      const double best = best_of(state, [&] { benchmark::DoNotOptimize(cache.attend(pool)); });
+      const double best =
+          best_of(state, pool, [&] { benchmark::DoNotOptimize(cache.attend(pool)); });
       const double bandwidth = read_bandwidth(static_cast<std::size_t>(cache.bytes()), pool);
       state.counters["bytes_per_second"] = cache.bytes() / best;
       state.counters["of_read_bandwidth"] = cache.bytes() / best / bandwidth;

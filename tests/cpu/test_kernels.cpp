@@ -59,21 +59,37 @@ double ulps(float a, double b) {
   return std::abs(as_double(a) - b) / as_double(up);
 }
 
-// Storage elements at any address that their type allows, also the odd ones that no vector is aligned to.
-template <Element E>
+template <class Unit>
+Unit random_unit(std::mt19937& random) {
+  if constexpr (Element<Unit>) {
+    return from_float<Unit>(std::uniform_real_distribution<float>{-2.0f, 2.0f}(random));
+  } else if constexpr (std::is_same_v<Unit, fp8>) {
+    return {static_cast<std::uint8_t>(random() % 127 | (random() & 128))};  // 127 is NaN
+  } else if constexpr (std::is_same_v<Unit, int4_group>) {
+    int4_group g;
+    std::ranges::generate(g.codes, [&] { return static_cast<std::uint8_t>(random()); });
+    g.step = random_unit<fp16>(random);
+    g.low = random_unit<fp16>(random);
+    return g;
+  } else {
+    return static_cast<Unit>(random());
+  }
+}
+
+// Rows of units at any address that their type allows, also the odd ones that no vector is aligned to.
+template <class Unit>
 class rows_of {
  public:
   rows_of(std::size_t rows, std::size_t dims, std::mt19937& random)
-      : dims_{dims}, bytes_(rows * (dims + 1) + 1) {
+      : dims_{dims}, units_(rows * (dims / unit_elements<Unit> + 1) + 1) {
+    const std::size_t in_row = dims / unit_elements<Unit>;
     for (std::size_t r = 0; r < rows; ++r) {
-      E* row = bytes_.data() + 1 + r * (dims + 1);  // a row of odd length after each other
-      for (std::size_t i = 0; i < dims; ++i) {
-        row[i] = from_float<E>(std::uniform_real_distribution<float>{-2.0f, 2.0f}(random));
-      }
+      Unit* row = units_.data() + 1 + r * (in_row + 1);  // a row of odd length after each other
+      std::generate_n(row, in_row, [&] { return random_unit<Unit>(random); });
       pointers_.push_back(row);
     }
   }
-  const E* const* data() const { return pointers_.data(); }
+  const Unit* const* data() const { return pointers_.data(); }
   double operator()(std::size_t row, std::size_t i) const {
     return as_double(to_float(pointers_[row][i]));
   }
@@ -81,8 +97,8 @@ class rows_of {
 
  private:
   std::size_t dims_;
-  std::vector<E> bytes_;
-  std::vector<const E*> pointers_;
+  std::vector<Unit> units_;
+  std::vector<const Unit*> pointers_;
 };
 
 // The bound for a sum of n products in any order, with or without fused multiply-adds: n eps times the sum of their
@@ -481,6 +497,44 @@ TEST_CASE_TEMPLATE("row kernels: products and sums of rows, all heads at once, a
   check_head_sizes<std::min(3u, cpu::heads_at_once), E>();
   check_head_sizes<std::min(4u, cpu::heads_at_once), E>();
   check_head_sizes<cpu::heads_at_once, E>();
+}
+
+// Row by row, K and V by turns: the same sums in the same order as one after the other, so the same bits.
+template <std::uint32_t KDim, std::uint32_t VDim, class Unit>
+void check_interleaved(unsigned seed) {
+  if constexpr (cpu::rows_interleave<KDim, VDim> && KDim % unit_elements<Unit> == 0 &&
+                VDim % unit_elements<Unit> == 0) {
+    CAPTURE(KDim);
+    CAPTURE(VDim);
+    std::mt19937 random(seed);
+    const rows_of<Unit> k(32, KDim, random);
+    const rows_of<Unit> v(32, VDim, random);
+    guarded q(KDim, 3), weights(16, 1), o(VDim, 5), mine(16, 0), expected(16, 0);
+    fill(q.span(), random, -3.0f, 3.0f);
+    fill(weights.span(), random, 0.0f, 1.0f);
+    fill(o.span(), random, -1.0f, 1.0f);
+    std::vector<float> sums(o.span().begin(), o.span().end());
+    cpu::hn::StoreU(cpu::score_rows<1, KDim, Unit>(k.data(), q.data(), nullptr), cpu::float_tag{},
+                    expected.data());
+    cpu::accumulate_rows<1, VDim, Unit>(v.data(), 16, weights.data(), sums.data(), nullptr);
+    cpu::hn::StoreU(
+        cpu::score_and_accumulate<KDim, VDim, Unit>(k.data(), q.data(), v.data(), weights.data(),
+                                                    o.data(), k.data() + 16, v.data() + 16),
+        cpu::float_tag{}, mine.data());
+    CHECK(o.guards_hold());
+    CHECK(mine.guards_hold());
+    CHECK(std::ranges::equal(mine.span(), expected.span()));
+    CHECK(std::ranges::equal(o.span(), sums));
+  }
+}
+
+TEST_CASE_TEMPLATE("row kernels of K and V by turns", Unit, fp32, fp16, bf16, std::int8_t, fp8,
+                   int4_group) {
+  check_interleaved<16, 16, Unit>(301);
+  check_interleaved<64, 64, Unit>(302);
+  check_interleaved<80, 96, Unit>(303);
+  check_interleaved<128, 128, Unit>(304);
+  check_interleaved<256, 64, Unit>(305);
 }
 
 TEST_CASE_TEMPLATE("column kernel: products of chosen dims for runs of tokens", E, fp32, fp16,

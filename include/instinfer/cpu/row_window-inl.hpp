@@ -126,6 +126,7 @@ class row_cursor {
   std::uint32_t token_ = 0;
 };
 
+// Blocks of rows around the current one. Kernels take the V rows of a block later than its K rows: beside K of the next.
 template <class Storage>
 class row_window {
   using cursor = row_cursor<Storage>;
@@ -145,21 +146,27 @@ class row_window {
   template <class Pages>
   void advance(const access_plan& plan, const Pages& pages) {
     std::copy_n(k_.begin() + block_rows, block_rows, k_.begin());
-    std::copy_n(v_.begin() + block_rows, block_rows, v_.begin());
+    std::copy_n(v_.begin() + block_rows, 2 * block_rows, v_.begin());
     if constexpr (cursor::scaled) {
       std::copy_n(k_scales_.begin() + block_rows, block_rows, k_scales_.begin());
       std::copy_n(v_scales_.begin() + block_rows, block_rows, v_scales_.begin());
     }
-    current_ = next_;
+    taken_k_[0] = taken_k_[1];
+    taken_v_[0] = taken_v_[1];
+    taken_v_[1] = taken_v_[2];
     take(plan, pages);
   }
 
-  // Rows of the current block; 0 at the end. adjacent(): they lie one after the other, K and V. k() and v() [2 * block_rows]: its rows [k_dim] and [v_dim], then those of the
-  // next block. Blocks that are not full repeat their last row.
-  std::uint32_t count() const { return current_.count; }
-  bool adjacent() const { return current_.adjacent; }
+  // Rows of the current block; 0 at the end.
+  std::uint32_t count() const { return taken_k_[0].count; }
+  // Rows [k_dim] of the current block, then those of the next one. Blocks that are not full repeat their last row.
   const unit* const* k() const { return k_.data(); }
-  const unit* const* v() const { return v_.data(); }
+  // Rows [v_dim] of the block before, the current one, and the next one; likewise.
+  const unit* const* v_before() const { return v_.data(); }
+  const unit* const* v() const { return v_.data() + block_rows; }
+  // Whether rows lie one after the other: K of the current block, V of the one before.
+  bool k_adjacent() const { return taken_k_[0].adjacent; }
+  bool v_before_adjacent() const { return taken_v_[0].adjacent; }
   // What the current block's rows are multiplied by; of pages with scales only.
   const float* k_scales() const { return k_scales_.data(); }
   const float* v_scales() const { return v_scales_.data(); }
@@ -168,23 +175,21 @@ class row_window {
   template <class Pages>
   void take(const access_plan& plan, const Pages& pages) {
     const std::span<const unit*, 2 * block_rows> k(k_);
-    const std::span<const unit*, 2 * block_rows> v(v_);
+    const std::span<const unit*, 3 * block_rows> v(v_);
     const std::span<float, 2 * block_rows> k_scales(k_scales_);
     const std::span<float, 2 * block_rows> v_scales(v_scales_);
-    next_ = k_cursor_.take(plan, pages, k.template last<block_rows>(),
-                           k_scales.template last<block_rows>());
-    next_.adjacent &=
-        v_cursor_
-            .take(plan, pages, v.template last<block_rows>(), v_scales.template last<block_rows>())
-            .adjacent;
+    taken_k_[1] = k_cursor_.take(plan, pages, k.template last<block_rows>(),
+                                 k_scales.template last<block_rows>());
+    taken_v_[2] = v_cursor_.take(plan, pages, v.template last<block_rows>(),
+                                 v_scales.template last<block_rows>());
   }
 
   std::array<const unit*, 2 * block_rows> k_{};
-  std::array<const unit*, 2 * block_rows> v_{};
+  std::array<const unit*, 3 * block_rows> v_{};
   std::array<float, 2 * block_rows> k_scales_{};
   std::array<float, 2 * block_rows> v_scales_{};
-  taken_rows current_;
-  taken_rows next_;
+  std::array<taken_rows, 2> taken_k_;
+  std::array<taken_rows, 3> taken_v_;
   cursor k_cursor_;
   cursor v_cursor_;
 };
