@@ -42,7 +42,8 @@ inline results run_everything() {
         {std::move(name), in_drives<insta>("InstA", wide_kv, job, d, price),
          in_drives<insta_sparf>("InstA-SparF", wide_kv, job, d, price),
          in_drives<insta, kv_format<int8_pages<fp16>>>("InstA, int8", narrow_kv, job, d, price),
-         in_drives<insta_sparf, kv_format<int8_pages<fp16>>>("InstA-SparF, int8", narrow_kv, job, d, price)});
+         in_drives<insta_sparf, kv_format<int8_pages<fp16>>>("InstA-SparF, int8", narrow_kv, job, d,
+                                                             price)});
   };
   add("8 channels, PCIe 4 (the paper's)", flash::instcsd, system::csd_pcie4);
   add("the same, engine x 4", with_engine(flash::instcsd, 4), system::csd_pcie4);
