@@ -111,7 +111,7 @@ void write_figures(const std::vector<measurement>& results, const std::string& f
           if (same == curves.end()) {
             curves.push_back({m->method, {}});
           } else {
-            std::ranges::rotate(same, same + 1, curves.end());
+            std::rotate(same, same + 1, curves.end());
           }
         }
         curves.back().points.emplace_back(cost, m->rel_error);

@@ -40,7 +40,7 @@ design_point point_of(const choices& chosen) {
   for (const auto& [name, text] : chosen.values) {
     const parameter& what = parameter_of(name);
     const std::vector<value> values = value_list::of(what, text);
-    require(values.size() == 1, [&] {
+    require(values.size() == 1, [&, &name = name] {
       return name + ": one design is looked into, got " + std::to_string(values.size()) +
              " values; examples/sweep.cpp takes many";
     });

@@ -32,9 +32,13 @@ class option_costs {
 
   template <class... Values>
   void line(const char* format, Values... values) {
-    char buffer[160];
-    std::snprintf(buffer, sizeof(buffer), format, values...);
-    text_ += buffer;
+    if constexpr (sizeof...(values) == 0) {
+      text_ += format;
+    } else {
+      char buffer[160];
+      std::snprintf(buffer, sizeof(buffer), format, values...);
+      text_ += buffer;
+    }
   }
 
   // Anywhere on the drive. mt19937_64 and % are the same everywhere, distributions are not.

@@ -69,15 +69,6 @@ struct timing {
                                                           : 0;
     return other > 0 ? other : program_ps;
   }
-  // Over a word line's pages, rounded down.
-  constexpr std::int64_t mean_read_array_ps() const {
-    return mean([&](page_type type) { return read_array_ps(type); });
-  }
-  constexpr std::int64_t mean_program_array_ps() const {
-    return mean([&](page_type type) { return program_array_ps(type); });
-  }
-
-  friend constexpr bool operator==(const timing&, const timing&) = default;
 
  private:
   template <class Of>
@@ -89,6 +80,17 @@ struct timing {
     }
     return sum / types.count;
   }
+
+ public:
+  // Over a word line's pages, rounded down.
+  constexpr std::int64_t mean_read_array_ps() const {
+    return mean([&](page_type type) { return read_array_ps(type); });
+  }
+  constexpr std::int64_t mean_program_array_ps() const {
+    return mean([&](page_type type) { return program_array_ps(type); });
+  }
+
+  friend constexpr bool operator==(const timing&, const timing&) = default;
 };
 
 // Longest duration a field may hold: 1,000 s. With at most max_planes planes, every sum above stays
