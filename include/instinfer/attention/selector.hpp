@@ -7,6 +7,7 @@
 #include "instinfer/attention/machine_scratch.hpp"
 #include "instinfer/attention/observer.hpp"
 #include "instinfer/attention/query_group.hpp"
+#include "instinfer/attention/summaries.hpp"
 #include "instinfer/attention/units.hpp"
 #include "instinfer/core/budget.hpp"
 #include "instinfer/core/index_algebra.hpp"
