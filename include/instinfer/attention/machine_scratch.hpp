@@ -1,7 +1,6 @@
 #pragma once
 // What a machine works with besides its path's arithmetic: the plan, selections, and queries that a policy derived.
 
-#include <deque>
 #include <vector>
 
 #include "instinfer/core/access_plan.hpp"
@@ -9,7 +8,7 @@
 namespace instinfer::attention {
 
 // Of one attend on one worker. Keeps its memory between calls. Views of a selection stay valid while others are added: a set
-// that moves keeps its runs where they are.
+// or a query that moves keeps its values where they are.
 class machine_scratch {
  public:
   access_plan plan;
@@ -36,7 +35,7 @@ class machine_scratch {
 
  private:
   std::vector<index_set> selections_;
-  std::deque<std::vector<float>> queries_;
+  std::vector<std::vector<float>> queries_;
   std::size_t used_selections_ = 0;
   std::size_t used_queries_ = 0;
 };
