@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "support/svg.hpp"
+#include "svg.hpp"
 
 namespace instinfer::charts {
 

@@ -134,9 +134,10 @@ HWY_INLINE float sum_of(const float* x, std::size_t n, std::size_t ahead) {
   float_vec total[4] = {hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{}),
                         hn::Zero(float_tag{})};
   for (std::size_t i = 0; i < n; i += 4 * lanes) {
-    HWY_UNROLL(4)
-    for (std::uint32_t j = 0; j < 4 && ahead > 0; ++j) {
-      prefetch(x + i + ahead + j * lanes);
+    if (ahead > 0) {
+      for (std::uint32_t j = 0; j < 4; ++j) {
+        prefetch(x + i + ahead + j * lanes);
+      }
     }
     HWY_UNROLL(4)
     for (std::uint32_t j = 0; j < 4; ++j) {
