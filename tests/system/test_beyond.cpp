@@ -66,7 +66,8 @@ TEST_CASE("what the page says in words") {
       CHECK(at(*l, c, "DRAM, 1/8").tokens_per_s > at(*l, c, "InstA-SparF, wide").tokens_per_s);
     }
     // An engine for one query head a KV head is what binds.
-    CHECK(at(*l, 2, "InstA-SparF").busiest == "softmax");
+    CHECK(at(*l, 2, "InstA-SparF, wide").tokens_per_s >
+          1.5 * at(*l, 2, "InstA-SparF").tokens_per_s);
   }
   CHECK(beyond::gpus_for(system::llama3_8b) == 1);
   CHECK(beyond::gpus_for(system::llama3_70b) == 3);
