@@ -67,8 +67,8 @@ void check_sparse(int tokens, int group) {
   CAPTURE(group);
   using policy = typename D::attention_policy;
   const random_cache<format> data = rounded(4, tokens, 2 * group);
-  const policy attention{.keep_dims = 0.25, .keep_tokens = 0.25};
-  cuda::engine<D, format> gpu({.layers = 1, .q_heads = 2 * group, .kv_heads = 2}, {}, attention);
+  const policy settings{.keep_dims = 0.25, .keep_tokens = 0.25};
+  cuda::engine<D, format> gpu({.layers = 1, .q_heads = 2 * group, .kv_heads = 2}, {}, settings);
   const sequence seq = gpu.open();
   gpu.append(seq, 0, data.k, data.v);
   std::vector<float> out(data.q.size());
@@ -93,8 +93,8 @@ void check_sparse(int tokens, int group) {
         Q, data.K(h, 0, tokens), data.V(h, 0, tokens), static_cast<int>(mine.dims.size()),
         static_cast<int>(mine.tokens.size()),
         static_cast<int>(
-            attention.local.of(static_cast<std::uint32_t>(mine.tokens.size()), "local")),
-        {}, mine);
+            settings.local.of(static_cast<std::uint32_t>(mine.tokens.size()), "local")),
+        std::is_same_v<policy, attention::sparq>, {}, mine);
     for (int g = 0; g < group; ++g) {
       const auto at = static_cast<std::size_t>((h * group + g) * 64);
       CHECK(test::relative_error(std::span(out).subspan(at, 64), exact.out.row(g)) <= tolerance);

@@ -75,9 +75,12 @@ template <PageCodec C>
 constexpr std::uint32_t elements_in(std::uint32_t page_bytes) {
   using unit = typename C::unit;
   constexpr std::uint32_t unit_bytes = sizeof(unit);
-  return page_bytes < C::scale_bytes
-             ? 0
-             : (page_bytes - C::scale_bytes) / unit_bytes * unit_elements<unit>;
+  if constexpr (C::scale_bytes > 0) {
+    if (page_bytes < C::scale_bytes) {
+      return 0;
+    }
+  }
+  return (page_bytes - C::scale_bytes) / unit_bytes * unit_elements<unit>;
 }
 
 // Where a sealed page's scale lies; calling it reads it. Without one: 1, and no memory.
