@@ -108,14 +108,6 @@ HWY_INLINE void multiply(float* x, std::size_t n, float factor) {
             [&](float_vec v) HWY_ATTR { return hn::Mul(v, hn::Set(float_tag{}, factor)); });
 }
 
-// x = softmax(cap(x * scale)), in place; zeros stay away: the sum of n > 0 exponentials is 1 at least.
-HWY_INLINE void softmax(float* x, std::size_t n, float scale, float soft_cap) {
-  const float max = scale_logits(x, n, scale, soft_cap);
-  if (const float sum = exponentials(x, n, max); sum > 0.0f) {
-    multiply(x, n, 1.0f / sum);
-  }
-}
-
 // to[i] += from[i].
 HWY_INLINE void accumulate(float* to, const float* from, std::size_t n) {
   std::size_t i = 0;

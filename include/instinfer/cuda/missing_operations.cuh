@@ -1,6 +1,5 @@
 #pragma once
-// The machine operations that the CUDA path lacks. Declared, so that cuda::machine is an AttentionMachine; a policy that uses one is
-// refused by its name.
+// Machine operations that the CUDA path lacks: a policy that uses one is refused in a sentence that names it.
 
 #include "instinfer/attention/concepts.hpp"
 
