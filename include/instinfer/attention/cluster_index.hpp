@@ -9,17 +9,38 @@
 
 namespace instinfer::attention {
 
+// What both levels have: a mean key for each unit, which queries are scored against as they are. Tokens that come and go change
+// nothing; engine::build does.
+template <class Format>
+class centroid_rows {
+ public:
+  using element = typename Format::element;
+  static constexpr std::size_t row_dim = Format::k_dim;
+  static constexpr std::size_t row_bytes = row_dim * sizeof(float);
+
+  void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+  void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+
+  std::span<const float> row(std::uint32_t unit, std::span<float> /*scratch*/) const {
+    return std::span(centroids_).subspan(unit * row_dim, row_dim);
+  }
+  static void prepare(std::span<const float> q, std::span<float> out) {
+    std::ranges::copy(q, out.begin());
+  }
+
+ protected:
+  std::vector<float> centroids_;  // [units, k_dim]
+};
+
 // The coarse level: members of a unit are units of the cluster_index beside it.
 struct cluster_tree {
   template <class Format>
-  class state {
-   public:
-    using element = typename Format::element;
-    static constexpr std::size_t row_dim = Format::k_dim;
-    static constexpr std::size_t row_bytes = row_dim * sizeof(float);
+  class state : public centroid_rows<Format> {
+    using base = centroid_rows<Format>;
+    using base::centroids_;
 
-    void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
-    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+   public:
+    using base::row_dim;
     std::uint64_t bytes() const {
       return centroids_.size() * sizeof(float) + units_.size() * sizeof(coarse_unit);
     }
@@ -27,12 +48,6 @@ struct cluster_tree {
     std::uint32_t units() const { return static_cast<std::uint32_t>(units_.size()); }
     index_run members(std::uint32_t unit) const { return units_[unit].members; }
     std::uint32_t weight(std::uint32_t unit) const { return units_[unit].tokens; }
-    std::span<const float> row(std::uint32_t unit, std::span<float> /*scratch*/) const {
-      return std::span(centroids_).subspan(unit * row_dim, row_dim);
-    }
-    static void prepare(std::span<const float> q, std::span<float> out) {
-      std::ranges::copy(q, out.begin());
-    }
 
     // Adds coarse units over units [first, ...) of the fine index, which has them already; parent_ends counts from `first`.
     template <class Fine>
@@ -64,7 +79,6 @@ struct cluster_tree {
       std::uint32_t tokens;
     };
     std::vector<coarse_unit> units_;
-    std::vector<float> centroids_;  // [units, k_dim], mean keys
   };
 };
 
@@ -73,14 +87,12 @@ struct cluster_tree {
 // sequence goes. Rows are fp32.
 struct cluster_index {
   template <class Format>
-  class state {
-   public:
-    using element = typename Format::element;
-    static constexpr std::size_t row_dim = Format::k_dim;
-    static constexpr std::size_t row_bytes = row_dim * sizeof(float);
+  class state : public centroid_rows<Format> {
+    using base = centroid_rows<Format>;
+    using base::centroids_;
 
-    void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
-    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+   public:
+    using base::row_dim;
     bool may_forget(std::uint32_t /*before*/) const { return indexed_.size() == 0; }
     std::uint64_t bytes() const {
       return (centroids_.size() + value_sums_.size()) * sizeof(float) +
@@ -99,14 +111,8 @@ struct cluster_index {
       return {starts_[unit], unit + 1 < units() ? starts_[unit + 1] : indexed_.last};
     }
     std::uint32_t weight(std::uint32_t unit) const { return members(unit).size(); }
-    std::span<const float> row(std::uint32_t unit, std::span<float> /*scratch*/) const {
-      return std::span(centroids_).subspan(unit * row_dim, row_dim);
-    }
     std::span<const float> value_sum(std::uint32_t unit) const {
       return std::span(value_sums_).subspan(unit * v_dim, v_dim);
-    }
-    static void prepare(std::span<const float> q, std::span<float> out) {
-      std::ranges::copy(q, out.begin());
     }
 
     // Adds the clusters of a run that begins where the index ends. k [run, k_dim] and v [run, v_dim] in the order before.
@@ -147,7 +153,6 @@ struct cluster_index {
     index_run indexed_;
     std::vector<std::uint32_t> starts_;     // [units]
     std::vector<std::uint32_t> positions_;  // [indexed]
-    std::vector<float> centroids_;          // [units, k_dim]
     std::vector<float> value_sums_;         // [units, v_dim]
   };
 
