@@ -61,13 +61,13 @@ class filled_cache {
     std::normal_distribution<float> normal;
     std::mt19937 random(1);
     // A long random vector, appended from ever other offsets: drawing every value anew takes minutes at 128 K tokens.
-    std::vector<element> values(1u << 22);
+    std::vector<element> values(1u << 23);
     for (element& x : values) {
       x = from_float<element>(normal(random));
     }
     const auto row = static_cast<std::size_t>(s.kv_heads * Format::k_dim);
     const int chunk =
-        (1 << 21) / static_cast<int>(row);  // prompts come in chunks of some hundred tokens
+        (1 << 22) / static_cast<int>(row);  // 1024 tokens of 32 heads, as prompts come
     for (const int tokens : s.tokens) {
       const sequence seq = engine_.open();
       for (int t = 0; t < tokens; t += chunk) {

@@ -50,11 +50,15 @@ class run_clipper {
 class stream_planner {
  public:
   stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view dims)
-      : plan_{plan}, tile_{head.tiles.of(s)}, pages_{head.of(s)}, kind_{s} {
+      : plan_{plan},
+        pages_{head.of(s)},
+        sealed_tiles_{pages_.sealed_tokens / head.tiles.of(s).tokens},
+        kind_{s} {
     assert(pages_.dim_tiles <= dim_tiles_.size());
     run_clipper clip(plan, dims);
+    const std::uint32_t tile_dims = head.tiles.of(s).dims;
     for (std::uint32_t dim_tile = 0; dim_tile < pages_.dim_tiles; ++dim_tile) {
-      const auto slice = clip(dim_tile * tile_.dims, (dim_tile + 1) * tile_.dims);
+      const auto slice = clip(dim_tile * tile_dims, (dim_tile + 1) * tile_dims);
       if (slice.count > 0) {
         dim_tiles_[wanted_dim_tiles_++] = {dim_tile, slice};
       }
@@ -62,8 +66,9 @@ class stream_planner {
   }
 
   // Adds the pages of a tile of tokens for the wanted ones of them, if there are any.
-  void add(std::uint32_t token_tile, page_read::run_slice tokens, tier from = tier::flash) {
-    const bool buffered = token_tile * tile_.tokens >= pages_.sealed_tokens;
+  [[gnu::always_inline]] void add(std::uint32_t token_tile, page_read::run_slice tokens,
+                                  tier from = tier::flash) {
+    const bool buffered = token_tile >= sealed_tiles_;
     for (std::uint32_t i = 0; tokens.count > 0 && i < wanted_dim_tiles_; ++i) {
       const std::uint32_t dim_tile = dim_tiles_[i].index;
       plan_.add({.kind = kind_,
@@ -84,8 +89,9 @@ class stream_planner {
   };
 
   access_plan& plan_;
-  const layout::tile& tile_;
-  const layout::stream_pages& pages_;
+  const layout::stream_pages
+      pages_;  // a copy: what it points to is not the plan's, and stays in registers
+  std::uint32_t sealed_tiles_;
   stream kind_;
   std::uint32_t wanted_dim_tiles_ = 0;
   std::array<wanted_dims, 256> dim_tiles_;  // head sizes go up to 256
@@ -151,19 +157,23 @@ void plan_fold(const layout::head_pages& head, index_view tokens, access_plan& p
   detail::stream_planner v_pages(plan, head, stream::v_by_token, {{&all_v, 1}, all_v.size()});
   detail::run_clipper k_clip(plan, tokens);
   detail::run_clipper v_clip(plan, tokens);
-  for (std::uint32_t first = head.first_of_tile(k); first < head.tokens; first += k_tile.tokens) {
+  const bool alike = k_tile.tokens == v_tile.tokens;
+  std::uint32_t tile = head.first / k_tile.tokens;
+  for (std::uint32_t first = tile * k_tile.tokens; first < head.tokens;
+       first += k_tile.tokens, ++tile) {
     const std::uint32_t last = std::min(first + k_tile.tokens, head.tokens);
     const page_read::run_slice wanted = k_clip(first, last);
     if (wanted.count == 0) {
       continue;
     }
     const tier from = where(first);
-    k_pages.add(first / k_tile.tokens, wanted, from);
+    k_pages.add(tile, wanted, from);
+    if (alike) {
+      v_pages.add(tile, wanted, from);
+      continue;
+    }
     for (std::uint32_t v = first; v < last; v += v_tile.tokens) {
-      v_pages.add(
-          v / v_tile.tokens,
-          k_tile.tokens == v_tile.tokens ? wanted : v_clip(v, std::min(v + v_tile.tokens, last)),
-          from);
+      v_pages.add(v / v_tile.tokens, v_clip(v, std::min(v + v_tile.tokens, last)), from);
     }
   }
 }

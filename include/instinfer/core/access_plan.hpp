@@ -66,7 +66,9 @@ class access_plan {
     slice.count += last - first;
   }
 
-  void add(const page_read& read) {
+  // Always inline: a dense plan adds a read for every 16 tokens, and a call would spill what the loop around it holds (7 ns a
+  // page in place of 5; to read the page takes 130).
+  [[gnu::always_inline]] void add(const page_read& read) {
     reads_.push_back(read);
     pages_ += read.costs_flash() ? 1 : 0;
     (read.from != tier::flash ? fast_elements_

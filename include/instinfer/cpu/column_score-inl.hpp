@@ -115,7 +115,8 @@ struct column_block {
     const auto reads = plan.reads().first(last);
     for (const std::size_t begin = at;
          at < reads.size() && reads[at].token_tile == reads[begin].token_tile; ++at) {
-      const auto page = layout::view_as<Storage>(pages(reads[at]));
+      const auto view = pages(reads[at]);
+      const auto& page = layout::view_as<Storage>(view);
       const float scale = page.scale() * load_factor<unit>;
       tokens = plan.tokens(reads[at]);
       first_token = reads[at].token_tile * page.shape.tokens;

@@ -28,18 +28,14 @@ struct adjacent_rows {
 template <std::uint32_t Dims, class Unit>
 inline constexpr std::uint32_t row_bytes = Dims / unit_elements<Unit> * sizeof(Unit);
 
-// Brings part `part` of `parts` of a row of Dims elements to the cache, while rows of type Rows are worked on.
-template <std::uint32_t Dims, class Rows, class Unit>
+// Brings part `part` of `parts` of a row of Dims elements to the cache.
+template <std::uint32_t Dims, class Unit>
 HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part, std::uint32_t parts) {
   constexpr std::uint32_t line_bytes = 64;
   constexpr std::uint32_t lines = (row_bytes<Dims, Unit> + line_bytes - 1) / line_bytes;
   const auto* bytes = reinterpret_cast<const std::byte*>(row);
   for (std::uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-    if constexpr (std::is_pointer_v<Rows>) {
-      prefetch_to_l1(bytes + line * line_bytes);
-    } else {
-      prefetch(bytes + line * line_bytes);
-    }
+    prefetch(bytes + line * line_bytes);
   }
 }
 
@@ -57,7 +53,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ah
     HWY_UNROLL(16)
     for (std::uint32_t j = 0; j < tile_rows; ++j) {
       if (ahead != nullptr) {
-        prefetch_row<Dims, Rows>(ahead[j], 0, 1);
+        prefetch_row<Dims>(ahead[j], 0, 1);
       }
       HWY_UNROLL(16)
       for (std::uint32_t i = 0; i < Dims; i += lanes) {
@@ -70,7 +66,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ah
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
       for (std::uint32_t j = 0; j < tile_rows && ahead != nullptr; ++j) {
-        prefetch_row<Dims, Rows>(ahead[j], step, steps);
+        prefetch_row<Dims>(ahead[j], step, steps);
       }
       const std::uint32_t i = step * lanes;
       float_vec query[Heads];
@@ -111,7 +107,7 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
     }
     for (std::size_t t = 0; t < count; ++t) {
       if (ahead != nullptr) {
-        prefetch_row<Dims, Rows>(ahead[t], first / (vectors * lanes), in_row / vectors);
+        prefetch_row<Dims>(ahead[t], first / (vectors * lanes), in_row / vectors);
       }
       const Unit* row = rows[t];
       HWY_UNROLL(16)
@@ -153,8 +149,8 @@ HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, cons
   HWY_UNROLL(16)
   for (std::uint32_t j = 0; j < lanes; ++j) {
     if (k_ahead != nullptr) {
-      prefetch_row<KDim, KRows>(k_ahead[j], 0, 1);
-      prefetch_row<VDim, VRows>(v_ahead[j], 0, 1);
+      prefetch_row<KDim>(k_ahead[j], 0, 1);
+      prefetch_row<VDim>(v_ahead[j], 0, 1);
     }
     HWY_UNROLL(16)
     for (std::uint32_t i = 0; i < KDim; i += lanes) {

@@ -81,7 +81,9 @@ class row_cursor {
     if (read_ == last_read_) {
       return false;
     }
-    const auto page = layout::view_as<Storage>(pages(reads[read_]));
+    const auto view = pages(reads[read_]);
+    const auto& page =
+        layout::view_as<Storage>(view);  // a copy would be read back wider than written
     data_ = page.data;
     stride_ = page.shape.token_stride / unit_elements<unit>;
     dims_ = page.shape.dims / unit_elements<unit>;
@@ -101,7 +103,7 @@ class row_cursor {
     const auto reads = plan.reads().first(last_read_);
     for (std::size_t i = read_; i < reads.size(); ++i) {
       if ((reads[i].kind == stream::v_by_token) == values_) {
-        prefetch_to_l1(layout::view_as<Storage>(pages(reads[i])).scale.at);
+        prefetch(layout::view_as<Storage>(pages(reads[i])).scale.at);
         break;
       }
     }
