@@ -52,6 +52,10 @@ struct wave_buffer {
 
     const block_cache& blocks() const { return blocks_; }
 
+    // Starts empty after a load: fast memory does not outlive the program, and no result depends on it.
+    static constexpr const char* name() { return "wave_buffer"; }
+    void each_part(auto&& /*file*/) {}
+
    private:
     block_cache blocks_;
     std::uint32_t tokens_ = 0;
