@@ -137,6 +137,11 @@ std::string saved(const engine_type& engine, sequence seq) {
   return out.str();
 }
 
+template <class Summary>
+const auto& state_of(const engine_type& engine, sequence seq) {
+  return std::get<typename Summary::template state<format>>(engine.cache().at(seq, 1).summaries(1));
+}
+
 template <class Error>
 std::string refusal_of(auto&& call) {
   try {
@@ -180,6 +185,13 @@ void check_goes_on(const any_method& policy, bool by_tokens, std::uint32_t recla
   CHECK(loaded.written_bytes == 512 * second.written().size());
   CHECK(loaded.link_bytes == file.size());
   CHECK(second.tokens(b.seq, 1) == first.tokens(a.seq, 1));
+  // What no output shows.
+  CHECK(state_of<attention::page_bounds<16>>(second, b.seq).bytes() ==
+        state_of<attention::page_bounds<16>>(first, a.seq).bytes());
+  for (std::uint32_t token = reclaimed; token < first.tokens(a.seq, 1); ++token) {
+    REQUIRE(state_of<attention::cluster_index>(second, b.seq).position(token) ==
+            state_of<attention::cluster_index>(first, a.seq).position(token));
+  }
 
   // The same tokens, without what came between.
   engine_type third(shape, room, policy);

@@ -44,8 +44,11 @@ concept Summary =
 //   name()            tells it, and its parameters, from other states
 //   each_part(file)   calls file(part...) with all that attention may depend on: numbers, vectors of them, members with an
 //                     each_part of their own; on the way to the file and back, and in the same order
+struct takes_any_parts {
+  void operator()(auto&... part) const;
+};
 template <class State>
-concept SavableState = requires(State& s, void (&file)(...)) {
+concept SavableState = requires(State& s, takes_any_parts file) {
   { State::name() } -> std::convertible_to<std::string>;
   s.each_part(file);
 };
