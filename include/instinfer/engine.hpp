@@ -19,8 +19,9 @@ namespace instinfer {
 
 // Path supplies the arithmetic (reference::path, cpu::path, flash::drawn); Store is where sealed pages live.
 //
-// Attends of one engine may run at the same time, each with a workspace of its own. open, append and reclaim may not run
-// beside anything else on the engine, and end the life of spans and views that it gave out.
+// Attends of one engine may run at the same time, each with a workspace of its own. open, append, build, load and reclaim may
+// not run beside anything else on the engine, and end the life of spans and views that it gave out; save reads what attends may
+// feed back to.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine {
  public:
