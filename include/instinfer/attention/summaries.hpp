@@ -40,13 +40,14 @@ concept Summary =
       { s.forget(row, row) } noexcept;  // the same values, when the token is reclaimed
     };
 
-// A state that can lie in a file with its cache (store/cache_file.hpp) also has
-//   name()            tells it, and its parameters, from other states
-//   each_part(file)   calls file(part...) with all that attention may depend on: numbers, vectors of them, members with an
-//                     each_part of their own; on the way to the file and back, and in the same order
 struct takes_any_parts {
   void operator()(auto&... part) const;
 };
+
+// A state that can lie in a file with its cache (store/cache_file.hpp) also has
+//   name()            tells it, and its parameters, from other states
+//   each_part(file)   calls file(part...) with all that results may depend on: numbers, vectors of them, and what has an
+//                     each_part of its own; the same parts in the same order to the file and back. It changes nothing itself.
 template <class State>
 concept SavableState = requires(State& s, takes_any_parts file) {
   { State::name() } -> std::convertible_to<std::string>;

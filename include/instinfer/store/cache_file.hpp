@@ -8,9 +8,12 @@
 // Numbers are as they lie in memory: a file is for machines of one byte order. Its pages may go to a drive with other channels,
 // of another size, or on a translation layer. The checksum finds damage, not malice: trust a file as you trust who wrote it.
 
+#include <algorithm>
 #include <array>
+#include <string>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "instinfer/attention/summaries.hpp"
@@ -20,7 +23,7 @@
 namespace instinfer::store {
 
 struct cache_file_mark {
-  static constexpr std::uint32_t this_version = 1;
+  static constexpr std::uint32_t this_version = 1;  // changes with the parts of any summary
   static constexpr std::uint32_t this_byte_order = 0x01020304;
 
   std::array<char, 8> magic{'i', 'n', 's', 't', 'k', 'v', '\r', '\n'};
@@ -162,6 +165,7 @@ traffic load(Cache& cache, sequence seq, std::string_view model, std::istream& i
     for (auto& layer : layers) {
       layer.release_all(cache.pages());
     }
+    written.resize(pages_before);
     throw;
   }
   cache.adopt(seq, std::move(layers));
