@@ -2,7 +2,9 @@
 // One engine for all compute paths, with the paper's commands: config (construction), append, attend, reclaim.
 
 #include <exception>
+#include <iosfwd>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "instinfer/attend_call.hpp"

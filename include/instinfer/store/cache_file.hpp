@@ -108,8 +108,8 @@ constexpr void check_savable() {
 }
 
 // Writes a sequence to a binary stream. Throws unknown_sequence, and bad_file if the stream does not take it.
-template <class Cache>
-void save(const Cache& cache, sequence seq, std::string_view model, std::ostream& out) {
+template <class Cache, class Out>
+void save(const Cache& cache, sequence seq, std::string_view model, Out& out) {
   check_savable<Cache>();
   std::vector<layer_extent> extents;
   for (int l = 0; l < cache.shape().layers; ++l) {
@@ -134,8 +134,8 @@ void save(const Cache& cache, sequence seq, std::string_view model, std::ostream
 
 // Reads one sequence, and no byte after it, into an open one that is empty; pages written are added to `written`. Throws
 // unknown_sequence; bad_argument if the sequence is not empty; bad_file; address_overflow; drive_full. The cache is then as before.
-template <class Cache>
-traffic load(Cache& cache, sequence seq, std::string_view model, std::istream& in,
+template <class Cache, class In>
+traffic load(Cache& cache, sequence seq, std::string_view model, In& in,
              std::vector<page_id>& written) {
   check_savable<Cache>();
   cache.require_empty(seq);

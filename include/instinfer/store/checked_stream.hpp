@@ -6,8 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <istream>
-#include <ostream>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -69,10 +67,11 @@ void exchange_all(File& file, std::span<Part> parts) {
   }
 }
 
-// Throws bad_file where the stream does not take what is written.
+// Throws bad_file where the stream does not take what is written. Out is std::ostream, which only those include who have one.
+template <class Out>
 class file_writer {
  public:
-  explicit file_writer(std::ostream& out) : out_{out} {}
+  explicit file_writer(Out& out) : out_{out} {}
 
   template <class... Part>
   void operator()(Part&... part) {
@@ -80,7 +79,7 @@ class file_writer {
   }
   void bytes(std::span<const std::byte> x) {
     sum_.add(x);
-    out_.write(reinterpret_cast<const char*>(x.data()), static_cast<std::streamsize>(x.size()));
+    out_.write(reinterpret_cast<const char*>(x.data()), static_cast<std::ptrdiff_t>(x.size()));
     require_taken();
     written_ += x.size();
   }
@@ -107,15 +106,16 @@ class file_writer {
     });
   }
 
-  std::ostream& out_;
+  Out& out_;
   checksum sum_;
   std::uint64_t written_ = 0;
 };
 
 // Throws bad_file where the stream ends too early, or a block is not what was written. Reads no byte too many.
+template <class In>
 class file_reader {
  public:
-  explicit file_reader(std::istream& in) : in_{in} {
+  explicit file_reader(In& in) : in_{in} {
     require<bad_file>(
         in.good(), [] { return std::string("load: the stream cannot be read, was it opened?"); });
   }
@@ -125,7 +125,7 @@ class file_reader {
     (exchange(*this, part), ...);
   }
   void bytes(std::span<std::byte> x) {
-    in_.read(reinterpret_cast<char*>(x.data()), static_cast<std::streamsize>(x.size()));
+    in_.read(reinterpret_cast<char*>(x.data()), static_cast<std::ptrdiff_t>(x.size()));
     read_ += static_cast<std::uint64_t>(in_.gcount());
     require<bad_file>(in_.gcount() == std::ssize(x), [&] {
       return "load: the file is truncated, it ends after " + std::to_string(read_) + " bytes";
@@ -157,7 +157,7 @@ class file_reader {
   std::uint64_t bytes_read() const { return read_; }
 
  private:
-  std::istream& in_;
+  In& in_;
   checksum sum_;
   std::uint64_t read_ = 0;
 };
