@@ -2,14 +2,18 @@
 // One engine for all compute paths, with the paper's commands: config (construction), append, attend, reclaim.
 
 #include <exception>
+#include <iosfwd>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "instinfer/attend_call.hpp"
+#include "instinfer/attend_check.hpp"
 #include "instinfer/core/team.hpp"
 #include "instinfer/design.hpp"
 #include "instinfer/engine_concept.hpp"
 #include "instinfer/head_attend.hpp"
+#include "instinfer/store/cache_file.hpp"
 #include "instinfer/store/kv_cache.hpp"
 #include "instinfer/store/memory.hpp"
 
@@ -17,8 +21,9 @@ namespace instinfer {
 
 // Path supplies the arithmetic (reference::path, cpu::path, flash::drawn); Store is where sealed pages live.
 //
-// Attends of one engine may run at the same time, each with a workspace of its own. open, append and reclaim may not run
-// beside anything else on the engine, and end the life of spans and views that it gave out.
+// Attends of one engine may run at the same time, each with a workspace of its own. open, append, build, load and reclaim may
+// not run beside anything else on the engine, and end the life of spans and views that it gave out; save reads what attends may
+// feed back to.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine {
  public:
@@ -50,15 +55,11 @@ class engine {
 
   sequence open() { return cache_.open(); }
 
-  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]. Throws unknown_sequence, bad_argument,
-  // address_overflow, drive_full; the cache is then as before.
-  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v) {
-    return append(seq, layer, k, v, {});
-  }
-
-  // The same with index keys [new_tokens, index_dim] of a trained indexer, for policies that take them (attention/dsa.hpp).
+  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens, index_dim] of a trained indexer,
+  // for policies that take them (attention/dsa.hpp). Throws unknown_sequence, bad_argument, address_overflow, drive_full; the
+  // cache is then as before.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
-                 std::span<const float> index_keys) {
+                 std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
         index_keys, v.size() / static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim),
         Format::k_dim);
@@ -110,7 +111,7 @@ class engine {
     return {moved};
   }
 
-  // Pages that the last append sealed, in the order they were written.
+  // Pages that the last append, build or load wrote, in that order.
   std::span<const page_id> written() const { return written_; }
 
   // Decode attention over the whole cache of a layer, for the newest token of a sequence: q [q_heads, k_dim], out
@@ -181,6 +182,20 @@ class engine {
   void reclaim(sequence seq) { cache_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
 
+  // Writes a sequence to a binary stream, and takes it up again in an open, empty one, of this engine or another of the same
+  // model, format, layout and summaries: attends go on bit by bit. `model`: the caller's name for it. See store/cache_file.hpp.
+  void save(sequence seq, std::ostream& out, std::string_view model = {}) const
+    requires Store::holds_data
+  {
+    store::save(cache_, seq, model, out);
+  }
+  receipt load(sequence seq, std::istream& in, std::string_view model = {})
+    requires Store::holds_data
+  {
+    written_.clear();
+    return {store::load(cache_, seq, model, in, written_)};
+  }
+
   // Live tokens of a layer, reclaimed ones not counted.
   std::uint32_t tokens(sequence seq, int layer) const {
     const auto& cache = cache_.at(seq, layer);
@@ -200,11 +215,6 @@ class engine {
   // Whether several workers may carry out one operation.
   static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
 
-  std::uint32_t queries_of(const attend_request& r) const {
-    return static_cast<std::uint32_t>(
-        r.q.size() / static_cast<std::size_t>(cache_.shape().q_heads * Format::k_dim));
-  }
-
   // Checks the requests and lists their heads, without touching any output.
   void list_jobs(std::span<const attend_request> batch, int layer, scratch& work) const {
     work.jobs.clear();
@@ -212,7 +222,7 @@ class engine {
     std::size_t out_size = 0;
     for (std::uint32_t r = 0; r < batch.size(); ++r) {
       const auto& cache = cache_.at(batch[r].seq, layer);
-      check(batch[r], cache.tokens() - cache.first());
+      check_request<policy, Format>(batch[r], cache_.shape(), cache.tokens() - cache.first());
       work.out_at.push_back(out_size);
       out_size += batch[r].out.size();
       std::uint64_t tokens = cache.tokens() - cache.first();
@@ -242,47 +252,10 @@ class engine {
       const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
                              static_cast<std::uint32_t>(layer), job.kv_head, r.index, worker,
                              work.moved[j]);
-      head(queries_of(r), r.q, std::span(work.out).subspan(work.out_at[job.request], r.out.size()),
-           observer);
+      head(queries_of<Format>(r, cache_.shape()), r.q,
+           std::span(work.out).subspan(work.out_at[job.request], r.out.size()), observer);
     } catch (...) {
       work.failed[j] = std::current_exception();
-    }
-  }
-
-  void check(const attend_request& r, std::uint32_t tokens) const {
-    const auto q_heads = static_cast<std::size_t>(cache_.shape().q_heads);
-    const std::size_t n = queries_of(r);
-    require(n > 0 && r.q.size() == n * q_heads * Format::k_dim &&
-                r.out.size() == n * q_heads * Format::v_dim,
-            [&] {
-              return "attend: q must be [" + std::to_string(q_heads) + ", " +
-                     std::to_string(Format::k_dim) + "] and out [" + std::to_string(q_heads) +
-                     ", " + std::to_string(Format::v_dim) +
-                     "], or n times that for n queries, got " + std::to_string(r.q.size()) +
-                     " and " + std::to_string(r.out.size()) + " elements";
-            });
-    require(n == 1 || n <= tokens, [&] {
-      return "attend: " + std::to_string(n) +
-             " queries need their tokens appended before, there are " + std::to_string(tokens);
-    });
-    require(n == 1 || attention::folds_all_visible<policy> ||
-                attention::forgets_in_any_order<summaries>,
-            [&] {
-              return "attend: one query a call, got " + std::to_string(n) +
-                     "; the policy's summaries cannot leave out the tokens after a query's own";
-            });
-    r.index.validate();
-    require(n == 1 || (r.index.queries.empty() && attention::shares_selection<policy>), [&] {
-      return "attend: one query a call with an index query or heads that select alone, got " +
-             std::to_string(n);
-    });
-    for (std::size_t i = 0; i < r.q.size(); ++i) {
-      require(is_finite(r.q[i]), [&] {
-        const std::size_t row = i / Format::k_dim;
-        return "attend: q must be finite, is not at [" +
-               (n > 1 ? "query " + std::to_string(row / q_heads) + ", " : std::string()) + "head " +
-               std::to_string(row % q_heads) + ", dim " + std::to_string(i % Format::k_dim) + "]";
-      });
     }
   }
 

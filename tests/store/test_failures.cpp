@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <new>
 #include <random>
+#include <sstream>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -106,6 +107,31 @@ TEST_CASE_TEMPLATE("append and reclaim under failing allocations", Format, kv_fo
   e.reclaim(seq);
   allocations_left = -1;
   CHECK(e.cache().pages().free_pages() == e.cache().pages().capacity_pages());
+}
+
+TEST_CASE("load under failing allocations") {
+  using engine_type = engine_of<kv_format<fp16, 64>>;
+  const model_shape shape{.layers = 1, .q_heads = 4, .kv_heads = 2};
+  const std::vector<fp16> k(700 * 2 * 64, from_float<fp16>(0.5f));
+  const std::vector<float> q(4 * 64, 1.0f);
+  engine_type from(shape, {.bytes = 4 << 20, .context_tokens = 1024});
+  const sequence saved = from.open();
+  from.append(saved, 0, k, k);
+  std::stringstream file;
+  from.save(saved, file);
+
+  engine_type e(shape, {.bytes = 4 << 20, .context_tokens = 1024});
+  const sequence other = e.open();
+  const sequence seq = e.open();
+  e.append(other, 0, k, k);
+  bool stayed_empty = true;
+  CHECK(fail_everywhere(e, other, q, [&] {
+          stayed_empty = stayed_empty && e.positions(seq, 0) == 0;
+          file.seekg(0);
+          e.load(seq, file);
+        }) > 0);
+  CHECK(stayed_empty);
+  CHECK(look(e, seq, q).out == look(from, saved, q).out);
 }
 
 TEST_CASE("attend allocates nothing once it has grown, and little while the cache grows") {

@@ -73,6 +73,9 @@ struct cluster_tree {
       *this = std::move(next);
     }
 
+    static constexpr const char* name() { return "cluster_tree"; }
+    void each_part(auto&& file) { file(centroids_, units_); }
+
    private:
     struct coarse_unit {
       index_run members;
@@ -135,6 +138,9 @@ struct cluster_index {
       }
       *this = std::move(next);
     }
+
+    static constexpr const char* name() { return "cluster_index"; }
+    void each_part(auto&& file) { file(indexed_, centroids_, starts_, positions_, value_sums_); }
 
    private:
     static constexpr std::size_t v_dim = Format::v_dim;

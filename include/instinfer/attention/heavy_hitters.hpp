@@ -63,6 +63,9 @@ struct heavy_hitters {
       kept_ = std::move(survivors);
     }
 
+    static constexpr const char* name() { return "heavy_hitters"; }
+    void each_part(auto&& file) { file(kept_, weights_, tokens_, forgotten_); }
+
    private:
     index_set kept_;
     std::vector<double> weights_;  // [kept]

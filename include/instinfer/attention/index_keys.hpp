@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "instinfer/attention/index_scoring.hpp"
@@ -93,6 +94,12 @@ struct index_keys {
       hadamard(key);  // its own inverse
       std::ranges::copy(key, to.begin());
     }
+
+    static std::string name() {
+      return "index_keys of " + std::to_string(Dims) + " dims in blocks of " +
+             std::to_string(BlockTokens);
+    }
+    void each_part(auto&& file) { file(keys_, sums_); }
 
    private:
     static constexpr float largest = std::numeric_limits<float>::max() / (2 * Dims);

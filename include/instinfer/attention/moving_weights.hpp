@@ -110,10 +110,17 @@ struct moving_weights {
       queries_ = 0;
     }
 
+    static constexpr const char* name() { return "moving_weights"; }
+    void each_part(auto&& file) {
+      file(context_, window_, first_, window_first_, tokens_, attended_, queries_, unjudged_);
+    }
+
    private:
     struct observed {
       double average = 0.0;
       bool seen = false;  // by a query
+
+      void each_part(auto&& file) { file(average, seen); }
     };
 
     template <class Scores>

@@ -2,6 +2,7 @@
 // Summary: per group of tokens and dim, the smallest and the largest key: a box that bounds every logit inside (Quest).
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "instinfer/attention/summaries.hpp"
@@ -72,6 +73,9 @@ struct page_bounds {
         out[k_dim + i] = std::min(q[i], 0.0f);
       }
     }
+
+    static std::string name() { return "page_bounds of " + std::to_string(Tokens); }
+    void each_part(auto&& file) { file(boxes_, tokens_, forgotten_); }
 
    private:
     std::vector<element> boxes_;  // [group, largest and smallest, k_dim]

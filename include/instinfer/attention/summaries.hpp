@@ -16,6 +16,7 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <tuple>
 
 #include "instinfer/core/shape.hpp"
@@ -38,6 +39,20 @@ concept Summary =
       { s.append(row, row) } noexcept;  // k [k_dim], v [v_dim]
       { s.forget(row, row) } noexcept;  // the same values, when the token is reclaimed
     };
+
+struct takes_any_parts {
+  void operator()(auto&... part) const;
+};
+
+// A state that can lie in a file with its cache (store/cache_file.hpp) also has
+//   name()            tells it, and its parameters, from other states
+//   each_part(file)   calls file(part...) with all that results may depend on: numbers, vectors of them, and what has an
+//                     each_part of its own; the same parts in the same order to the file and back. It changes nothing itself.
+template <class State>
+concept SavableState = requires(State& s, takes_any_parts file) {
+  { State::name() } -> std::convertible_to<std::string>;
+  s.each_part(file);
+};
 
 // A state whose `any_order` is true may forget tokens in any order. Only with such summaries can a policy answer the queries
 // of several new tokens in one call: each must not know of the tokens after its own.
@@ -150,6 +165,9 @@ struct mean_value {
     double operator[](std::size_t i) const {
       return count_ == 0 ? 0.0 : sum_[i] / static_cast<double>(count_);
     }
+
+    static constexpr const char* name() { return "mean_value"; }
+    void each_part(auto&& file) { file(sum_, count_); }
 
    private:
     void add(std::span<const element> v, double sign) {

@@ -10,6 +10,10 @@
 namespace instinfer::attention {
 
 // A block is a tile of tokens, K and V. What is attended, and in which order, does not depend on what is in the cache.
+//
+// A tile may hold the ends of two clusters. One that is missed comes in as a whole, as it was read from flash as a whole; past
+// the filter only the entries wanted now are counted. So at each end of a run of clusters, up to a tile's entries are there later
+// that no receipt has counted but as flash bytes. A cache of parts of tiles would count them, and gain nothing else.
 struct wave_buffer {
   template <class Format>
   class state {
@@ -51,6 +55,10 @@ struct wave_buffer {
     }
 
     const block_cache& blocks() const { return blocks_; }
+
+    // Starts empty after a load: fast memory does not outlive the program, and no result depends on it.
+    static constexpr const char* name() { return "wave_buffer"; }
+    void each_part(auto&& /*file*/) {}
 
    private:
     block_cache blocks_;

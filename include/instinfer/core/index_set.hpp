@@ -103,6 +103,8 @@ class index_set {
 
   friend bool operator==(const index_set&, const index_set&) = default;
 
+  void each_part(auto&& file) { file(runs_, count_); }
+
  private:
   std::vector<index_run> runs_;
   std::uint32_t count_ = 0;

@@ -84,6 +84,18 @@ class engine {
     return timed_write(inner_.build(seq, layer));
   }
 
+  // As instinfer::engine's. A load is timed as the writes that it is; a save, which is not part of a decode, is not.
+  void save(sequence seq, std::ostream& out, std::string_view model = {}) const
+    requires holds_data
+  {
+    inner_.save(seq, out, model);
+  }
+  receipt load(sequence seq, std::istream& in, std::string_view model = {})
+    requires holds_data
+  {
+    return timed_write(inner_.load(seq, in, model));
+  }
+
   // One query of a batch; q [q_heads, k_dim], out [q_heads, v_dim].
   using request = attend_request;
 

@@ -1,5 +1,5 @@
 #pragma once
-// How far a cache reaches: what a drive holds, and what of a sequence is given up.
+// How far a cache reaches: what a drive holds, what a layer holds, and what of a sequence is given up.
 
 #include <cstdint>
 
@@ -23,6 +23,13 @@ struct reclaim_range {
   std::uint32_t first_layer = 0;
   std::uint32_t last_layer = last_of_all;  // by default up to the model's last
   std::uint32_t tokens_before = 0;
+};
+
+// What a layer of a sequence holds: live tokens [first, tokens), in so many sealed pages.
+struct layer_extent {
+  std::uint32_t first = 0;
+  std::uint32_t tokens = 0;
+  std::uint64_t pages = 0;
 };
 
 }  // namespace instinfer::store

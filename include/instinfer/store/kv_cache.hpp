@@ -11,6 +11,7 @@
 #include "instinfer/layout/validate.hpp"
 #include "instinfer/store/extents.hpp"
 #include "instinfer/store/layer_cache.hpp"
+#include "instinfer/store/limits.hpp"
 #include "instinfer/store/storable.hpp"
 
 namespace instinfer::store {
@@ -26,8 +27,11 @@ class kv_cache {
       "instinfer: the page store lacks a member or may throw on release, see store/concepts.hpp");
 
  public:
+  using format = Format;
   using element = typename Format::element;
+  using summary_states = SummaryStates;
   using layer = layer_cache<Format, SummaryStates>;
+  static constexpr std::uint32_t page_bytes = Layout::page_bytes;
 
   // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity is below a page a
   // channel.
@@ -35,7 +39,7 @@ class kv_cache {
       : shape_{(shape.validate(), shape)},
         address_{cap.address},
         tiles_{layout::checked_tiles<Format, Layout>(cap.context_tokens)},
-        store_{channels, pages_per_channel(cap, channels), Layout::page_bytes} {}
+        store_{channels, pages_per_channel(cap, page_bytes, channels), Layout::page_bytes} {}
 
   sequence open() {
     std::uint32_t slot = 0;
@@ -46,9 +50,7 @@ class kv_cache {
     if (slot == slots_.size()) {
       slots_.emplace_back();
     }
-    slots_[slot].layers.assign(
-        static_cast<std::size_t>(shape_.layers),
-        layer{tiles_, Layout::page_bytes, static_cast<std::uint32_t>(shape_.kv_heads)});
+    slots_[slot].layers.assign(static_cast<std::size_t>(shape_.layers), empty_layer({}));
     slots_[slot].open = true;
     return {slot, slots_[slot].generation};
   }
@@ -114,11 +116,13 @@ class kv_cache {
                std::to_string(s.layers[l].tokens()) + " tokens, cannot give up " +
                std::to_string(range.tokens_before);
       });
-      require(s.layers[l].may_forget(range.tokens_before), [&] {
-        return "reclaim: layer " + std::to_string(l) + " has tokens before " +
-               std::to_string(range.tokens_before) +
-               " in an index that needs them; the sequence can go as a whole";
-      });
+      require(
+          range.tokens_before <= s.layers[l].first() || s.layers[l].may_forget(range.tokens_before),
+          [&] {
+            return "reclaim: layer " + std::to_string(l) + " has tokens before " +
+                   std::to_string(range.tokens_before) +
+                   " in an index that needs them; the sequence can go as a whole";
+          });
     }
     for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
       if (range.tokens_before > s.layers[l].first()) {
@@ -145,16 +149,11 @@ class kv_cache {
     auto states = to.summaries(head);
     Index::template add_to<typename Format::decoded>(states, run, levels, k, widened(rows.v));
     const std::uint64_t pages = to.pages_of(run);
-    require<drive_full>(pages <= store_.free_pages(), [&] {
-      return "build: " + std::to_string(run.size()) + " tokens of a head need " +
-             std::to_string(pages) + " pages, the drive has " +
-             std::to_string(store_.free_pages()) + " free of " +
-             std::to_string(store_.capacity_pages());
+    require_free(store_, pages, [&] {
+      return "build: " + std::to_string(run.size()) + " tokens of a head need ";
     });
     reserve_scratch(written, written.size() + pages);
-    if constexpr (requires { store_.begin_writes(seq.slot); }) {
-      store_.begin_writes(seq.slot);
-    }
+    begin_writes(seq);
     to.reorder(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, head, run, rows,
                levels.fine.rows, written);
     to.summaries(head) = std::move(states);
@@ -166,6 +165,35 @@ class kv_cache {
             .filtered_bytes = bytes,
             .written_bytes = bytes};
   }
+
+  // The following three are for load() (store/cache_file.hpp). Throws unknown_sequence, and bad_argument unless the sequence
+  // has no tokens.
+  void require_empty(sequence seq) {
+    for (const layer& l : slot_of(seq).layers) {
+      require(l.tokens() == 0, [&] {
+        return "load: the sequence has " + std::to_string(l.tokens()) +
+               " tokens already; open another one";
+      });
+    }
+  }
+  // Layers to be filled: tokens and pages of each are given. Throws address_overflow, and drive_full.
+  std::vector<layer> room_for(sequence seq, std::span<const layer_extent> extents,
+                              std::vector<page_id>& written) {
+    std::uint64_t pages = 0;
+    std::vector<layer> layers;
+    layers.reserve(extents.size());
+    for (const layer_extent& e : extents) {
+      require_addresses<Format>(address_, tiles_, shape_, seq,
+                                static_cast<std::uint32_t>(layers.size()), e.tokens);
+      layers.push_back(empty_layer(e));
+      pages += e.pages;
+    }
+    require_free(store_, pages, [] { return std::string("load: the sequence needs "); });
+    reserve_scratch(written, written.size() + pages);
+    begin_writes(seq);
+    return layers;
+  }
+  void adopt(sequence seq, std::vector<layer>&& layers) { slot_of(seq).layers = std::move(layers); }
 
   // The cache of one layer. Throws unknown_sequence or bad_argument.
   const layer& at(sequence seq, int layer_index) const {
@@ -200,16 +228,6 @@ class kv_cache {
     bool open = false;
   };
 
-  static std::uint64_t pages_per_channel(const capacity& cap, std::uint32_t channels) {
-    const std::uint64_t pages = channels == 0 ? 0 : cap.bytes / Layout::page_bytes / channels;
-    require(pages > 0, [&] {
-      return "capacity: " + std::to_string(cap.bytes) + " bytes are less than one page of " +
-             std::to_string(Layout::page_bytes) + " bytes on each of " + std::to_string(channels) +
-             " channels";
-    });
-    return pages;
-  }
-
   sequence_slot& slot_of(sequence seq) {
     require<unknown_sequence>(seq.slot < slots_.size() && slots_[seq.slot].open &&
                                   slots_[seq.slot].generation == seq.generation,
@@ -230,6 +248,16 @@ class kv_cache {
     return s.layers[static_cast<std::size_t>(layer_index)];
   }
 
+  layer empty_layer(const layer_extent& holds) const {
+    return {tiles_, Layout::page_bytes, static_cast<std::uint32_t>(shape_.kv_heads), holds};
+  }
+
+  void begin_writes(sequence seq) {
+    if constexpr (requires { store_.begin_writes(seq.slot); }) {
+      store_.begin_writes(seq.slot);
+    }
+  }
+
   traffic append_checked(layer& to, sequence seq, int layer_index, std::span<const element> k,
                          std::span<const element> v, std::span<const float> index_keys,
                          std::uint64_t count, std::vector<page_id>& written) {
@@ -242,29 +270,13 @@ class kv_cache {
       return "append: a sequence holds at most 2^31 - 1 tokens, would hold " +
              std::to_string(total);
     });
-    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-      if (const layout::tile& tile = tiles_.of(s); tile.stored()) {
-        const int head_dim = s == stream::v_by_token ? Format::v_dim : Format::k_dim;
-        (void)address_.encode(
-            page_key{.sequence_slot = seq.slot,
-                     .layer = static_cast<std::uint32_t>(layer_index),
-                     .kv_head = static_cast<std::uint32_t>(shape_.kv_heads - 1),
-                     .kind = s,
-                     .token_tile = static_cast<std::uint32_t>((total - 1) / tile.tokens),
-                     .dim_tile = static_cast<std::uint32_t>(head_dim) / tile.dims - 1});
-      }
-    }
+    require_addresses<Format>(address_, tiles_, shape_, seq,
+                              static_cast<std::uint32_t>(layer_index), total);
     const auto n = static_cast<std::uint32_t>(count);
-    const std::uint64_t needed = to.pages_to_append(n);
-    require<drive_full>(needed <= store_.free_pages(), [&] {
-      return "append: " + std::to_string(count) + " tokens need " + std::to_string(needed) +
-             " pages, the drive has " + std::to_string(store_.free_pages()) + " free of " +
-             std::to_string(store_.capacity_pages());
-    });
+    require_free(store_, to.pages_to_append(n),
+                 [&] { return "append: " + std::to_string(count) + " tokens need "; });
     to.reserve(n, Store::holds_data, written);
-    if constexpr (requires { store_.begin_writes(seq.slot); }) {
-      store_.begin_writes(seq.slot);
-    }
+    begin_writes(seq);
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
                      n, written);
   }

@@ -7,8 +7,9 @@
 #include <tuple>
 #include <vector>
 
-#include "instinfer/attention/summaries.hpp"
 #include "instinfer/core/traffic.hpp"
+#include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer_summaries.hpp"
 #include "instinfer/store/stream_cache.hpp"
 
 namespace instinfer::store {
@@ -27,23 +28,31 @@ class layer_cache {
  public:
   using element = typename Format::element;
 
-  layer_cache(const layout::tiling& tiles, std::uint32_t page_bytes, std::uint32_t kv_heads)
+  // Empty, or for load() to fill with what it is to hold (store/cache_file.hpp).
+  layer_cache(const layout::tiling& tiles, std::uint32_t page_bytes, std::uint32_t kv_heads,
+              const layer_extent& holds = {})
       : tiles_{tiles},
         page_bytes_{page_bytes},
         kv_heads_{kv_heads},
+        first_{holds.first},
+        tokens_{holds.tokens},
         streams_{stream_of(stream::k_by_token), stream_of(stream::k_by_dim),
                  stream_of(stream::v_by_token)},
         summaries_(kv_heads) {}
 
   std::uint32_t first() const { return first_; }
   std::uint32_t tokens() const { return tokens_; }
+  layer_extent extent() const {
+    layer_extent e{first_, tokens_};
+    for_each_stream([&](const stream_cache<Format>& s) { e.pages += s.live_pages(); });
+    return e;
+  }
 
   // Pages that sealing takes when `count` more tokens arrive.
   std::uint64_t pages_to_append(std::uint32_t count) const {
     std::uint64_t pages = 0;
-    for (const stream_cache<Format>& s : streams_) {
-      pages += s.stored() ? s.pages_to_append(tokens_, count) : 0;
-    }
+    for_each_stream(
+        [&](const stream_cache<Format>& s) { pages += s.pages_to_append(tokens_, count); });
     return pages;
   }
 
@@ -51,8 +60,8 @@ class layer_cache {
   void reserve(std::uint32_t count, bool holds_data, std::vector<page_id>& written) {
     reserve_scratch(written, written.size() + pages_to_append(count));
     for_each_stream([&](stream_cache<Format>& s) { s.reserve(tokens_, count, holds_data); });
-    for (std::uint32_t h = 0; holds_data && h < kv_heads_; ++h) {
-      for_each_summary(h, [&](auto& state) { attention::reserve_summary(state, count); });
+    if (holds_data) {
+      summaries_.reserve(count);
     }
   }
 
@@ -81,24 +90,13 @@ class layer_cache {
     return {.pages_written = pages, .written_bytes = pages * page_bytes_};
   }
 
-  // Whether all summaries can do without the tokens before `new_first`.
-  bool may_forget(std::uint32_t new_first) const {
-    bool may = true;
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      for_each_summary(h, [&](const auto& state) {
-        if constexpr (requires { state.may_forget(new_first); }) {
-          may = may && state.may_forget(new_first);
-        }
-      });
-    }
-    return may;
-  }
+  bool may_forget(std::uint32_t new_first) const { return summaries_.may_forget(new_first); }
 
   // Forgets the tokens before `new_first`: summaries at once, pages as soon as all their tokens are forgotten.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      forget(store, h, {first_, new_first}, summaries_[h]);
+      forget(store, h, {first_, new_first}, summaries_.of(h));
     }
     first_ = new_first;
     for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });
@@ -154,25 +152,37 @@ class layer_cache {
             .streams = {streams_[0].head(h), streams_[1].head(h), streams_[2].head(h)}};
   }
 
-  // Attention feeds back into summaries (observed weights, a block cache), and does not change the cache by that.
-  SummaryStates& summaries(std::uint32_t h) const { return summaries_[h]; }
+  SummaryStates& summaries(std::uint32_t h) const { return summaries_.of(h); }
+  const layer_summaries<SummaryStates>& summaries() const { return summaries_; }
+
+  // The streams that are stored.
+  template <class F>
+  void for_each_stream(F&& f) {
+    for (stream_cache<Format>& s : streams_) {
+      if (s.stored()) {
+        f(s);
+      }
+    }
+  }
+  template <class F>
+  void for_each_stream(F&& f) const {
+    for (const stream_cache<Format>& s : streams_) {
+      if (s.stored()) {
+        f(s);
+      }
+    }
+  }
 
   // The summaries without the tokens at positions from `tokens` on.
   template <PageStore Store>
   SummaryStates summaries_before(const Store& store, std::uint32_t h, std::uint32_t tokens) const {
-    SummaryStates before = summaries_[h];
+    SummaryStates before = summaries_.of(h);
     forget(store, h, {tokens, tokens_}, before);
     return before;
   }
 
   // Fast memory that the summaries of all heads take.
-  std::uint64_t summary_bytes() const {
-    std::uint64_t bytes = 0;
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      for_each_summary(h, [&](const auto& state) { bytes += attention::summary_bytes(state); });
-    }
-    return bytes;
-  }
+  std::uint64_t summary_bytes() const { return summaries_.bytes(); }
 
   // DRAM that the group buffer, the L2P entries and the summaries of this layer take.
   std::uint64_t resident_bytes() const {
@@ -197,18 +207,6 @@ class layer_cache {
 
   stream_cache<Format> stream_of(stream s) const {
     return {s, tiles_.of(s), page_bytes_, kv_heads_};
-  }
-  template <class F>
-  void for_each_stream(F&& f) {
-    for (stream_cache<Format>& s : streams_) {
-      if (s.stored()) {
-        f(s);
-      }
-    }
-  }
-  template <class F>
-  void for_each_summary(std::uint32_t h, F&& f) const {
-    std::apply([&](auto&... states) { (f(states), ...); }, summaries_[h]);
   }
 
   // The streams of K and V whose values summaries are told of.
@@ -245,12 +243,12 @@ class layer_cache {
           const auto of = [&](std::span<const element> x, std::size_t dim) {
             return x.subspan((std::size_t{t} * kv_heads_ + h) * dim, dim);
           };
-          for_each_summary(h, [&](auto& state) {
+          summaries_.for_each(summaries_.of(h), [&](auto& state) {
             attention::append_to(state, of(k, Format::k_dim), of(v, Format::v_dim), index_key);
           });
         } else {
           read_token(store, h, tokens_ + t, row);
-          for_each_summary(h, [&](auto& state) {
+          summaries_.for_each(summaries_.of(h), [&](auto& state) {
             attention::append_to(state, std::span<const stored_element>(row.k),
                                  std::span<const stored_element>(row.v), index_key);
           });
@@ -270,7 +268,7 @@ class layer_cache {
       for (std::uint32_t token = std::max(tile_first, first_); token < tokens_; ++token) {
         s.read_row(store, h, token, true, values ? std::span<stored_element>(before.v) : before.k);
         s.read_row(store, h, token, false, values ? std::span<stored_element>(after.v) : after.k);
-        for_each_summary(h, [&](auto& state) {
+        summaries_.for_each(summaries_.of(h), [&](auto& state) {
           if (values) {
             attention::restate_v<stored_element>(state, before.v, after.v);
           } else {
@@ -284,10 +282,10 @@ class layer_cache {
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
   std::uint32_t kv_heads_;
-  std::uint32_t first_ = 0;
-  std::uint32_t tokens_ = 0;
+  std::uint32_t first_;
+  std::uint32_t tokens_;
   std::array<stream_cache<Format>, stream_count> streams_;  // in the order of `stream`
-  mutable std::vector<SummaryStates> summaries_;            // [kv_heads]
+  layer_summaries<SummaryStates> summaries_;
 };
 
 }  // namespace instinfer::store

@@ -1,0 +1,178 @@
+#pragma once
+// A file of one sequence of a KV cache, with all its layers: a long prompt is taken in and clustered once, and decoded from
+// whenever it is needed.
+//
+//   head     "instkv\r\n", version, byte order; a description in text; tokens and pages of each layer; checksum
+//   layer    of each stream that is stored: live sealed pages, head by head, then open pages; of each head: its summaries; checksum
+//
+// Numbers are as they lie in memory: a file is for machines of one byte order. Its pages may go to a drive with other channels,
+// of another size, or on a translation layer. The checksum finds damage, not malice: trust a file as you trust who wrote it.
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "instinfer/attention/summaries.hpp"
+#include "instinfer/store/checked_stream.hpp"
+#include "instinfer/store/kv_cache.hpp"
+
+namespace instinfer::store {
+
+struct cache_file_mark {
+  static constexpr std::uint32_t this_version = 1;  // changes with the parts of any summary
+  static constexpr std::uint32_t this_byte_order = 0x01020304;
+
+  std::array<char, 8> magic{'i', 'n', 's', 't', 'k', 'v', '\r', '\n'};
+  std::uint32_t version = this_version;
+  std::uint32_t byte_order = this_byte_order;
+
+  void each_part(auto&& file) { file(magic, version, byte_order); }
+
+  // Throws bad_file.
+  void check() const {
+    require<bad_file>(magic == cache_file_mark{}.magic,
+                      [] { return std::string("load: this is not a cache file"); });
+    require<bad_file>(byte_order == this_byte_order, [] {
+      return std::string("load: the file was written on a machine of another byte order");
+    });
+    require<bad_file>(version == this_version, [&] {
+      return "load: the file is of version " + std::to_string(version) +
+             ", this library reads version " + std::to_string(this_version);
+    });
+  }
+};
+
+// What a file and an engine must have in common, one line each: a name, a colon, a value. `model` is the caller's own name for it:
+// shapes alone do not tell a model from its fine-tuned sister.
+template <class Cache>
+std::string file_description(const Cache& cache, std::string_view model) {
+  using format = typename Cache::format;
+  std::string text;
+  const auto line = [&](const char* name, const std::string& value) {
+    text.append(name).append(": ").append(value).append("\n");
+  };
+  line("model", std::string(model));
+  line("layers", std::to_string(cache.shape().layers));
+  line("query heads", std::to_string(cache.shape().q_heads));
+  line("KV heads", std::to_string(cache.shape().kv_heads));
+  line("K dims", std::to_string(format::k_dim));
+  line("V dims", std::to_string(format::v_dim));
+  line("elements", element_name<typename format::element>);
+  line("stored as", format::codec::name);
+  line("page bytes", std::to_string(Cache::page_bytes));
+  for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+    const layout::tile& t = cache.tiles().of(s);
+    line(stream_name(s), t.stored()
+                             ? std::to_string(t.tokens) + " tokens x " + std::to_string(t.dims) +
+                                   " dims a page, strides " + std::to_string(t.token_stride) +
+                                   " and " + std::to_string(t.dim_stride)
+                             : "not stored");
+  }
+  std::string summaries;
+  [&]<class... State>(std::type_identity<std::tuple<State...>>) {
+    ((summaries += (summaries.empty() ? "" : ", ") + std::string(State::name())), ...);
+  }(std::type_identity<typename Cache::summary_states>{});
+  line("summaries", summaries.empty() ? "none" : summaries);
+  return text;
+}
+
+// Throws bad_file with the first line that differs.
+inline void require_same_description(std::string_view file, std::string_view engine) {
+  if (file == engine) {
+    return;
+  }
+  const auto [in_file, in_engine] = std::ranges::mismatch(file, engine);
+  const auto line_at = [](std::string_view text, auto at) {
+    const auto where = static_cast<std::size_t>(at - text.begin());
+    const std::size_t begin = where == 0 ? 0 : text.rfind('\n', where - 1) + 1;
+    return std::string(text.substr(begin, text.find('\n', begin) - begin));
+  };
+  throw bad_file("load: the file is of another cache: it has \"" + line_at(file, in_file) +
+                 "\", the engine \"" + line_at(engine, in_engine) + "\"");
+}
+
+template <class States>
+inline constexpr bool savable = false;
+template <class... State>
+inline constexpr bool savable<std::tuple<State...>> = (attention::SavableState<State> && ...);
+
+template <class Cache>
+constexpr void check_savable() {
+  static_assert(
+      savable<typename Cache::summary_states>,
+      "instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see attention/summaries.hpp");
+}
+
+// Writes a sequence to a binary stream. Throws unknown_sequence, and bad_file if the stream does not take it.
+template <class Cache, class Out>
+void save(const Cache& cache, sequence seq, std::string_view model, Out& out) {
+  check_savable<Cache>();
+  std::vector<layer_extent> extents;
+  for (int l = 0; l < cache.shape().layers; ++l) {
+    extents.push_back(cache.at(seq, l).extent());
+  }
+  file_writer to{out};
+  cache_file_mark mark;
+  std::string description = file_description(cache, model);
+  to(mark, description, extents);
+  to.end_block();
+  for (int l = 0; l < cache.shape().layers; ++l) {
+    const auto& layer = cache.at(seq, l);
+    layer.for_each_stream([&](const auto& s) {
+      s.save(cache.pages(), layer.tokens(),
+             [&](std::span<const std::byte> bytes) { to.bytes(bytes); });
+    });
+    layer.summaries().for_each([&](auto& state) { state.each_part(to); });
+    to.end_block();
+  }
+  to.flush();
+}
+
+// Reads one sequence, and no byte after it, into an open one that is empty; pages written are added to `written`. Throws
+// unknown_sequence; bad_argument if the sequence is not empty; bad_file; address_overflow; drive_full. The cache is then as before.
+template <class Cache, class In>
+traffic load(Cache& cache, sequence seq, std::string_view model, In& in,
+             std::vector<page_id>& written) {
+  check_savable<Cache>();
+  cache.require_empty(seq);
+  file_reader from{in};
+  cache_file_mark mark;
+  from(mark);
+  mark.check();
+  std::string description;
+  std::vector<layer_extent> extents;
+  from(description, extents);
+  from.end_block();
+  require_same_description(description, file_description(cache, model));
+
+  const std::size_t pages_before = written.size();
+  auto layers = cache.room_for(seq, extents, written);
+  try {
+    for (std::uint32_t l = 0; l < layers.size(); ++l) {
+      auto& layer = layers[l];
+      layer.for_each_stream([&](auto& s) {
+        s.load(cache.pages(), l + seq.slot, layer.first(), layer.tokens(), written,
+               [&](std::span<std::byte> bytes) { from.bytes(bytes); });
+      });
+      layer.summaries().for_each([&](auto& state) { state.each_part(from); });
+      from.end_block();
+    }
+  } catch (...) {
+    for (auto& layer : layers) {
+      layer.release_all(cache.pages());
+    }
+    written.resize(pages_before);
+    throw;
+  }
+  cache.adopt(seq, std::move(layers));
+  const std::uint64_t pages = written.size() - pages_before;
+  return {.pages_written = pages,
+          .written_bytes = pages * Cache::page_bytes,
+          .link_bytes = from.bytes_read()};
+}
+
+}  // namespace instinfer::store

@@ -1,0 +1,53 @@
+#pragma once
+// The pages that one stream (K by token, K by dim, V) of a layer consists of: how many, how long, in which order, on which
+// channels.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "instinfer/layout/concepts.hpp"
+
+namespace instinfer::store {
+
+// A tile of tokens is [kv_heads, dim_tiles] pages.
+template <class Format>
+struct page_grid {
+  using element = typename Format::element;
+
+  stream kind = stream::k_by_token;
+  layout::tile tile;
+  std::uint32_t page_bytes = 0;
+  std::uint32_t kv_heads = 0;
+
+  bool stored() const { return tile.stored(); }
+  std::uint32_t dim_tiles() const {
+    const int head_dim = kind == stream::v_by_token ? Format::v_dim : Format::k_dim;
+    return stored() ? static_cast<std::uint32_t>(head_dim) / tile.dims : 0;
+  }
+  std::size_t pages_per_tile() const { return std::size_t{kv_heads} * dim_tiles(); }
+  // Where the page stands in a table [token_tile, kv_heads, dim_tiles].
+  std::size_t at(std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile) const {
+    return (std::size_t{token_tile} * kv_heads + h) * dim_tiles() + dim_tile;
+  }
+
+  // What a sealed page uses, and what an open one takes, where values are as they were appended.
+  std::size_t used_bytes() const {
+    return Format::plain ? tile.elements() * sizeof(element) : page_bytes;
+  }
+  std::size_t open_bytes() const {
+    return Format::plain ? page_bytes : tile.elements() * sizeof(element);
+  }
+  std::size_t open_offset(std::uint32_t h, std::uint32_t dim_tile) const {
+    return at(0, h, dim_tile) * open_bytes();
+  }
+
+  // Channels are striped so that the pages of one head in consecutive tiles, those of its dim tiles, and those of neighbouring
+  // heads each go round all channels; V starts half a round away from K.
+  std::uint32_t channel_of(std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile,
+                           std::uint32_t start_channel, std::uint32_t channels) const {
+    return start_channel + token_tile + h + dim_tile +
+           (kind == stream::v_by_token ? channels / 2 : 0);
+  }
+};
+
+}  // namespace instinfer::store
