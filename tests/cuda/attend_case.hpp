@@ -31,6 +31,29 @@ struct attend_case {
   bool blend = false;
 };
 
+// A case of random shape: lengths, heads, pages, layout, mask, partition, and now and then a list.
+inline attend_case random_case(unsigned seed) {
+  std::mt19937 random(seed);
+  const auto below = [&](std::uint32_t n) { return static_cast<std::uint32_t>(random() % n); };
+  attend_case c;
+  for (std::uint32_t s = 0; s <= below(4); ++s) {
+    c.tokens.push_back(below(400));
+    c.first.push_back(c.tokens.back() / (1 + below(8)) * below(2));
+  }
+  c.kv_heads = 1 + below(3);
+  c.group = 1 + below(16);
+  c.page_tokens = 1 + below(70);
+  c.blocks = 1 + below(9);
+  c.token_major = below(2) == 0;
+  c.rule.window = below(3) == 0 ? 1 + below(200) : 0;
+  c.rule.sinks = below(2) == 0 ? below(20) : 0;
+  c.rule.soft_cap = below(4) == 0 ? 5.0f : 0.0f;
+  c.partition.fixed = below(4) == 0;
+  c.listed_share = below(3) == 0 ? 0.4 : 0.0;
+  c.blend = c.listed_share > 0.0 && below(2) == 0;
+  return c;
+}
+
 // 16-byte aligned storage that the kernel can reach.
 template <class Runner, class T>
 auto filled(std::size_t n, T value) {

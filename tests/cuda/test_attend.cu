@@ -43,8 +43,9 @@ struct on_device {
   template <class E, std::uint32_t Dim, class Code>
   static void run(const cuda::attend_arguments<E, float, Code>& a, const cuda::partition_rule& rule,
                   const cuda::attend_workspace& work, std::uint32_t blocks, unsigned) {
-    constexpr std::uint32_t shared = cuda::tile_shape<E, Dim, Code, Copies>::shared_bytes;
-    constexpr auto kernel = cuda::attend_on_device<E, float, Dim, Code, Copies>;
+    using attend = cuda::attend<E, float, Dim, Code, Copies>;
+    constexpr std::uint32_t shared = attend::shape::shared_bytes;
+    constexpr auto kernel = cuda::attend_on_device<typename attend::kernel>;
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
           "cudaFuncSetAttribute");
     kernel<<<blocks, cuda::cta_threads, shared>>>(a, rule, work);

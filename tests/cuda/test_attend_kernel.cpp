@@ -114,3 +114,9 @@ TEST_CASE("with fixed splits the bits of a sequence do not depend on its batch o
   CHECK(alone == attended(0, 2, 9, fixed));
   CHECK(alone != attended(1, 1, 5, {}));  // which the balanced rule does not promise
 }
+
+TEST_CASE("random shapes") {
+  for (unsigned seed = 100; seed < 120; ++seed) {
+    check<fp16, 64>(seed, test::random_case(seed));
+  }
+}

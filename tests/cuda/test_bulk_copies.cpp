@@ -39,3 +39,9 @@ TEST_CASE("masks, lists, blend, fixed splits") {
                        .group = 3,
                        .partition = {.unit_tokens = 64, .fixed = true}});
 }
+
+TEST_CASE("random shapes") {
+  for (unsigned seed = 100; seed < 120; ++seed) {
+    check<fp16, 64>(seed, test::random_case(seed));
+  }
+}

@@ -216,3 +216,9 @@ TEST_CASE("pages of tiny values lose nothing, pages of zeros do no harm") {
     attend(32, 48);
   });
 }
+
+TEST_CASE("random shapes") {
+  for (unsigned seed = 100; seed < 120; ++seed) {
+    for_each_code([&]<class Code>(Code) { check<Code, 64>(seed, test::random_case(seed)); });
+  }
+}

@@ -24,18 +24,14 @@ struct lane_for {
   static constexpr int capability = least_capability;
 };
 
-template <class E, class Out, std::uint32_t Dim, class Code, class Copies>
-__global__ __launch_bounds__(
-    cta_threads,
-    (tile_shape<E, Dim, Code, Copies>::
-         ctas_per_sm)) void attend_on_device(const __grid_constant__ attend_arguments<E, Out, Code>
-                                                 a,
-                                             const __grid_constant__ partition_rule rule,
-                                             const __grid_constant__ attend_workspace work) {
+// Kernel: an attend_kernel.
+template <class Kernel>
+__global__ __launch_bounds__(cta_threads, (Kernel::shape::ctas_per_sm)) void attend_on_device(
+    const __grid_constant__ typename Kernel::arguments a,
+    const __grid_constant__ partition_rule rule, const __grid_constant__ attend_workspace work) {
   extern __shared__ __align__(128) std::byte attend_shared[];
-  using lane_type = typename lane_for<Copies>::type;
-  lane_type lane(attend_shared);
-  attend_kernel<lane_type, E, Out, Dim, Code, Copies>(lane, a, rule, work).run();
+  typename Kernel::lane_type lane(attend_shared);
+  Kernel(lane, a, rule, work).run();
 }
 
 template <class E, class Out, class Code>
@@ -49,25 +45,25 @@ __global__ __launch_bounds__(cta_threads) void check_tables_on_device(
 template <class E, class Out, std::uint32_t Dim, class Code = E, class Copies = lane_copies>
 class attend {
  public:
-  using shape = tile_shape<E, Dim, Code, Copies>;
-  using arguments = attend_arguments<E, Out, Code>;
+  using kernel = attend_kernel<typename lane_for<Copies>::type, E, Out, Dim, Code, Copies>;
+  using shape = typename kernel::shape;
+  using arguments = typename kernel::arguments;
 
   // For the current device. Throws no_device, and device_error where the kernel does not fit.
   explicit attend(const partition_rule& rule = {}) : rule_{rule}, device_{current_device()} {
     device_.require_at_least(lane_for<Copies>::capability, shape::shared_bytes);
-    check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim, Code, Copies>,
+    check(cudaFuncSetAttribute(attend_on_device<kernel>,
                                cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes),
           "cudaFuncSetAttribute");
     // All of the SM's memory that can be: the L1 cache serves q and page tables only.
-    check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim, Code, Copies>,
+    check(cudaFuncSetAttribute(attend_on_device<kernel>,
                                cudaFuncAttributePreferredSharedMemoryCarveout,
                                cudaSharedmemCarveoutMaxShared),
           "cudaFuncSetAttribute");
     int per_sm = 0;
-    check(
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-            &per_sm, attend_on_device<E, Out, Dim, Code, Copies>, cta_threads, shape::shared_bytes),
-        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, attend_on_device<kernel>,
+                                                        cta_threads, shape::shared_bytes),
+          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
     ctas_ = static_cast<std::uint32_t>(std::clamp(
         per_sm * device_.multiprocessors, 1, static_cast<int>(most_part_weights / largest_group)));
   }
@@ -93,9 +89,8 @@ class attend {
                   cudaStream_t stream = nullptr) const {
     check_arguments(a, rule_);
     check_workspace(memory, memory_bytes, workspace_bytes(a.sizes));
-    attend_on_device<E, Out, Dim, Code, Copies>
-        <<<ctas_, cta_threads, shape::shared_bytes, stream>>>(
-            a, rule_, attend_workspace::in(memory, a.sizes, rule_, ctas_));
+    attend_on_device<kernel><<<ctas_, cta_threads, shape::shared_bytes, stream>>>(
+        a, rule_, attend_workspace::in(memory, a.sizes, rule_, ctas_));
     check(cudaGetLastError(), "attend_on_device<<<>>>");
   }
   void operator()(const arguments& a, const array<std::byte>& memory,

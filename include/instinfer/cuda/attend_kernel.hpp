@@ -13,6 +13,7 @@ template <class Lane, class E, class Out, std::uint32_t Dim, class Code = E,
           class Copies = lane_copies>
 class attend_kernel {
  public:
+  using lane_type = Lane;
   using shape = tile_shape<E, Dim, Code, Copies>;
   using arguments = attend_arguments<E, Out, Code>;
 
