@@ -69,13 +69,15 @@ class Pools:
                              generator=generator)
 
     def exact(self, torch):
-        """Copy 0, sequence 0, in fp64: [q_heads, DIM]."""
-        rows = self.kv[self.table[0, 0].long()].double()
+        """Copy 0, sequence 0, in fp64, a KV head at a time: [q_heads, DIM]."""
+        rows = self.kv[self.table[0, 0].long()]
         group = self.shape.q_heads // self.shape.kv_heads
-        k = rows[:, 0].reshape(-1, self.shape.kv_heads, DIM).repeat_interleave(group, 1)
-        v = rows[:, 1].reshape(-1, self.shape.kv_heads, DIM).repeat_interleave(group, 1)
-        weights = torch.softmax(torch.einsum("hd,thd->ht", self.q[0, 0].double(), k) / DIM**0.5, 1)
-        return torch.einsum("ht,thd->hd", weights, v)
+        heads = []
+        for h in range(self.shape.kv_heads):
+            k, v = (rows[:, i, :, h].reshape(-1, DIM).double() for i in (0, 1))
+            q = self.q[0, 0, h * group:(h + 1) * group].double()
+            heads.append(torch.softmax(q @ k.T / DIM**0.5, 1) @ v)
+        return torch.cat(heads)
 
 
 def flashinfer_calls(torch, pools: Pools) -> Callable[[int], object]:
@@ -83,9 +85,9 @@ def flashinfer_calls(torch, pools: Pools) -> Callable[[int], object]:
 
     shape = pools.shape
     wrappers = []
-    # A plan is of one table: each copy has its wrapper and, as plans live there, its workspace.
+    # A plan is of one table: each copy has its wrapper. The launches follow each other: one workspace for partial results.
+    workspace = torch.zeros(128 << 20, dtype=torch.uint8, device="cuda")
     for copy in range(pools.copies):
-        workspace = torch.zeros(128 << 20, dtype=torch.uint8, device="cuda")
         indptr = torch.arange(shape.batch + 1, dtype=torch.int32, device="cuda") * pools.pages
         last = torch.full((shape.batch,), PAGE, dtype=torch.int32, device="cuda")
         wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
@@ -170,10 +172,11 @@ def main() -> None:
                 shape = Shape(q_heads, kv_heads, batch, tokens)
                 if not re.search(arguments.filter, str(shape)):
                     continue
-                # The pool, torch's own contiguous copies of it, and FlashInfer's workspaces.
+                # The pool; torch's own contiguous copies of it, and what they are made of; FlashInfer's plans, about 8 MB each.
                 copies = 10 * torch.cuda.get_device_properties(0).L2_cache_size // shape.kv_bytes() + 1
-                if 3 * copies * shape.kv_bytes() + copies * (128 << 20) + (2 << 30) > torch.cuda.mem_get_info()[0]:
-                    print(f"{shape}: does not fit")
+                needed = 2 * copies * shape.kv_bytes() + shape.kv_bytes() + copies * (8 << 20) + (2 << 30)
+                if needed > torch.cuda.mem_get_info()[0]:
+                    print(f"{shape}: does not fit: needs {needed >> 20} MB")
                     continue
                 pools = Pools(torch, shape)
                 exact = pools.exact(torch)
@@ -185,6 +188,7 @@ def main() -> None:
                             print(f"{shape} {name}: wrong result, relative error {error:.2g}")
                             continue
                         us = microseconds(torch, pools, run)
+                        del run
                     except (ImportError, RuntimeError, ValueError, TypeError) as failure:
                         print(f"{shape} {name}: left out, {str(failure).splitlines()[0] if str(failure) else failure!r}")
                         continue
@@ -193,8 +197,8 @@ def main() -> None:
                     print(f"{shape} {name}: {us:.1f} us, {shape.bytes() / us / 1e3:.0f} GB/s{ratio}", flush=True)
                 del pools
                 torch.cuda.empty_cache()
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+                if arguments.json:  # after each shape: a run that is cut short leaves what it measured
+                    arguments.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
 
 
 if __name__ == "__main__":

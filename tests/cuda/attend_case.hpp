@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "instinfer/core/scaled_pages.hpp"
 #include "instinfer/cuda/attend_checks.hpp"
 #include "instinfer/cuda/attend_kernel.hpp"
 #include "instinfer/reference/exact.hpp"
@@ -30,6 +31,29 @@ struct attend_case {
   bool blend = false;
 };
 
+// A case of random shape: lengths, heads, pages, layout, mask, partition, and now and then a list.
+inline attend_case random_case(unsigned seed) {
+  std::mt19937 random(seed);
+  const auto below = [&](std::uint32_t n) { return static_cast<std::uint32_t>(random() % n); };
+  attend_case c;
+  for (std::uint32_t s = 0; s <= below(4); ++s) {
+    c.tokens.push_back(below(400));
+    c.first.push_back(c.tokens.back() / (1 + below(8)) * below(2));
+  }
+  c.kv_heads = 1 + below(3);
+  c.group = 1 + below(16);
+  c.page_tokens = 1 + below(70);
+  c.blocks = 1 + below(9);
+  c.token_major = below(2) == 0;
+  c.rule.window = below(3) == 0 ? 1 + below(200) : 0;
+  c.rule.sinks = below(2) == 0 ? below(20) : 0;
+  c.rule.soft_cap = below(4) == 0 ? 5.0f : 0.0f;
+  c.partition.fixed = below(4) == 0;
+  c.listed_share = below(3) == 0 ? 0.4 : 0.0;
+  c.blend = c.listed_share > 0.0 && below(2) == 0;
+  return c;
+}
+
 // 16-byte aligned storage that the kernel can reach.
 template <class Runner, class T>
 auto filled(std::size_t n, T value) {
@@ -43,8 +67,41 @@ auto filled(std::size_t n, T value) {
 template <class E>
 constexpr double tolerance = 8.0 * rounding_error<E>;
 
-// Runner says where: vector<T> in memory that the kernel reaches, and run<E, Dim>(arguments, rule, workspace, blocks, seed).
-template <class Runner, class E, std::uint32_t Dim>
+// Values of one page and head as Code: what is stored, and, of codes, their scale. x [n]: values to store, then what is stored.
+template <class E, class Code>
+float encode_page(std::vector<float>& x, std::vector<Code>& codes) {
+  std::vector<E> values(x.size());
+  std::ranges::transform(x, values.begin(), [](float y) { return from_float<E>(y); });
+  if constexpr (cuda::is_coded<Code>) {
+    std::vector<std::byte> page(x.size() + sizeof(float));
+    scaled_pages<Code, E>::encode(values, page);
+    std::memcpy(codes.data(), page.data(), x.size());
+    float scale;
+    std::memcpy(&scale, page.data() + x.size(), sizeof(scale));
+    std::ranges::transform(codes, x.begin(),
+                           [&](Code c) { return code_8bit<Code>::to_value(c) * scale; });
+    return scale;
+  } else {
+    codes = values;
+    std::ranges::transform(values, x.begin(), [](E y) { return to_float(y); });
+    return 1.0f;
+  }
+}
+
+// What no live token holds: NaN, or a code that is none.
+template <class Code>
+Code poison() {
+  if constexpr (std::same_as<Code, std::int8_t>) {
+    return -128;
+  } else if constexpr (std::same_as<Code, fp8>) {
+    return fp8{0x7F};
+  } else {
+    return Code{0x7FFF};
+  }
+}
+
+// Runner says where: vector<T> in memory that the kernel reaches, and run<E, Dim, Code>(arguments, rule, workspace, blocks, seed).
+template <class Runner, class E, std::uint32_t Dim, class Code = E>
 void check_attend(unsigned seed, const attend_case& c) {
   CAPTURE(seed);
   std::mt19937 random(seed);
@@ -57,10 +114,11 @@ void check_attend(unsigned seed, const attend_case& c) {
   const std::uint32_t pages = c.with_table ? sequences * table_pages + 3 : sequences;
   const std::size_t page_elements = std::size_t{page_tokens} * c.kv_heads * Dim;
 
-  // NaN wherever no live token lies.
-  const E nan{0x7FFF};
-  auto k = filled<Runner, E>(pages * page_elements, nan);
-  auto v = filled<Runner, E>(pages * page_elements, nan);
+  auto k = filled<Runner, Code>(pages * page_elements, poison<Code>());
+  auto v = filled<Runner, Code>(pages * page_elements, poison<Code>());
+  const std::size_t scale_count = cuda::is_coded<Code> ? pages * c.kv_heads : 0;
+  auto k_scales = filled<Runner, float>(scale_count, std::numeric_limits<float>::quiet_NaN());
+  auto v_scales = filled<Runner, float>(scale_count, std::numeric_limits<float>::quiet_NaN());
   auto table = filled<Runner, std::uint32_t>(sequences * table_pages, 0u);
   std::vector<std::uint32_t> all(pages);
   std::iota(all.begin(), all.end(), 0u);
@@ -68,18 +126,48 @@ void check_attend(unsigned seed, const attend_case& c) {
     std::shuffle(all.begin(), all.end(), random);
   }
   std::copy_n(all.begin(), table.size(), table.begin());
-  const auto stream_of = [&](const auto& values) {
+  const auto stream_of = [&](const auto& values, const auto& scales) {
     const std::uint32_t* t = c.with_table ? table.data() : nullptr;
-    return c.token_major ? cuda::token_major_pages(values.data(), pages, page_tokens, c.kv_heads, t,
-                                                   table_pages)
-                         : cuda::head_major_pages(values.data(), pages, page_tokens, c.kv_heads, t,
-                                                  table_pages);
+    const auto stream =
+        c.token_major
+            ? cuda::token_major_pages(values.data(), pages, page_tokens, c.kv_heads, t, table_pages)
+            : cuda::head_major_pages(values.data(), pages, page_tokens, c.kv_heads, t, table_pages);
+    return scale_count == 0 ? stream : cuda::with_scales(stream, scales.data(), c.kv_heads);
+  };
+  const auto page_of = [&](std::uint32_t s, std::uint32_t t) -> std::size_t {
+    return c.with_table ? table[s * table_pages + t / page_tokens] : s;
   };
   const auto row = [&](auto& values, std::uint32_t s, std::uint32_t h, std::uint32_t t) {
-    const std::size_t page = table[s * table_pages + t / page_tokens];
     const std::size_t in = t % page_tokens;
-    return values.data() + page * page_elements +
+    return values.data() + page_of(s, t) * page_elements +
            (c.token_major ? (in * c.kv_heads + h) * Dim : (h * page_tokens + in) * Dim);
+  };
+  // Draws a head's tokens [first, last), page by page, stores them, and returns what is stored, [last, Dim]. Pages of codes have
+  // values of different magnitudes, up to a factor of 2^spread, so that their scales matter.
+  const auto store_head = [&](auto& values, auto& scales, std::uint32_t s, std::uint32_t h,
+                              std::uint32_t first, std::uint32_t last, float mean, int spread) {
+    reference::matrix stored = reference::matrix::Zero(last, Dim);
+    for (std::uint32_t t = first; t < last;) {
+      const std::uint32_t end = std::min(last, (t / page_tokens + 1) * page_tokens);
+      const float size =
+          cuda::is_coded<Code> ? std::ldexp(1.0f, static_cast<int>(random() % 8) * spread / 8) : 1;
+      std::vector<float> x((end - t) * Dim);
+      for (float& y : x) {
+        y = (normal(random) + mean) * size;
+      }
+      std::vector<Code> codes(x.size());
+      const float scale = encode_page<E>(x, codes);
+      if (scale_count > 0) {
+        scales[page_of(s, t) * c.kv_heads + h] = scale;
+      }
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const auto at = t + static_cast<std::uint32_t>(i / Dim);
+        row(values, s, h, at)[i % Dim] = codes[i];
+        stored(at, static_cast<Eigen::Index>(i % Dim)) = static_cast<double>(x[i]);
+      }
+      t = end;
+    }
+    return stored;
   };
 
   const std::uint32_t q_heads = c.kv_heads * c.group;
@@ -105,12 +193,8 @@ void check_attend(unsigned seed, const attend_case& c) {
     c.rule.visible(first, c.tokens[s], visible);
     counts[s] = static_cast<std::uint32_t>(c.listed_share * visible.count());
     for (std::uint32_t h = 0; h < c.kv_heads; ++h) {
-      for (std::uint32_t t = first; t < c.tokens[s]; ++t) {
-        for (std::uint32_t i = 0; i < Dim; ++i) {
-          row(k, s, h, t)[i] = from_float<E>(normal(random));
-          row(v, s, h, t)[i] = from_float<E>(normal(random) + 0.3f);
-        }
-      }
+      const reference::matrix all_k = store_head(k, k_scales, s, h, first, c.tokens[s], 0.0f, -4);
+      const reference::matrix all_v = store_head(v, v_scales, s, h, first, c.tokens[s], 0.3f, -12);
       std::vector<std::uint32_t> tokens;
       visible.view().for_each([&](std::uint32_t t) { tokens.push_back(t); });
       if (c.listed_share > 0.0) {
@@ -123,12 +207,8 @@ void check_attend(unsigned seed, const attend_case& c) {
       const auto n = static_cast<Eigen::Index>(tokens.size());
       reference::matrix K(n, Dim), V(n, Dim);
       for (Eigen::Index t = 0; t < n; ++t) {
-        for (std::uint32_t i = 0; i < Dim; ++i) {
-          K(t, i) =
-              static_cast<double>(to_float(row(k, s, h, tokens[static_cast<std::size_t>(t)])[i]));
-          V(t, i) =
-              static_cast<double>(to_float(row(v, s, h, tokens[static_cast<std::size_t>(t)])[i]));
-        }
+        K.row(t) = all_k.row(tokens[static_cast<std::size_t>(t)]);
+        V.row(t) = all_v.row(tokens[static_cast<std::size_t>(t)]);
       }
       const logit_rule plain{.scale = c.rule.scale, .soft_cap = c.rule.soft_cap};
       for (std::uint32_t g = 0; g < c.group; ++g) {
@@ -156,12 +236,12 @@ void check_attend(unsigned seed, const attend_case& c) {
   auto firsts = filled<Runner, std::uint32_t>(sequences, 0u);
   std::ranges::copy(c.tokens, lengths.begin());
   std::ranges::copy(c.first, firsts.begin());
-  const cuda::attend_arguments<E, float> a{
+  const cuda::attend_arguments<E, float, Code> a{
       .q = q.data(),
       .out = out.data(),
       .lse_base_e = lse.data(),
-      .k = stream_of(k),
-      .v = stream_of(v),
+      .k = stream_of(k, k_scales),
+      .v = stream_of(v, v_scales),
       .tokens = lengths.data(),
       .first = c.first.empty() ? nullptr : firsts.data(),
       .sizes = {sequences, c.kv_heads, c.group, table_pages * page_tokens},
@@ -186,7 +266,7 @@ void check_attend(unsigned seed, const attend_case& c) {
   // A second time on the same workspace, as a graph replays it.
   for (unsigned launch = 0; launch < 2; ++launch) {
     const std::vector<float> before(out.begin(), out.end());
-    Runner::template run<E, Dim>(a, c.partition, work, c.blocks, seed + launch);
+    Runner::template run<E, Dim, Code>(a, c.partition, work, c.blocks, seed + launch);
     CHECK(*work.status == 0);
     CHECK(std::all_of(work.tickets, work.tickets + slots, [](std::uint32_t t) { return t == 0; }));
     if (launch == 1) {  // the order in which blocks and warps ran was another one

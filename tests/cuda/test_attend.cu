@@ -2,6 +2,7 @@
 #define EIGEN_NO_CUDA  // the oracle runs on the host
 #include "attend_case.hpp"
 #include "instinfer/cuda/attend.cuh"
+#include "instinfer/cuda/bulk_lane.cuh"
 #include "instinfer/cuda/merge.cuh"
 
 using namespace instinfer;
@@ -34,26 +35,28 @@ struct managed {
   bool operator==(const managed&) const = default;
 };
 
+template <class Copies = cuda::lane_copies>
 struct on_device {
   template <class T>
   using vector = std::vector<T, managed<T>>;
 
-  template <class E, std::uint32_t Dim>
-  static void run(const cuda::attend_arguments<E, float>& a, const cuda::partition_rule& rule,
+  template <class E, std::uint32_t Dim, class Code>
+  static void run(const cuda::attend_arguments<E, float, Code>& a, const cuda::partition_rule& rule,
                   const cuda::attend_workspace& work, std::uint32_t blocks, unsigned) {
-    constexpr std::uint32_t shared = cuda::tile_shape<E, Dim>::shared_bytes;
-    check(cudaFuncSetAttribute(cuda::attend_on_device<E, float, Dim>,
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+    using attend = cuda::attend<E, float, Dim, Code, Copies>;
+    constexpr std::uint32_t shared = attend::shape::shared_bytes;
+    constexpr auto kernel = cuda::attend_on_device<typename attend::kernel>;
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
           "cudaFuncSetAttribute");
-    cuda::attend_on_device<E, float, Dim><<<blocks, cuda::cta_threads, shared>>>(a, rule, work);
+    kernel<<<blocks, cuda::cta_threads, shared>>>(a, rule, work);
     check(cudaGetLastError(), "attend_on_device<<<>>>");
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
 };
 
-template <class E, std::uint32_t Dim>
+template <class E, std::uint32_t Dim, class Code = E>
 void check_case(unsigned seed, const test::attend_case& c) {
-  test::check_attend<on_device, E, Dim>(seed, c);
+  test::check_attend<on_device<>, E, Dim, Code>(seed, c);
 }
 
 }  // namespace
@@ -72,6 +75,8 @@ TEST_CASE("head sizes, groups, pages") {
                                 .token_major = group == 3};
       check_case<fp16, 128>(group + page, c);
       check_case<bf16, 256>(group + page, c);
+      check_case<fp16, 64, fp8>(group + page, c);
+      check_case<fp16, 128, std::int8_t>(group + page, c);
     }
   }
 }
@@ -100,6 +105,16 @@ TEST_CASE("skewed batches, lists, masks, fixed splits") {
                             .group = 4,
                             .blocks = 50,
                             .partition = {.unit_tokens = 256, .fixed = true}});
+}
+
+TEST_CASE("bulk copies") {
+  if (!have_device() || cuda::current_device().capability < 90) {
+    return;
+  }
+  for (const std::uint32_t tokens : {1u, 63u, 300u, 1000u}) {
+    test::check_attend<on_device<cuda::bulk_copies>, fp16, 128>(
+        tokens, {.tokens = {tokens, 0, 20'000}, .kv_heads = 2, .group = 4, .blocks = 50});
+  }
 }
 
 TEST_CASE("a merge refuses what it is not given, device or not") {

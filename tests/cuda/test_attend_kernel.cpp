@@ -1,25 +1,11 @@
 // The attention kernel's own source on an emulated GPU against fp64.
-#include "attend_case.hpp"
-#include "emulated_gpu.hpp"
+#include "on_emulated_gpu.hpp"
 
 using namespace instinfer;
 
 namespace {
 
-struct on_emulated_gpu {
-  template <class T>
-  using vector = std::vector<T>;
-
-  template <class E, std::uint32_t Dim>
-  static void run(const cuda::attend_arguments<E, float>& a, const cuda::partition_rule& rule,
-                  const cuda::attend_workspace& work, std::uint32_t blocks, unsigned seed) {
-    test::run_on_emulated_gpu(
-        blocks, cuda::cta_threads, cuda::tile_shape<E, Dim>::shared_bytes, seed,
-        [&](test::emulated_lane& lane) {
-          cuda::attend_kernel<test::emulated_lane, E, float, Dim>(lane, a, rule, work).run();
-        });
-  }
-};
+using on_emulated_gpu = test::on_emulated_gpu<>;
 
 template <class E, std::uint32_t Dim>
 void check(unsigned seed, const test::attend_case& c) {
@@ -127,4 +113,10 @@ TEST_CASE("with fixed splits the bits of a sequence do not depend on its batch o
   CHECK(alone == attended(0, 2, 2, fixed));
   CHECK(alone == attended(0, 2, 9, fixed));
   CHECK(alone != attended(1, 1, 5, {}));  // which the balanced rule does not promise
+}
+
+TEST_CASE("random shapes") {
+  for (unsigned seed = 100; seed < 120; ++seed) {
+    check<fp16, 64>(seed, test::random_case(seed));
+  }
 }

@@ -80,6 +80,7 @@ TEST_CASE("arguments are named") {
     a.list_stride = 31;
   });
   refused("most_positions 33", [](arguments& a) { a.sizes.most_positions = 33; });
+  refused("most_positions must be positive", [](arguments& a) { a.sizes.most_positions = 0; });
   refused("kept and mean_v", [](arguments& a) { a.kept = a.out; });
   refused("unit_tokens", [](arguments&) {}, {.unit_tokens = 0});
   refused("parts",
@@ -90,6 +91,36 @@ TEST_CASE("arguments are named") {
             a.sizes.most_positions = 16384;
           },
           {.unit_tokens = 1, .fixed = true});
+}
+
+TEST_CASE("codes need their scales") {
+  const small_batch batch;
+  const arguments plain = batch.get();
+  const auto* codes = reinterpret_cast<const fp8*>(batch.storage.data());
+  const auto pages = cuda::head_major_pages(codes, 6, 16, 1, batch.table.data(), 2);
+  cuda::attend_arguments<fp16, float, fp8> a{.q = plain.q,
+                                             .out = plain.out,
+                                             .k = cuda::with_scales(pages, batch.out.data(), 1),
+                                             .v = cuda::with_scales(pages, batch.out.data(), 1),
+                                             .tokens = plain.tokens,
+                                             .sizes = plain.sizes,
+                                             .scale = plain.scale};
+  cuda::check_arguments(a, cuda::partition_rule{});
+  a.v.scales = nullptr;
+  CHECK_THROWS_WITH_AS(cuda::check_arguments(a, cuda::partition_rule{}),
+                       doctest::Contains("v.scales must not be null"), bad_argument);
+}
+
+TEST_CASE("a workspace that is null, misaligned or too small") {
+  alignas(16) std::byte memory[64];
+  const auto says = [&](const void* at, std::size_t bytes, const char* what) {
+    CHECK_THROWS_WITH_AS(cuda::check_workspace(at, bytes, 64), doctest::Contains(what),
+                         bad_argument);
+  };
+  says(nullptr, 64, "workspace must not be null");
+  says(memory + 8, 64, "workspace must be aligned to 16 bytes");
+  says(memory, 63, "workspace must have 64 bytes, has 63");
+  cuda::check_workspace(memory, 64, 64);
 }
 
 TEST_CASE("tables that are wrong are found, with the place") {
@@ -145,6 +176,7 @@ TEST_CASE("a kernel that meets a wrong table reads nothing out of bounds, and sa
           cuda::attend_kernel<test::emulated_lane, fp16, float, 64>(lane, a, rule, work).run();
         });
     CHECK(*work.status == (length ? cuda::token_beyond_table : cuda::page_out_of_range));
+    CHECK(std::ranges::all_of(batch.out, [](float x) { return x == 0.0f; }));  // of zeros
   }
 }
 

@@ -6,6 +6,9 @@
 #include "../paths/transcription.hpp"
 #include "../paths/watched.hpp"
 #include "instinfer/cuda.cuh"
+#if __has_include(<cufile.h>)
+#include "instinfer/cuda/direct_file.cuh"
+#endif
 #include "instinfer/reference/engine.hpp"
 
 using namespace instinfer;
@@ -116,6 +119,17 @@ TEST_CASE("without a device the engine says so, by type") {
                   no_device);
   CHECK_THROWS_WITH_AS(cuda::check(cudaErrorMemoryAllocation, "cudaMalloc"),
                        doctest::Contains("cudaMalloc"), device_error);
+  CHECK_THROWS_AS(cuda::check(cudaErrorInsufficientDriver, "cudaGetDevice"), no_device);
+}
+
+TEST_CASE(
+    "a device that is too old, or has too little shared memory, is refused by what it lacks") {
+  const cuda::device_info turing{.ordinal = 1, .capability = 75, .shared_bytes_per_cta = 65536};
+  CHECK_THROWS_WITH_AS(turing.require_at_least(cuda::least_capability),
+                       doctest::Contains("device 1 is sm_75"), no_device);
+  CHECK_THROWS_WITH_AS(turing.require_at_least(75, 65537), doctest::Contains("shared memory"),
+                       no_device);
+  turing.require_at_least(75, 65536);
 }
 
 TEST_CASE("an engine refuses what it cannot do before it asks for a device") {

@@ -6,8 +6,10 @@
 #include "emulated_gpu.hpp"
 #include "instinfer/core/budget.hpp"
 #include "instinfer/core/logit_rule.hpp"
+#include "instinfer/core/scaled_pages.hpp"
 #include "instinfer/cuda/score_kernel.hpp"
 #include "instinfer/cuda/select_kernel.hpp"
+#include "instinfer/cuda/sparse_checks.hpp"
 #include "instinfer/layout/dual.hpp"
 
 using namespace instinfer;
@@ -28,22 +30,33 @@ struct sparse_case {
   bool rank_by_logits = false;
 };
 
-template <class E, std::uint32_t Dim, std::uint32_t Heads>
+template <class E, class Code>
+struct stored_as {
+  using type = scaled_pages<Code, E>;
+};
+template <class E>
+struct stored_as<E, E> {
+  using type = E;
+};
+
+// Code: what the pages of K hold, E or codes with their scale in the last four bytes.
+template <class E, std::uint32_t Dim, std::uint32_t Heads, class Code = E>
 void check(unsigned seed, const sparse_case& c) {
   CAPTURE(seed);
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
-  using format = kv_format<E, static_cast<int>(Dim)>;
+  using storage = typename stored_as<E, Code>::type;
+  using format = kv_format<storage, static_cast<int>(Dim)>;
   const auto tiles = layout::dual<4096, 4>::tiles<format>(4096);
   const layout::tile& tile = c.by_dim ? tiles.k_by_dim : tiles.k_by_token;
   const auto sequences = static_cast<std::uint32_t>(c.tokens.size());
   const std::uint32_t longest = *std::max_element(c.tokens.begin(), c.tokens.end());
   const std::uint32_t token_tiles = longest / tile.tokens + 1;
   const std::uint32_t dim_tiles = Dim / tile.dims;
-  constexpr std::uint32_t page_elements = 4096 / sizeof(E);
+  constexpr std::uint32_t page_elements = 4096 / sizeof(Code);
   const std::uint32_t pages = sequences * token_tiles * c.kv_heads * dim_tiles;
-  std::vector<E> pool(std::size_t{pages} * page_elements, E{0x7FFF});
-  REQUIRE(reinterpret_cast<std::uintptr_t>(pool.data()) % 16 == 0);
+  const bool coded = cuda::is_coded<Code>;
+  std::vector<E> values(std::size_t{pages} * page_elements, coded ? E{} : E{0x7FFF});
   std::vector<std::uint32_t> table(pages);
   std::iota(table.begin(), table.end(), 0u);
   std::shuffle(table.begin(), table.end(), random);
@@ -51,7 +64,7 @@ void check(unsigned seed, const sparse_case& c) {
                            std::uint32_t i) -> E& {
     const std::uint32_t page =
         table[((s * token_tiles + t / tile.tokens) * c.kv_heads + h) * dim_tiles + i / tile.dims];
-    return pool[std::size_t{page} * page_elements + tile.offset(t % tile.tokens, i % tile.dims)];
+    return values[std::size_t{page} * page_elements + tile.offset(t % tile.tokens, i % tile.dims)];
   };
   const std::uint32_t q_heads = c.kv_heads * c.group;
   std::vector<E> q(std::size_t{sequences} * q_heads * Dim);
@@ -68,6 +81,30 @@ void check(unsigned seed, const sparse_case& c) {
     }
   }
 
+  std::vector<cuda::float_quad> memory(std::size_t{pages} * 4096 / 16);
+  const std::span pool(reinterpret_cast<std::byte*>(memory.data()), std::size_t{pages} * 4096);
+  std::vector<std::vector<float>> stored;  // of codes: the values that each page holds
+  for (std::uint32_t p = 0; p < pages; ++p) {
+    using codec = codec_of<storage>;
+    const std::span page = pool.subspan(std::size_t{p} * 4096, 4096);
+    const std::span held =
+        std::span(values).subspan(std::size_t{p} * page_elements, elements_in<codec>(4096));
+    codec::encode(held, page);
+    if constexpr (cuda::is_coded<Code>) {
+      const float scale = page_scale<codec>(page.data(), 4096)();
+      stored.emplace_back();
+      for (std::size_t i = 0; i < held.size(); ++i) {
+        stored.back().push_back(codec::value(reinterpret_cast<const Code*>(page.data()), i) *
+                                scale);
+      }
+    }
+  }
+  const auto stored_at = [&](std::uint32_t s, std::uint32_t h, std::uint32_t t, std::uint32_t i) {
+    const E& at = element(s, h, t, i);
+    const auto n = static_cast<std::size_t>(&at - values.data());
+    return coded ? stored[n / page_elements][n % page_elements] : to_float(at);
+  };
+
   const std::int64_t logit_stride = (longest + 7 + 255) / 256 * 256;
   const auto items = std::size_t{sequences} * c.kv_heads;
   std::vector<std::uint32_t> dims(items * c.keep_dims, 999);
@@ -80,9 +117,9 @@ void check(unsigned seed, const sparse_case& c) {
   std::vector<std::uint32_t> counts(sequences, 999);
   std::vector<float> kept(items * c.group, NAN);
   std::uint32_t status = 0;
-  const cuda::sparse_arguments<E> a{
+  const cuda::sparse_arguments<E, Code> a{
       .q = q.data(),
-      .k = {.pages = pool.data(),
+      .k = {.pages = reinterpret_cast<const Code*>(pool.data()),
             .page_elements = page_elements,
             .page_count = pages,
             .tile_tokens = cuda::divisor(tile.tokens),
@@ -93,7 +130,9 @@ void check(unsigned seed, const sparse_case& c) {
             .table = table.data(),
             .table_tiles = token_tiles,
             .table_tile_stride = c.kv_heads * dim_tiles,
-            .table_sequence_stride = std::int64_t{token_tiles} * c.kv_heads * dim_tiles},
+            .table_sequence_stride = std::int64_t{token_tiles} * c.kv_heads * dim_tiles,
+            .scales = reinterpret_cast<const float*>(pool.data() + 4096) - 1,
+            .scale_page_stride = 1024},
       .tokens = c.tokens.data(),
       .first = c.first.empty() ? nullptr : c.first.data(),
       .sizes = {sequences, c.kv_heads, c.group, longest},
@@ -115,8 +154,10 @@ void check(unsigned seed, const sparse_case& c) {
       .kept = kept.data(),
       .status = &status};
 
-  using score = cuda::score_kernel<test::emulated_lane, E, Dim, Heads>;
-  using select = cuda::select_kernel<test::emulated_lane, E>;
+  cuda::check_arguments(a, Dim);
+
+  using score = cuda::score_kernel<test::emulated_lane, E, Dim, Heads, Code>;
+  using select = cuda::select_kernel<test::emulated_lane, E, Code>;
   test::run_on_emulated_gpu(5, cuda::cta_threads, score::shared_bytes, seed,
                             [&](test::emulated_lane& lane) { score(lane, a).run(); });
   const std::uint32_t shared_keys = c.keys_in_shared ? longest : 0;
@@ -173,8 +214,7 @@ void check(unsigned seed, const sparse_case& c) {
         for (const std::uint32_t t : seen) {
           double product = 0.0;
           for (const std::uint32_t i : expected_dims) {
-            product += static_cast<double>(q_of(g, i)) *
-                       static_cast<double>(to_float(element(s, h, t, i)));
+            product += static_cast<double>(q_of(g, i)) * static_cast<double>(stored_at(s, h, t, i));
           }
           const double logit =
               c.rule.capped(product * c.rule.scale_for<double>(Dim) / std::sqrt(coverage));
@@ -259,6 +299,62 @@ TEST_CASE("local tokens, window, sinks, soft cap, reclaimed tokens, all and none
 TEST_CASE("ties go to the lower token; keys in global memory") {
   check<fp16, 64, 4>(31, {.tokens = {600}, .group = 2, .zero_query = true});
   check<fp16, 64, 4>(32, {.tokens = {600}, .group = 2, .keys_in_shared = false});
+}
+
+TEST_CASE("pages of codes, as the dual layout stores them") {
+  check<fp16, 64, 4, fp8>(41, {.tokens = {1500, 1, 0, 513}, .kv_heads = 2, .group = 3});
+  check<fp16, 64, 1, std::int8_t>(42, {.tokens = {1100}, .first = {13}, .keep_dims = 13});
+  check<fp16, 64, 8, std::int8_t>(43, {.tokens = {300}, .group = 16, .rank_by_logits = true});
+}
+
+TEST_CASE("arguments are named") {
+  alignas(16) std::uint32_t words[4] = {};
+  const auto refused = [&](const std::string& name, auto&& spoil) {
+    CAPTURE(name);
+    cuda::sparse_arguments<fp16> a{.q = reinterpret_cast<const fp16*>(words),
+                                   .k = {.pages = reinterpret_cast<const fp16*>(words),
+                                         .page_elements = 64,
+                                         .page_count = 1,
+                                         .tile_dims = cuda::divisor(4),
+                                         .dim_stride = 8,
+                                         .dim_tiles = 16,
+                                         .table = words,
+                                         .table_tiles = 1},
+                                   .tokens = words,
+                                   .sizes = {1, 1, 1, 100},
+                                   .scale = 0.125f,
+                                   .keep_dims = 8,
+                                   .dims = words,
+                                   .logits = reinterpret_cast<float*>(words),
+                                   .logit_stride = 256,
+                                   .states = reinterpret_cast<cuda::float_pair*>(words),
+                                   .keys = words,
+                                   .listed = words,
+                                   .listed_counts = words,
+                                   .list_stride = 10,
+                                   .kept = reinterpret_cast<float*>(words),
+                                   .status = words};
+    cuda::check_arguments(a, 64);
+    spoil(a);
+    CHECK_THROWS_WITH_AS(cuda::check_arguments(a, 64), doctest::Contains(name.c_str()),
+                         bad_argument);
+  };
+  using arguments = cuda::sparse_arguments<fp16>&;
+  refused("group 1 to 16", [](arguments a) { a.sizes.group = 17; });
+  refused("q must be aligned", [](arguments a) { ++a.q; });
+  refused("k.pages must be aligned", [](arguments a) { ++a.k.pages; });
+  refused("k.table must not be null", [](arguments a) { a.k.table = nullptr; });
+  refused("k.page_count", [](arguments a) { a.k.page_count = 0; });
+  refused("tokens must not", [](arguments a) { a.tokens = nullptr; });
+  refused("logits must", [](arguments a) { a.logits = nullptr; });
+  refused("keep_dims", [](arguments a) { a.keep_dims = 65; });
+  refused("multiples of 8", [](arguments a) { a.k.tile_tokens = cuda::divisor(12); });
+  refused("multiples of 8", [](arguments a) { a.k.dim_stride = 12; });
+  refused("head size 64", [](arguments a) { a.k.dim_tiles = 15; });
+  refused("logit_stride", [](arguments a) { a.sizes.most_positions = 250; });
+  refused("list_stride", [](arguments a) { a.list_stride = 0; });
+  refused("scale", [](arguments a) { a.scale = -1.0f; });
+  refused("keep.share", [](arguments a) { a.keep.share = 1.5; });
 }
 
 TEST_CASE("the device's budget is core's") {

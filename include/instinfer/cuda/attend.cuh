@@ -17,46 +17,51 @@
 
 namespace instinfer::cuda {
 
-template <class E, class Out, std::uint32_t Dim>
-__global__ __launch_bounds__(cta_threads, (tile_shape<E, Dim>::ctas_per_sm)) void attend_on_device(
-    const __grid_constant__ attend_arguments<E, Out> a, const __grid_constant__ partition_rule rule,
-    const __grid_constant__ attend_workspace work) {
+// The lane that has the instructions of a policy of copies, and the architecture that has them.
+template <class Copies>
+struct lane_for {
+  using type = device_lane;
+  static constexpr int capability = least_capability;
+};
+
+// Kernel: an attend_kernel.
+template <class Kernel>
+__global__ __launch_bounds__(cta_threads, (Kernel::shape::ctas_per_sm)) void attend_on_device(
+    const __grid_constant__ typename Kernel::arguments a,
+    const __grid_constant__ partition_rule rule, const __grid_constant__ attend_workspace work) {
   extern __shared__ __align__(128) std::byte attend_shared[];
-  device_lane lane(attend_shared);
-  attend_kernel<device_lane, E, Out, Dim>(lane, a, rule, work).run();
+  typename Kernel::lane_type lane(attend_shared);
+  Kernel(lane, a, rule, work).run();
 }
 
-template <class E, class Out>
+template <class E, class Out, class Code>
 __global__ __launch_bounds__(cta_threads) void check_tables_on_device(
-    const __grid_constant__ attend_arguments<E, Out> a, table_report* report) {
+    const __grid_constant__ attend_arguments<E, Out, Code> a, table_report* report) {
   device_lane lane(nullptr);
-  table_check<device_lane, E, Out>(lane, a, report).run();
+  table_check<device_lane, E, Out, Code>(lane, a, report).run();
 }
 
-template <class E, class Out, std::uint32_t Dim>
+// Code: what pages hold, E or std::int8_t or fp8 with a scale a page and head (cuda/page_codes.hpp).
+template <class E, class Out, std::uint32_t Dim, class Code = E, class Copies = lane_copies>
 class attend {
  public:
-  using shape = tile_shape<E, Dim>;
-  using arguments = attend_arguments<E, Out>;
+  using kernel = attend_kernel<typename lane_for<Copies>::type, E, Out, Dim, Code, Copies>;
+  using shape = typename kernel::shape;
+  using arguments = typename kernel::arguments;
 
   // For the current device. Throws no_device, and device_error where the kernel does not fit.
   explicit attend(const partition_rule& rule = {}) : rule_{rule}, device_{current_device()} {
-    require<no_device>(static_cast<int>(shape::shared_bytes) <= device_.shared_bytes_per_cta, [&] {
-      return "CUDA: the kernel for head size " + std::to_string(Dim) + " needs " +
-             std::to_string(shape::shared_bytes) + " bytes of shared memory a CTA, device " +
-             std::to_string(device_.ordinal) + " gives " +
-             std::to_string(device_.shared_bytes_per_cta);
-    });
-    check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim>,
+    device_.require_at_least(lane_for<Copies>::capability, shape::shared_bytes);
+    check(cudaFuncSetAttribute(attend_on_device<kernel>,
                                cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes),
           "cudaFuncSetAttribute");
     // All of the SM's memory that can be: the L1 cache serves q and page tables only.
-    check(cudaFuncSetAttribute(attend_on_device<E, Out, Dim>,
+    check(cudaFuncSetAttribute(attend_on_device<kernel>,
                                cudaFuncAttributePreferredSharedMemoryCarveout,
                                cudaSharedmemCarveoutMaxShared),
           "cudaFuncSetAttribute");
     int per_sm = 0;
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, attend_on_device<E, Out, Dim>,
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_sm, attend_on_device<kernel>,
                                                         cta_threads, shape::shared_bytes),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
     ctas_ = static_cast<std::uint32_t>(std::clamp(
@@ -83,12 +88,8 @@ class attend {
   void operator()(const arguments& a, void* memory, std::size_t memory_bytes,
                   cudaStream_t stream = nullptr) const {
     check_arguments(a, rule_);
-    detail::require_pointer(memory, 16, "attend: workspace");
-    require(memory_bytes >= workspace_bytes(a.sizes), [&] {
-      return "attend: workspace must have " + std::to_string(workspace_bytes(a.sizes)) +
-             " bytes, has " + std::to_string(memory_bytes);
-    });
-    attend_on_device<E, Out, Dim><<<ctas_, cta_threads, shape::shared_bytes, stream>>>(
+    check_workspace(memory, memory_bytes, workspace_bytes(a.sizes));
+    attend_on_device<kernel><<<ctas_, cta_threads, shape::shared_bytes, stream>>>(
         a, rule_, attend_workspace::in(memory, a.sizes, rule_, ctas_));
     check(cudaGetLastError(), "attend_on_device<<<>>>");
   }
@@ -105,7 +106,7 @@ class attend {
     table_report host;
     check(cudaMemcpyAsync(report.data(), &host, sizeof(host), cudaMemcpyHostToDevice, stream),
           "cudaMemcpyAsync of the table report");
-    check_tables_on_device<E, Out><<<ctas_, cta_threads, 0, stream>>>(a, report.data());
+    check_tables_on_device<E, Out, Code><<<ctas_, cta_threads, 0, stream>>>(a, report.data());
     check(cudaGetLastError(), "check_tables_on_device<<<>>>");
     check(cudaMemcpyAsync(&host, report.data(), sizeof(host), cudaMemcpyDeviceToHost, stream),
           "cudaMemcpyAsync of the table report");

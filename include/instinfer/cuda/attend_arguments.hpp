@@ -20,15 +20,15 @@ struct attend_sizes {
   std::uint32_t most_positions = 0;  // of a sequence: bounds the workspace of a fixed split
 };
 
-// All pointers are device pointers.
-template <class E, class Out>
+// All pointers are device pointers. Pages hold E, or 8-bit codes (cuda/page_codes.hpp).
+template <class E, class Out, class Code = E>
 struct attend_arguments {
   const E* q = nullptr;  // [sequences, kv_heads * group, dim], 16-byte aligned
   Out* out = nullptr;    // [sequences, kv_heads * group, dim]
   // [sequences, kv_heads * group]: natural log of the sum of exp(logit), before SparF's blend; may be null.
   float* lse_base_e = nullptr;
-  paged_stream<E> k = {};
-  paged_stream<E> v = {};
+  paged_stream<Code> k = {};
+  paged_stream<Code> v = {};
 
   const std::uint32_t* tokens = nullptr;  // [sequences]: one past the newest token
   const std::uint32_t* first = nullptr;   // [sequences]: the oldest live token; null means 0

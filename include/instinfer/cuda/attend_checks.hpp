@@ -7,6 +7,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/cuda/attend_arguments.hpp"
+#include "instinfer/cuda/page_codes.hpp"
 
 namespace instinfer::cuda {
 
@@ -21,6 +22,9 @@ inline void require_pointer(const void* p, std::size_t alignment, const std::str
 template <class E>
 void check_stream(const paged_stream<E>& s, const attend_sizes& sizes, const std::string& name) {
   require_pointer(s.pages, 16, name + ".pages");
+  if constexpr (is_coded<E>) {
+    require_pointer(s.scales, alignof(float), name + ".scales");
+  }
   require(s.page_count > 0, [&] { return name + ".page_count must be positive"; });
   require(s.page_tokens.value > 0, [&] { return name + ".page_tokens must be positive"; });
   require(s.table_pages > 0, [&] { return name + ".table_pages must be positive"; });
@@ -46,9 +50,18 @@ void check_stream(const paged_stream<E>& s, const attend_sizes& sizes, const std
 
 }  // namespace detail
 
+// Throws bad_argument where the workspace is not what attend::workspace_bytes asks for.
+inline void check_workspace(const void* memory, std::size_t bytes, std::size_t needed) {
+  detail::require_pointer(memory, 16, "attend: workspace");
+  require(bytes >= needed, [&] {
+    return "attend: workspace must have " + std::to_string(needed) + " bytes, has " +
+           std::to_string(bytes);
+  });
+}
+
 // Throws bad_argument with the argument's name.
-template <class E, class Out>
-void check_arguments(const attend_arguments<E, Out>& a, const partition_rule& rule) {
+template <class E, class Out, class Code>
+void check_arguments(const attend_arguments<E, Out, Code>& a, const partition_rule& rule) {
   require(a.sizes.sequences > 0 && a.sizes.kv_heads > 0,
           [] { return std::string("attend: sequences and kv_heads must be positive"); });
   require(a.sizes.group >= 1 && a.sizes.group <= largest_group, [&] {
@@ -71,6 +84,8 @@ void check_arguments(const attend_arguments<E, Out>& a, const partition_rule& ru
     return "attend: list_stride " + std::to_string(a.list_stride) +
            " is less than most_positions " + std::to_string(a.sizes.most_positions);
   });
+  require(a.sizes.most_positions > 0,
+          [] { return std::string("attend: most_positions must be positive"); });
   require(a.sizes.most_positions <= held, [&] {
     return "attend: most_positions " + std::to_string(a.sizes.most_positions) +
            " is more than a table row holds, " + std::to_string(held) + " tokens";

@@ -4,15 +4,18 @@
 
 #include "instinfer/cuda/cta_share.hpp"
 #include "instinfer/cuda/head_results.hpp"
+#include "instinfer/cuda/lane_copies.hpp"
 #include "instinfer/cuda/warp_fold.hpp"
 
 namespace instinfer::cuda {
 
-template <class Lane, class E, class Out, std::uint32_t Dim>
+template <class Lane, class E, class Out, std::uint32_t Dim, class Code = E,
+          class Copies = lane_copies>
 class attend_kernel {
  public:
-  using shape = tile_shape<E, Dim>;
-  using arguments = attend_arguments<E, Out>;
+  using lane_type = Lane;
+  using shape = tile_shape<E, Dim, Code, Copies>;
+  using arguments = attend_arguments<E, Out, Code>;
 
   constexpr attend_kernel(Lane& lane, const arguments& a, const partition_rule& rule,
                           const attend_workspace& work)
@@ -21,7 +24,10 @@ class attend_kernel {
         rule_{rule},
         work_{work},
         results_{lane, a},
-        warp_{lane.shuffle(lane.thread() / 32, 0)} {}  // one value a warp, as compilers can see
+        warp_{lane.shuffle(lane.thread() / 32, 0)},  // one value a warp, as compilers can see
+        load_{lane, a.k.pages, a.v.pages, lane.shared() + warp_ * shape::warp_bytes,
+              lane.shared() + shape::barriers_at +
+                  warp_ * shape::stages * Copies::stage_barrier_bytes} {}
 
   // Walks this CTA's share of the work.
   constexpr void run() {
@@ -56,6 +62,8 @@ class attend_kernel {
   }
 
  private:
+  using fold = warp_fold<Lane, E, Dim, Code, Copies>;
+
   constexpr visible_tokens seen_of(std::uint32_t sequence) const {
     return visible_of(a_.first == nullptr ? 0 : a_.first[sequence], a_.tokens[sequence], a_.window,
                       a_.sinks);
@@ -72,9 +80,7 @@ class attend_kernel {
   constexpr std::uint64_t cost_of(std::uint32_t sequence) {
     return rule_.cost(positions_of(sequence, seen_of(sequence))) * a_.sizes.kv_heads;
   }
-  constexpr std::byte* q_shared() const {
-    return lane_.shared() + warps_per_cta * shape::warp_bytes;
-  }
+  constexpr std::byte* q_shared() const { return lane_.shared() + shape::q_at; }
   constexpr std::uint32_t lane_id() const { return lane_.thread() % 32; }
 
   constexpr void attend_piece(std::uint32_t sequence, std::uint32_t head,
@@ -84,14 +90,12 @@ class attend_kernel {
         static_cast<std::uint32_t>(std::min<std::uint64_t>(p.end * rule_.unit_tokens, positions));
     load_queries(sequence, head);
     warp_state<Dim> state;
-    warp_fold<Lane, E, Dim> warp(lane_, a_.k.pages, a_.v.pages, a_.scale, a_.soft_cap,
-                                 lane_.shared() + warp_ * shape::warp_bytes, q_shared());
+    fold warp(lane_, a_.scale, a_.soft_cap, q_shared());
     const std::uint32_t begin = first + warp_ * tile_tokens;
-    warp.fold(state,
+    warp.fold(state, load_,
               row_finder(lane_id() < tile_tokens ? a_.k : a_.v, sequence, head,
                          list_of(sequence, head), seen, begin + lane_id() % tile_tokens, last),
-              begin, last);
-    status_ |= warp.status();
+              begin, last, status_);
     lane_.sync_block();  // every warp is done with its stages
     merge_warps(state);
     lane_.sync_block();
@@ -105,15 +109,18 @@ class attend_kernel {
                : a_.listed + (std::int64_t{sequence} * a_.sizes.kv_heads + head) * a_.list_stride;
   }
 
-  // q of the group to shared memory, rows of absent heads as zeros.
+  // q of the group to shared memory, by position (dim_at), rows of absent heads as zeros.
   constexpr void load_queries(std::uint32_t sequence, std::uint32_t head) {
+    using row = typename shape::q_row;
     const E* q = a_.q + (std::int64_t{sequence} * a_.sizes.kv_heads + head) * a_.sizes.group * Dim;
-    for (std::uint32_t i = lane_.thread(); i < largest_group * shape::chunks; i += cta_threads) {
-      const std::uint32_t row = i / shape::chunks;
-      const std::uint32_t chunk = i % shape::chunks;
-      lane_.copy_16_bytes(
-          q_shared() + shape::offset(row, chunk),
-          row < a_.sizes.group ? q + row * Dim + chunk * (16 / sizeof(E)) : nullptr);
+    for (std::uint32_t i = lane_.thread(); i < largest_group * row::chunks; i += cta_threads) {
+      const std::uint32_t r = i / row::chunks;
+      const std::uint32_t chunk = i % row::chunks;
+      const bool present = r < a_.sizes.group;
+      std::uint32_t x[4];
+      lane_.load_8(q + (present ? r * Dim + dim_at<Code>(8 * chunk) : 0), is_coded<Code> ? 2 : 1,
+                   present, x);
+      lane_.store_16_bytes(q_shared() + row::offset(r, chunk), x);
     }
     lane_.sync_block();
   }
@@ -130,11 +137,11 @@ class attend_kernel {
           maxima()[warp_ * largest_group + row] = state.max[r];
           sums()[warp_ * largest_group + row] = sum;
         }
-        float* to =
-            outputs() + (warp_ * largest_group + row) * shape::merge_row + lane_id() % 4 * 2;
+        float* to = outputs() + (warp_ * largest_group + row) * shape::merge_row;
+        const std::uint32_t column = lane_id() % 4 * 2;
         unrolled<Dim / 8>([&](auto i) {
-          to[8 * i] = state.out[i][2 * r];
-          to[8 * i + 1] = state.out[i][2 * r + 1];
+          to[dim_at<Code>(8 * i + column)] = state.out[i][2 * r];
+          to[dim_at<Code>(8 * i + column + 1)] = state.out[i][2 * r + 1];
         });
       }
     });
@@ -253,8 +260,9 @@ class attend_kernel {
   const arguments& a_;
   const partition_rule& rule_;
   const attend_workspace& work_;
-  head_results<Lane, E, Out, Dim> results_;
+  head_results<Lane, E, Out, Dim, Code> results_;
   std::uint32_t warp_;
+  typename fold::loader load_;
   std::uint32_t status_ = 0;
 };
 

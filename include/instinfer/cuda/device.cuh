@@ -35,6 +35,19 @@ struct device_info {
   int multiprocessors = 0;
   int shared_bytes_per_cta = 0;  // most that a kernel may ask for
   int l2_bytes = 0;
+
+  // Throws no_device where the device is older than that, or has less shared memory for a CTA.
+  void require_at_least(int needed_capability, int needed_shared_bytes = 0) const {
+    require<no_device>(capability >= needed_capability, [&] {
+      return "CUDA: device " + std::to_string(ordinal) + " is sm_" + std::to_string(capability) +
+             ", the kernels need sm_" + std::to_string(needed_capability) + " or later";
+    });
+    require<no_device>(shared_bytes_per_cta >= needed_shared_bytes, [&] {
+      return "CUDA: device " + std::to_string(ordinal) + " gives a CTA " +
+             std::to_string(shared_bytes_per_cta) + " bytes of shared memory, the kernel needs " +
+             std::to_string(needed_shared_bytes);
+    });
+  }
 };
 
 // The calling thread's current device. Throws no_device, also for one older than sm_80.
@@ -51,10 +64,7 @@ inline device_info current_device() {
   d.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
   d.shared_bytes_per_cta = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   d.l2_bytes = attribute(cudaDevAttrL2CacheSize);
-  require<no_device>(d.capability >= least_capability, [&] {
-    return "CUDA: device " + std::to_string(d.ordinal) + " is sm_" + std::to_string(d.capability) +
-           ", the kernels need sm_" + std::to_string(least_capability) + " or later";
-  });
+  d.require_at_least(least_capability);
   return d;
 }
 

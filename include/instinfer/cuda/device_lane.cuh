@@ -1,8 +1,10 @@
 #pragma once
 // The Lane of a GPU: one thread, with the instructions that the kernels are written in. PTX ISA 8.0, sm_80 and later.
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -80,37 +82,54 @@ class device_lane {
     return y;
   }
 
-  // Eight elements, `stride` apart: one 16-byte load where they are neighbours. Zeros unless `wanted`.
-  template <class E>
-  __host__ __device__ void load_8(const E* from, std::uint32_t stride, bool wanted,
-                                  std::uint32_t (&packed)[4]) const {
+  // Eight values of two bytes or one, `stride` apart, zeros unless `wanted`: one load where they are neighbours, and aligned.
+  template <class T>
+  __host__ __device__ void load_8(const T* from, std::uint32_t stride, bool wanted,
+                                  std::uint32_t (&packed)[2 * sizeof(T)]) const {
     if (!wanted) {
-      packed[0] = packed[1] = packed[2] = packed[3] = 0;
-    } else if (stride == 1) {
+      unrolled<2 * sizeof(T)>([&](auto i) { packed[i] = 0; });
+    } else if (stride > 1) {
+      using bits = std::conditional_t<sizeof(T) == 2, std::uint16_t, std::uint8_t>;
+      constexpr std::uint32_t each = 4 / sizeof(T);  // in a register
+      unrolled<2 * sizeof(T)>([&](auto i) { packed[i] = 0; });
+      unrolled<8>([&](auto i) {
+        const auto x = reinterpret_cast<const bits*>(from)[std::size_t{i} * stride];
+        packed[i / each] |= std::uint32_t{x} << (i % each * 8 * sizeof(T));
+      });
+    } else if constexpr (sizeof(T) == 2) {
       asm volatile("ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                    : "=r"(packed[0]), "=r"(packed[1]), "=r"(packed[2]), "=r"(packed[3])
                    : "l"(global_address(from)));
     } else {
-      unrolled<4>([&](auto i) {
-        packed[i] = std::uint32_t{from[std::size_t{2 * i + 1} * stride].bits} << 16 |
-                    from[std::size_t{2 * i} * stride].bits;
-      });
+      asm volatile("ld.global.nc.L2::128B.v2.u32 {%0, %1}, [%2];"
+                   : "=r"(packed[0]), "=r"(packed[1])
+                   : "l"(global_address(from)));
     }
   }
   __host__ __device__ void store_quad(float* to, const float_quad& x) const {
     *reinterpret_cast<float_quad*>(to) = x;
   }
 
-  // 16 bytes from global to shared memory; zeros for null.
-  __host__ __device__ void copy_16_bytes(std::byte* to, const void* from) const {
-    *reinterpret_cast<float_quad*>(to) =
-        from == nullptr ? float_quad{} : *static_cast<const float_quad*>(from);
-  }
-  // The same, on its way until wait_copies. Unless `wanted`, nothing is read and zeros are written.
-  __host__ __device__ void copy_16_bytes_async(std::byte* to, const void* from, bool wanted) const {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                 "l"(global_address(from)), "r"(wanted ? 16u : 0u)
+  // 16 bytes to shared memory.
+  __host__ __device__ void store_16_bytes(std::byte* to, const std::uint32_t (&x)[4]) const {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "r"(x[0]),
+                 "r"(x[1]), "r"(x[2]), "r"(x[3])
                  : "memory");
+  }
+  // 4 or 16 bytes from global to shared memory, on their way until wait_copies. Unless `wanted`, nothing is read and zeros are
+  // written.
+  template <std::uint32_t Bytes>
+  __host__ __device__ void copy_async(std::byte* to, const void* from, bool wanted) const {
+    if constexpr (Bytes == 16) {
+      asm volatile(
+          "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+          "l"(global_address(from)), "r"(wanted ? 16u : 0u)
+          : "memory");
+    } else {
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)),
+                   "l"(global_address(from)), "r"(wanted ? 4u : 0u)
+                   : "memory");
+    }
   }
   __host__ __device__ void commit_copies() const {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -150,6 +169,12 @@ class device_lane {
           : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
+  }
+  // Two differences of fp16.
+  __host__ __device__ std::uint32_t subtract_pairs(std::uint32_t x, std::uint32_t y) const {
+    std::uint32_t z;
+    asm("sub.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
   }
   // Two elements in one register, `low` in its lower half, rounded to nearest even.
   template <class E>
@@ -246,7 +271,7 @@ class device_lane {
     return x;
   }
 
- private:
+ protected:
   static __host__ __device__ std::uint32_t shared_address(const void* p) {
 #ifdef __CUDA_ARCH__
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
@@ -262,6 +287,7 @@ class device_lane {
 #endif
   }
 
+ private:
   std::byte* shared_;
 };
 

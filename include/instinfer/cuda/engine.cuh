@@ -14,6 +14,9 @@ template <Design D, class Format = kv_format<>,
           class Home = typename home_of<typename D::transfer_policy>::type>
 class engine {
   static_assert(
+      Format::plain,
+      "instinfer: the CUDA engine's open pages and sealed pages hold the same elements; pages of codes are for cuda::attend, see cuda/page_codes.hpp");
+  static_assert(
       Format::k_dim == Format::v_dim &&
           (Format::k_dim == 64 || Format::k_dim == 128 || Format::k_dim == 256) &&
           !std::same_as<typename Format::element, fp32>,

@@ -7,10 +7,11 @@
 
 namespace instinfer::cuda {
 
-template <class Lane, class E, class Out, std::uint32_t Dim>
+template <class Lane, class E, class Out, std::uint32_t Dim, class Code>
 class head_results {
  public:
-  constexpr head_results(Lane& lane, const attend_arguments<E, Out>& a) : lane_{lane}, a_{a} {}
+  constexpr head_results(Lane& lane, const attend_arguments<E, Out, Code>& a)
+      : lane_{lane}, a_{a} {}
 
   // An item without tokens: by all threads of the CTA.
   constexpr void empty(std::uint32_t sequence, std::uint32_t head) {
@@ -51,7 +52,7 @@ class head_results {
 
  private:
   Lane& lane_;
-  const attend_arguments<E, Out>& a_;
+  const attend_arguments<E, Out, Code>& a_;
 };
 
 }  // namespace instinfer::cuda

@@ -9,13 +9,12 @@
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/cuda/machine_memory.cuh"
 #include "instinfer/cuda/machine_operands.hpp"
-#include "instinfer/cuda/missing_operations.cuh"
 
 namespace instinfer::cuda {
 
 // Layer is the engine's layer_cache.
 template <class Format, class Home, class Layer, class Summaries>
-class machine : public missing_operations<machine_query, machine_scores, machine_tokens> {
+class machine {
  public:
   using element = typename Format::element;
   static constexpr std::uint32_t dim = Format::k_dim;

@@ -9,10 +9,13 @@
 
 namespace instinfer::cuda {
 
-// Row of token t of a head, in rows of `dim` elements from `pages` on: page * page_rows + head * head_rows + (t % page_tokens)
+// Row of token t of a head, in rows of `dim` values from `pages` on: page * page_rows + head * head_rows + (t % page_tokens)
 // * token_rows, with page = table[sequence * table_sequence_stride + (t / page_tokens) * table_page_stride + head *
 // table_head_stride]. Without a table, page = sequence and page_tokens its capacity. Rows are counted in 32 bits (2^32 rows
 // of 128 bytes are 512 GB), addresses computed in 64.
+//
+// E: an element, or an 8-bit code; codes have scales, one a page and head: scales[page * scale_page_stride + head *
+// scale_head_stride].
 template <class E>
 struct paged_stream {
   const E* pages = nullptr;  // 16-byte aligned
@@ -27,6 +30,10 @@ struct paged_stream {
   std::uint32_t table_page_stride = 1;
   std::uint32_t table_head_stride = 0;
   std::int64_t table_sequence_stride = 0;
+
+  const float* scales = nullptr;
+  std::uint32_t scale_page_stride = 0;
+  std::uint32_t scale_head_stride = 0;
 
   // Tokens that a sequence can have.
   constexpr std::uint64_t most_tokens() const {
@@ -88,6 +95,25 @@ constexpr paged_stream<E> flash_pages(const E* pages, std::uint32_t page_count,
           .table_page_stride = kv_heads,
           .table_head_stride = 1,
           .table_sequence_stride = std::int64_t{token_tiles} * kv_heads};
+}
+
+// Scales [page, kv_heads] beside the pool.
+template <class Code>
+constexpr paged_stream<Code> with_scales(paged_stream<Code> s, const float* scales,
+                                         std::uint32_t kv_heads) {
+  s.scales = scales;
+  s.scale_page_stride = kv_heads;
+  s.scale_head_stride = 1;
+  return s;
+}
+
+// Scales in the last four bytes of each page, where core/scaled_pages.hpp leaves them; for flash pages. page_bytes is a
+// multiple of 16 and page_rows rows.
+template <class Code>
+paged_stream<Code> with_scales_in_pages(paged_stream<Code> s, std::uint32_t page_bytes) {
+  s.scales = reinterpret_cast<const float*>(s.pages + page_bytes) - 1;
+  s.scale_page_stride = page_bytes / sizeof(float);
+  return s;
 }
 
 }  // namespace instinfer::cuda

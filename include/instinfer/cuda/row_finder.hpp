@@ -7,6 +7,11 @@ namespace instinfer::cuda {
 
 inline constexpr std::uint32_t no_row = 0xFFFF'FFFFu;
 
+struct found_row {
+  std::uint32_t row = no_row;
+  const float* scale = nullptr;  // of its page and head, for codes
+};
+
 // Finds rows of K (lanes 0 to 15) and V (lanes 16 to 31), one token a lane, two tiles ahead of their use: a list entry is
 // loaded for tile i + 2 and a table entry for tile i + 1 while the copies of tile i are issued.
 class row_finder {
@@ -22,6 +27,10 @@ class row_finder {
         page_count_{stream.page_count},
         page_rows_{stream.page_rows},
         token_rows_{stream.token_rows},
+        scales_{stream.scales == nullptr
+                    ? nullptr
+                    : stream.scales + std::int64_t{head} * stream.scale_head_stride},
+        scale_page_stride_{stream.scale_page_stride},
         head_row_{head * stream.head_rows},
         sequence_{sequence},
         list_{list},
@@ -34,12 +43,13 @@ class row_finder {
   }
 
   // The row of this lane's token in the next tile; no_row past the last. What is out of range counts as past it.
-  constexpr std::uint32_t next(std::uint32_t& status) {
-    std::uint32_t row = no_row;
+  constexpr found_row next(std::uint32_t& status) {
+    found_row found{no_row, scales_};
     if (token_ != none) {
       if (entry_ < page_count_) {
         const std::uint32_t in_page = token_ - page_tokens_(token_) * page_tokens_.value;
-        row = entry_ * page_rows_ + head_row_ + in_page * token_rows_;
+        found.row = entry_ * page_rows_ + head_row_ + in_page * token_rows_;
+        found.scale += std::uint64_t{entry_} * scale_page_stride_;
       } else {
         status |= entry_ == beyond_table ? token_beyond_table : page_out_of_range;
       }
@@ -47,7 +57,7 @@ class row_finder {
     token_ = next_token_;
     entry_ = find_entry(token_);
     next_token_ = find_token();
-    return row;
+    return found;
   }
 
  private:
@@ -77,6 +87,8 @@ class row_finder {
   std::uint32_t page_count_;
   std::uint32_t page_rows_;
   std::uint32_t token_rows_;
+  const float* scales_;
+  std::uint32_t scale_page_stride_;
   std::uint32_t head_row_;
   std::uint32_t sequence_;
   const std::uint32_t* list_;

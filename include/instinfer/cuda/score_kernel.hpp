@@ -2,22 +2,24 @@
 // The first pass of SparQ and SparF on a GPU: chooses the dims of every query group, and scores all tokens by them from the
 // dim-indexed copy of K. One kernel: dims, products, temperature, soft cap, mask and the softmax's chunk states.
 //
-// A lane takes 8 tokens of a column with one 16-byte load, four columns in flight: 4 warps x 32 lanes x 64 B = 8 KB a CTA.
+// A lane takes 8 tokens of a column with one 16-byte load, four columns in flight: 4 warps x 32 lanes x 64 B = 8 KB a CTA. Of
+// codes, eight columns of 8 bytes; a page's scale multiplies q.
 // ptxas gives 96, 128, 168 registers for 1, 4, 8 heads at a time: 5, 4, 3 CTAs an SM, so 40, 32, 24 KB in flight. With r = 16 of 128 dims a token costs 32 B of K and 4 B of logits a query head.
 
 #include "instinfer/core/element.hpp"
 #include "instinfer/core/top_k.hpp"
 #include "instinfer/cuda/cta_share.hpp"
+#include "instinfer/cuda/page_codes.hpp"
 #include "instinfer/cuda/sparse_arguments.hpp"
 #include "instinfer/cuda/tile_shape.hpp"
 
 namespace instinfer::cuda {
 
 // `Heads` query heads of the group are scored at a time: 8 * Heads sums in registers.
-template <class Lane, class E, std::uint32_t Dim, std::uint32_t Heads>
+template <class Lane, class E, std::uint32_t Dim, std::uint32_t Heads, class Code = E>
 class score_kernel {
  public:
-  static constexpr std::uint32_t columns_at_once = 4;
+  static constexpr std::uint32_t columns_at_once = 8 / sizeof(Code);
   static constexpr std::uint32_t unit_tokens = warps_per_cta * score_chunk;
   // A function, not a constant: device code cannot take the address of a host's constant.
   static constexpr partition_rule rule() { return {.unit_tokens = unit_tokens}; }
@@ -26,7 +28,7 @@ class score_kernel {
       Dim * 4 + Dim * 4 + (Dim + columns_at_once) * largest_group * 4 + largest_group * 4;
   static_assert(shared_bytes >= cta_threads * sizeof(std::uint64_t));
 
-  constexpr score_kernel(Lane& lane, const sparse_arguments<E>& a) : lane_{lane}, a_{a} {}
+  constexpr score_kernel(Lane& lane, const sparse_arguments<E, Code>& a) : lane_{lane}, a_{a} {}
 
   constexpr void run() {
     auto [share, sequence, at] = find_share(lane_, a_.sizes.sequences, [&](std::uint32_t s) {
@@ -160,7 +162,7 @@ class score_kernel {
   // sums [Heads, 8] of q k over the chosen dims for 8 tokens of one tile, four columns in flight.
   constexpr void add_columns(std::uint32_t sequence, std::uint32_t head, std::uint32_t token,
                              std::uint32_t g, float (&sums)[Heads][8]) {
-    const tiled_stream<E>& k = a_.k;
+    const tiled_stream<Code>& k = a_.k;
     const std::uint32_t tile = k.tile_tokens(token);
     if (tile >= k.table_tiles) {
       status_ |= token_beyond_table;
@@ -171,23 +173,42 @@ class score_kernel {
                                    std::int64_t{tile} * k.table_tile_stride +
                                    std::int64_t{head} * k.dim_tiles;
     for (std::uint32_t j = 0; j < a_.keep_dims; j += columns_at_once) {
-      std::uint32_t packed[columns_at_once][4];
+      std::uint32_t packed[columns_at_once][2 * sizeof(Code)];
+      float scales[columns_at_once];
       unrolled<columns_at_once>([&](auto c) {
         const std::uint32_t dim = dims()[j + c < a_.keep_dims ? j + c : a_.keep_dims - 1];
         const std::uint32_t dim_tile = k.tile_dims(dim);
         const std::uint32_t page = entries[dim_tile];
         const bool known = page < k.page_count;
         status_ |= known ? 0u : page_out_of_range;
-        const E* from = k.pages + std::int64_t{known ? page : 0} * k.page_elements +
-                        (dim - dim_tile * k.tile_dims.value) * k.dim_stride +
-                        std::int64_t{in_tile} * k.token_stride;
+        const Code* from = k.pages + std::int64_t{known ? page : 0} * k.page_elements +
+                           (dim - dim_tile * k.tile_dims.value) * k.dim_stride +
+                           std::int64_t{in_tile} * k.token_stride;
         lane_.load_8(from, k.token_stride, known, packed[c]);
+        if constexpr (is_coded<Code>) {
+          scales[c] =
+              known ? k.scales[std::int64_t{page} * k.scale_page_stride] * page_code<Code>::unit
+                    : 0.0f;
+        } else {
+          scales[c] = 1.0f;
+        }
       });
       unrolled<columns_at_once>([&](auto c) {
         float x[8];
-        unrolled<4>([&](auto i) { lane_.template widen<E>(packed[c][i], x[2 * i], x[2 * i + 1]); });
+        if constexpr (is_coded<Code>) {
+          unrolled<2>([&](auto i) {
+            std::uint32_t even = 0;
+            std::uint32_t odd = 0;
+            page_code<Code>::widen(lane_, packed[c][i], even, odd);
+            lane_.template widen<fp16>(even, x[4 * i], x[4 * i + 2]);
+            lane_.template widen<fp16>(odd, x[4 * i + 1], x[4 * i + 3]);
+          });
+        } else {
+          unrolled<4>(
+              [&](auto i) { lane_.template widen<E>(packed[c][i], x[2 * i], x[2 * i + 1]); });
+        }
         unrolled<Heads>([&](auto h) {
-          const float weight = weights()[(j + c) * largest_group + g + h];
+          const float weight = weights()[(j + c) * largest_group + g + h] * scales[c];
           unrolled<8>([&](auto t) { sums[h][t] += weight * x[t]; });
         });
       });
@@ -231,7 +252,7 @@ class score_kernel {
   }
 
   Lane& lane_;
-  const sparse_arguments<E>& a_;
+  const sparse_arguments<E, Code>& a_;
   std::uint32_t status_ = 0;
 };
 

@@ -14,7 +14,7 @@ namespace instinfer::cuda {
 
 inline constexpr std::uint32_t radix_bins = 2048;
 
-template <class Lane, class E>
+template <class Lane, class E, class Code = E>
 class select_kernel {
  public:
   // Maxima and inverse sums of the group [16, 2], counts of the warps [32, 2], four words, the bins; keys follow if they fit.
@@ -24,7 +24,7 @@ class select_kernel {
   }
 
   // `shared_keys` fit in shared memory behind the rest; longer heads keep theirs in a.keys.
-  constexpr select_kernel(Lane& lane, const sparse_arguments<E>& a, std::uint32_t shared_keys)
+  constexpr select_kernel(Lane& lane, const sparse_arguments<E, Code>& a, std::uint32_t shared_keys)
       : lane_{lane}, a_{a}, shared_keys_{shared_keys} {}
 
   constexpr void run() {
@@ -252,7 +252,7 @@ class select_kernel {
   }
 
   Lane& lane_;
-  const sparse_arguments<E>& a_;
+  const sparse_arguments<E, Code>& a_;
   std::uint32_t shared_keys_;
   std::int64_t item_ = 0;
   visible_tokens seen_ = {};

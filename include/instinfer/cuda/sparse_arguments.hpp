@@ -11,7 +11,8 @@ namespace instinfer::cuda {
 
 // K by dim (or by token) in pages of one head: element (t, i) of a page's tile at t * token_stride + i * dim_stride, see
 // layout::tile; the page is table[sequence * table_sequence_stride + (t / tile_tokens) * table_tile_stride + head *
-// dim_tiles + i / tile_dims]. Eight tokens of a column are read at once where token_stride is 1.
+// dim_tiles + i / tile_dims]. Eight tokens of a column are read at once where token_stride is 1. Of 8-bit codes
+// (cuda/page_codes.hpp) the page's scale is scales[page * scale_page_stride].
 template <class E>
 struct tiled_stream {
   const E* pages = nullptr;         // 16-byte aligned
@@ -26,6 +27,8 @@ struct tiled_stream {
   std::uint32_t table_tiles = 0;  // token tiles of a sequence
   std::uint32_t table_tile_stride = 1;
   std::int64_t table_sequence_stride = 0;
+  const float* scales = nullptr;
+  std::uint32_t scale_page_stride = 1;
 };
 
 // How many tokens a query keeps of n visible ones: core/budget.hpp on the device, without its errors.
@@ -56,10 +59,10 @@ inline constexpr std::uint32_t score_chunk = 256;  // tokens of a warp's softmax
 
 // All pointers are device pointers. Logits are in base 2; entry i of a head's row is token i + base, where base is the
 // oldest live token rounded down to 8; hidden tokens are -inf.
-template <class E>
+template <class E, class Code = E>
 struct sparse_arguments {
   const E* q = nullptr;  // [sequences, kv_heads * group, dim]
-  tiled_stream<E> k = {};
+  tiled_stream<Code> k = {};
   const std::uint32_t* tokens = nullptr;  // [sequences], as in attend_arguments
   const std::uint32_t* first = nullptr;
   attend_sizes sizes = {};

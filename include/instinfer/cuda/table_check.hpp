@@ -21,10 +21,10 @@ struct table_report {
 };
 
 // One CTA takes an item, a KV head of a sequence, after another.
-template <class Lane, class E, class Out>
+template <class Lane, class E, class Out, class Code = E>
 class table_check {
  public:
-  constexpr table_check(Lane& lane, const attend_arguments<E, Out>& a, table_report* report)
+  constexpr table_check(Lane& lane, const attend_arguments<E, Out, Code>& a, table_report* report)
       : lane_{lane}, a_{a}, report_{report} {}
 
   constexpr void run() {
@@ -53,9 +53,9 @@ class table_check {
                                         : a_.listed_counts[sequence];
     return positions > a_.sizes.most_positions;
   }
-  constexpr void check_stream(const paged_stream<E>& s, std::uint32_t sequence, std::uint32_t head,
-                              std::uint32_t first, std::uint32_t last, std::uint64_t item,
-                              std::uint64_t* found) {
+  constexpr void check_stream(const paged_stream<Code>& s, std::uint32_t sequence,
+                              std::uint32_t head, std::uint32_t first, std::uint32_t last,
+                              std::uint64_t item, std::uint64_t* found) {
     if (s.table == nullptr || first == last) {
       return;
     }
@@ -82,7 +82,7 @@ class table_check {
   }
 
   Lane& lane_;
-  const attend_arguments<E, Out>& a_;
+  const attend_arguments<E, Out, Code>& a_;
   table_report* report_;
 };
 

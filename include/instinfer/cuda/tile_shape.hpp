@@ -13,10 +13,12 @@
 //   - K and V rows in shared memory are swizzled by 16-byte chunks (chunk ^ row % 8): ldmatrix and cp.async are free of bank
 //     conflicts.
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 
 #include "instinfer/cuda/attend_arguments.hpp"
+#include "instinfer/cuda/page_codes.hpp"
 
 namespace instinfer::cuda {
 
@@ -26,45 +28,63 @@ inline constexpr std::uint32_t tile_tokens = 16;  // of a warp: the K of mma.m16
 inline constexpr float log2_e = 1.4426950408889634f;
 inline constexpr float ln_2 = 0.6931471805599453f;
 
-template <class E, std::uint32_t Dim>
+struct lane_copies;  // cuda/lane_copies.hpp
+
+// Rows of `Dim` values in shared memory, in 16-byte chunks, placed so that neither ldmatrix nor the copies meet bank conflicts:
+// eight rows' chunks c lie in different sixteen bytes modulo 128. By a swizzle, or by padding of an odd number of chunks.
+template <class T, std::uint32_t Dim, std::uint32_t Padding = 0>
+struct row_layout {
+  static constexpr std::uint32_t bytes = Dim * sizeof(T);
+  static constexpr std::uint32_t pitch = bytes + Padding;
+  static constexpr std::uint32_t chunks = bytes / 16;
+  static_assert(Padding == 0 || pitch / 16 % 2 == 1);
+
+  static constexpr std::uint32_t key(std::uint32_t r) {
+    return Padding > 0 ? 0 : chunks >= 8 ? r & 7 : r >> 1 & 3;
+  }
+  // Byte offset of chunk c of row r.
+  static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t c) {
+    return r * pitch + ((c ^ key(r)) * 16);
+  }
+  // The same for chunk even + odd, odd 0 or 1, in a form of which all but four values are constants where `even` is one.
+  static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t even, std::uint32_t odd) {
+    return r * pitch + even / 8 * 128 + (((odd ^ key(r)) ^ (even % 8)) * 16);
+  }
+};
+
+// E: what q is and the tensor cores multiply; Code: what pages hold, E or 8-bit codes; Copies: how tiles get to shared memory.
+template <class E, std::uint32_t Dim, class Code = E, class Copies = lane_copies>
 struct tile_shape {
   static_assert(
       Dim == 64 || Dim == 128 || Dim == 256,
       "instinfer: the CUDA path has kernels for head sizes 64, 128 and 256, see cuda/attend_kernel.hpp");
   static_assert(
-      sizeof(E) == 2,
-      "instinfer: the CUDA path stores K and V as fp16 or bf16, see cuda/attend_kernel.hpp");
-  static constexpr std::uint32_t row_bytes = Dim * sizeof(E);
-  static constexpr std::uint32_t chunks = row_bytes / 16;
-  static constexpr std::uint32_t rows_per_copy =
-      32 / chunks;  // rows that a warp's 32 chunks of 16 bytes cover
-  static constexpr std::uint32_t tile_bytes = tile_tokens * row_bytes;  // of one stream
-  // Head size 64: 64 KB of stages, 3 CTAs an SM; 128: 96 KB, 2; 256: 128 KB, 1, of which 64 KB are in flight.
-  static constexpr std::uint32_t stages = Dim == 64 ? 4 : Dim == 128 ? 3 : 2;
+      sizeof(E) == 2 && (std::same_as<Code, E> || (is_coded<Code> && std::same_as<E, fp16>)),
+      "instinfer: the CUDA path stores K and V as fp16 or bf16, or as int8 or fp8 beside a query in fp16, see cuda/page_codes.hpp");
+  using row = row_layout<Code, Dim, Copies::row_padding>;
+  using q_row = row_layout<E, Dim>;
+  static constexpr std::uint32_t tile_bytes = tile_tokens * row::pitch;  // of one stream
+  // Of codes: the scales of 16 tokens of K, then of V.
+  static constexpr std::uint32_t scales_bytes = is_coded<Code> ? 2 * tile_tokens * 4 : 0;
+  static constexpr std::uint32_t stage_bytes = 2 * tile_bytes + scales_bytes;
+  // Head size 64: 64 KB of stages, 3 CTAs an SM; 128: 96 KB, 2; 256: 128 KB, 1, of which 64 KB are in flight. Twice as many of
+  // codes, which are half as long.
+  static constexpr std::uint32_t stages = (Dim == 64 ? 4 : Dim == 128 ? 3 : 2) * 2 / sizeof(Code);
   static constexpr std::uint32_t ctas_per_sm = Dim == 64 ? 3 : Dim == 128 ? 2 : 1;
-  static constexpr std::uint32_t warp_bytes = stages * 2 * tile_bytes;
-  static constexpr std::uint32_t q_bytes = largest_group * row_bytes;
-  static constexpr std::uint32_t shared_bytes = warps_per_cta * warp_bytes + q_bytes;
+  static constexpr std::uint32_t warp_bytes = stages * stage_bytes;
+  static constexpr std::uint32_t q_at = warps_per_cta * warp_bytes;
+  static constexpr std::uint32_t barriers_at = q_at + largest_group * q_row::bytes;
+  static constexpr std::uint32_t shared_bytes =
+      barriers_at + warps_per_cta * stages * Copies::stage_barrier_bytes;
   // Merging the warps reuses the stages: [warps, 16, 2] of max and sum, then [warps, 16, Dim + 8] outputs; 8 floats of padding
   // put the rows of a fragment on distinct banks.
   static constexpr std::uint32_t merge_row = Dim + 8;
-  static_assert(warps_per_cta * largest_group * (2 + merge_row) * sizeof(float) <=
-                warps_per_cta * warp_bytes);
-  static_assert(cta_threads * sizeof(std::uint64_t) <= shared_bytes);
+  static_assert(warps_per_cta * largest_group * (2 + merge_row) * sizeof(float) <= q_at);
+  static_assert(cta_threads * sizeof(std::uint64_t) <= q_at);
   // A flag of 16 bytes, the heads' sums, and the weights of all parts. Balanced pieces of an item are at most one a CTA, of
   // which no device runs more than 512 at once.
-  static_assert(16 + (largest_group + most_part_weights) * sizeof(float) <=
-                warps_per_cta * warp_bytes);
+  static_assert(16 + (largest_group + most_part_weights) * sizeof(float) <= q_at);
   static_assert(512 * largest_group <= most_part_weights);
-
-  // Byte offset of 16-byte chunk c of row r.
-  static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t c) {
-    return r * row_bytes + ((c ^ (r & 7)) * 16);
-  }
-  // The same for chunk even + odd, odd 0 or 1, in a form of which all but four values are constants where `even` is one.
-  static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t even, std::uint32_t odd) {
-    return r * row_bytes + even / 8 * 128 + (((odd ^ (r & 7)) ^ (even % 8)) * 16);
-  }
 };
 
 }  // namespace instinfer::cuda
