@@ -76,6 +76,16 @@ class engine {
   {
     return timed_write(inner_.append_count(seq, layer, count));
   }
+  // The same without the time, which is most of an append's work here: for a cache that is only to be read.
+  instinfer::receipt append_untimed(sequence seq, int layer, std::uint64_t count)
+    requires(!holds_data)
+  {
+    const instinfer::receipt written = inner_.append_count(seq, layer, count);
+    if constexpr (LocatingStore<Store>) {
+      inner_.pages().translation().clear_operations();
+    }
+    return written;
+  }
 
   // As instinfer::engine::build, timed: tokens are read, and written in another order.
   receipt build(sequence seq, int layer)
