@@ -28,6 +28,7 @@ struct attend_outcome {
   std::vector<std::int64_t> released;  // [loads]
   std::vector<std::int64_t> finished;  // [loads]
   std::int64_t stalls = 0;             // times a bus had data and no room for it
+  std::vector<std::int64_t> stalled;   // [channels] how long, with nothing else to do
 };
 
 class event_driven_attend {
@@ -54,6 +55,7 @@ class event_driven_attend {
     result_.decoded.assign(pages.size(), -1);
     result_.filtered.assign(pages.size(), -1);
     result_.through.assign(pages.size(), -1);
+    result_.stalled.assign(channels_.size(), 0);
     result_.released.assign(work.loads.size(), -1);
     result_.finished.assign(work.loads.size(), -1);
     sets_through_.assign(work.sets.size(), 0);
@@ -65,7 +67,10 @@ class event_driven_attend {
     }
     start_units();
     while (!events_.empty()) {
-      now_ = events_.top().time;
+      const std::int64_t before = std::exchange(now_, events_.top().time);
+      for (std::size_t c = 0; c < channels_.size(); ++c) {
+        result_.stalled[c] += channels_[c].stalled ? now_ - before : 0;
+      }
       while (!events_.empty() && events_.top().time == now_) {  // all that happens now
         const event e = events_.top();
         events_.pop();
@@ -75,6 +80,9 @@ class event_driven_attend {
       ask_for_places();
       for (std::size_t c = 0; c < channels_.size(); ++c) {
         grant_bus(c);
+        channel_state& channel = channels_[c];
+        channel.stalled = !channel.bus_busy && !channel.ready.empty() &&
+                          channel.in_buffer == d_.units.filter_buffer_pages;
       }
     }
     return result_;
@@ -100,6 +108,7 @@ class event_driven_attend {
     std::vector<die_state> dies;
     std::deque<data_out> ready;
     bool bus_busy = false;
+    bool stalled = false;
     std::size_t next_die = 0;
     std::int64_t commands = 0;
     int in_buffer = 0;  // pages on the bus, decoded, waiting, or in the filter

@@ -22,8 +22,9 @@ class attend_clock {
  public:
   // Throws what attend_timeline and timeline throw.
   attend_clock(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
-               std::uint32_t element_bytes)
-      : element_bytes_{element_bytes}, drive_{make(drive, rules, group, element_bytes)} {}
+               std::uint32_t element_bytes, const Arbitration& arbitration = {})
+      : element_bytes_{element_bytes},
+        drive_{make(drive, rules, group, element_bytes, arbitration)} {}
 
   // Fills in attention_ns, units and phases of `done`, whose link_ns comes before them. locations: of the pages of the work.
   // route_ns(traffic): on host routes, the time that the pages of one phase take to the GPU.
@@ -60,11 +61,11 @@ class attend_clock {
       std::conditional_t<InDrive, attend_timeline<Arbitration>, timeline<Arbitration>>;
 
   static drive_type make(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
-                         std::uint32_t element_bytes) {
+                         std::uint32_t element_bytes, const Arbitration& arbitration) {
     if constexpr (InDrive) {
-      return {drive, group, element_bytes, rules.reads};
+      return {drive, group, element_bytes, rules.reads, arbitration};
     } else {
-      return {drive.geometry, drive.timing, rules.reads};
+      return {drive.geometry, drive.timing, rules.reads, arbitration};
     }
   }
 
@@ -85,6 +86,7 @@ class attend_clock {
     for (std::size_t u = 0; u < unit_count; ++u) {
       done.units.busy_ns[u] = times.ns(times.busy_ticks[u]);
     }
+    done.stalled_ns = times.ns(times.stalled_ticks);
     for (const attend_phase& phase : times.phases) {
       done.phases.push_back(
           {.op = phase.op,

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "instinfer/flash/attend_books.hpp"
 #include "instinfer/flash/attend_events.hpp"
 #include "instinfer/flash/attend_times.hpp"
 #include "instinfer/flash/dram_queue.hpp"
@@ -73,14 +74,20 @@ class attend_timeline {
       if (release != nullptr && release->at <= now) {
         take_release(*release, sink);
       } else if (now == never_ticks) {
-        return total();
+        return books_.total(channels_, kernels_, dram_.busy_ticks(), units_.filter_page,
+                            scale().ticks_per_ps);
       } else if (first < channels_.size()) {
         filter_page(first, now, sink);
       } else if (first == channels_.size()) {
         load_page(now, sink);
       } else {
         const std::size_t c = first - channels_.size() - 1;
-        next_.set(bus(c), grant_bus(c, now, sink));
+        std::int64_t next = grant_bus(c, now, sink);
+        const std::int64_t alone_until = no_new_release_before(now);
+        while (next < alone_until && channels_[c].buffer.room_is_known()) {
+          next = grant_bus(c, next, sink);
+        }
+        next_.set(bus(c), next);
       }
     }
   }
@@ -147,8 +154,7 @@ class attend_timeline {
     }
     dram_.clear();
     next_.clear();
-    phases_.clear();
-    filtered_.clear();
+    books_.begin(channels_.size());
     kernels_.begin(work, sink);
   }
 
@@ -178,8 +184,16 @@ class attend_timeline {
     }
   }
 
-  // Once all loads are released, a bus depends on its own filter alone, and need not keep step with the others: it goes on
-  // until it needs to know when the filter will have room.
+  // Until the next release a bus depends on its own filter alone, and need not keep step with the others. What is not known
+  // yet at `now` comes of a page that has still to pass its filter, or has waited for its place in the DRAM.
+  std::int64_t no_new_release_before(std::int64_t now) const {
+    const std::int64_t filtered = dram_.asks_at() == never_ticks ? now + units_.filter_page : now;
+    const load_release* known = kernels_.next_release();
+    return std::min(known != nullptr ? known->at : never_ticks,
+                    std::max(filtered, kernels_.no_new_release_before()));
+  }
+
+  // Once all loads are released, a bus goes on until it needs to know when the filter will have room.
   template <class Sink>
   void run_bus(std::size_t c, std::int64_t now, Sink& sink) {
     while (now != never_ticks && channels_[c].buffer.room_is_known()) {
@@ -214,7 +228,7 @@ class attend_timeline {
     const std::int64_t begin = kernels_.place_given(now);
     const std::int64_t end = channel.buffer.pass(begin, units_.filter_page);
     sink.filter(c, task, begin, end);
-    note_data(c, kernels_.put(task, end, sink), there_at);
+    books_.note_data(c, kernels_.put(task, end, sink), there_at);
     if (kernels_.all_released()) {
       run_bus(c, std::exchange(channel.stands_at, never_ticks), sink);
     } else if (channel.stalls) {
@@ -235,52 +249,6 @@ class attend_timeline {
     next_.set(dram(), dram_.asks_at());
   }
 
-  void note_data(std::size_t c, std::uint32_t phase, std::int64_t end) {
-    while (phase >= phases_.size()) {
-      phases_.emplace_back();
-      filtered_.resize(filtered_.size() + channels_.size());
-    }
-    phases_[phase].data_end_ticks = std::max(phases_[phase].data_end_ticks, end);
-    ++filtered_[phase * channels_.size() + c];
-  }
-
-  attend_times total() {
-    attend_times sum{.makespan_ticks = kernels_.end(), .ticks_per_ps = scale().ticks_per_ps};
-    loads_.clear();
-    const auto busy = [&](unit u) -> std::int64_t& {
-      return sum.busy_ticks[static_cast<std::size_t>(u)];
-    };
-    for (std::size_t c = 0; c < channels_.size(); ++c) {
-      loads_.push_back(channels_[c].reads.load());
-      busy(unit::flash) = std::max(busy(unit::flash), channels_[c].reads.active_ticks());
-      busy(unit::filter) = std::max(busy(unit::filter), channels_[c].buffer.busy_ticks());
-    }
-    busy(unit::dram) = dram_.busy_ticks();
-    busy(unit::top_k) = kernels_.top_k_busy();
-    busy(unit::logit_0) = kernels_.busy(kernel_step::logit_0);
-    busy(unit::logit) = kernels_.busy(kernel_step::logit);
-    busy(unit::attend) = kernels_.busy(kernel_step::attend);
-    phases_.resize(kernels_.phases().size());
-    filtered_.resize(phases_.size() * channels_.size());
-    for (std::size_t p = 0; p < phases_.size(); ++p) {
-      const phase_ticks& from = kernels_.phases()[p];
-      attend_phase& to = phases_[p];
-      const auto filtered = std::span(filtered_).subspan(p * channels_.size(), channels_.size());
-      to = {.op = from.op,
-            .pages = from.pages,
-            .begin_ticks = from.begin,
-            .data_end_ticks = to.data_end_ticks,
-            .end_ticks = from.end,
-            .filter_ticks = *std::ranges::max_element(filtered) * units_.filter_page,
-            .gemv_ticks = from.gemv,
-            .softmax_ticks = from.softmax,
-            .top_k_ticks = from.top_k};
-    }
-    sum.phases = phases_;
-    sum.channels = loads_;
-    return sum;
-  }
-
   operation_ticks ticks_;
   batch_rules rules_;
   std::uint32_t element_bytes_;
@@ -290,9 +258,7 @@ class attend_timeline {
   std::vector<channel_state> channels_;
   earliest<> next_;
   dram_queue dram_;
-  std::vector<attend_phase> phases_;
-  std::vector<std::int64_t> filtered_;  // [phases, channels] pages
-  std::vector<channel_load> loads_;     // [channels]
+  attend_books books_;
   const attend_work* work_ = nullptr;
   std::span<const location> pages_;
 };

@@ -47,15 +47,18 @@ class engine {
   // than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
-         const transfer::machine_spec& machine = {}, const drive_rules& rules = {})
+         const transfer::machine_spec& machine = {}, const drive_rules& rules = {},
+         const Arbitration& arbitration = {})
       : drive_{(check(drive, capacity), drive)},
         rules_{rules},
+        arbitration_{arbitration},
         machine_{with_link_of(drive, machine)},
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
-        attends_{drive, rules, group(), static_cast<std::uint32_t>(Format::element_bytes)},
-        writes_{drive, rules} {
+        attends_{drive, rules, group(), static_cast<std::uint32_t>(Format::element_bytes),
+                 arbitration},
+        writes_{drive, rules, arbitration} {
     if constexpr (LocatingStore<Store>) {
       require(inner_.pages().shape() == drive.geometry, [&] {
         return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
@@ -143,7 +146,7 @@ class engine {
     drive_spec other = drive_;
     other.units = units;
     attend_clock<route::computes_in_drive, Arbitration> clock{
-        other, rules_, group(), static_cast<std::uint32_t>(Format::element_bytes)};
+        other, rules_, group(), static_cast<std::uint32_t>(Format::element_bytes), arbitration_};
     call_times done;
     clock.time(work_, locations_, done, static_cast<no_trace*>(nullptr), route_of_pages());
     return done;
@@ -270,6 +273,7 @@ class engine {
 
   drive_spec drive_;
   drive_rules rules_;
+  Arbitration arbitration_;
   transfer::machine_spec machine_;
   inner_type inner_;
   placement placement_;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "instinfer/flash/arbitration.hpp"
@@ -42,6 +43,7 @@ class read_channel {
                    static_cast<std::size_t>(g.dies_per_channel())},
         cache_read_{cache_read},
         dies_(static_cast<std::size_t>(g.dies_per_channel())),
+        die_loads_(static_cast<std::size_t>(g.dies_per_channel())),
         ring_{g.dies_per_channel()},
         in_flight_{g.dies_per_channel()},
         registers_{cache_read ? g.dies_per_channel() : 0} {}
@@ -49,10 +51,12 @@ class read_channel {
   void begin() {
     bus_ = arbitration_;
     load_ = {};
-    active_ticks_ = 0;
+    active_ticks_ = stalled_ticks_ = 0;
+    stalled_since_ = never_ticks;
     outstanding_ = 0;
     bus_free_ = 0;
     std::ranges::fill(dies_, die_state::idle);
+    std::ranges::fill(die_loads_, die_load{});
     ring_.clear(0);
     in_flight_.clear();
     registers_.clear();
@@ -72,6 +76,9 @@ class read_channel {
   template <class Sink>
   bus_grant step(std::int64_t now, bool has_room, command_queues& queues,
                  const operation_ticks& ticks, std::span<const location> pages, Sink& sink) {
+    if (stalled_since_ != never_ticks) {
+      stalled_ticks_ += now - std::exchange(stalled_since_, never_ticks);
+    }
     if (cache_read_) {  // what has moved by now leaves its array free
       in_flight_.ready_by(now, [&](const flight& moved) { free_die(moved.die, queues); });
     }
@@ -88,6 +95,7 @@ class read_channel {
     if (!data_is_ready) {
       return {.next = in_flight_.empty() ? never_ticks : in_flight_.oldest().ready};
     }
+    stalled_since_ = now;
     const bool moves = cache_read_ && !in_flight_.all_seen();
     return {.next = moves ? in_flight_.next_ready() : never_ticks, .stalled = true};
   }
@@ -95,6 +103,9 @@ class read_channel {
   const channel_load& load() const { return load_; }
   // Time with a read under way: from its command to the end of its data.
   std::int64_t active_ticks() const { return active_ticks_; }
+  // Part of that: the bus idle, data ready, and no room for it.
+  std::int64_t stalled_ticks() const { return stalled_ticks_; }
+  std::span<const die_load> die_loads() const { return die_loads_; }
 
  private:
   enum class die_state : std::uint8_t { idle, waiting, held };
@@ -113,6 +124,9 @@ class read_channel {
     }
     flight done = sending;
     in_flight_.pop();
+    die_load& load = die_loads_[static_cast<std::size_t>(done.die)];
+    load.held_ticks +=
+        bus_free_ - (cache_read_ ? std::max(done.begin, registers_.left(done.die)) : done.begin);
     if (cache_read_) {
       if (registers_.leave(done, bus_free_, ticks.cache_move())) {
         in_flight_.insert(done);
@@ -153,6 +167,7 @@ class read_channel {
       report(sink, event_kind::array_read, pages, queues.page(command, k), bus_free_,
              started.ready);
     }
+    die_loads_[static_cast<std::size_t>(die)].array_ticks += array;
     load_.command_ticks += cycles;
     load_.pages += count;
     ++load_.commands;
@@ -182,8 +197,11 @@ class read_channel {
   std::int64_t bus_free_ = 0;
   std::int64_t active_ticks_ = 0;
   std::int64_t active_since_ = 0;
-  std::int32_t outstanding_ = 0;  // commands under way
+  std::int64_t stalled_ticks_ = 0;
+  std::int64_t stalled_since_ = never_ticks;  // now, if not never
+  std::int32_t outstanding_ = 0;              // commands under way
   std::vector<die_state> dies_;
+  std::vector<die_load> die_loads_;  // [dies]
   die_ring ring_;
   flight_queue in_flight_;
   cache_registers registers_;
