@@ -80,6 +80,12 @@ transfer::machine_spec machine_of(const design_point& p) {
   return machine;
 }
 
+flash::drive_rules rules_of(const design_point& p) {
+  return {.reads = {.cache_read = p.cache_read == "yes"},
+          .transfer = p.transfer == "codeword" ? flash::transfer_unit::codeword
+                                               : flash::transfer_unit::page};
+}
+
 template <class Layout, class Route>
 step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
   using point = design<chosen_attention, Layout, with_pages_of(Layout::page_bytes), Route>;
@@ -93,7 +99,7 @@ step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
        .kv_heads = static_cast<int>(p.heads)},
       {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / whole(p.layers),
        .context_tokens = dims == 0 ? whole(p.context) : context_for(dims, Layout::page_bytes)},
-      attention_of(p), {}, drive, machine_of(p), {.reads = {.cache_read = p.cache_read == "yes"}},
+      attention_of(p), {}, drive, machine_of(p), rules_of(p),
       {p.arbitration == "command_first" ? flash::bus_turn::command : flash::bus_turn::data_out});
 
   step_cost cost{.drive = drive, .prompt = {}, .step = {}};
@@ -163,6 +169,7 @@ design_point resolved(design_point p) {
   fill(p.dies, g.dies);
   fill(p.planes, g.planes);
   fill(p.page_kib, g.page_bytes / 1024.0);
+  fill(p.codeword_kib, g.codeword_bytes / 1024.0);
   fill(p.bus_gb_s, static_cast<double>(t.bus_bytes_per_s) / 1e9);
   fill(p.tr_us, static_cast<double>(t.read_ps) / 1e6);
   if (p.layout == "token_indexed") {
@@ -195,6 +202,7 @@ flash::drive_spec drive_of(const design_point& p) {
   g.blocks /= larger;
   g.page_bytes *= larger;
   g.spare_bytes *= larger;
+  g.codeword_bytes = static_cast<std::int32_t>(std::llround(p.codeword_kib * 1024));
   drive.timing.bus_bytes_per_s = std::llround(p.bus_gb_s * 1e9);
   const std::int64_t read_ps = std::llround(p.tr_us * 1e6);
   require(drive.timing.types.count == 1 || read_ps == drive.timing.read_ps, [&] {

@@ -19,6 +19,7 @@ struct design_point {
   double dies = 0;   // per chip
   double planes = 0;
   double page_kib = 0;  // 4, 8, 16; blocks are fewer as pages are larger
+  double codeword_kib = 0;
   double bus_gb_s = 0;  // of one channel
   double tr_us = 0;     // array read
   std::string units =
@@ -26,6 +27,7 @@ struct design_point {
 
   std::string arbitration = "data_out_first";  // command_first
   std::string cache_read = "no";               // yes: a die reads while its last page leaves
+  std::string transfer = "page";  // codeword: only those with wanted entries cross the bus
 
   std::string route =
       "in_storage";  // attention in the drive; host_bounce, gpu_direct, peer_to_peer: pages to the GPU

@@ -24,9 +24,10 @@ struct metric {
 inline constexpr metric metrics[] = {
     {"step_us", "attention of one decode step, one layer (\u00b5s)"},
     {"tokens_per_s", "tokens/s of the batch, attention of all layers alone"},
-    {"read_gb_s", "page bytes read over step time (GB/s)"},
+    {"read_gb_s", "bytes over the flash channels by step time (GB/s)"},
     {"pages", "pages read in a step"},
     {"array_bytes", "bytes read from the arrays in a step"},
+    {"channel_bytes", "bytes over the flash channels in a step"},
     {"filtered_bytes", "bytes that pass the filters in a step"},
     {"link_bytes", "bytes over the link in a step"},
     {"useful_share", "filtered over read bytes"},
@@ -74,6 +75,7 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   row["read_gb_s"] = count(moved.channel_bytes) / step_ns;
   row["pages"] = moved.pages_read;
   row["array_bytes"] = moved.array_bytes;
+  row["channel_bytes"] = moved.channel_bytes;
   row["filtered_bytes"] = moved.filtered_bytes;
   row["link_bytes"] = moved.link_bytes;
   row["useful_share"] =

@@ -154,6 +154,19 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
                                                            {.reads = {.cache_read = cache_read}}));
     }
   }
+  SUBCASE("codewords of 1 KiB") {
+    constexpr flash::drive_spec drive = [] {
+      flash::drive_spec spec = flash::instcsd;
+      spec.geometry.codeword_bytes = 1024;
+      return spec;
+    }();
+    check_same(
+        with([](design_point& p) {
+          p.codeword_kib = 1;
+          p.transfer = "codeword";
+        }),
+        attend<insta_sparf>(drive, {}, 5, 1500, 3, {.transfer = flash::transfer_unit::codeword}));
+  }
   SUBCASE("the three routes to the GPU, on a drive without an engine") {
     const auto over = [&](const char* route) {
       return with([&](design_point& p) {

@@ -347,7 +347,8 @@ class event_driven_attend {
       from.pop_front();
       ring_.push_back({page});
       if (s < channels_.size()) {
-        after(ps(d_.geometry.page_bytes, d_.units.filter_bytes_per_s), kind::filtered, s, 0, page);
+        after(ps(d_.geometry.page_bytes / parts() * part(page), d_.units.filter_bytes_per_s),
+              kind::filtered, s, 0, page);
       } else {
         after(ps(std::int64_t{work_->pages[page].elements} * element_bytes_, d_.dram_bytes_per_s),
               kind::dram_done, 0, 0, page);
@@ -386,6 +387,13 @@ class event_driven_attend {
     }
   }
 
+  // Codewords of a page, and those that cross the bus.
+  std::int64_t parts() const { return d_.geometry.page_bytes / d_.geometry.codeword_bytes; }
+  std::int64_t part(std::size_t page) const {
+    const std::int32_t of = work_->pages[page].codewords;
+    return of == 0 ? parts() : of;
+  }
+
   bool send_data(std::size_t c) {
     channel_state& channel = channels_[c];
     if (channel.ready.empty()) {
@@ -399,7 +407,8 @@ class event_driven_attend {
     channel.ready.pop_front();
     ++channel.in_buffer;
     channel.bus_busy = true;
-    after(transfer_, kind::data_out_done, c, next.die, next.page, next.last);
+    after(transfer_ * part(next.page) / parts(), kind::data_out_done, c, next.die, next.page,
+          next.last);
     return true;
   }
 

@@ -327,7 +327,10 @@ class mixed_drive {
   }
 
   void send(int c, std::size_t d) {
-    occupy(c, scale_.page_transfer_ticks, [=, this] {
+    const job& leaves = *data_of(channels_[static_cast<std::size_t>(c)].dies[d]);
+    const int part = request(leaves.pages[leaves.sent]).codewords;
+    const int all = g_.page_bytes / g_.codeword_bytes;
+    occupy(c, scale_.page_transfer_ticks * (part == 0 ? all : part) / all, [=, this] {
       std::optional<job>& j = data_of(channels_[static_cast<std::size_t>(c)].dies[d]);
       done(j->pages[j->sent], now_ + ticks(t_.decode_ps));
       if (++j->sent == j->pages.size()) {

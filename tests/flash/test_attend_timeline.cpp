@@ -23,6 +23,7 @@ struct attend_case {
   flash::attend_work work;
   std::vector<flash::location> pages;
   std::uint32_t group = 1;
+  bool parts = false;  // of pages cross the buses
 
   explicit attend_case(unsigned seed, bool options) {
     const oracle::random_case base{seed};
@@ -49,6 +50,7 @@ struct attend_case {
         .filter_buffer_pages = pick(random, 1, 3),
         .kernel_buffer_pages = pick(random, 0, 2) == 0 ? pick(random, 1, 3) : pick(random, 4, 60)};
     drive.dram_bytes_per_s = rate(2e9);
+    parts = options && seed % 3 == 1;
     if (options) {
       rules.cache_read = pick(random, 0, 1) != 0;
       rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
@@ -90,6 +92,9 @@ struct attend_case {
         work.pages.push_back({.page = buffered ? no_page : page_id{0},
                               .elements = static_cast<std::uint32_t>(pick(random, 1, 2048)),
                               .set = static_cast<std::uint32_t>(work.sets.size())});
+        if (parts && !buffered) {
+          work.pages.back().codewords = pick(random, 0, drive.geometry.codewords_per_page());
+        }
         const auto& from = base.pages[random() % base.pages.size()];
         pages.push_back(from);
         pages.back().chip %= drive.geometry.chips;

@@ -78,13 +78,14 @@ struct random_stream {
       if (mix == 2) {  // reads before writes before erases
         priority = static_cast<int>(what);
       }
+      const bool part = what == operation::read && seed % 3 == 0;
       requests.push_back(
           {what, at,
            span_us == 0
                ? 0
                : std::uniform_int_distribution<std::int64_t>{0, span_us * 1'000'000}(random) /
                      unit * unit,
-           priority});
+           priority, part ? pick(random, 0, drive.shape.codewords_per_page()) : 0});
     }
     std::ranges::stable_sort(requests, {}, &request::arrival_ps);
   }

@@ -20,20 +20,20 @@ class attend_books {
     filtered_.clear();
   }
 
-  // A page of a phase that came over channel `c` was decoded at `end`, and filtered.
-  void note_data(std::size_t c, std::uint32_t phase, std::int64_t end) {
+  // A page of a phase that came over channel `c` was decoded at `end`, and filtered in `filter_ticks`.
+  void note_data(std::size_t c, std::uint32_t phase, std::int64_t end, std::int64_t filter_ticks) {
     while (phase >= phases_.size()) {
       phases_.emplace_back();
       filtered_.resize(filtered_.size() + channel_count_);
     }
     phases_[phase].data_end_ticks = std::max(phases_[phase].data_end_ticks, end);
-    ++filtered_[phase * channel_count_ + c];
+    filtered_[phase * channel_count_ + c] += filter_ticks;
   }
 
   // channels: with `reads` (read_channel.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these books.
   template <class Channels, class Kernels>
   attend_times total(const Channels& channels, const Kernels& kernels, std::int64_t dram_ticks,
-                     std::int64_t filter_page_ticks, std::int64_t ticks_per_ps) {
+                     std::int64_t ticks_per_ps) {
     attend_times sum{.makespan_ticks = kernels.end(), .ticks_per_ps = ticks_per_ps};
     loads_.clear();
     dies_.clear();
@@ -65,7 +65,7 @@ class attend_books {
             .begin_ticks = from.begin,
             .data_end_ticks = to.data_end_ticks,
             .end_ticks = from.end,
-            .filter_ticks = *std::ranges::max_element(filtered) * filter_page_ticks,
+            .filter_ticks = *std::ranges::max_element(filtered),
             .gemv_ticks = from.gemv,
             .softmax_ticks = from.softmax,
             .top_k_ticks = from.top_k};
@@ -79,7 +79,7 @@ class attend_books {
  private:
   std::size_t channel_count_ = 0;
   std::vector<attend_phase> phases_;
-  std::vector<std::int64_t> filtered_;  // [phases, channels] pages
+  std::vector<std::int64_t> filtered_;  // [phases, channels] ticks
   std::vector<channel_load> loads_;     // [channels]
   std::vector<die_load> dies_;          // [dies of the drive]
 };

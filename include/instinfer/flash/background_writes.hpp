@@ -57,7 +57,8 @@ class background_writes {
     attends.each_release(work, done, [&](std::uint32_t load, std::int64_t ps) {
       for (std::uint32_t i = work.loads[load].first_page; i < work.loads[load].last_page; ++i) {
         if (work.pages[i].page != no_page) {
-          reads_.push_back({.where = locations[i], .arrival_ps = ps});
+          reads_.push_back(
+              {.where = locations[i], .arrival_ps = ps, .codewords = work.pages[i].codewords});
         }
       }
     });

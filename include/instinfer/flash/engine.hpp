@@ -49,16 +49,20 @@ class engine {
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
          const transfer::machine_spec& machine = {}, const drive_rules& rules = {},
          const Arbitration& arbitration = {})
-      : drive_{(check(drive, capacity), drive)},
+      : drive_{(check(drive, capacity, rules), drive)},
         rules_{rules},
         arbitration_{arbitration},
         machine_{with_link_of(drive, machine)},
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
+        parts_{.tiles = inner_.cache().tiles(), .shape = drive.geometry},
         attends_{drive, rules, group(), static_cast<std::uint32_t>(Format::element_bytes),
                  arbitration},
         writes_{drive, rules, arbitration} {
+    if (rules.transfer == transfer_unit::codeword) {
+      parts_.element_bytes = static_cast<std::uint32_t>(Format::element_bytes);
+    }
     if constexpr (LocatingStore<Store>) {
       require(inner_.pages().shape() == drive.geometry, [&] {
         return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
@@ -124,10 +128,7 @@ class engine {
                std::to_string(inner_.cache().shape().q_heads) + ", " +
                std::to_string(Format::k_dim) + "]";
       });
-      done.moved += inner_
-                        .attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{},
-                                attend_recorder{work_, group(), Format::k_dim})
-                        .moved;
+      done.moved += record(r, layer);
       const auto moved =
           route::bytes({}, r.q.size() * sizeof(element), r.out.size() * sizeof(element));
       link.up += moved.up;
@@ -193,7 +194,8 @@ class engine {
     return machine;
   }
 
-  static void check(const drive_spec& drive, const store::capacity& capacity) {
+  static void check(const drive_spec& drive, const store::capacity& capacity,
+                    const drive_rules& rules) {
     validate(drive);
     require(drive.geometry.page_bytes == static_cast<std::int32_t>(D::layout_policy::page_bytes),
             [&] {
@@ -205,10 +207,30 @@ class engine {
       return std::string(
           "flash engine: attention in storage needs a drive with engine units, this one has none");
     });
+    require(Format::plain || rules.transfer == transfer_unit::page, [] {
+      return std::string(
+          "flash engine: a codec's scales lie elsewhere in the page, so whole pages are transferred");
+    });
     require(capacity.bytes <= static_cast<std::uint64_t>(drive.geometry.bytes()), [&] {
       return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
              " bytes, the capacity is " + std::to_string(capacity.bytes);
     });
+  }
+
+  // Attends, and adds to the work.
+  traffic record(const request& r, int layer) {
+    const std::size_t first = work_.pages.size();
+    traffic moved = inner_
+                        .attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{},
+                                attend_recorder{work_, group(), Format::k_dim, parts_})
+                        .moved;
+    if (rules_.transfer == transfer_unit::codeword) {
+      moved.channel_bytes = 0;
+      for (const page_task& task : std::span(work_.pages).subspan(first)) {
+        moved.channel_bytes += task.page == no_page ? 0 : bus_bytes(task, drive_.geometry);
+      }
+    }
+    return moved;
   }
 
   std::uint32_t group() const { return static_cast<std::uint32_t>(inner_.cache().shape().group()); }
@@ -277,6 +299,7 @@ class engine {
   transfer::machine_spec machine_;
   inner_type inner_;
   placement placement_;
+  wanted_codewords parts_;
   attend_clock<route::computes_in_drive, Arbitration> attends_;
   Writes<Arbitration> writes_;
   typename inner_type::scratch scratch_;

@@ -215,11 +215,12 @@ class mixed_timeline {
   template <class Sink>
   std::int64_t send(std::int32_t d, std::int64_t now, Sink& sink) {
     mixed_die& die = channel_.die(d);
-    const std::int64_t end = now + ticks_.transfer();
     die_work& read = die.data();
     const std::int32_t i = channel_.pages_of(d, read)[static_cast<std::size_t>(read.next_page++)];
+    const std::int64_t transfer = ticks_.transfer(channel_.of(i).codewords);
+    const std::int64_t end = now + transfer;
     tell(sink, event_kind::data_out, i, now, end);
-    load().data_ticks += ticks_.transfer();
+    load().data_ticks += transfer;
     finish(i, end + ticks_.decode());
     if (read.next_page == read.pages) {
       die.end_data(end);

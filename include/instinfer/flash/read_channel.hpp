@@ -32,6 +32,12 @@ struct bus_grant {
   bool stalled = false;  // data waits, and may not be sent
 };
 
+// What a replay reads: where each page lies, and how many of its codewords cross the bus (codewords.hpp; empty: all).
+struct read_list {
+  std::span<const location> pages;
+  std::span<const std::int32_t> codewords;
+};
+
 template <class Arbitration>
 class read_channel {
  public:
@@ -72,10 +78,10 @@ class read_channel {
     return std::max(bus_free_, now);
   }
 
-  // Grants the bus at `now`, when it is free: to data only if the buffer behind it has room. pages: of the whole replay.
+  // Grants the bus at `now`, when it is free: to data only if the buffer behind it has room. reads: of the whole replay.
   template <class Sink>
   bus_grant step(std::int64_t now, bool has_room, command_queues& queues,
-                 const operation_ticks& ticks, std::span<const location> pages, Sink& sink) {
+                 const operation_ticks& ticks, const read_list& reads, Sink& sink) {
     if (stalled_since_ != never_ticks) {
       stalled_ticks_ += now - std::exchange(stalled_since_, never_ticks);
     }
@@ -85,11 +91,11 @@ class read_channel {
     const bool data_is_ready = !in_flight_.empty() && in_flight_.oldest().ready <= now;
     const bool data_waits = data_is_ready && has_room;
     if (data_waits && (ring_.empty() || bus_.choose() == bus_turn::data_out)) {
-      const std::size_t page = send(now, queues, ticks, pages, sink);
+      const std::size_t page = send(now, queues, ticks, reads, sink);
       return {.next = bus_free_, .sent_page = page};
     }
     if (!ring_.empty()) {
-      issue(now, queues, ticks, pages, sink);
+      issue(now, queues, ticks, reads.pages, sink);
       return {.next = bus_free_};
     }
     if (!data_is_ready) {
@@ -112,13 +118,15 @@ class read_channel {
 
   template <class Sink>
   std::size_t send(std::int64_t now, command_queues& queues, const operation_ticks& ticks,
-                   std::span<const location> pages, Sink& sink) {
+                   const read_list& reads, Sink& sink) {
     flight& sending = in_flight_.oldest();
     const std::size_t page = queues.page(sending.command, sending.next_page);
-    bus_free_ = now + ticks.transfer();
-    load_.data_ticks += ticks.transfer();
+    const std::int64_t transfer =
+        reads.codewords.empty() ? ticks.transfer() : ticks.transfer(reads.codewords[page]);
+    bus_free_ = now + transfer;
+    load_.data_ticks += transfer;
     load_.end_ticks = bus_free_ + ticks.decode();
-    report(sink, event_kind::data_out, pages, page, now, bus_free_);
+    report(sink, event_kind::data_out, reads.pages, page, now, bus_free_);
     if (++sending.next_page < queues.page_count(sending.command)) {
       return page;
     }
