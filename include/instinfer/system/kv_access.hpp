@@ -29,6 +29,7 @@ struct kv_load {
   double page_bytes = 0;      // over the flash channels
   double wanted_bytes = 0;    // entries that attention uses, from flash
   double buffered_bytes = 0;  // entries from the group buffer
+  flash::unit_breakdown units = {};  // by the units of InstInfer Fig. 21, in the drive
 };
 
 // Wanted entries of an attend call, whichever way they go.
@@ -90,12 +91,17 @@ class kv_access {
     const kv_load& a = loads_[static_cast<std::size_t>(i)];
     const kv_load& b = loads_[static_cast<std::size_t>(i) + 1];
     const double f = x - i;
+    flash::unit_breakdown units;
+    for (std::size_t u = 0; u < flash::unit_count; ++u) {
+      units.busy_ns[u] = a.units.busy_ns[u] + f * (b.units.busy_ns[u] - a.units.busy_ns[u]);
+    }
     const auto mix = [f](double from, double to) { return from + f * (to - from); };
     return {mix(a.flash_s, b.flash_s),           mix(a.stalled_s, b.stalled_s),
             mix(a.filter_s, b.filter_s),         mix(a.gemv_s, b.gemv_s),
             mix(a.softmax_s, b.softmax_s),       mix(a.top_k_s, b.top_k_s),
             mix(a.drive_s, b.drive_s),           mix(a.page_bytes, b.page_bytes),
-            mix(a.wanted_bytes, b.wanted_bytes), mix(a.buffered_bytes, b.buffered_bytes)};
+            mix(a.wanted_bytes, b.wanted_bytes), mix(a.buffered_bytes, b.buffered_bytes),
+            units};
   }
 
   const drive_split& split() const { return split_; }
@@ -169,6 +175,10 @@ class kv_access {
     for (double* s : {&load.flash_s, &load.stalled_s, &load.filter_s, &load.gemv_s, &load.softmax_s,
                       &load.top_k_s, &load.drive_s}) {
       *s *= more;
+    }
+    load.units = done.units;
+    for (double& ns : load.units.busy_ns) {
+      ns *= more;
     }
     const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads;
     load.page_bytes =
