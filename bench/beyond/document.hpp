@@ -46,6 +46,8 @@ inline std::string document(const results& r) {
       "## Drives and widths\n\n"
       "Llama-3-8B, 16 sequences of 128 K, four drives: tokens/s, and what is busiest in the drive (flash is not, while its pages wait for the engine). int8 is the codec of `core/scaled_pages.hpp`: 31 tokens and a scale a page, where fp16 has 16 tokens.\n\n" +
       text::widths(r) +
+      "\nFor dense fp16 an engine eight times as wide is slower than one four times as wide. The drive sends data before commands; where the engine holds pages up, "
+      "commands go out meanwhile, and where it does not, dies wait for theirs and march in step ([flash.md](flash.md#what-each-rule-costs), arbitration). With commands first, wider is faster.\n"
       "\nMore drives, the same work: what a GPU's link lets through stays, the drives add up, until heads and sequences are used up (one host, assumed to have the slots).\n\n" +
       text::by_drives(r) +
       "\n## Where the GPU's own memory wins\n\n"

@@ -96,11 +96,16 @@ class kv_access {
       units.busy_ns[u] = a.units.busy_ns[u] + f * (b.units.busy_ns[u] - a.units.busy_ns[u]);
     }
     const auto mix = [f](double from, double to) { return from + f * (to - from); };
-    return {mix(a.flash_s, b.flash_s),           mix(a.stalled_s, b.stalled_s),
-            mix(a.filter_s, b.filter_s),         mix(a.gemv_s, b.gemv_s),
-            mix(a.softmax_s, b.softmax_s),       mix(a.top_k_s, b.top_k_s),
-            mix(a.drive_s, b.drive_s),           mix(a.page_bytes, b.page_bytes),
-            mix(a.wanted_bytes, b.wanted_bytes), mix(a.buffered_bytes, b.buffered_bytes),
+    return {mix(a.flash_s, b.flash_s),
+            mix(a.stalled_s, b.stalled_s),
+            mix(a.filter_s, b.filter_s),
+            mix(a.gemv_s, b.gemv_s),
+            mix(a.softmax_s, b.softmax_s),
+            mix(a.top_k_s, b.top_k_s),
+            mix(a.drive_s, b.drive_s),
+            mix(a.page_bytes, b.page_bytes),
+            mix(a.wanted_bytes, b.wanted_bytes),
+            mix(a.buffered_bytes, b.buffered_bytes),
             units};
   }
 
