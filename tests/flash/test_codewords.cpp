@@ -116,6 +116,29 @@ TEST_CASE("codewords: an attend moves those with wanted entries, and the same en
   CHECK(one.attention_ns == doctest::Approx(whole.attention_ns));
 }
 
+TEST_CASE("codewords: on the way to a GPU, fewer bytes cross the link, too") {
+  const auto with = [](flash::transfer_unit unit) {
+    flash::drive_spec drive = flash::pcie4_ssd;
+    drive.geometry.codeword_bytes = 1024;
+    flash::engine<flexgen_sparq> engine({.layers = 1, .q_heads = 4, .kv_heads = 4},
+                                        {.bytes = 64 << 20, .context_tokens = 2000}, {}, {}, drive,
+                                        {}, {.transfer = unit});
+    const sequence seq = engine.open();
+    engine.append_untimed(seq, 0, 2000);
+    const std::vector<float> q(4 * 128, 1.0f);
+    std::vector<float> out(q.size());
+    return engine.attend(seq, 0, q, out);
+  };
+  const flash::receipt whole = with(flash::transfer_unit::page);
+  const flash::receipt parts = with(flash::transfer_unit::codeword);
+  CHECK(parts.moved.array_bytes == whole.moved.array_bytes);
+  CHECK(parts.moved.channel_bytes < whole.moved.channel_bytes);
+  CHECK(parts.moved.filtered_bytes == parts.moved.channel_bytes);
+  CHECK(parts.moved.link_bytes == parts.moved.channel_bytes + parts.moved.buffer_bytes);
+  CHECK(whole.moved.link_bytes == whole.moved.channel_bytes + whole.moved.buffer_bytes);
+  CHECK(parts.attention_ns < whole.attention_ns);
+}
+
 TEST_CASE("codewords: bad input is refused") {
   flash::timeline<> drive{one_die, whole_us};
   const std::vector<flash::location> pages(2);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -26,10 +27,25 @@ struct page_task {
   std::int32_t codewords = 0;  // that cross the bus; 0: all (codewords.hpp)
 };
 
-// Data bytes of the page that cross the bus.
+// Data bytes of the page that cross the bus; none of a buffered one.
 constexpr std::uint64_t bus_bytes(const page_task& task, const geometry& g) {
-  return static_cast<std::uint64_t>(task.codewords == 0 ? g.page_bytes
-                                                        : task.codewords * g.codeword_bytes);
+  return task.page == no_page
+             ? 0
+             : static_cast<std::uint64_t>(task.codewords == 0 ? g.page_bytes
+                                                              : task.codewords * g.codeword_bytes);
+}
+
+// The traffic of whole pages, where only parts of them cross the buses; on host routes the rest of the way, too.
+constexpr void count_parts(traffic& moved, std::span<const page_task> tasks, const geometry& g,
+                           bool in_drive) {
+  const std::uint64_t whole = std::exchange(moved.channel_bytes, 0);
+  for (const page_task& task : tasks) {
+    moved.channel_bytes += bus_bytes(task, g);
+  }
+  if (!in_drive) {  // no filter in front of a host
+    moved.filtered_bytes = moved.channel_bytes;
+    moved.link_bytes -= whole - moved.channel_bytes;
+  }
 }
 
 // Pages whose results are one softmax input for each token and query head: a tile of K, however many pages its dims lie in.

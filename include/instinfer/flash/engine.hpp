@@ -5,6 +5,7 @@
 #include "instinfer/flash/attend_clock.hpp"
 #include "instinfer/flash/drawn.hpp"
 #include "instinfer/flash/foreground_writes.hpp"
+#include "instinfer/flash/locating_store.hpp"
 #include "instinfer/flash/placement.hpp"
 #include "instinfer/store/ledger.hpp"
 
@@ -12,16 +13,6 @@ namespace instinfer::flash {
 
 // What a call moved, and where its time went.
 struct receipt : instinfer::receipt, call_times {};
-
-// A page store that knows where each page lies: flash/ftl_store.hpp. Others are placed by number (placement.hpp).
-template <class S>
-concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint64_t most) {
-  { c.locate(page) } -> std::same_as<location>;
-  { c.shape() } -> std::convertible_to<geometry>;
-  { s.translation().operations() } -> std::convertible_to<const ftl_operations&>;
-  s.translation().count_read(page);
-  s.translation().idle(most);
-};
 
 template <class Path>
 using default_store = std::conditional_t<std::is_same_v<Path, drawn>, store::ledger, store::memory>;
@@ -56,13 +47,10 @@ class engine {
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
-        parts_{.tiles = inner_.cache().tiles(), .shape = drive.geometry},
-        attends_{drive, rules, group(), static_cast<std::uint32_t>(Format::element_bytes),
-                 arbitration},
+        parts_{inner_.cache().tiles(), drive.geometry,
+               rules.transfer == transfer_unit::codeword ? element_bytes : 0},
+        attends_{drive, rules, group(), element_bytes, arbitration},
         writes_{drive, rules, arbitration} {
-    if (rules.transfer == transfer_unit::codeword) {
-      parts_.element_bytes = static_cast<std::uint32_t>(Format::element_bytes);
-    }
     if constexpr (LocatingStore<Store>) {
       require(inner_.pages().shape() == drive.geometry, [&] {
         return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
@@ -146,8 +134,8 @@ class engine {
   call_times last_attend_with(const engine_units& units) const {
     drive_spec other = drive_;
     other.units = units;
-    attend_clock<route::computes_in_drive, Arbitration> clock{
-        other, rules_, group(), static_cast<std::uint32_t>(Format::element_bytes), arbitration_};
+    attend_clock<route::computes_in_drive, Arbitration> clock{other, rules_, group(), element_bytes,
+                                                              arbitration_};
     call_times done;
     clock.time(work_, locations_, done, static_cast<no_trace*>(nullptr), route_of_pages());
     return done;
@@ -187,6 +175,8 @@ class engine {
   Store& pages() { return inner_.pages(); }
 
  private:
+  static constexpr std::uint32_t element_bytes = Format::element_bytes;
+
   static transfer::machine_spec with_link_of(const drive_spec& drive,
                                              transfer::machine_spec machine) {
     machine.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
@@ -224,12 +214,8 @@ class engine {
                         .attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{},
                                 attend_recorder{work_, group(), Format::k_dim, parts_})
                         .moved;
-    if (rules_.transfer == transfer_unit::codeword) {
-      moved.channel_bytes = 0;
-      for (const page_task& task : std::span(work_.pages).subspan(first)) {
-        moved.channel_bytes += task.page == no_page ? 0 : bus_bytes(task, drive_.geometry);
-      }
-    }
+    count_parts(moved, std::span(work_.pages).subspan(first), drive_.geometry,
+                route::computes_in_drive);
     return moved;
   }
 
