@@ -1,6 +1,8 @@
 #pragma once
 // Lets a program that builds and drops large engines over and over keep its memory.
 
+#include <cstdlib>  // names the C library
+
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
