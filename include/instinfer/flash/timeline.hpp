@@ -83,7 +83,7 @@ class timeline {
       if (rules_.cache_read) {
         registers_.clear();
         replay_reads<read_path::cached>(pages, finish_ticks, sink);
-      } else if (ticks_.reads_alike()) {
+      } else if (ticks_.reads_alike() && codewords.empty()) {
         replay_reads<read_path::alike>(pages, finish_ticks, sink);
       } else {
         replay_reads<read_path::varied>(pages, finish_ticks, sink);
@@ -151,9 +151,12 @@ class timeline {
       const bool command_waits = books_.command_waits();
       if (data_waits && (!command_waits || bus.choose() == bus_turn::data_out)) {
         flight& sending = in_flight_.oldest();
-        if (!finish_ticks.empty() || !codewords_.empty() || traced<Sink>) {
+        if (!finish_ticks.empty() || (Path != read_path::alike && !codewords_.empty()) ||
+            traced<Sink>) {
           const std::size_t page = books_.page(sending.command, sending.next_page);
-          transfer = codewords_.empty() ? transfer : ticks_.transfer(codewords_[page]);
+          if (Path != read_path::alike && !codewords_.empty()) {
+            transfer = ticks_.transfer(codewords_[page]);
+          }
           if (!finish_ticks.empty()) {
             finish_ticks[page] = now + transfer + ticks_.decode();
           }
