@@ -26,8 +26,6 @@ struct choices {
   std::map<std::string, std::string> values;  // of the parameters given
   std::int64_t pages = 0;                     // 0: a decode step
   double transfer_ns = 0;                     // 0: from the bus rate
-  std::string arbitration = "data_out_first";
-  bool cache_read = false;
   std::filesystem::path folder = "instinfer-inside";
   flash::gantt_options gantt;
   std::vector<double> window_us;
@@ -49,8 +47,7 @@ design_point point_of(const choices& chosen) {
   return resolved(p);
 }
 
-void step(const choices& chosen, flash::chrome_trace& trace) {
-  const design_point p = point_of(chosen);
+void step(const design_point& p, flash::chrome_trace& trace) {
   const step_cost cost = cost_of(p, &trace);
   fmt::print(
       "{} attention, {} layout, {} sequence{} of {} tokens, {} KV heads, one layer\n{}, {} KiB each\n\n",
@@ -61,13 +58,12 @@ void step(const choices& chosen, flash::chrome_trace& trace) {
 
 // Reads pages 0, 1, 2, ... of the drive, striped over channels, chips, dies, planes: one batch on an idle drive.
 template <class Arbitration>
-void read_pages(const choices& chosen, flash::chrome_trace& trace) {
-  design_point p = point_of(chosen);
+void read_pages(const choices& chosen, design_point p, flash::chrome_trace& trace) {
   p.units = "scaled";  // none is used
   flash::drive_spec drive = drive_of(p);
   drive.timing.page_transfer_ps = std::llround(chosen.transfer_ns * 1e3);
   flash::timeline<Arbitration> timeline(drive.geometry, drive.timing,
-                                        {.cache_read = chosen.cache_read});
+                                        {.cache_read = p.cache_read == "yes"});
   require(chosen.pages <= drive.geometry.pages_total(),
           [&] { return "pages: the drive has " + std::to_string(drive.geometry.pages_total()); });
   const flash::placement where{drive.geometry};
@@ -107,12 +103,13 @@ void write_file(const std::filesystem::path& path, const std::string& text) {
 
 void run(choices chosen) {
   flash::chrome_trace trace;
+  const design_point p = point_of(chosen);
   if (chosen.pages == 0) {
-    step(chosen, trace);
-  } else if (chosen.arbitration == "command_first") {
-    read_pages<flash::command_first>(chosen, trace);
+    step(p, trace);
+  } else if (p.arbitration == "command_first") {
+    read_pages<flash::command_first>(chosen, p, trace);
   } else {
-    read_pages<flash::data_out_first>(chosen, trace);
+    read_pages<flash::data_out_first>(chosen, p, trace);
   }
   if (chosen.window_us.size() == 2) {
     chosen.gantt.begin_ps = chosen.window_us[0] * 1e6;
@@ -153,12 +150,6 @@ int main(int argc, char** argv) {
   app.add_option("--transfer_ns", chosen.transfer_ns,
                  "bus time of a page; by default from the bus rate")
       ->check(CLI::PositiveNumber)
-      ->group("Page reads");
-  app.add_option("--arbitration", chosen.arbitration, "data_out_first or command_first")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"data_out_first", "command_first"}))
-      ->group("Page reads");
-  app.add_flag("--cache_read", chosen.cache_read, "arrays read on while data goes out")
       ->group("Page reads");
   app.add_option("--out", chosen.folder, "folder of the two files")->capture_default_str();
   app.add_option("--title", chosen.gantt.title, "of the Gantt chart");

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "support/kept_memory.hpp"
 #include "support/progress.hpp"
 #include "support/ranks.hpp"
 #include "support/sweep.hpp"
@@ -171,6 +172,7 @@ void run(const choices& chosen, const ranks& world) {
 
 int main(int argc, char** argv) {
   const ranks world(&argc, &argv);
+  keep_freed_memory();
   CLI::App app{
       "Sweeps the decode step of design points on the modelled drive: one layer's attention for a batch.\n"
       "A parameter takes a value, a list 4,8,16, or a range 4:32:4 (steps of 4) or 4:32:x2 (factors of 2);\n"

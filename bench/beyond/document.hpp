@@ -44,8 +44,10 @@ inline std::string document(const results& r) {
       "the engine must score 4 or 8 times as much for each page it reads; an engine sized for one query head a KV head is what binds. "
       "And a memory beside the GPU that reads sparsely without waste is faster than four drives: it takes more drives than that to add up to a link of 64 GB/s for each GPU, as the table of drives below shows.\n\n"
       "## Drives and widths\n\n"
-      "Llama-3-8B, 16 sequences of 128 K, four drives: tokens/s, and what is busiest in the drive (flash is busy, too, while its pages wait for the engine). int8 is the codec of `core/scaled_pages.hpp`: 31 tokens and a scale a page, where fp16 has 16 tokens.\n\n" +
+      "Llama-3-8B, 16 sequences of 128 K, four drives: tokens/s, and what is busiest in the drive (flash is not, while its pages wait for the engine). int8 is the codec of `core/scaled_pages.hpp`: 31 tokens and a scale a page, where fp16 has 16 tokens.\n\n" +
       text::widths(r) +
+      "\nFor dense fp16 an engine eight times as wide is slower than one four times as wide. The drive sends data before commands; where the engine holds pages up, "
+      "commands go out meanwhile, and where it does not, dies wait for theirs and march in step ([flash.md](flash.md#what-each-rule-costs), arbitration). With commands first, wider is faster.\n"
       "\nMore drives, the same work: what a GPU's link lets through stays, the drives add up, until heads and sequences are used up (one host, assumed to have the slots).\n\n" +
       text::by_drives(r) +
       "\n## Where the GPU's own memory wins\n\n"

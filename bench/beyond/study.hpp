@@ -89,7 +89,7 @@ answer measured(std::string name, const S& s, int gpus, const bill& cost) {
 }
 
 inline std::string busiest(const system::kv_load& load) {
-  const std::pair<double, const char*> parts[] = {{load.flash_s, "flash"},
+  const std::pair<double, const char*> parts[] = {{load.flash_s - load.stalled_s, "flash"},
                                                   {load.filter_s, "filter"},
                                                   {load.gemv_s, "GeMV"},
                                                   {load.softmax_s, "softmax"},

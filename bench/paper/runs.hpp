@@ -8,6 +8,7 @@
 
 #include "instinfer/system/retry_cost.hpp"
 #include "instinfer/system/systems.hpp"
+#include "paper/accuracy.hpp"
 
 namespace instinfer::paper {
 
@@ -100,6 +101,14 @@ struct all_runs {
   // Fig. 22: what retries add to the flash time of such a layer, of 16 sequences.
   double dense_retry = 0;
   double sparse_retry = 0;
+  std::vector<accuracy> accuracies = {};  // Fig. 13
+
+  const accuracy& accuracy_of(const std::string& workload, const std::string& method,
+                              double compression) const {
+    return *std::ranges::find_if(accuracies, [&](const accuracy& a) {
+      return a.workload == workload && a.method == method && a.compression == compression;
+    });
+  }
 };
 
 // 5 to 10 seconds on one core.
@@ -150,6 +159,7 @@ inline all_runs run_everything(const system::host_software& software = {}) {
   all.dense_retry = system::read_retry_increase<insta>(heads, 16, 1536, flash::worst_read_retry);
   all.sparse_retry =
       system::read_retry_increase<insta_sparf>(heads, 16, 1536, flash::worst_read_retry);
+  all.accuracies = measure_accuracy();
   return all;
 }
 

@@ -3,6 +3,7 @@
 #include "support/design_point.hpp"
 
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "instinfer/flash/energy.hpp"
@@ -59,11 +60,36 @@ constexpr flash::drive_spec with_pages_of(std::uint32_t page_bytes) {
   return drive;
 }
 
-template <class Layout>
+struct chosen_arbitration {
+  flash::bus_turn first = flash::bus_turn::data_out;
+  flash::bus_turn choose() const { return first; }
+};
+
+// The three routes to the GPU are one, host_bounce, on three machines: DMA to the GPU has no second hop, and without a file
+// system there is one command for all pages, whose cost shows once. A test compares them with the routes themselves.
+transfer::machine_spec machine_of(const design_point& p) {
+  transfer::machine_spec machine;
+  constexpr double unlimited = std::numeric_limits<double>::infinity();
+  if (p.route == "gpu_direct" || p.route == "peer_to_peer") {
+    machine.gpu_link = {unlimited, 0};
+  }
+  if (p.route == "peer_to_peer") {
+    machine.request_bytes = unlimited;
+    machine.file_system_ns = machine.nvme_command_ns;
+  }
+  return machine;
+}
+
+flash::drive_rules rules_of(const design_point& p) {
+  return {.reads = {.cache_read = p.cache_read == "yes"},
+          .transfer = p.transfer == "codeword" ? flash::transfer_unit::codeword
+                                               : flash::transfer_unit::page};
+}
+
+template <class Layout, class Route>
 step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
-  using point =
-      design<chosen_attention, Layout, with_pages_of(Layout::page_bytes), transfer::in_storage>;
-  using engine = flash::engine<point, format>;
+  using point = design<chosen_attention, Layout, with_pages_of(Layout::page_bytes), Route>;
+  using engine = flash::engine<point, format, flash::drawn, chosen_arbitration>;
   const auto whole = [](double x) { return static_cast<std::uint32_t>(x); };
   const flash::drive_spec drive = drive_of(p);
   const std::uint32_t dims = whole(p.dims);
@@ -73,7 +99,8 @@ step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
        .kv_heads = static_cast<int>(p.heads)},
       {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / whole(p.layers),
        .context_tokens = dims == 0 ? whole(p.context) : context_for(dims, Layout::page_bytes)},
-      attention_of(p), {}, drive);
+      attention_of(p), {}, drive, machine_of(p), rules_of(p),
+      {p.arbitration == "command_first" ? flash::bus_turn::command : flash::bus_turn::data_out});
 
   step_cost cost{.drive = drive, .prompt = {}, .step = {}};
   const std::vector<float> q(static_cast<std::size_t>(p.heads * p.group) * format::k_dim);
@@ -81,29 +108,41 @@ step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
   std::vector<typename engine::request> batch;
   for (std::uint32_t s = 0; s < whole(p.batch); ++s) {
     const sequence seq = clock.open();
-    cost.prompt = clock.append_count(seq, 0, whole(p.context));
+    if (s + 1 < whole(p.batch)) {
+      clock.append_untimed(seq, 0, whole(p.context));
+    } else {
+      cost.prompt = clock.append_count(seq, 0, whole(p.context));
+    }
     batch.push_back({seq, q, out});
   }
   cost.step = clock.attend_batch(0, batch, trace);
 
-  // A wanted element takes a multiplication and an addition for each query head of its group.
+  // A wanted element takes a multiplication and an addition for each query head of its group; on the GPU they are not ours.
   const traffic& moved = cost.step.moved;
   const double wanted = static_cast<double>(moved.filtered_bytes + moved.buffer_bytes) /
                         static_cast<double>(format::element_bytes);
   cost.energy_j =
-      flash::energy_of(flash::work_of(moved, 2 * wanted * p.group), drive.timing).total_j();
+      flash::energy_of(flash::work_of(moved, Route::computes_in_drive ? 2 * wanted * p.group : 0.0),
+                       drive.timing)
+          .total_j();
   return cost;
+}
+
+template <class Layout>
+step_cost cost_on(const design_point& p, flash::chrome_trace* trace) {
+  return p.route == "in_storage" ? cost_with<Layout, transfer::in_storage>(p, trace)
+                                 : cost_with<Layout, transfer::host_bounce>(p, trace);
 }
 
 template <std::uint32_t PageBytes>
 step_cost cost_with_pages(const design_point& p, flash::chrome_trace* trace) {
   if (p.layout == "token_indexed") {
-    return cost_with<layout::token_indexed<PageBytes>>(p, trace);
+    return cost_on<layout::token_indexed<PageBytes>>(p, trace);
   }
   if (p.layout == "dual") {
-    return cost_with<layout::dual<PageBytes>>(p, trace);
+    return cost_on<layout::dual<PageBytes>>(p, trace);
   }
-  return cost_with<layout::dim_indexed<PageBytes>>(p, trace);
+  return cost_on<layout::dim_indexed<PageBytes>>(p, trace);
 }
 
 }  // namespace
@@ -130,6 +169,7 @@ design_point resolved(design_point p) {
   fill(p.dies, g.dies);
   fill(p.planes, g.planes);
   fill(p.page_kib, g.page_bytes / 1024.0);
+  fill(p.codeword_kib, g.codeword_bytes / 1024.0);
   fill(p.bus_gb_s, static_cast<double>(t.bus_bytes_per_s) / 1e9);
   fill(p.tr_us, static_cast<double>(t.read_ps) / 1e6);
   if (p.layout == "token_indexed") {
@@ -137,6 +177,9 @@ design_point resolved(design_point p) {
   }
   if (p.attention == "dense") {
     p.compression = 1;
+  }
+  if (p.route != "in_storage") {
+    p.units = "preset";
   }
   return p;
 }
@@ -159,6 +202,7 @@ flash::drive_spec drive_of(const design_point& p) {
   g.blocks /= larger;
   g.page_bytes *= larger;
   g.spare_bytes *= larger;
+  g.codeword_bytes = static_cast<std::int32_t>(std::llround(p.codeword_kib * 1024));
   drive.timing.bus_bytes_per_s = std::llround(p.bus_gb_s * 1e9);
   const std::int64_t read_ps = std::llround(p.tr_us * 1e6);
   require(drive.timing.types.count == 1 || read_ps == drive.timing.read_ps, [&] {
@@ -170,7 +214,7 @@ flash::drive_spec drive_of(const design_point& p) {
   if (p.units == "scaled") {
     drive.units = flash::units_for(std::llround(flash::sequential_read_bytes_per_s(drive)));
   }
-  require(drive.units.present(),
+  require(p.route != "in_storage" || drive.units.present(),
           [&] { return "units: " + p.drive + " has no engine; choose units scaled to its rate"; });
   return drive;
 }

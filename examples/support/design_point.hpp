@@ -19,11 +19,18 @@ struct design_point {
   double dies = 0;   // per chip
   double planes = 0;
   double page_kib = 0;  // 4, 8, 16; blocks are fewer as pages are larger
+  double codeword_kib = 0;
   double bus_gb_s = 0;  // of one channel
   double tr_us = 0;     // array read
   std::string units =
       "preset";  // engine units: the preset's, or `scaled`: as many as the drive's sequential rate asks for
 
+  std::string arbitration = "data_out_first";  // command_first
+  std::string cache_read = "no";               // yes: a die reads while its last page leaves
+  std::string transfer = "page";  // codeword: only those with wanted entries cross the bus
+
+  std::string route =
+      "in_storage";  // attention in the drive; host_bounce, gpu_direct, peer_to_peer: pages to the GPU
   std::string layout = "dual";      // token_indexed, dual, dim_indexed
   double dims = 0;                  // of a dim-indexed page: 2, 4, 8; 0: by context
   std::string attention = "sparf";  // dense, sparf, sparq
@@ -37,8 +44,8 @@ struct design_point {
       40;  // of the model: they share the drive's room, and a step goes through all of them
 };
 
-// Choices that say the same made one: dense attention has compression 1, a layout without dim-indexed pages no dims, and
-// numbers of the drive are filled in from the preset. Throws bad_argument that names the parameter.
+// Choices that say the same made one: dense attention has compression 1, a layout without dim-indexed pages no dims, a route
+// to the GPU no engine units, and numbers of the drive are filled in from the preset. Throws bad_argument that names the parameter.
 design_point resolved(design_point point);
 
 // The drive of a resolved point. Throws bad_argument that names the parameter.

@@ -91,6 +91,12 @@ class option_costs {
     free_move.timing.cache_move_ps = 0;
     show("command_first, cache read, free move",
          makespan_us<flash::command_first>(free_move, pages, {.cache_read = true}));
+    flash::geometry quarters = drive.geometry;
+    quarters.codeword_bytes = 1024;
+    const std::vector<std::int32_t> one(pages.size(), 1);
+    flash::timeline<> parts(quarters, drive.timing);
+    show("one codeword of 1 KiB of each page",
+         static_cast<double>(parts.read_codewords(pages, one).makespan_ps()) * 1e-6);
     show("read retry, 0.003 a page", makespan_us(drive, pages, {.retry = flash::worst_read_retry}));
     flash::drive_spec decoding = drive;
     decoding.timing.decode_ps = 10 * flash::ps_per_us;

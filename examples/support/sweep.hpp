@@ -24,9 +24,10 @@ struct metric {
 inline constexpr metric metrics[] = {
     {"step_us", "attention of one decode step, one layer (\u00b5s)"},
     {"tokens_per_s", "tokens/s of the batch, attention of all layers alone"},
-    {"read_gb_s", "page bytes read over step time (GB/s)"},
+    {"read_gb_s", "bytes over the flash channels by step time (GB/s)"},
     {"pages", "pages read in a step"},
     {"array_bytes", "bytes read from the arrays in a step"},
+    {"channel_bytes", "bytes over the flash channels in a step"},
     {"filtered_bytes", "bytes that pass the filters in a step"},
     {"link_bytes", "bytes over the link in a step"},
     {"useful_share", "filtered over read bytes"},
@@ -35,9 +36,10 @@ inline constexpr metric metrics[] = {
     {"logit_us", "busy: kernels on folded K (\u00b5s)"},
     {"attend_us", "busy: kernels on V (\u00b5s)"},
     {"filter_us", "busy: busiest channel's filter (\u00b5s)"},
-    {"flash_us", "busy: busiest channel's flash (\u00b5s)"},
+    {"flash_us", "busy: busiest channel's flash, stalls included (\u00b5s)"},
     {"dram_us", "busy: DRAM of the group buffer (\u00b5s)"},
-    {"link_us", "link (\u00b5s)"},
+    {"stalled_us", "of flash_us: data waits for the units behind (\u00b5s)"},
+    {"link_us", "link: q and output, or pages to the GPU with the host's software (\u00b5s)"},
     {"energy_mj_per_token", "energy of a token, all layers (mJ)"},
     {"prompt_ms", "writing the context of a sequence, one layer (ms)"},
 };
@@ -73,6 +75,7 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   row["read_gb_s"] = count(moved.channel_bytes) / step_ns;
   row["pages"] = moved.pages_read;
   row["array_bytes"] = moved.array_bytes;
+  row["channel_bytes"] = moved.channel_bytes;
   row["filtered_bytes"] = moved.filtered_bytes;
   row["link_bytes"] = moved.link_bytes;
   row["useful_share"] =
@@ -82,12 +85,19 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   for (std::size_t u = 0; u < flash::unit_count; ++u) {
     row[unit_columns[u]] = step.units.busy_ns[u] * 1e-3;
   }
-  row["link_us"] = step.link_ns * 1e-3;
+  double link_ns = step.link_ns;
+  for (const flash::phase_time& phase : step.phases) {
+    link_ns += phase.route_ns;
+  }
+  row["stalled_us"] = step.stalled_ns * 1e-3;
+  row["link_us"] = link_ns * 1e-3;
   row["energy_mj_per_token"] = cost.energy_j * 1e3 * p.layers / p.batch;
   row["prompt_ms"] = cost.prompt.total_ns() * 1e-6;
-  const auto busiest = static_cast<std::size_t>(std::ranges::max_element(step.units.busy_ns) -
-                                                step.units.busy_ns.begin());
-  row["busiest"] = step.link_ns > step.units.busy_ns[busiest]
+  flash::unit_breakdown works = step.units;
+  works[flash::unit::flash] -= step.stalled_ns;
+  const auto busiest =
+      static_cast<std::size_t>(std::ranges::max_element(works.busy_ns) - works.busy_ns.begin());
+  row["busiest"] = link_ns > works.busy_ns[busiest]
                        ? "link"
                        : flash::unit_name(static_cast<flash::unit>(busiest));
   row["skipped"] = "";

@@ -47,14 +47,15 @@ std::string refusal(const std::string& name, const std::string& text) {
 }
 
 // A batch on an engine as a user would write it.
-template <class D>
+template <class D, class Arbitration = flash::data_out_first>
 flash::receipt attend(const flash::drive_spec& drive, const typename D::attention_policy& policy,
-                      int heads, std::uint32_t tokens, int batch) {
-  using engine = flash::engine<D, kv_format<fp16, 128>>;
+                      int heads, std::uint32_t tokens, int batch,
+                      const flash::drive_rules& rules = {}) {
+  using engine = flash::engine<D, kv_format<fp16, 128>, flash::drawn, Arbitration>;
   engine clock(
       {.layers = 1, .q_heads = heads, .kv_heads = heads},
       {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / 40, .context_tokens = tokens},
-      policy, {}, drive);
+      policy, {}, drive, {}, rules);
   const std::vector<float> q(static_cast<std::size_t>(heads) * 128);
   std::vector<float> out(q.size());
   std::vector<typename engine::request> requests;
@@ -142,6 +143,49 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
                  p.dims = 4;
                }),
                attend<d>(flash::instcsd, attention::sparq::at_compression(4), 5, 1500, 3));
+  }
+  SUBCASE("commands first, with and without cache read") {
+    for (const bool cache_read : {false, true}) {
+      check_same(with([&](design_point& p) {
+                   p.arbitration = "command_first";
+                   p.cache_read = cache_read ? "yes" : "no";
+                 }),
+                 attend<insta_sparf, flash::command_first>(flash::instcsd, {}, 5, 1500, 3,
+                                                           {.reads = {.cache_read = cache_read}}));
+    }
+  }
+  SUBCASE("codewords of 1 KiB") {
+    constexpr flash::drive_spec drive = [] {
+      flash::drive_spec spec = flash::instcsd;
+      spec.geometry.codeword_bytes = 1024;
+      return spec;
+    }();
+    check_same(
+        with([](design_point& p) {
+          p.codeword_kib = 1;
+          p.transfer = "codeword";
+        }),
+        attend<insta_sparf>(drive, {}, 5, 1500, 3, {.transfer = flash::transfer_unit::codeword}));
+  }
+  SUBCASE("the three routes to the GPU, on a drive without an engine") {
+    const auto over = [&](const char* route) {
+      return with([&](design_point& p) {
+        p.drive = "pcie4_ssd";
+        p.attention = "dense";
+        p.layout = "token_indexed";
+        p.route = route;
+      });
+    };
+    using direct =
+        design<attention::dense, layout::token_indexed<>, flash::pcie4_ssd, transfer::gpu_direct>;
+    using peer =
+        design<attention::dense, layout::token_indexed<>, flash::pcie4_ssd, transfer::peer_to_peer>;
+    check_same(over("host_bounce"), attend<flexgen>(flash::pcie4_ssd, {}, 5, 1500, 3));
+    check_same(over("gpu_direct"), attend<direct>(flash::pcie4_ssd, {}, 5, 1500, 3));
+    check_same(over("peer_to_peer"), attend<peer>(flash::pcie4_ssd, {}, 5, 1500, 3));
+    const auto row = evaluated(resolved(over("host_bounce")));
+    CHECK(row["busiest"] == "link");
+    CHECK(row["link_us"].get<double>() <= row["step_us"].get<double>() * (1 + 1e-12));
   }
   SUBCASE("16 KiB pages on another drive, with units to its rate") {
     constexpr flash::drive_spec drive = [] {

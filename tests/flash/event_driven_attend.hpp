@@ -28,6 +28,7 @@ struct attend_outcome {
   std::vector<std::int64_t> released;  // [loads]
   std::vector<std::int64_t> finished;  // [loads]
   std::int64_t stalls = 0;             // times a bus had data and no room for it
+  std::vector<std::int64_t> stalled;   // [channels] how long, with nothing else to do
 };
 
 class event_driven_attend {
@@ -54,6 +55,7 @@ class event_driven_attend {
     result_.decoded.assign(pages.size(), -1);
     result_.filtered.assign(pages.size(), -1);
     result_.through.assign(pages.size(), -1);
+    result_.stalled.assign(channels_.size(), 0);
     result_.released.assign(work.loads.size(), -1);
     result_.finished.assign(work.loads.size(), -1);
     sets_through_.assign(work.sets.size(), 0);
@@ -65,7 +67,10 @@ class event_driven_attend {
     }
     start_units();
     while (!events_.empty()) {
-      now_ = events_.top().time;
+      const std::int64_t before = std::exchange(now_, events_.top().time);
+      for (std::size_t c = 0; c < channels_.size(); ++c) {
+        result_.stalled[c] += channels_[c].stalled ? now_ - before : 0;
+      }
       while (!events_.empty() && events_.top().time == now_) {  // all that happens now
         const event e = events_.top();
         events_.pop();
@@ -75,6 +80,9 @@ class event_driven_attend {
       ask_for_places();
       for (std::size_t c = 0; c < channels_.size(); ++c) {
         grant_bus(c);
+        channel_state& channel = channels_[c];
+        channel.stalled = !channel.bus_busy && !channel.ready.empty() &&
+                          channel.in_buffer == d_.units.filter_buffer_pages;
       }
     }
     return result_;
@@ -100,6 +108,7 @@ class event_driven_attend {
     std::vector<die_state> dies;
     std::deque<data_out> ready;
     bool bus_busy = false;
+    bool stalled = false;
     std::size_t next_die = 0;
     std::int64_t commands = 0;
     int in_buffer = 0;  // pages on the bus, decoded, waiting, or in the filter
@@ -338,7 +347,8 @@ class event_driven_attend {
       from.pop_front();
       ring_.push_back({page});
       if (s < channels_.size()) {
-        after(ps(d_.geometry.page_bytes, d_.units.filter_bytes_per_s), kind::filtered, s, 0, page);
+        after(ps(d_.geometry.page_bytes / parts() * part(page), d_.units.filter_bytes_per_s),
+              kind::filtered, s, 0, page);
       } else {
         after(ps(std::int64_t{work_->pages[page].elements} * element_bytes_, d_.dram_bytes_per_s),
               kind::dram_done, 0, 0, page);
@@ -377,6 +387,13 @@ class event_driven_attend {
     }
   }
 
+  // Codewords of a page, and those that cross the bus.
+  std::int64_t parts() const { return d_.geometry.page_bytes / d_.geometry.codeword_bytes; }
+  std::int64_t part(std::size_t page) const {
+    const std::int32_t of = work_->pages[page].codewords;
+    return of == 0 ? parts() : of;
+  }
+
   bool send_data(std::size_t c) {
     channel_state& channel = channels_[c];
     if (channel.ready.empty()) {
@@ -390,7 +407,8 @@ class event_driven_attend {
     channel.ready.pop_front();
     ++channel.in_buffer;
     channel.bus_busy = true;
-    after(transfer_, kind::data_out_done, c, next.die, next.page, next.last);
+    after(transfer_ * part(next.page) / parts(), kind::data_out_done, c, next.die, next.page,
+          next.last);
     return true;
   }
 

@@ -53,8 +53,10 @@ class event_driven_drive {
     }
   }
 
-  outcome run(std::span<const location> pages) {
+  // codewords: empty, or of each page so many cross the bus, 0 for all.
+  outcome run(std::span<const location> pages, std::span<const std::int32_t> codewords = {}) {
     pages_ = pages;
+    codewords_ = codewords;
     result_.finish.assign(pages.size(), -1);
     for (std::size_t i = 0; i < pages.size(); ++i) {
       const location& at = pages[i];
@@ -202,7 +204,11 @@ class event_driven_drive {
     const data_out next = channel.ready.front();
     channel.ready.pop_front();
     channel.bus_busy = true;
-    at(now_ + transfer_, {0, 0, kind::data_out_done, c, next.die, next.page, next.last});
+    const std::int64_t all = g_.page_bytes / g_.codeword_bytes;
+    const std::int64_t part =
+        codewords_.empty() || codewords_[next.page] == 0 ? all : codewords_[next.page];
+    at(now_ + transfer_ * part / all,
+       {0, 0, kind::data_out_done, c, next.die, next.page, next.last});
     return true;
   }
 
@@ -330,6 +336,7 @@ class event_driven_drive {
   rules r_;
   std::int64_t ticks_per_ps_ = 1;
   std::int64_t transfer_ = 0;
+  std::span<const std::int32_t> codewords_;
   std::span<const location> pages_;
   std::vector<channel_state> channels_;
   std::priority_queue<event, std::vector<event>, std::greater<>> events_;

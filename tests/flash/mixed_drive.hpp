@@ -70,10 +70,14 @@ class mixed_drive {
     std::int64_t array_end = 0;  // and the moment from which on a read's data is ready
     bool in_array = false;
     std::int64_t may_suspend_at = 0;
+    bool plain = true;  // otherwise by way of the cache register
+    bool waits_to_move = false;
+    bool moves = false;  // until array_end
   };
   struct die {
     std::vector<std::size_t> requests;  // all that are meant for it, at any time
     std::optional<job> current;
+    std::optional<job> cached;  // in the cache register
     std::optional<job> parked;
     std::int64_t parked_left = 0;
     std::int64_t deaf_until = 0;  // suspending
@@ -106,10 +110,31 @@ class mixed_drive {
             done(i, now_);
           }
           work.reset();
+        } else {
+          work->waits_to_move = !work->plain;
         }
       }
+      move(ch.dies[d]);
     }
   }
+
+  // Pages that were read go to the cache register when it is empty.
+  void move(die& on) {
+    std::optional<job>& work = on.current;
+    if (work && work->waits_to_move && !on.cached) {
+      work->waits_to_move = false;
+      work->moves = true;
+      work->array_end = now_ + ticks(t_.cache_move_ps);
+      moments_.insert(work->array_end);
+    }
+    if (work && work->moves && work->array_end == now_) {
+      work->moves = false;
+      on.cached = work;
+      work.reset();
+    }
+  }
+
+  static std::optional<job>& data_of(die& on) { return on.cached ? on.cached : on.current; }
 
   void done(std::size_t i, std::int64_t when) {
     result_.finish[i] = when;
@@ -133,13 +158,15 @@ class mixed_drive {
     // Data-outs that wait.
     std::optional<std::size_t> out;
     const auto rank = [&](std::size_t d) {
-      const job& j = *ch.dies[d].current;
+      const job& j = *data_of(ch.dies[d]);
       return std::tuple{j.priority, j.array_end, j.issue};
     };
     for (std::size_t d = 0; d < ch.dies.size(); ++d) {
-      const std::optional<job>& j = ch.dies[d].current;
-      if (j && j->what == flash::operation::read && j->issue >= 0 && !j->in_array &&
-          (!out || rank(d) < rank(*out))) {
+      const std::optional<job>& j = data_of(ch.dies[d]);
+      const bool leaves =
+          ch.dies[d].cached ||
+          (j && j->plain && j->what == flash::operation::read && j->issue >= 0 && !j->in_array);
+      if (leaves && (!out || rank(d) < rank(*out))) {
         out = d;
       }
     }
@@ -162,7 +189,7 @@ class mixed_drive {
       }
     }
     if (out && best) {
-      const int data_priority = ch.dies[*out].current->priority;
+      const int data_priority = data_of(ch.dies[*out])->priority;
       const int command_priority = std::get<0>(*best);
       const bool data =
           data_priority != command_priority ? data_priority < command_priority : data_first_;
@@ -181,7 +208,7 @@ class mixed_drive {
     }
     const std::optional<std::size_t> head = next_request(c, d);
     if (!on.current && !on.parked) {
-      if (!head) {
+      if (!head || (on.cached && request(*head).what != flash::operation::read)) {
         return {};
       }
       return std::pair{request(*head).priority, [=, this] { start(c, d, *head); }};
@@ -256,6 +283,7 @@ class mixed_drive {
         break;
     }
     j.issue = -1;  // in its command cycles
+    j.plain = !r_.cache_read || ch.dies[d].parked.has_value();
     ch.dies[d].current = j;
     ++result_.commands;
     occupy(c, bus, [=, this] {
@@ -299,8 +327,11 @@ class mixed_drive {
   }
 
   void send(int c, std::size_t d) {
-    occupy(c, scale_.page_transfer_ticks, [=, this] {
-      std::optional<job>& j = channels_[static_cast<std::size_t>(c)].dies[d].current;
+    const job& leaves = *data_of(channels_[static_cast<std::size_t>(c)].dies[d]);
+    const int part = request(leaves.pages[leaves.sent]).codewords;
+    const int all = g_.page_bytes / g_.codeword_bytes;
+    occupy(c, scale_.page_transfer_ticks * (part == 0 ? all : part) / all, [=, this] {
+      std::optional<job>& j = data_of(channels_[static_cast<std::size_t>(c)].dies[d]);
       done(j->pages[j->sent], now_ + ticks(t_.decode_ps));
       if (++j->sent == j->pages.size()) {
         j.reset();

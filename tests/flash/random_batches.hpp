@@ -44,7 +44,8 @@ struct random_case {
              .planes = pick(random, 1, 4),
              .blocks = pick(random, 1, 4),
              .pages = pick(random, 1, 6),
-             .spare_bytes = pick(random, 0, 1) * 448};
+             .spare_bytes = pick(random, 0, 1) * 448,
+             .codeword_bytes = 1024 << seed % 3};
     if (seed % 10 == 0) {
       shape.chips = pick(random, 9, 40);  // more than 64 dies on a channel
       shape.dies = 4;
@@ -90,16 +91,19 @@ flash::batch_times replay(Timeline& drive, operation what, const std::vector<loc
 
 template <class Arbitration>
 void check_against_oracle(const random_case& random, operation what,
-                          const flash::batch_rules& rules) {
+                          const flash::batch_rules& rules,
+                          std::span<const std::int32_t> codewords = {}) {
   std::vector<std::int64_t> finish(random.pages.size(), -1);
   flash::timeline<Arbitration> drive{random.shape, random.times, rules};
-  const flash::batch_times times = replay(drive, what, random.pages, finish);
+  const flash::batch_times times = codewords.empty()
+                                       ? replay(drive, what, random.pages, finish)
+                                       : drive.read_codewords(random.pages, codewords, finish);
   constexpr bool data_first = std::is_same_v<Arbitration, flash::data_out_first>;
   event_driven_drive slow{
       random.shape,
       random.times,
       {what, data_first, rules.pair, rules.arrive, rules.cache_read, rules.retry}};
-  const outcome expected = slow.run(random.pages);
+  const outcome expected = slow.run(random.pages, codewords);
   REQUIRE(times.makespan_ticks == expected.makespan);
   REQUIRE(times.commands == expected.commands);
   REQUIRE(finish == expected.finish);

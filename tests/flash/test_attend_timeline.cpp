@@ -23,6 +23,7 @@ struct attend_case {
   flash::attend_work work;
   std::vector<flash::location> pages;
   std::uint32_t group = 1;
+  bool parts = false;  // of pages cross the buses
 
   explicit attend_case(unsigned seed, bool options) {
     const oracle::random_case base{seed};
@@ -49,6 +50,7 @@ struct attend_case {
         .filter_buffer_pages = pick(random, 1, 3),
         .kernel_buffer_pages = pick(random, 0, 2) == 0 ? pick(random, 1, 3) : pick(random, 4, 60)};
     drive.dram_bytes_per_s = rate(2e9);
+    parts = options && seed % 3 == 1;
     if (options) {
       rules.cache_read = pick(random, 0, 1) != 0;
       rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
@@ -90,6 +92,9 @@ struct attend_case {
         work.pages.push_back({.page = buffered ? no_page : page_id{0},
                               .elements = static_cast<std::uint32_t>(pick(random, 1, 2048)),
                               .set = static_cast<std::uint32_t>(work.sets.size())});
+        if (parts && !buffered) {
+          work.pages.back().codewords = pick(random, 0, drive.geometry.codewords_per_page());
+        }
         const auto& from = base.pages[random() % base.pages.size()];
         pages.push_back(from);
         pages.back().chip %= drive.geometry.chips;
@@ -161,6 +166,13 @@ std::int64_t check(const attend_case& c) {
     REQUIRE(times.phases[p].begin_ticks == begin[p]);
     REQUIRE(times.phases[p].end_ticks == end[p]);
   }
+  // The channel that was busy longest; where several were, any of them.
+  const bool a_channels = std::ranges::count(expected.stalled, times.stalled_ticks) > 0;
+  REQUIRE((a_channels || times.busy_ticks[static_cast<std::size_t>(flash::unit::flash)] == 0));
+  const auto dies = static_cast<std::size_t>(c.drive.geometry.dies_per_channel());
+  for (std::size_t d = 0; d < times.dies.size(); ++d) {
+    REQUIRE(times.dies[d].held_ticks <= times.channels[d / dies].end_ticks);
+  }
   REQUIRE(fast.run(c.work, c.pages).makespan_ticks == expected.makespan);  // again, unwatched
   return expected.stalls;
 }
@@ -213,6 +225,12 @@ TEST_CASE("attend timeline: with room and fast units, the channels are those of 
       REQUIRE(times.channels[c].command_ticks == batch.channels[c].command_ticks);
       REQUIRE(times.channels[c].data_ticks == batch.channels[c].data_ticks);
     }
+    REQUIRE(times.dies.size() == batch.dies.size());
+    for (std::size_t d = 0; d < times.dies.size(); ++d) {
+      REQUIRE(times.dies[d].array_ticks == batch.dies[d].array_ticks);
+      REQUIRE(times.dies[d].held_ticks == batch.dies[d].held_ticks);
+    }
+    REQUIRE(times.stalled_ticks == 0);
   }
 }
 
@@ -236,6 +254,7 @@ TEST_CASE("attend timeline: a full buffer stalls the bus, by hand") {
     pages.push_back({.page = static_cast<std::int32_t>(i)});
   }
   work.loads.push_back({.last_page = 4, .sets = 4});
+  double stalled_us = 0;
   const auto us = [&](std::int64_t filter_bytes_per_s, std::int64_t gemv_flops_per_s,
                       int filter_room, int kernel_room) {
     drive.units = {.filter_bytes_per_s = filter_bytes_per_s,
@@ -247,14 +266,19 @@ TEST_CASE("attend timeline: a full buffer stalls the bus, by hand") {
                    .filter_buffer_pages = filter_room,
                    .kernel_buffer_pages = kernel_room};
     flash::attend_timeline<> attends{drive, 1, 2};
-    return static_cast<double>(attends.run(work, pages).makespan_ps()) * 1e-6;
+    const flash::attend_times times = attends.run(work, pages);
+    stalled_us = times.ns(times.stalled_ticks) * 1e-3;
+    CHECK(times.ns(times.dies[0].array_ticks) == doctest::Approx(4 * 10e3));
+    return static_cast<double>(times.makespan_ps()) * 1e-6;
   };
   constexpr std::int64_t fast = 4'096'000'000'000'000;  // 1 ps a page
   // Reads follow each other, 14.096 us each; then 1 ps in the filter and 1 in the kernels.
   CHECK(us(fast, fast, 1, 1) == doctest::Approx(4 * 14.096).epsilon(1e-6));
+  CHECK(stalled_us == 0);
   // A filter of 20 us a page, and one page of room: it holds up the bus until it is done, and the die with it. From the
   // second page on, a page takes 4.096 us of bus and 20 of filter, since the array's 10 us are done by then.
   CHECK(us(204'800'000, fast, 1, 1) == doctest::Approx(14.096 + 20 + 3 * 24.096).epsilon(1e-6));
+  CHECK(stalled_us == doctest::Approx(3 * (20 - 10)).epsilon(1e-6));
   // With two, the next page comes in meanwhile.
   CHECK(us(204'800'000, fast, 2, 1) == doctest::Approx(14.096 + 4 * 20).epsilon(1e-6));
   // Kernels of 50 us a page with one place: the filter waits for it, then takes 1 ps.

@@ -53,6 +53,8 @@ struct random_stream {
     t.types.read_upper_ps = t.types.count >= 2 ? duration(100) + 1 : 0;
     t.decode_ps = pick(random, 0, 1) * duration(10);
     rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
+    rules.cache_read = seed % 2 == 0;
+    t.cache_move_ps = pick(random, 0, 2) == 0 ? 0 : duration(5);
     if (pick(random, 0, 2) == 0) {
       rules.retry = flash::independent_failures(300'000'000, 5, seed);
     }
@@ -76,13 +78,14 @@ struct random_stream {
       if (mix == 2) {  // reads before writes before erases
         priority = static_cast<int>(what);
       }
+      const bool part = what == operation::read && seed % 3 == 0;
       requests.push_back(
           {what, at,
            span_us == 0
                ? 0
                : std::uniform_int_distribution<std::int64_t>{0, span_us * 1'000'000}(random) /
                      unit * unit,
-           priority});
+           priority, part ? pick(random, 0, drive.shape.codewords_per_page()) : 0});
     }
     std::ranges::stable_sort(requests, {}, &request::arrival_ps);
   }
@@ -142,10 +145,11 @@ TEST_CASE("mixed: one operation at time 0 takes the ticks of a batch") {
       }
       const auto compare = [&]<class Arbitration>(Arbitration) {
         mixed_timeline<Arbitration> mixed{random.drive.shape, random.drive.times, random.rules};
-        flash::timeline<Arbitration> batch{
-            random.drive.shape,
-            random.drive.times,
-            {.pair = random.rules.pair, .retry = random.rules.retry}};
+        flash::timeline<Arbitration> batch{random.drive.shape,
+                                           random.drive.times,
+                                           {.pair = random.rules.pair,
+                                            .cache_read = random.rules.cache_read,
+                                            .retry = random.rules.retry}};
         std::vector<std::int64_t> one(requests.size()), other(requests.size());
         const flash::batch_times a = mixed.run(requests, one);
         const flash::batch_times b = oracle::replay(batch, what, random.drive.pages, other);
@@ -165,6 +169,24 @@ TEST_CASE("mixed: one operation at time 0 takes the ticks of a batch") {
       compare(flash::command_first{});
     }
   }
+}
+
+TEST_CASE(
+    "mixed: with cache read a die reads on while a page leaves; a program waits for both registers") {
+  timing t = whole_ns;
+  t.cache_move_ps = flash::ps_per_us;
+  const std::vector<request> requests{{.where = {.page = 0}},
+                                      {.where = {.page = 1}},
+                                      {.what = operation::program, .where = {.page = 2}}};
+  std::vector<std::int64_t> finish(3);
+  mixed_timeline<flash::command_first> drive{one_die, t, {.cache_read = true}};
+  drive.run(requests, finish);
+  // Read 0: 290 ns of command, 45,020 of array, 1,000 to move: at 46,310 the next command goes, 290 ns; then 3,000 of data.
+  CHECK(finish[0] == 49'600'000);
+  // Read 1: its array from 46,600 to 91,620, moved at 92,620, data until 95,620.
+  CHECK(finish[1] == 95'620'000);
+  // The program's command only then: 361 ns and 3,000 of data, then tPROG.
+  CHECK(finish[2] == 95'620'000 + 3'361'000 + t.program_ps);
 }
 
 // RC + tR + 20 ns + T = 48,310 ns for a read alone; a program's bus time is 361 ns + T.

@@ -22,7 +22,8 @@ struct page_parts {
     };
     for (std::size_t i = 0; i < from.size();) {
       if (!digit(i)) {
-        text += from[i++];
+        text += from[i] == '-' ? '+' : from[i];  // an error of 0.0 % may have either sign
+        ++i;
         continue;
       }
       std::string digits;

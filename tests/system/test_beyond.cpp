@@ -73,6 +73,31 @@ TEST_CASE("what the page says in words") {
   CHECK(beyond::gpus_for(system::llama3_70b) == 3);
 }
 
+// Dense, groups of 4, on a drive of 16 channels whose engine is `wide` times the preset's: ns of a layer.
+template <class Arbitration>
+double dense_layer_ns(int wide) {
+  using design_point =
+      design<attention::dense, layout::token_indexed<>, flash::pcie5_16ch, transfer::in_storage>;
+  using engine = flash::engine<design_point, kv_format<>, flash::drawn, Arbitration>;
+  constexpr std::uint32_t tokens = 16'384;
+  engine drive({.layers = 1, .q_heads = 32, .kv_heads = 8},
+               {.bytes = std::uint64_t{1} << 30, .context_tokens = tokens}, {}, {},
+               beyond::with_engine(flash::pcie5_16ch, wide));
+  const std::vector<float> q(32 * 128, 1.0f);
+  std::vector<float> out(q.size());
+  std::vector<typename engine::request> batch;
+  for (int i = 0; i < 4; ++i) {
+    batch.push_back({drive.open(), q, out});
+    drive.append_untimed(batch.back().seq, 0, tokens);
+  }
+  return drive.attend_batch(0, batch).attention_ns;
+}
+
+TEST_CASE("with data first a wider engine may be slower, since stalls keep dies out of step") {
+  CHECK(dense_layer_ns<flash::data_out_first>(8) > 1.15 * dense_layer_ns<flash::data_out_first>(4));
+  CHECK(dense_layer_ns<flash::command_first>(8) < 0.95 * dense_layer_ns<flash::command_first>(4));
+}
+
 TEST_CASE("more drives are never slower, a better network neither, and homes wait for light") {
   for (std::size_t i = 0; i < all().on_fabric.size(); ++i) {
     CHECK(all().on_fabric[i].step.total_s() >= all().on_nothing[i].step.total_s());

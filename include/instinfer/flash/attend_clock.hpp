@@ -22,8 +22,9 @@ class attend_clock {
  public:
   // Throws what attend_timeline and timeline throw.
   attend_clock(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
-               std::uint32_t element_bytes)
-      : element_bytes_{element_bytes}, drive_{make(drive, rules, group, element_bytes)} {}
+               std::uint32_t element_bytes, const Arbitration& arbitration = {})
+      : element_bytes_{element_bytes},
+        drive_{make(drive, rules, group, element_bytes, arbitration)} {}
 
   // Fills in attention_ns, units and phases of `done`, whose link_ns comes before them. locations: of the pages of the work.
   // route_ns(traffic): on host routes, the time that the pages of one phase take to the GPU.
@@ -60,11 +61,11 @@ class attend_clock {
       std::conditional_t<InDrive, attend_timeline<Arbitration>, timeline<Arbitration>>;
 
   static drive_type make(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
-                         std::uint32_t element_bytes) {
+                         std::uint32_t element_bytes, const Arbitration& arbitration) {
     if constexpr (InDrive) {
-      return {drive, group, element_bytes, rules.reads};
+      return {drive, group, element_bytes, rules.reads, arbitration};
     } else {
-      return {drive.geometry, drive.timing, rules.reads};
+      return {drive.geometry, drive.timing, rules.reads, arbitration};
     }
   }
 
@@ -85,6 +86,7 @@ class attend_clock {
     for (std::size_t u = 0; u < unit_count; ++u) {
       done.units.busy_ns[u] = times.ns(times.busy_ticks[u]);
     }
+    done.stalled_ns = times.ns(times.stalled_ticks);
     for (const attend_phase& phase : times.phases) {
       done.phases.push_back(
           {.op = phase.op,
@@ -110,6 +112,7 @@ class attend_clock {
     for (std::uint32_t p = 0; p < phases; ++p) {
       phase_time time{.begin_ns = done.attention_ns};
       phase_pages_.clear();
+      phase_codewords_.clear();
       traffic moved;
       for (std::uint32_t l = 0; l < work.loads.size(); ++l) {
         const head_load& load = work.loads[l];
@@ -122,23 +125,24 @@ class attend_clock {
             moved.buffer_bytes += std::uint64_t{work.pages[i].elements} * element_bytes_;
           } else {
             phase_pages_.push_back(locations[i]);
+            phase_codewords_.push_back(work.pages[i].codewords);
+            moved.channel_bytes += bus_bytes(work.pages[i], drive_.shape());
           }
         }
       }
       time.pages = moved.pages_read = phase_pages_.size();
-      moved.channel_bytes = time.pages * static_cast<std::uint64_t>(drive_.shape().page_bytes);
       time.route_ns = route_ns(moved);
       const double start_ns = done.link_ns + time.begin_ns;
       const batch_times read = [&] {
         if constexpr (draws<Trace>) {
           if (trace != nullptr) {
             const double ps_per_tick = 1.0 / static_cast<double>(drive_.scale().ticks_per_ps);
-            return drive_.read(phase_pages_, {}, [&](const event& e) {
+            return drive_.read_codewords(phase_pages_, phase_codewords_, {}, [&](const event& e) {
               draw_event(*trace, e, start_ns * 1e3, ps_per_tick);
             });
           }
         }
-        return drive_.read(phase_pages_);
+        return drive_.read_codewords(phase_pages_, phase_codewords_);
       }();
       time.flash_ns = static_cast<double>(read.makespan_ps()) * 1e-3;
       draw_unit(trace, "route", "pages to the GPU", start_ns, time.route_ns);
@@ -151,7 +155,8 @@ class attend_clock {
 
   std::uint32_t element_bytes_;
   drive_type drive_;
-  std::vector<location> phase_pages_;  // of one phase on a host route
+  std::vector<location> phase_pages_;          // of one phase on a host route
+  std::vector<std::int32_t> phase_codewords_;  // of them
 };
 
 }  // namespace instinfer::flash

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "instinfer/flash/attend_books.hpp"
 #include "instinfer/flash/attend_events.hpp"
 #include "instinfer/flash/attend_times.hpp"
 #include "instinfer/flash/dram_queue.hpp"
@@ -26,7 +27,7 @@ namespace instinfer::flash {
 //   there. So loads of all heads interleave, first come first served.
 // - Each channel has a buffer of filter_buffer_pages. A page takes room in it from the start of its data-out until the filter
 //   has passed it on; while there is none, the bus sends no data, though commands go on. A page is there when it is decoded.
-// - A filter takes pages one by one in the order they came. It looks at each byte, wanted or not.
+// - A filter takes pages one by one in the order they came. It looks at each byte that came, wanted or not.
 // - Pages in the group buffer come from DRAM, one after the other, wanted bytes only, and past the filters.
 // At one instant, loads are released and places given before a bus is granted. Channels take no notice of each other but
 // through the kernel buffer and arg-top-k.
@@ -73,14 +74,19 @@ class attend_timeline {
       if (release != nullptr && release->at <= now) {
         take_release(*release, sink);
       } else if (now == never_ticks) {
-        return total();
+        return books_.total(channels_, kernels_, dram_.busy_ticks(), scale().ticks_per_ps);
       } else if (first < channels_.size()) {
         filter_page(first, now, sink);
       } else if (first == channels_.size()) {
         load_page(now, sink);
       } else {
         const std::size_t c = first - channels_.size() - 1;
-        next_.set(bus(c), grant_bus(c, now, sink));
+        std::int64_t next = grant_bus(c, now, sink);
+        const std::int64_t alone_until = no_new_release_before(now);
+        while (next < alone_until && channels_[c].buffer.room_is_known()) {
+          next = grant_bus(c, next, sink);
+        }
+        next_.set(bus(c), next);
       }
     }
   }
@@ -137,7 +143,15 @@ class attend_timeline {
   template <class Sink>
   void begin(const attend_work& work, std::span<const location> pages, Sink& sink) {
     work_ = &work;
-    pages_ = pages;
+    codewords_.clear();
+    if (std::ranges::any_of(work.pages, [](const page_task& t) { return t.codewords != 0; })) {
+      for (const page_task& task : work.pages) {
+        codewords_.push_back(task.codewords);
+      }
+    }
+    check_codewords(codewords_, pages.size(), shape());
+    reads_ = {pages, codewords_};
+    least_filter_ = codewords_.empty() ? units_.filter_page : units_.filter(shape().codeword_bytes);
     queues_.begin(pages.size(), operation::read, rules_.pair);
     for (channel_state& channel : channels_) {
       channel.reads.begin();
@@ -147,8 +161,7 @@ class attend_timeline {
     }
     dram_.clear();
     next_.clear();
-    phases_.clear();
-    filtered_.clear();
+    books_.begin(channels_.size());
     kernels_.begin(work, sink);
   }
 
@@ -164,7 +177,7 @@ class attend_timeline {
       if (work_->pages[i].page == no_page) {
         dram_.come(i, now.at);
       } else {
-        const location& at = pages_[i];
+        const location& at = reads_.pages[i];
         const auto c = static_cast<std::size_t>(at.channel);
         queues_.add(i, at);
         next_.set_no_later(bus(c), channels_[c].reads.arrive(queues_.die_in_channel(at), now.at));
@@ -178,8 +191,16 @@ class attend_timeline {
     }
   }
 
-  // Once all loads are released, a bus depends on its own filter alone, and need not keep step with the others: it goes on
-  // until it needs to know when the filter will have room.
+  // Until the next release a bus depends on its own filter alone, and need not keep step with the others. What is not known
+  // yet at `now` comes of a page that has still to pass its filter, or has waited for its place in the DRAM.
+  std::int64_t no_new_release_before(std::int64_t now) const {
+    const std::int64_t filtered = dram_.asks_at() == never_ticks ? now + least_filter_ : now;
+    const load_release* known = kernels_.next_release();
+    return std::min(known != nullptr ? known->at : never_ticks,
+                    std::max(filtered, kernels_.no_new_release_before()));
+  }
+
+  // Once all loads are released, a bus goes on until it needs to know when the filter will have room.
   template <class Sink>
   void run_bus(std::size_t c, std::int64_t now, Sink& sink) {
     while (now != never_ticks && channels_[c].buffer.room_is_known()) {
@@ -194,7 +215,7 @@ class attend_timeline {
     channel_state& channel = channels_[c];
     filter_buffer& buffer = channel.buffer;
     const bool has_room = buffer.room_is_known() && buffer.room_at() <= now;
-    const bus_grant grant = channel.reads.step(now, has_room, queues_, ticks_, pages_, sink.flash);
+    const bus_grant grant = channel.reads.step(now, has_room, queues_, ticks_, reads_, sink.flash);
     channel.stalls = grant.stalled;
     if (grant.sent_page != bus_grant::none) {
       buffer.come(grant.sent_page, grant.next + ticks_.decode());
@@ -212,15 +233,22 @@ class attend_timeline {
     const std::size_t task = channel.buffer.task();
     const std::int64_t there_at = channel.buffer.there_at();
     const std::int64_t begin = kernels_.place_given(now);
-    const std::int64_t end = channel.buffer.pass(begin, units_.filter_page);
+    const std::int64_t ticks = filter_ticks(task);
+    const std::int64_t end = channel.buffer.pass(begin, ticks);
     sink.filter(c, task, begin, end);
-    note_data(c, kernels_.put(task, end, sink), there_at);
+    books_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
     if (kernels_.all_released()) {
       run_bus(c, std::exchange(channel.stands_at, never_ticks), sink);
     } else if (channel.stalls) {
       next_.set_no_later(bus(c), end);
     }
     next_.set(c, channel.buffer.asks_at());
+  }
+
+  std::int64_t filter_ticks(std::size_t task) {
+    const std::int32_t codewords = codewords_.empty() ? 0 : codewords_[task];
+    return codewords == 0 ? units_.filter_page
+                          : units_.filter(std::int64_t{codewords} * shape().codeword_bytes);
   }
 
   // The DRAM asks for a place at `now`.
@@ -235,52 +263,6 @@ class attend_timeline {
     next_.set(dram(), dram_.asks_at());
   }
 
-  void note_data(std::size_t c, std::uint32_t phase, std::int64_t end) {
-    while (phase >= phases_.size()) {
-      phases_.emplace_back();
-      filtered_.resize(filtered_.size() + channels_.size());
-    }
-    phases_[phase].data_end_ticks = std::max(phases_[phase].data_end_ticks, end);
-    ++filtered_[phase * channels_.size() + c];
-  }
-
-  attend_times total() {
-    attend_times sum{.makespan_ticks = kernels_.end(), .ticks_per_ps = scale().ticks_per_ps};
-    loads_.clear();
-    const auto busy = [&](unit u) -> std::int64_t& {
-      return sum.busy_ticks[static_cast<std::size_t>(u)];
-    };
-    for (std::size_t c = 0; c < channels_.size(); ++c) {
-      loads_.push_back(channels_[c].reads.load());
-      busy(unit::flash) = std::max(busy(unit::flash), channels_[c].reads.active_ticks());
-      busy(unit::filter) = std::max(busy(unit::filter), channels_[c].buffer.busy_ticks());
-    }
-    busy(unit::dram) = dram_.busy_ticks();
-    busy(unit::top_k) = kernels_.top_k_busy();
-    busy(unit::logit_0) = kernels_.busy(kernel_step::logit_0);
-    busy(unit::logit) = kernels_.busy(kernel_step::logit);
-    busy(unit::attend) = kernels_.busy(kernel_step::attend);
-    phases_.resize(kernels_.phases().size());
-    filtered_.resize(phases_.size() * channels_.size());
-    for (std::size_t p = 0; p < phases_.size(); ++p) {
-      const phase_ticks& from = kernels_.phases()[p];
-      attend_phase& to = phases_[p];
-      const auto filtered = std::span(filtered_).subspan(p * channels_.size(), channels_.size());
-      to = {.op = from.op,
-            .pages = from.pages,
-            .begin_ticks = from.begin,
-            .data_end_ticks = to.data_end_ticks,
-            .end_ticks = from.end,
-            .filter_ticks = *std::ranges::max_element(filtered) * units_.filter_page,
-            .gemv_ticks = from.gemv,
-            .softmax_ticks = from.softmax,
-            .top_k_ticks = from.top_k};
-    }
-    sum.phases = phases_;
-    sum.channels = loads_;
-    return sum;
-  }
-
   operation_ticks ticks_;
   batch_rules rules_;
   std::uint32_t element_bytes_;
@@ -290,11 +272,11 @@ class attend_timeline {
   std::vector<channel_state> channels_;
   earliest<> next_;
   dram_queue dram_;
-  std::vector<attend_phase> phases_;
-  std::vector<std::int64_t> filtered_;  // [phases, channels] pages
-  std::vector<channel_load> loads_;     // [channels]
+  attend_books books_;
   const attend_work* work_ = nullptr;
-  std::span<const location> pages_;
+  read_list reads_;
+  std::vector<std::int32_t> codewords_;  // [pages], empty where whole pages cross the buses
+  std::int64_t least_filter_ = 0;        // of any page
 };
 
 }  // namespace instinfer::flash

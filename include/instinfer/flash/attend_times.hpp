@@ -29,8 +29,11 @@ struct attend_times {
   std::int64_t makespan_ticks = 0;
   std::int64_t ticks_per_ps = 1;
   std::array<std::int64_t, unit_count> busy_ticks{};  // by unit
+  // Part of busy_ticks[unit::flash]: that channel's bus idle, with data ready and no room for it behind the bus.
+  std::int64_t stalled_ticks = 0;
   std::span<const attend_phase> phases = {};
   std::span<const channel_load> channels = {};  // [channels]
+  std::span<const die_load> dies = {};          // [channels, dies of a channel], as batch_times
 
   constexpr std::int64_t makespan_ps() const { return round_ticks(makespan_ticks, ticks_per_ps); }
   constexpr double ns(std::int64_t ticks) const {

@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
+#include "instinfer/flash/codewords.hpp"
 
 namespace instinfer::flash {
 
@@ -22,7 +24,29 @@ struct page_task {
   page_id page = no_page;      // no_page: in the group buffer
   std::uint32_t elements = 0;  // wanted ones
   std::uint32_t set = 0;
+  std::int32_t codewords = 0;  // that cross the bus; 0: all (codewords.hpp)
 };
+
+// Data bytes of the page that cross the bus; none of a buffered one.
+constexpr std::uint64_t bus_bytes(const page_task& task, const geometry& g) {
+  return task.page == no_page
+             ? 0
+             : static_cast<std::uint64_t>(task.codewords == 0 ? g.page_bytes
+                                                              : task.codewords * g.codeword_bytes);
+}
+
+// The traffic of whole pages, where only parts of them cross the buses; on host routes the rest of the way, too.
+constexpr void count_parts(traffic& moved, std::span<const page_task> tasks, const geometry& g,
+                           bool in_drive) {
+  const std::uint64_t whole = std::exchange(moved.channel_bytes, 0);
+  for (const page_task& task : tasks) {
+    moved.channel_bytes += bus_bytes(task, g);
+  }
+  if (!in_drive) {  // no filter in front of a host
+    moved.filtered_bytes = moved.channel_bytes;
+    moved.link_bytes -= whole - moved.channel_bytes;
+  }
+}
 
 // Pages whose results are one softmax input for each token and query head: a tile of K, however many pages its dims lie in.
 // The V pages of a load are a set without scores.
@@ -59,16 +83,37 @@ struct attend_work {
   }
 };
 
+// How many codewords lie from the first to the last wanted entry of a page. For formats without a codec, which keeps its
+// scales elsewhere in the page. The default takes whole pages.
+struct wanted_codewords {
+  layout::tiling tiles;
+  geometry shape;
+  std::uint32_t element_bytes = 0;  // 0: whole pages
+
+  std::int32_t operator()(const page_read& read, const access_plan& plan) const {
+    if (element_bytes == 0) {
+      return 0;
+    }
+    const layout::tile& tile = tiles.of(read.kind);
+    const auto tokens = plan.tokens(read).runs();
+    const auto dims = plan.dims(read).runs();
+    const std::uint32_t first = tile.offset(tokens.front().first, dims.front().first);
+    const std::uint32_t last = tile.offset(tokens.back().last - 1, dims.back().last - 1);
+    return codewords_of(first * element_bytes, (last + 1) * element_bytes, shape);
+  }
+};
+
 // Observes an attend call, head after head (so not beside a parallel policy), and adds to the work.
 class attend_recorder {
  public:
-  attend_recorder(attend_work& work, std::uint32_t group, std::uint32_t k_dim)
-      : work_{work}, group_{group}, k_dim_{k_dim} {}
+  attend_recorder(attend_work& work, std::uint32_t group, std::uint32_t k_dim,
+                  const wanted_codewords& codewords)
+      : work_{work}, group_{group}, k_dim_{k_dim}, codewords_{codewords} {}
 
   class head_recorder {
    public:
     explicit head_recorder(const attend_recorder& all)
-        : work_{all.work_}, group_{all.group_}, k_dim_{all.k_dim_} {}
+        : work_{all.work_}, group_{all.group_}, k_dim_{all.k_dim_}, codewords_{all.codewords_} {}
 
     // Top-k ranks all dims, what was visible, or the units that were scored; choices by position rank nothing.
     void chose(attention::operation op, index_view chosen) {
@@ -121,7 +166,8 @@ class attend_recorder {
         ++work_.sets[set].pages;
         work_.pages.push_back({.page = read.buffered ? no_page : read.page,
                                .elements = static_cast<std::uint32_t>(read.wanted_elements()),
-                               .set = set});
+                               .set = set,
+                               .codewords = read.buffered ? 0 : codewords_(read, plan)});
       }
       if (work_.pages.size() == first_page && !plan.reads().empty()) {
         return;  // nothing for the drive to do
@@ -139,6 +185,7 @@ class attend_recorder {
     attend_work& work_;
     std::uint32_t group_;
     std::uint32_t k_dim_;
+    const wanted_codewords& codewords_;
     std::uint32_t phase_ = 0;
     std::uint32_t visible_ = 0;
     std::uint32_t units_ = 0;
@@ -151,6 +198,7 @@ class attend_recorder {
   attend_work& work_;
   std::uint32_t group_;
   std::uint32_t k_dim_;
+  const wanted_codewords& codewords_;
 };
 
 }  // namespace instinfer::flash

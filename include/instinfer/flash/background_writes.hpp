@@ -24,13 +24,16 @@ namespace instinfer::flash {
 template <class Arbitration>
 class background_writes {
  public:
-  // Throws bad_argument for rules that cannot be, or cache reads, which mixed streams lack; and what timelines throw.
-  background_writes(const drive_spec& drive, const drive_rules& rules)
+  // Throws bad_argument for rules that cannot be, and what timelines throw.
+  background_writes(const drive_spec& drive, const drive_rules& rules,
+                    const Arbitration& arbitration = {})
       : timeline_{drive.geometry,
                   drive.timing,
-                  {.pair = (check(rules), rules.reads.pair),
+                  {.pair = (validate(rules), rules.reads.pair),
                    .retry = rules.reads.retry,
-                   .suspend = rules.suspend}} {}
+                   .suspend = rules.suspend,
+                   .cache_read = rules.reads.cache_read},
+                  arbitration} {}
 
   void charge(const ftl_operations& operations, call_times& /*done*/) {
     const auto put = [&](operation what, std::span<const location> all) {
@@ -54,7 +57,8 @@ class background_writes {
     attends.each_release(work, done, [&](std::uint32_t load, std::int64_t ps) {
       for (std::uint32_t i = work.loads[load].first_page; i < work.loads[load].last_page; ++i) {
         if (work.pages[i].page != no_page) {
-          reads_.push_back({.where = locations[i], .arrival_ps = ps});
+          reads_.push_back(
+              {.where = locations[i], .arrival_ps = ps, .codewords = work.pages[i].codewords});
         }
       }
     });
@@ -70,14 +74,6 @@ class background_writes {
   }
 
  private:
-  static void check(const drive_rules& rules) {
-    validate(rules);
-    require(!rules.reads.cache_read, [] {
-      return std::string(
-          "flash engine: background writes and cache reads exclude each other, see flash/mixed_timeline.hpp");
-    });
-  }
-
   struct ends {
     std::int64_t read = 0;  // the last one of priority 0
     std::int64_t write = 0;

@@ -26,4 +26,8 @@ struct batch_rules {
   read_retry retry = {};
 };
 
+// The reference simulator's (MQSim): a request of many pages, such as a sequential batch, and a burst of requests of one page.
+inline constexpr batch_rules mqsim_request{.pair = pairing::same_page};
+inline constexpr batch_rules mqsim_burst{.pair = pairing::same_page, .arrive = arrival::one_by_one};
+
 }  // namespace instinfer::flash

@@ -35,6 +35,7 @@ struct call_times {
   double moving_ns = 0;       // reads of pages that are moved
   double erase_ns = 0;
   unit_breakdown units = {};  // of an attend
+  double stalled_ns = 0;      // part of units[unit::flash]: data that waited for the units behind
   double delay_ns = 0;        // part of attention_ns: reads that waited for background writes
   // The end of the writes beside the attend, since the query was there; not part of the total.
   double background_ns = 0;

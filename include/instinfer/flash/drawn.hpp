@@ -2,7 +2,9 @@
 // A path without data: selections are drawn at random and nothing is computed. For timing caches that no machine at hand
 // could hold.
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 
 #include "instinfer/attention/machine.hpp"
 
@@ -68,28 +70,32 @@ class drawn_selection {
 
  private:
   // k of the set: its `local` last ones, and the rest in runs of `run` neighbours that are drawn by selection sampling
-  // (each subset of runs equally likely, one pass).
+  // (each subset of runs equally likely, one pass). O(runs drawn from), not O(tokens).
   void draw(index_view from, std::uint32_t k, std::uint32_t local, std::uint32_t run,
             index_set& chosen) {
-    std::uint32_t left = from.count() - local;
+    std::uint32_t left = from.count() - local;  // to be drawn from
     std::uint32_t wanted = k - local;
+    std::uint32_t left_of_run = 0;
     bool taking = false;
-    for (std::uint32_t position = 0; const index_run piece : from.runs()) {
-      for (std::uint32_t i = piece.first; i < piece.last; ++i, ++position) {
-        if (left == 0) {
-          chosen.add(i, piece.last);
-          break;
-        }
-        if (position % run == 0) {
+    for (const index_run& piece : from.runs()) {
+      std::uint32_t i = piece.first;
+      while (i < piece.last && left > 0) {
+        if (left_of_run == 0) {
           const std::uint32_t runs_left = (left + run - 1) / run;
           taking = next() % runs_left < (wanted + run - 1) / run;
+          left_of_run = run;
         }
-        if (wanted > 0 && (taking || wanted == left)) {
-          chosen.add(i);
-          --wanted;
-        }
-        --left;
+        // What is not taken is passed over as long as the rest still holds all that is wanted.
+        const std::uint32_t here = std::min({left_of_run, left, piece.last - i});
+        const std::uint32_t passed = taking ? 0 : std::min(here, left - wanted);
+        const std::uint32_t taken = std::min(here - passed, wanted);
+        chosen.add(i + passed, i + passed + taken);
+        wanted -= taken;
+        left -= here;
+        left_of_run -= here;
+        i += here;
       }
+      chosen.add(i, piece.last);  // the local ones
     }
   }
 

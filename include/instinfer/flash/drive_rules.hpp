@@ -6,6 +6,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/flash/batch_rules.hpp"
+#include "instinfer/flash/codewords.hpp"
 #include "instinfer/flash/suspension.hpp"
 
 namespace instinfer::flash {
@@ -14,6 +15,7 @@ namespace instinfer::flash {
 // flash::engine.
 struct drive_rules {
   batch_rules reads = {};
+  transfer_unit transfer = transfer_unit::page;  // of attention's reads (codewords.hpp)
   suspension suspend = {};  // of background programs and erases, for reads (background_writes.hpp)
 };
 

@@ -5,6 +5,7 @@
 #include "instinfer/flash/attend_clock.hpp"
 #include "instinfer/flash/drawn.hpp"
 #include "instinfer/flash/foreground_writes.hpp"
+#include "instinfer/flash/locating_store.hpp"
 #include "instinfer/flash/placement.hpp"
 #include "instinfer/store/ledger.hpp"
 
@@ -12,16 +13,6 @@ namespace instinfer::flash {
 
 // What a call moved, and where its time went.
 struct receipt : instinfer::receipt, call_times {};
-
-// A page store that knows where each page lies: flash/ftl_store.hpp. Others are placed by number (placement.hpp).
-template <class S>
-concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint64_t most) {
-  { c.locate(page) } -> std::same_as<location>;
-  { c.shape() } -> std::convertible_to<geometry>;
-  { s.translation().operations() } -> std::convertible_to<const ftl_operations&>;
-  s.translation().count_read(page);
-  s.translation().idle(most);
-};
 
 template <class Path>
 using default_store = std::conditional_t<std::is_same_v<Path, drawn>, store::ledger, store::memory>;
@@ -47,15 +38,19 @@ class engine {
   // than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
-         const transfer::machine_spec& machine = {}, const drive_rules& rules = {})
-      : drive_{(check(drive, capacity), drive)},
+         const transfer::machine_spec& machine = {}, const drive_rules& rules = {},
+         const Arbitration& arbitration = {})
+      : drive_{(check(drive, capacity, rules), drive)},
         rules_{rules},
+        arbitration_{arbitration},
         machine_{with_link_of(drive, machine)},
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
-        attends_{drive, rules, group(), static_cast<std::uint32_t>(Format::element_bytes)},
-        writes_{drive, rules} {
+        parts_{inner_.cache().tiles(), drive.geometry,
+               rules.transfer == transfer_unit::codeword ? element_bytes : 0},
+        attends_{drive, rules, group(), element_bytes, arbitration},
+        writes_{drive, rules, arbitration} {
     if constexpr (LocatingStore<Store>) {
       require(inner_.pages().shape() == drive.geometry, [&] {
         return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
@@ -75,6 +70,16 @@ class engine {
     requires(!holds_data)
   {
     return timed_write(inner_.append_count(seq, layer, count));
+  }
+  // The same without the time, which is most of an append's work here: for a cache that is only to be read.
+  instinfer::receipt append_untimed(sequence seq, int layer, std::uint64_t count)
+    requires(!holds_data)
+  {
+    const instinfer::receipt written = inner_.append_count(seq, layer, count);
+    if constexpr (LocatingStore<Store>) {
+      inner_.pages().translation().clear_operations();
+    }
+    return written;
   }
 
   // As instinfer::engine::build, timed: tokens are read, and written in another order.
@@ -123,10 +128,7 @@ class engine {
                std::to_string(inner_.cache().shape().q_heads) + ", " +
                std::to_string(Format::k_dim) + "]";
       });
-      done.moved += inner_
-                        .attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{},
-                                attend_recorder{work_, group(), Format::k_dim})
-                        .moved;
+      done.moved += record(r, layer);
       const auto moved =
           route::bytes({}, r.q.size() * sizeof(element), r.out.size() * sizeof(element));
       link.up += moved.up;
@@ -144,8 +146,8 @@ class engine {
   call_times last_attend_with(const engine_units& units) const {
     drive_spec other = drive_;
     other.units = units;
-    attend_clock<route::computes_in_drive, Arbitration> clock{
-        other, rules_, group(), static_cast<std::uint32_t>(Format::element_bytes)};
+    attend_clock<route::computes_in_drive, Arbitration> clock{other, rules_, group(), element_bytes,
+                                                              arbitration_};
     call_times done;
     clock.time(work_, locations_, done, static_cast<no_trace*>(nullptr), route_of_pages());
     return done;
@@ -185,6 +187,8 @@ class engine {
   Store& pages() { return inner_.pages(); }
 
  private:
+  static constexpr std::uint32_t element_bytes = Format::element_bytes;
+
   static transfer::machine_spec with_link_of(const drive_spec& drive,
                                              transfer::machine_spec machine) {
     machine.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
@@ -192,7 +196,8 @@ class engine {
     return machine;
   }
 
-  static void check(const drive_spec& drive, const store::capacity& capacity) {
+  static void check(const drive_spec& drive, const store::capacity& capacity,
+                    const drive_rules& rules) {
     validate(drive);
     require(drive.geometry.page_bytes == static_cast<std::int32_t>(D::layout_policy::page_bytes),
             [&] {
@@ -204,10 +209,26 @@ class engine {
       return std::string(
           "flash engine: attention in storage needs a drive with engine units, this one has none");
     });
+    require(Format::plain || rules.transfer == transfer_unit::page, [] {
+      return std::string(
+          "flash engine: a codec's scales lie elsewhere in the page, so whole pages are transferred");
+    });
     require(capacity.bytes <= static_cast<std::uint64_t>(drive.geometry.bytes()), [&] {
       return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
              " bytes, the capacity is " + std::to_string(capacity.bytes);
     });
+  }
+
+  // Attends, and adds to the work.
+  traffic record(const request& r, int layer) {
+    const std::size_t first = work_.pages.size();
+    traffic moved = inner_
+                        .attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{},
+                                attend_recorder{work_, group(), Format::k_dim, parts_})
+                        .moved;
+    count_parts(moved, std::span(work_.pages).subspan(first), drive_.geometry,
+                route::computes_in_drive);
+    return moved;
   }
 
   std::uint32_t group() const { return static_cast<std::uint32_t>(inner_.cache().shape().group()); }
@@ -272,9 +293,11 @@ class engine {
 
   drive_spec drive_;
   drive_rules rules_;
+  Arbitration arbitration_;
   transfer::machine_spec machine_;
   inner_type inner_;
   placement placement_;
+  wanted_codewords parts_;
   attend_clock<route::computes_in_drive, Arbitration> attends_;
   Writes<Arbitration> writes_;
   typename inner_type::scratch scratch_;

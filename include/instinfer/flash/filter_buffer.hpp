@@ -2,6 +2,7 @@
 // The pages between one channel's bus and its filter: a buffer of limited room, and when the filter takes what is in it.
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -15,7 +16,8 @@ namespace instinfer::flash {
 class filter_buffer {
  public:
   explicit filter_buffer(std::int32_t room)
-      : places_(static_cast<std::size_t>(room)), room_{static_cast<std::uint64_t>(room)} {}
+      : places_(std::bit_ceil(static_cast<std::size_t>(room))),
+        room_{static_cast<std::uint64_t>(room)} {}
 
   void clear() {
     came_ = passed_ = 0;
@@ -25,7 +27,7 @@ class filter_buffer {
   // Whether the page before it in the next page's place has been given a time at which it is gone.
   bool room_is_known() const { return came_ < passed_ + room_; }
   // Precondition: room_is_known().
-  std::int64_t room_at() const { return came_ < room_ ? 0 : place(came_).gone_at; }
+  std::int64_t room_at() const { return came_ < room_ ? 0 : place(came_ - room_).gone_at; }
 
   // A page is on the bus, and there, decoded, at `there_at`. Precondition: there is room.
   void come(std::size_t task, std::int64_t there_at) {
@@ -54,10 +56,14 @@ class filter_buffer {
     std::int64_t there_at = 0;
     std::int64_t gone_at = 0;
   };
-  page& place(std::uint64_t n) { return places_[static_cast<std::size_t>(n % room_)]; }
-  const page& place(std::uint64_t n) const { return places_[static_cast<std::size_t>(n % room_)]; }
+  page& place(std::uint64_t n) {
+    return places_[static_cast<std::size_t>(n) & (places_.size() - 1)];
+  }
+  const page& place(std::uint64_t n) const {
+    return places_[static_cast<std::size_t>(n) & (places_.size() - 1)];
+  }
 
-  std::vector<page> places_;
+  std::vector<page> places_;  // a ring of at least `room`
   std::uint64_t room_;
   std::uint64_t came_ = 0;
   std::uint64_t passed_ = 0;

@@ -104,6 +104,8 @@ class kernel_pipeline {
     return next_release_ == releases_.size() ? nullptr : &releases_[next_release_];
   }
   void take_release() { ++next_release_; }
+  // Of releases that are not known yet: their last page goes through GeMV, and then they are ranked.
+  std::int64_t no_new_release_before() const { return std::max(gemv_free_, top_k_free_); }
   // Whether no further release can come.
   bool all_released() const { return next_release_ == loads_.size(); }
 

@@ -32,7 +32,7 @@ class mixed_channel {
         queues_{g},
         dies_(static_cast<std::size_t>(g.dies_per_channel())),
         planes_{static_cast<std::size_t>(g.planes)},
-        members_(2 * dies_.size() * planes_) {}
+        members_(3 * dies_.size() * planes_) {}
 
   // See request_queues::sort.
   void sort(std::span<const request> requests, pairing pair, std::int64_t ticks_per_ps) {
@@ -53,15 +53,20 @@ class mixed_channel {
   void take(std::int32_t d) {
     die_work& work = die(d).work;
     const request& first = of(queues_.head(d));
-    const std::int32_t list = die(d).suspended ? 1 - die(d).parked.members : 0;
+    std::int32_t list = 0;
+    while ((die(d).suspended && list == die(d).parked.members) ||
+           (die(d).leaves && list == die(d).leaving.members)) {
+      ++list;
+    }
     work = {.what = first.what, .priority = first.priority, .members = list};
     work.pages = queues_.take(d, std::span(members_).subspan(members_at(d, list), planes_));
   }
 
-  // Requests of the die's work, by arrival.
-  std::span<const std::int32_t> pages_of(std::int32_t d) const {
-    return std::span(members_).subspan(members_at(d, die(d).work.members),
-                                       static_cast<std::size_t>(die(d).work.pages));
+  // Requests of the die's work, or of another command on it, by arrival.
+  std::span<const std::int32_t> pages_of(std::int32_t d) const { return pages_of(d, die(d).work); }
+  std::span<const std::int32_t> pages_of(std::int32_t d, const die_work& work) const {
+    return std::span(members_).subspan(members_at(d, work.members),
+                                       static_cast<std::size_t>(work.pages));
   }
 
   // Of highest priority, then ready first, then issued first.
@@ -69,8 +74,8 @@ class mixed_channel {
     std::optional<offer> best;
     for (std::int32_t d = 0; d < count(); ++d) {
       const mixed_die& one = die(d);
-      if (one.at == phase::data_out && (!best || before(one, die(best->die)))) {
-        best = offer{d, one.work.priority};
+      if (one.has_data() && (!best || before(one, die(best->die)))) {
+        best = offer{d, one.data().priority};
       }
     }
     return best;
@@ -94,7 +99,7 @@ class mixed_channel {
   std::int64_t next_change(std::int64_t now) const {
     std::int64_t soonest = queues_.next_arrival();
     for (const mixed_die& die : dies_) {
-      if (die.at == phase::array || die.at == phase::suspending) {
+      if (die.at == phase::array || die.at == phase::suspending || die.at == phase::moving) {
         soonest = std::min(soonest, die.until);
       }
       if (die.at == phase::array && die.suspend_from > now) {
@@ -108,9 +113,9 @@ class mixed_channel {
   using phase = mixed_die::phase;
 
   static bool before(const mixed_die& a, const mixed_die& b) {
-    return a.work.priority != b.work.priority ? a.work.priority < b.work.priority
-           : a.until != b.until               ? a.until < b.until
-                                              : a.work.issue < b.work.issue;
+    return a.data().priority != b.data().priority ? a.data().priority < b.data().priority
+           : a.data_since() != b.data_since()     ? a.data_since() < b.data_since()
+                                                  : a.data().issue < b.data().issue;
   }
 
   // What the die would have the bus for, if anything.
@@ -125,6 +130,9 @@ class mixed_channel {
       return offer{d, one.parked.priority, command::resume};
     }
     if (one.at == phase::idle && waits) {
+      if (one.leaves && queues_.of(head).what != operation::read) {
+        return std::nullopt;
+      }
       return offer{d, queues_.of(head).priority};
     }
     if (waits && could_suspend(one, queues_.of(head), now) && now >= one.suspend_from) {
@@ -143,14 +151,14 @@ class mixed_channel {
   }
 
   std::size_t members_at(std::int32_t d, std::int32_t list) const {
-    return static_cast<std::size_t>(2 * d + list) * planes_;
+    return static_cast<std::size_t>(3 * d + list) * planes_;
   }
 
   suspension_ticks suspend_;
   request_queues queues_;
   std::vector<mixed_die> dies_;
   std::size_t planes_;
-  std::vector<std::int32_t> members_;  // [dies, 2, planes]: of the work and of what is suspended
+  std::vector<std::int32_t> members_;  // [dies, 3, planes]: of work, suspended and leaving
 };
 
 }  // namespace instinfer::flash

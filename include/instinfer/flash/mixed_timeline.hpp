@@ -11,12 +11,12 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/flash/arbitration.hpp"
-#include "instinfer/flash/batch_rules.hpp"
 #include "instinfer/flash/batch_times.hpp"
 #include "instinfer/flash/events.hpp"
 #include "instinfer/flash/geometry.hpp"
 #include "instinfer/flash/mixed_channel.hpp"
 #include "instinfer/flash/mixed_die.hpp"
+#include "instinfer/flash/mixed_rules.hpp"
 #include "instinfer/flash/operation_ticks.hpp"
 #include "instinfer/flash/request.hpp"
 #include "instinfer/flash/request_queues.hpp"
@@ -25,25 +25,19 @@
 
 namespace instinfer::flash {
 
-struct mixed_rules {
-  pairing pair = pairing::same_block_and_page;
-  read_retry retry = {};
-  suspension suspend = {};
-};
-
-// The model: operations as in timeline.hpp, without cache read. Each time the bus is free, all that
-// has happened by then is known, and the bus goes to
+// The model: operations as in timeline.hpp. Each time the bus is free, all that has happened by then is known, and the bus goes to
 // - the data-out of highest priority, among those the one that was ready first, then issued first; or
-// - the command of highest priority, round robin over the dies after the last one that got a command.
-//   A free die asks for its oldest request of highest priority, with those that pair; suspend and
-//   resume are commands too (suspension.hpp), with the priority of the waiting read and of the
-//   suspended operation.
-// Of the two the higher priority goes first; the arbitration decides between equals. A command that
-// is on its way is never interrupted, nor is a data-out; between the pages of one read others may go.
-// Nothing orders a read after a program or erase of the same page but the caller.
+// - the command of highest priority, round robin over the dies after the last one that got a command. A free die asks for
+//   its oldest request of highest priority, with those that pair; suspend and resume are commands too (suspension.hpp), with
+//   the priority of the waiting read and of the suspended operation.
+// Of the two the higher priority goes first; the arbitration decides between equals. A command that is on its way is never
+// interrupted, nor is a data-out; between the pages of one read others may go. With cache read (cache_registers.hpp) a die
+// takes its next read while the last one leaves; a program or erase waits until both registers are empty. Reads on a die that
+// has suspended something are plain: the program keeps a register (assumed). Nothing orders a read after a program or erase
+// of the same page but the caller.
 //
-// Requests that all arrive at 0 with one priority and one operation take the very ticks of a batch
-// that arrives together. O(dies of the channel) a bus grant.
+// Requests that all arrive at 0 with one priority and one operation take the very ticks of a batch that arrives together.
+// O(dies of the channel) a bus grant.
 template <class Arbitration = data_out_first>
 class mixed_timeline {
   static_assert(BusArbitration<Arbitration>,
@@ -58,6 +52,7 @@ class mixed_timeline {
       : ticks_{g, t, rules.retry},
         suspend_{rules.suspend, ticks_.scale()},
         pair_{rules.pair},
+        cache_read_{rules.cache_read},
         arbitration_{arbitration},
         channel_{g, suspend_},
         channel_loads_(static_cast<std::size_t>(g.channels)),
@@ -136,7 +131,9 @@ class mixed_timeline {
         die.at = phase::idle;
       } else if (die.at == phase::array && die.until <= now) {
         end_run(d, die.until, sink);
-        if (die.work.what == operation::read) {
+        if (die.work.what == operation::read && cache_read_ && !die.suspended) {
+          die.at = phase::full;
+        } else if (die.work.what == operation::read) {
           die.at = phase::data_out;
         } else {
           for (const std::int32_t i : channel_.pages_of(d)) {
@@ -145,6 +142,12 @@ class mixed_timeline {
           die.at = phase::idle;
           let_go(d, die.until);
         }
+      }
+      if (die.at == phase::full && !die.leaves) {
+        die.move(ticks_.cache_move());
+      }
+      if (die.at == phase::moving && die.until <= now) {
+        die.end_move();
       }
     }
   }
@@ -212,13 +215,15 @@ class mixed_timeline {
   template <class Sink>
   std::int64_t send(std::int32_t d, std::int64_t now, Sink& sink) {
     mixed_die& die = channel_.die(d);
-    const std::int64_t end = now + ticks_.transfer();
-    const std::int32_t i = channel_.pages_of(d)[static_cast<std::size_t>(die.work.next_page++)];
+    die_work& read = die.data();
+    const std::int32_t i = channel_.pages_of(d, read)[static_cast<std::size_t>(read.next_page++)];
+    const std::int64_t transfer = ticks_.transfer(channel_.of(i).codewords);
+    const std::int64_t end = now + transfer;
     tell(sink, event_kind::data_out, i, now, end);
-    load().data_ticks += ticks_.transfer();
+    load().data_ticks += transfer;
     finish(i, end + ticks_.decode());
-    if (die.work.next_page == die.work.pages) {
-      die.at = phase::idle;
+    if (read.next_page == read.pages) {
+      die.end_data(end);
       let_go(d, end);
     }
     return end;
@@ -283,6 +288,7 @@ class mixed_timeline {
   operation_ticks ticks_;
   suspension_ticks suspend_;
   pairing pair_;
+  bool cache_read_;
   Arbitration arbitration_;
   mixed_channel channel_;
   std::vector<channel_load> channel_loads_;

@@ -44,6 +44,10 @@ class operation_ticks {
   const geometry& shape() const { return geometry_; }
   const tick_scale& scale() const { return scale_; }
   std::int64_t transfer() const { return scale_.page_transfer_ticks; }  // one page over the bus
+  // So many codewords of one, with their share of the spare bytes; 0: all.
+  std::int64_t transfer(std::int32_t codewords) const {
+    return codewords == 0 ? transfer() : codewords * (transfer() / geometry_.codewords_per_page());
+  }
   std::int64_t cache_move() const { return cache_move_; }
   std::int64_t decode() const { return decode_; }
 

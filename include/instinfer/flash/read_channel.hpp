@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "instinfer/flash/arbitration.hpp"
@@ -31,6 +32,12 @@ struct bus_grant {
   bool stalled = false;  // data waits, and may not be sent
 };
 
+// What a replay reads: where each page lies, and how many of its codewords cross the bus (codewords.hpp; empty: all).
+struct read_list {
+  std::span<const location> pages;
+  std::span<const std::int32_t> codewords;
+};
+
 template <class Arbitration>
 class read_channel {
  public:
@@ -42,6 +49,7 @@ class read_channel {
                    static_cast<std::size_t>(g.dies_per_channel())},
         cache_read_{cache_read},
         dies_(static_cast<std::size_t>(g.dies_per_channel())),
+        die_loads_(static_cast<std::size_t>(g.dies_per_channel())),
         ring_{g.dies_per_channel()},
         in_flight_{g.dies_per_channel()},
         registers_{cache_read ? g.dies_per_channel() : 0} {}
@@ -49,10 +57,12 @@ class read_channel {
   void begin() {
     bus_ = arbitration_;
     load_ = {};
-    active_ticks_ = 0;
+    active_ticks_ = stalled_ticks_ = 0;
+    stalled_since_ = never_ticks;
     outstanding_ = 0;
     bus_free_ = 0;
     std::ranges::fill(dies_, die_state::idle);
+    std::ranges::fill(die_loads_, die_load{});
     ring_.clear(0);
     in_flight_.clear();
     registers_.clear();
@@ -68,26 +78,30 @@ class read_channel {
     return std::max(bus_free_, now);
   }
 
-  // Grants the bus at `now`, when it is free: to data only if the buffer behind it has room. pages: of the whole replay.
+  // Grants the bus at `now`, when it is free: to data only if the buffer behind it has room. reads: of the whole replay.
   template <class Sink>
   bus_grant step(std::int64_t now, bool has_room, command_queues& queues,
-                 const operation_ticks& ticks, std::span<const location> pages, Sink& sink) {
+                 const operation_ticks& ticks, const read_list& reads, Sink& sink) {
+    if (stalled_since_ != never_ticks) {
+      stalled_ticks_ += now - std::exchange(stalled_since_, never_ticks);
+    }
     if (cache_read_) {  // what has moved by now leaves its array free
       in_flight_.ready_by(now, [&](const flight& moved) { free_die(moved.die, queues); });
     }
     const bool data_is_ready = !in_flight_.empty() && in_flight_.oldest().ready <= now;
     const bool data_waits = data_is_ready && has_room;
     if (data_waits && (ring_.empty() || bus_.choose() == bus_turn::data_out)) {
-      const std::size_t page = send(now, queues, ticks, pages, sink);
+      const std::size_t page = send(now, queues, ticks, reads, sink);
       return {.next = bus_free_, .sent_page = page};
     }
     if (!ring_.empty()) {
-      issue(now, queues, ticks, pages, sink);
+      issue(now, queues, ticks, reads.pages, sink);
       return {.next = bus_free_};
     }
     if (!data_is_ready) {
       return {.next = in_flight_.empty() ? never_ticks : in_flight_.oldest().ready};
     }
+    stalled_since_ = now;
     const bool moves = cache_read_ && !in_flight_.all_seen();
     return {.next = moves ? in_flight_.next_ready() : never_ticks, .stalled = true};
   }
@@ -95,24 +109,32 @@ class read_channel {
   const channel_load& load() const { return load_; }
   // Time with a read under way: from its command to the end of its data.
   std::int64_t active_ticks() const { return active_ticks_; }
+  // Part of that: the bus idle, data ready, and no room for it.
+  std::int64_t stalled_ticks() const { return stalled_ticks_; }
+  std::span<const die_load> die_loads() const { return die_loads_; }
 
  private:
   enum class die_state : std::uint8_t { idle, waiting, held };
 
   template <class Sink>
   std::size_t send(std::int64_t now, command_queues& queues, const operation_ticks& ticks,
-                   std::span<const location> pages, Sink& sink) {
+                   const read_list& reads, Sink& sink) {
     flight& sending = in_flight_.oldest();
     const std::size_t page = queues.page(sending.command, sending.next_page);
-    bus_free_ = now + ticks.transfer();
-    load_.data_ticks += ticks.transfer();
+    const std::int64_t transfer =
+        reads.codewords.empty() ? ticks.transfer() : ticks.transfer(reads.codewords[page]);
+    bus_free_ = now + transfer;
+    load_.data_ticks += transfer;
     load_.end_ticks = bus_free_ + ticks.decode();
-    report(sink, event_kind::data_out, pages, page, now, bus_free_);
+    report(sink, event_kind::data_out, reads.pages, page, now, bus_free_);
     if (++sending.next_page < queues.page_count(sending.command)) {
       return page;
     }
     flight done = sending;
     in_flight_.pop();
+    die_load& load = die_loads_[static_cast<std::size_t>(done.die)];
+    load.held_ticks +=
+        bus_free_ - (cache_read_ ? std::max(done.begin, registers_.left(done.die)) : done.begin);
     if (cache_read_) {
       if (registers_.leave(done, bus_free_, ticks.cache_move())) {
         in_flight_.insert(done);
@@ -153,6 +175,7 @@ class read_channel {
       report(sink, event_kind::array_read, pages, queues.page(command, k), bus_free_,
              started.ready);
     }
+    die_loads_[static_cast<std::size_t>(die)].array_ticks += array;
     load_.command_ticks += cycles;
     load_.pages += count;
     ++load_.commands;
@@ -182,8 +205,11 @@ class read_channel {
   std::int64_t bus_free_ = 0;
   std::int64_t active_ticks_ = 0;
   std::int64_t active_since_ = 0;
-  std::int32_t outstanding_ = 0;  // commands under way
+  std::int64_t stalled_ticks_ = 0;
+  std::int64_t stalled_since_ = never_ticks;  // now, if not never
+  std::int32_t outstanding_ = 0;              // commands under way
   std::vector<die_state> dies_;
+  std::vector<die_load> die_loads_;  // [dies]
   die_ring ring_;
   flight_queue in_flight_;
   cache_registers registers_;

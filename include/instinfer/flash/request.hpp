@@ -17,7 +17,8 @@ struct request {
   operation what = operation::read;
   location where = {};
   std::int64_t arrival_ps = 0;
-  std::int32_t priority = 0;  // [0, max_priorities)
+  std::int32_t priority = 0;   // [0, max_priorities)
+  std::int32_t codewords = 0;  // of a read, that cross the bus; 0: all (codewords.hpp)
 
   friend constexpr bool operator==(const request&, const request&) = default;
 };

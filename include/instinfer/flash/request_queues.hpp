@@ -145,6 +145,10 @@ class request_queues {
         return complain("has priority " + std::to_string(r.priority) + ", which must lie in [0, " +
                         std::to_string(max_priorities) + ")");
       });
+      require(r.codewords >= 0 && r.codewords <= geometry_.codewords_per_page(), [&] {
+        return complain("has " + std::to_string(r.codewords) + " codewords, a page has " +
+                        std::to_string(geometry_.codewords_per_page()));
+      });
       require(r.arrival_ps >= before, [&] {
         return complain("arrives at " + std::to_string(r.arrival_ps) + " ps, before " +
                         (i == 0 ? "time 0" : "the one in front of it") +

@@ -14,6 +14,7 @@
 #include "instinfer/flash/batch_rules.hpp"
 #include "instinfer/flash/batch_times.hpp"
 #include "instinfer/flash/cache_registers.hpp"
+#include "instinfer/flash/codewords.hpp"
 #include "instinfer/flash/events.hpp"
 #include "instinfer/flash/flight_queue.hpp"
 #include "instinfer/flash/geometry.hpp"
@@ -64,6 +65,17 @@ class timeline {
   template <class Sink = no_events>
   batch_times read(std::span<const location> pages, std::span<std::int64_t> finish_ticks = {},
                    Sink&& sink = {}) {
+    return read_codewords(pages, {}, finish_ticks, sink);
+  }
+
+  // The same where of page i only codewords[i] cross the bus, which are neighbours; 0: all of them. Empty: all of all pages.
+  // Throws bad_argument also for another length, or more codewords than a page has.
+  template <class Sink = no_events>
+  batch_times read_codewords(std::span<const location> pages,
+                             std::span<const std::int32_t> codewords,
+                             std::span<std::int64_t> finish_ticks = {}, Sink&& sink = {}) {
+    check_codewords(codewords, pages.size(), shape());
+    codewords_ = codewords;
     begin(pages, finish_ticks, operation::read);
     for (std::int32_t channel = 0; channel < shape().channels; ++channel) {
       books_.begin_channel(static_cast<std::size_t>(channel));
@@ -71,7 +83,7 @@ class timeline {
       if (rules_.cache_read) {
         registers_.clear();
         replay_reads<read_path::cached>(pages, finish_ticks, sink);
-      } else if (ticks_.reads_alike()) {
+      } else if (ticks_.reads_alike() && codewords.empty()) {
         replay_reads<read_path::alike>(pages, finish_ticks, sink);
       } else {
         replay_reads<read_path::varied>(pages, finish_ticks, sink);
@@ -130,7 +142,7 @@ class timeline {
                     Sink& sink) {
     Arbitration bus = arbitration_;
     std::int64_t now = 0;  // the bus is free from here on
-    const std::int64_t transfer = ticks_.transfer();
+    std::int64_t transfer = ticks_.transfer();
     while (true) {
       if constexpr (Path == read_path::cached) {  // what has moved by now leaves its array free
         in_flight_.ready_by(now, [&](const flight& moved) { books_.take_next(moved.die); });
@@ -139,8 +151,12 @@ class timeline {
       const bool command_waits = books_.command_waits();
       if (data_waits && (!command_waits || bus.choose() == bus_turn::data_out)) {
         flight& sending = in_flight_.oldest();
-        if (!finish_ticks.empty() || traced<Sink>) {
+        if (!finish_ticks.empty() || (Path != read_path::alike && !codewords_.empty()) ||
+            traced<Sink>) {
           const std::size_t page = books_.page(sending.command, sending.next_page);
+          if (Path != read_path::alike && !codewords_.empty()) {
+            transfer = ticks_.transfer(codewords_[page]);
+          }
           if (!finish_ticks.empty()) {
             finish_ticks[page] = now + transfer + ticks_.decode();
           }
@@ -278,6 +294,7 @@ class timeline {
   batch_books books_;
   flight_queue in_flight_;
   cache_registers registers_;
+  std::span<const std::int32_t> codewords_;  // of the batch
 };
 
 }  // namespace instinfer::flash

@@ -186,18 +186,28 @@ struct tick_scale {
   friend constexpr bool operator==(const tick_scale&, const tick_scale&) = default;
 };
 
+// Ticks of which a codeword's transfer takes a whole number, too.
+constexpr tick_scale split_into_codewords(const tick_scale& page, const geometry& g) {
+  const std::int64_t codewords = g.codewords_per_page();
+  const std::int64_t finer = codewords / std::gcd(codewords, page.page_transfer_ticks);
+  return {.ticks_per_ps = page.ticks_per_ps * finer,
+          .page_transfer_ticks = page.page_transfer_ticks * finer};
+}
+
 constexpr tick_scale ticks_of(const timing& t, const geometry& g) {
   if (t.page_transfer_ps > 0) {
-    return {.ticks_per_ps = 1, .page_transfer_ticks = t.page_transfer_ps};
+    return split_into_codewords({.ticks_per_ps = 1, .page_transfer_ticks = t.page_transfer_ps}, g);
   }
   const std::int64_t shared = std::gcd(t.bus_bytes_per_s, ps_per_s);
   const std::int64_t ticks_per_byte = ps_per_s / shared;
-  require<error>(g.bus_bytes() <= std::numeric_limits<std::int64_t>::max() / ticks_per_byte, [&] {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  require<error>(g.bus_bytes() <= most / ticks_per_byte / g.codewords_per_page(), [&] {
     return "flash ticks: a page of " + std::to_string(g.bus_bytes()) + " B at " +
            std::to_string(ticks_per_byte) + " ticks each overflows 63 bits";
   });
-  return {.ticks_per_ps = t.bus_bytes_per_s / shared,
-          .page_transfer_ticks = ticks_per_byte * g.bus_bytes()};
+  return split_into_codewords({.ticks_per_ps = t.bus_bytes_per_s / shared,
+                               .page_transfer_ticks = ticks_per_byte * g.bus_bytes()},
+                              g);
 }
 
 }  // namespace instinfer::flash

@@ -50,12 +50,14 @@ struct unit_ticks {
   unit_ticks(const engine_units& units, std::int64_t dram_bytes_per_s, std::int64_t page_bytes,
              const tick_scale& scale)
       : filter_page{scale.from_ps(units.filter_ps(page_bytes))},
+        filter{units.filter_bytes_per_s, scale},
         dram{dram_bytes_per_s, scale},
         gemv{units.gemv_flops_per_s * units.attention_kernels, scale},
         softmax{units.softmax_flops_per_s * units.softmax_units, scale},
         top_k{units.top_k_elements_per_s, scale} {}
 
   std::int64_t filter_page;  // a page, wanted or not
+  work_ticks filter;         // bytes
   work_ticks dram;           // bytes
   work_ticks gemv;           // FLOP
   work_ticks softmax;        // FLOP

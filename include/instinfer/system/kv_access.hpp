@@ -20,6 +20,7 @@ inline constexpr int stored_bytes = Format::token_bytes / (Format::k_dim + Forma
 // One layer and step of the whole batch. Times are those of the busiest drive, bytes those of all drives.
 struct kv_load {
   double flash_s = 0;
+  double stalled_s = 0;  // part of flash_s: data that waited for the units behind
   double filter_s = 0;
   double gemv_s = 0;
   double softmax_s = 0;
@@ -28,6 +29,7 @@ struct kv_load {
   double page_bytes = 0;      // over the flash channels
   double wanted_bytes = 0;    // entries that attention uses, from flash
   double buffered_bytes = 0;  // entries from the group buffer
+  flash::unit_breakdown units = {};  // by the units of InstInfer Fig. 21, in the drive
 };
 
 // Wanted entries of an attend call, whichever way they go.
@@ -89,8 +91,13 @@ class kv_access {
     const kv_load& a = loads_[static_cast<std::size_t>(i)];
     const kv_load& b = loads_[static_cast<std::size_t>(i) + 1];
     const double f = x - i;
+    flash::unit_breakdown units;
+    for (std::size_t u = 0; u < flash::unit_count; ++u) {
+      units.busy_ns[u] = a.units.busy_ns[u] + f * (b.units.busy_ns[u] - a.units.busy_ns[u]);
+    }
     const auto mix = [f](double from, double to) { return from + f * (to - from); };
     return {mix(a.flash_s, b.flash_s),
+            mix(a.stalled_s, b.stalled_s),
             mix(a.filter_s, b.filter_s),
             mix(a.gemv_s, b.gemv_s),
             mix(a.softmax_s, b.softmax_s),
@@ -98,7 +105,8 @@ class kv_access {
             mix(a.drive_s, b.drive_s),
             mix(a.page_bytes, b.page_bytes),
             mix(a.wanted_bytes, b.wanted_bytes),
-            mix(a.buffered_bytes, b.buffered_bytes)};
+            mix(a.buffered_bytes, b.buffered_bytes),
+            units};
   }
 
   const drive_split& split() const { return split_; }
@@ -164,13 +172,18 @@ class kv_access {
       load.top_k_s += phase.top_k_ns * 1e-9;
     }
     load.flash_s = done.units[flash::unit::flash] * 1e-9;
+    load.stalled_s = done.stalled_ns * 1e-9;
     // Of a host route, the drive's own part: pages on their way are the system's to time.
     load.drive_s = D::transfer_policy::computes_in_drive ? done.attention_ns * 1e-9 : load.flash_s;
     // Sequences follow each other through the drive, so its time grows with them.
     const double more = static_cast<double>(split_.sequences) / static_cast<double>(sequences);
-    for (double* s : {&load.flash_s, &load.filter_s, &load.gemv_s, &load.softmax_s, &load.top_k_s,
-                      &load.drive_s}) {
+    for (double* s : {&load.flash_s, &load.stalled_s, &load.filter_s, &load.gemv_s, &load.softmax_s,
+                      &load.top_k_s, &load.drive_s}) {
       *s *= more;
+    }
+    load.units = done.units;
+    for (double& ns : load.units.busy_ns) {
+      ns *= more;
     }
     const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads;
     load.page_bytes =

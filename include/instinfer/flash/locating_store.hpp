@@ -1,0 +1,24 @@
+#pragma once
+// Page stores over a flash translation layer: what flash::engine asks of one beside the pages.
+
+#include <concepts>
+#include <cstdint>
+
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/flash/ftl_counters.hpp"
+#include "instinfer/flash/geometry.hpp"
+#include "instinfer/flash/location.hpp"
+
+namespace instinfer::flash {
+
+// A page store that knows where each page lies: flash/ftl_store.hpp. Others are placed by number (placement.hpp).
+template <class S>
+concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint64_t most) {
+  { c.locate(page) } -> std::same_as<location>;
+  { c.shape() } -> std::convertible_to<geometry>;
+  { s.translation().operations() } -> std::convertible_to<const ftl_operations&>;
+  s.translation().count_read(page);
+  s.translation().idle(most);
+};
+
+}  // namespace instinfer::flash
