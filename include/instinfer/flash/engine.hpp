@@ -4,6 +4,7 @@
 #include "instinfer/engine.hpp"
 #include "instinfer/flash/attend_clock.hpp"
 #include "instinfer/flash/drawn.hpp"
+#include "instinfer/flash/drive_check.hpp"
 #include "instinfer/flash/foreground_writes.hpp"
 #include "instinfer/flash/locating_store.hpp"
 #include "instinfer/flash/placement.hpp"
@@ -40,7 +41,7 @@ class engine {
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
          const transfer::machine_spec& machine = {}, const drive_rules& rules = {},
          const Arbitration& arbitration = {})
-      : drive_{(check(drive, capacity, rules), drive)},
+      : drive_{(check_drive<D, Format>(drive, capacity, rules), drive)},
         rules_{rules},
         arbitration_{arbitration},
         machine_{with_link_of(drive, machine)},
@@ -194,29 +195,6 @@ class engine {
     machine.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
     transfer::validate(machine);
     return machine;
-  }
-
-  static void check(const drive_spec& drive, const store::capacity& capacity,
-                    const drive_rules& rules) {
-    validate(drive);
-    require(drive.geometry.page_bytes == static_cast<std::int32_t>(D::layout_policy::page_bytes),
-            [&] {
-              return "flash engine: the drive's pages have " +
-                     std::to_string(drive.geometry.page_bytes) + " bytes, the layout's " +
-                     std::to_string(D::layout_policy::page_bytes);
-            });
-    require(!route::computes_in_drive || drive.units.present(), [] {
-      return std::string(
-          "flash engine: attention in storage needs a drive with engine units, this one has none");
-    });
-    require(Format::plain || rules.transfer == transfer_unit::page, [] {
-      return std::string(
-          "flash engine: a codec's scales lie elsewhere in the page, so whole pages are transferred");
-    });
-    require(capacity.bytes <= static_cast<std::uint64_t>(drive.geometry.bytes()), [&] {
-      return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
-             " bytes, the capacity is " + std::to_string(capacity.bytes);
-    });
   }
 
   // Attends, and adds to the work.

@@ -1,0 +1,36 @@
+#pragma once
+// Whether a drive can be what a design and a format were made for.
+
+#include <string>
+
+#include "instinfer/flash/drive_rules.hpp"
+#include "instinfer/flash/presets.hpp"
+#include "instinfer/store/extents.hpp"
+
+namespace instinfer::flash {
+
+// Throws bad_argument for a drive that cannot be, or not under this design and format, or is smaller than the capacity.
+template <class D, class Format>
+void check_drive(const drive_spec& drive, const store::capacity& capacity,
+                 const drive_rules& rules) {
+  validate(drive);
+  require(
+      drive.geometry.page_bytes == static_cast<std::int32_t>(D::layout_policy::page_bytes), [&] {
+        return "flash engine: the drive's pages have " + std::to_string(drive.geometry.page_bytes) +
+               " bytes, the layout's " + std::to_string(D::layout_policy::page_bytes);
+      });
+  require(!D::transfer_policy::computes_in_drive || drive.units.present(), [] {
+    return std::string(
+        "flash engine: attention in storage needs a drive with engine units, this one has none");
+  });
+  require(Format::plain || rules.transfer == transfer_unit::page, [] {
+    return std::string(
+        "flash engine: a codec's scales lie elsewhere in the page, so whole pages are transferred");
+  });
+  require(capacity.bytes <= static_cast<std::uint64_t>(drive.geometry.bytes()), [&] {
+    return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
+           " bytes, the capacity is " + std::to_string(capacity.bytes);
+  });
+}
+
+}  // namespace instinfer::flash
