@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <instinfer/core/index_algebra.hpp>
 #include <instinfer/cpu.hpp>
 #include <instinfer/reference.hpp>
 
@@ -151,10 +152,11 @@ class filled_cache {
       for (std::size_t head = 0; head < out_size(); head += Format::v_dim) {
         const std::size_t of = r * static_cast<std::size_t>(shape_.kv_heads) +
                                head / group_size % static_cast<std::size_t>(shape_.kv_heads);
-        if (const std::uint32_t missing = tokens_missing(exact_tokens[of], my_tokens[of]);
-            missing > 0) {
+        index_set missing;
+        add_difference(exact_tokens[of], my_tokens[of], missing);
+        if (missing.count() > 0) {
           unlike += 1;
-          if (missing > 1 + exact_tokens[of].count() / 1000 ||
+          if (missing.count() > 1 + exact_tokens[of].count() / 1000 ||
               2 * unlike > mine.size() * out_size() / Format::v_dim) {
             return std::numeric_limits<double>::infinity();
           }
@@ -186,17 +188,6 @@ class filled_cache {
     }
     void accessed(attention::operation, const access_plan&) {}
   };
-
-  static std::uint32_t tokens_missing(index_view wanted, index_view in) {
-    std::vector<bool> there;
-    in.for_each([&](std::uint32_t t) {
-      there.resize(std::max<std::size_t>(there.size(), t + 1));
-      there[t] = true;
-    });
-    std::uint32_t missing = 0;
-    wanted.for_each([&](std::uint32_t t) { missing += t < there.size() && there[t] ? 0 : 1; });
-    return missing;
-  }
 
   shape shape_;
   engine_type engine_;

@@ -8,6 +8,7 @@
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/ftl_store.hpp"
 #include "instinfer/reference.hpp"
+#include "normals.hpp"
 
 using namespace instinfer;
 
@@ -27,15 +28,6 @@ using on_ftl = flash::ftl_store<little, flash::kv_blocks{.frontiers = 4}, flash:
 using mine = design<attention::sparf, layout::dual<>, little_drive, transfer::in_storage>;
 using timed_engine = flash::engine<mine, format, reference::path, flash::data_out_first, on_ftl>;
 using plain_engine = reference::engine<mine, format>;
-
-std::vector<fp16> normals(std::mt19937& random, std::size_t n) {
-  std::normal_distribution<float> normal;
-  std::vector<fp16> x(n);
-  for (fp16& e : x) {
-    e = from_float<fp16>(normal(random));
-  }
-  return x;
-}
 
 }  // namespace
 

@@ -17,6 +17,7 @@
 #include "instinfer/reference.hpp"
 #include "instinfer/store/l2p_footprint.hpp"
 #include "instinfer/store/memory.hpp"
+#include "normals.hpp"
 
 using namespace instinfer;
 
@@ -38,15 +39,6 @@ static_assert(store::PageStore<books> && store::PageStore<data> && store::PageSt
 
 template <class Store>
 using engine_on = engine<insta_sparf, format, reference::path, Store>;
-
-std::vector<fp16> normals(std::mt19937& random, std::size_t n) {
-  std::normal_distribution<float> normal;
-  std::vector<fp16> x(n);
-  for (fp16& e : x) {
-    e = from_float<fp16>(normal(random));
-  }
-  return x;
-}
 
 // Contents of all sealed pages of a sequence, in the order of its tables.
 template <class Engine>

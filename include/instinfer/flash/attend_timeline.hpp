@@ -81,12 +81,8 @@ class attend_timeline {
         load_page(now, sink);
       } else {
         const std::size_t c = first - channels_.size() - 1;
-        std::int64_t next = grant_bus(c, now, sink);
-        const std::int64_t alone_until = no_new_release_before(now);
-        while (next < alone_until && channels_[c].buffer.room_is_known()) {
-          next = grant_bus(c, next, sink);
-        }
-        next_.set(bus(c), next);
+        const std::int64_t next = grant_bus(c, now, sink);
+        next_.set(bus(c), run_bus(c, next, no_new_release_before(now), sink));
       }
     }
   }
@@ -187,7 +183,8 @@ class attend_timeline {
     for (std::size_t c = 0; kernels_.all_released() && c < channels_.size(); ++c) {
       const std::int64_t due = next_.due(bus(c));
       next_.set(bus(c), never_ticks);
-      run_bus(c, channels_[c].stalls ? std::min(due, now.at) : due, sink);
+      channels_[c].stands_at =
+          run_bus(c, channels_[c].stalls ? std::min(due, now.at) : due, never_ticks, sink);
     }
   }
 
@@ -200,13 +197,14 @@ class attend_timeline {
                     std::max(filtered, kernels_.no_new_release_before()));
   }
 
-  // Once all loads are released, a bus goes on until it needs to know when the filter will have room.
+  // A bus goes on alone until `end`, or until it needs to know when the filter will have room. Returns when it is to be granted
+  // next.
   template <class Sink>
-  void run_bus(std::size_t c, std::int64_t now, Sink& sink) {
-    while (now != never_ticks && channels_[c].buffer.room_is_known()) {
+  std::int64_t run_bus(std::size_t c, std::int64_t now, std::int64_t end, Sink& sink) {
+    while (now < end && channels_[c].buffer.room_is_known()) {
       now = grant_bus(c, now, sink);
     }
-    channels_[c].stands_at = now;
+    return now;
   }
 
   // Returns when the bus is to be granted next, as far as that is known.
@@ -238,7 +236,7 @@ class attend_timeline {
     sink.filter(c, task, begin, end);
     books_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
     if (kernels_.all_released()) {
-      run_bus(c, std::exchange(channel.stands_at, never_ticks), sink);
+      channel.stands_at = run_bus(c, channel.stands_at, never_ticks, sink);
     } else if (channel.stalls) {
       next_.set_no_later(bus(c), end);
     }

@@ -143,6 +143,7 @@ class timeline {
     Arbitration bus = arbitration_;
     std::int64_t now = 0;  // the bus is free from here on
     std::int64_t transfer = ticks_.transfer();
+    const bool in_parts = Path != read_path::alike && !codewords_.empty();
     while (true) {
       if constexpr (Path == read_path::cached) {  // what has moved by now leaves its array free
         in_flight_.ready_by(now, [&](const flight& moved) { books_.take_next(moved.die); });
@@ -151,10 +152,9 @@ class timeline {
       const bool command_waits = books_.command_waits();
       if (data_waits && (!command_waits || bus.choose() == bus_turn::data_out)) {
         flight& sending = in_flight_.oldest();
-        if (!finish_ticks.empty() || (Path != read_path::alike && !codewords_.empty()) ||
-            traced<Sink>) {
+        if (!finish_ticks.empty() || in_parts || traced<Sink>) {
           const std::size_t page = books_.page(sending.command, sending.next_page);
-          if (Path != read_path::alike && !codewords_.empty()) {
+          if (in_parts) {
             transfer = ticks_.transfer(codewords_[page]);
           }
           if (!finish_ticks.empty()) {

@@ -1,7 +1,7 @@
 #pragma once
 // A page store in host memory: the drive's pages in one array, in the order in which they were first allocated. What a head
 // reads in sequence is allocated in sequence, but on changing channels: by page number, its pages would lie in short runs that
-// the hardware's prefetchers lose (fp16 K and V on a Zen 4 core: 17 GB/s, against 29).
+// the hardware's prefetchers lose (fp16 K and V on a Zen 4 core: 17 GB/s, against 27).
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -47,7 +47,6 @@ class memory {
 
  private:
   static constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
-
   static constexpr std::uint32_t nowhere = 0xFFFF'FFFFu;
 
   std::byte* at(page_id page) const {
