@@ -207,10 +207,10 @@ TEST_CASE_TEMPLATE("kv trace: a small file round-trips", E, fp16, bf16, fp32) {
 
 TEST_CASE(
     "kv trace: types may differ by tensor, metadata may be missing, the header may be padded") {
-  small_trace mixed = good_trace<fp16>("F16");
-  mixed.header.erase("__metadata__");
-  mixed.header.erase("layers.3.v");
-  mixed.data.clear();
+  small_trace mixed;
+  for (const char* name : {"11.k", "11.v", "11.q", "3.k", "3.q", "3.v"}) {  // not as the data lies
+    mixed.header["layers." + std::string(name)] = json();
+  }
   for (const int layer : {11, 3}) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
     const auto from = static_cast<std::size_t>(layer);
