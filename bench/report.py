@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ELEMENT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+ELEMENT_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "f8": 1, "i4": 36 / 64}
 
 
 def entries(report: dict) -> list[dict]:
@@ -26,7 +26,7 @@ def cpu_table(report: dict) -> str:
     lines = ["| case | GB/s | of read bandwidth | rel. error | ratio |", "|---|---|---|---|---|"]
     for e in entries(report):
         share = f"{e['of_read_bandwidth']:.2f}" if "of_read_bandwidth" in e else ""
-        ratio = next((f"{e[k]:.2f} {k}" for k in ("vs_dense", "vs_single") if k in e), "")
+        ratio = next((f"{e[k]:.2f} {k}" for k in ("vs_dense", "vs_single", "time_over_f16") if k in e), "")
         lines.append(f"| `{e['name']}` | {e['bytes_per_second'] / 1e9:.1f} | {share} | {e['rel_error']:.1e} | {ratio} |")
     return "\n".join(lines)
 
@@ -102,7 +102,7 @@ def roofline(report: dict) -> str:
                f'fp32 multiply-adds: {peak / 1e9:.0f} GFLOP/s</text>')
     out.append(f'<text x="{x(start) + 8:.1f}" y="{top + 14}" font-size="12">reads: {bandwidth / 1e9:.1f} GB/s</text>')
     placed: list[tuple[float, float]] = []
-    for label, intensity, flops in shown:
+    for label, intensity, flops in sorted(shown, key=lambda point: -point[2]):
         px, py = x(intensity), y(flops)
         colour = "#c0392b" if label.startswith("ours") else "#7f8c8d"
         out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour}"/>')
@@ -110,6 +110,8 @@ def roofline(report: dict) -> str:
         while any(abs(ty - other) < 13 and abs(px - ox) < 120 for ox, other in placed):
             ty += 13  # below its neighbours' labels
         placed.append((px, ty))
+        if ty > py + 4:
+            out.append(f'<line x1="{px:.1f}" y1="{py:.1f}" x2="{px + 8:.1f}" y2="{ty - 4:.1f}" stroke="{colour}"/>')
         out.append(f'<text x="{px + 9:.1f}" y="{ty:.1f}" font-size="11" fill="{colour}">{label}</text>')
     out.append(f'<text x="{left + width / 2}" y="{top + height + 42}" font-size="13" text-anchor="middle">FLOP a byte of K and V</text>')
     out.append(f'<text x="18" y="{top + height / 2}" font-size="13" text-anchor="middle"'
