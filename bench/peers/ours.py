@@ -1,6 +1,7 @@
 """instinfer: the dense cases of bench_cpu, which is run once for each shape and number of threads.
 
-bench_cpu draws its own data of the same distribution and checks its result against fp64. Its counter
+bench_cpu draws its own data of the same distribution and checks its result against fp64. Cases of coded pages
+have no peer here. Its counter
 bytes_per_second is the best of some calls, as for the peers; bytes_per_second / of_read_bandwidth is the
 read bandwidth that it measured beside. Cases that it does not have are left out.
 """
@@ -13,12 +14,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from cache import Result, Shape
+from cache import ELEMENT_BYTES, Result, Shape
 
 
 def measure(binary: Path, shape: Shape, threads: int) -> tuple[list[Result], list[str]]:
     """Results, and in words what went wrong."""
-    cases = f"^dense/[a-z0-9]+/{shape}/threads:{threads}$"
+    cases = f"^dense/({'|'.join(ELEMENT_BYTES)})/{shape}/threads:{threads}$"
     with tempfile.NamedTemporaryFile("r", suffix=".json") as out:
         run = subprocess.run(
             [binary, f"--benchmark_filter={cases}", "--benchmark_min_time=0.01",  # the loop: a warm-up
