@@ -87,7 +87,7 @@ inline double flops_per_second() {
   float result = 0;
   const double best = best_seconds(worker_pool(1), [&] {
     const auto factor = hn::Set(cpu::float_tag{}, 0.999f);
-    cpu::float_vec sums[chains];
+    cpu::stored_vec sums[chains];
     for (auto& s : sums) {
       s = factor;
     }

@@ -52,7 +52,7 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
     for (std::size_t c = 0; c < next.size() && t % line < lanes; ++c) {
       prefetch(next[c].tokens + t / group);
     }
-    float_vec k[columns_at_once];
+    stored_vec k[columns_at_once];
     HWY_UNROLL(4)
     for (std::size_t c = 0; c < columns_at_once; ++c) {
       k[c] = load_at(tokens[c], t);

@@ -45,7 +45,7 @@ template <std::uint32_t Heads, std::uint32_t Dims, class Unit, class Rows>
 HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ahead) {
   constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
   constexpr std::uint32_t steps = Dims / lanes;
-  float_vec tile[lanes];
+  stored_vec tile[lanes];
   for (std::uint32_t i = 0; i < lanes && slots<Heads> > Heads; ++i) {
     tile[i] = hn::Zero(float_tag{});
   }
@@ -69,7 +69,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ah
         prefetch_row<Dims>(ahead[j], step, steps);
       }
       const std::uint32_t i = step * lanes;
-      float_vec query[Heads];
+      stored_vec query[Heads];
       HWY_UNROLL(8)
       for (std::uint32_t h = 0; h < Heads; ++h) {
         query[h] = hn::LoadU(float_tag{}, q + h * Dims + i);
@@ -79,7 +79,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ah
         const float_vec k = load_at(rows[j], i);
         HWY_UNROLL(8)
         for (std::uint32_t h = 0; h < Heads; ++h) {
-          float_vec& to = tile[j * slots<Heads> + h];
+          stored_vec& to = tile[j * slots<Heads> + h];
           to = step == 0 ? hn::Mul(k, query[h]) : hn::MulAdd(k, query[h], to);
         }
       }
@@ -97,7 +97,7 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
   constexpr std::uint32_t fitting = std::min(in_row, std::bit_floor(register_budget / Heads));
   constexpr std::uint32_t vectors = in_row % fitting == 0 ? fitting : 1;
   for (std::uint32_t first = 0; first < Dims; first += vectors * lanes) {
-    float_vec acc[Heads * vectors];
+    stored_vec acc[Heads * vectors];
     HWY_UNROLL(8)
     for (std::uint32_t h = 0; h < Heads; ++h) {
       HWY_UNROLL(16)
@@ -140,8 +140,8 @@ HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, cons
                                           float* o, const Unit* const* k_ahead,
                                           const Unit* const* v_ahead) {
   constexpr std::uint32_t vectors = VDim / lanes;
-  float_vec tile[lanes];
-  float_vec acc[vectors];
+  stored_vec tile[lanes];
+  stored_vec acc[vectors];
   HWY_UNROLL(8)
   for (std::uint32_t i = 0; i < vectors; ++i) {
     acc[i] = hn::LoadU(float_tag{}, o + i * lanes);

@@ -14,7 +14,7 @@ inline namespace HWY_NAMESPACE {
 template <std::uint32_t Heads, class E>
 HWY_INLINE void dot_row(const E* row, const float* q, std::size_t dims, float* products,
                         std::size_t stride) {
-  float_vec total[Heads];
+  stored_vec total[Heads];
   for (std::uint32_t h = 0; h < Heads; ++h) {
     total[h] = hn::Zero(float_tag{});
   }

@@ -17,9 +17,10 @@
 
 #include "instinfer/core/element.hpp"
 
-#if HWY_HAVE_SCALABLE
+#if HWY_HAVE_SCALABLE && (__ARM_FEATURE_SVE_BITS != 128 && __ARM_FEATURE_SVE_BITS != 256 && \
+                          __ARM_FEATURE_SVE_BITS != 512)
 #error \
-    "instinfer: kernels keep arrays of vectors, which scalable ones (SVE, RVV) cannot be in; compile for NEON"
+    "instinfer: kernels keep arrays of vectors, so SVE needs a known length: compile with -msve-vector-bits=128, 256 or 512, whichever the processor has"
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -28,12 +29,21 @@ inline namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// At most 16 lanes: head sizes are multiples of 16, so no kernel over dims has a tail.
-using float_tag = hn::CappedTag<float, 16>;
+using float_tag = hn::ScalableTag<float>;
 using float_vec = hn::Vec<float_tag>;
-inline constexpr std::uint32_t lanes = hn::MaxLanes(float_tag{});
 
-// Vectors that a kernel may keep in registers beside its operands: 32 registers with AVX-512 and NEON, else 16.
+// A float_vec as an element of an array. SVE's own type has no size; this one has what the compiler was told, and each
+// converts to the other.
+#if HWY_HAVE_SCALABLE
+typedef float_vec stored_vec __attribute__((arm_sve_vector_bits(__ARM_FEATURE_SVE_BITS)));
+#else
+using stored_vec = float_vec;
+#endif
+
+inline constexpr std::uint32_t lanes = sizeof(stored_vec) / sizeof(float);
+static_assert(lanes <= 16);  // head sizes are multiples of 16, so no kernel over dims has a tail
+
+// Vectors that a kernel may keep in registers beside its operands: 32 registers with AVX-512 and on Arm, else 16.
 inline constexpr std::uint32_t register_budget = lanes == 16 || HWY_ARCH_ARM ? 16 : 8;
 
 // The target that this unit was compiled for, e.g. "AVX3_DL", "AVX2", "NEON"; without flags "EMU128" or "SCALAR".
@@ -58,15 +68,16 @@ HWY_INLINE float sum(float_vec v) { return hn::GetLane(hn::SumOfLanes(float_tag{
 // Lane i of the result is the sum over the lanes of v[i]. A tree of pairwise sums: 2 shuffles and 1 add a vector, where a
 // horizontal sum of each would take log2(lanes) of both. Shuffles within 128 bits come first: they take 1 cycle, wider ones
 // 3. Overwrites v.
-HWY_INLINE float_vec sum_each(float_vec (&v)[lanes]) {
+HWY_INLINE float_vec sum_each(stored_vec (&v)[lanes]) {
 #if HWY_TARGET != HWY_SCALAR
   const float_tag f;
   const hn::Repartition<double, float_tag> pairs;
   HWY_UNROLL(8)
   for (std::uint32_t i = 0; i < lanes / 2;
        ++i) {  // in each 128 bits: a0 + a2, b0 + b2, a1 + a3, b1 + b3
-    v[i] = hn::Add(hn::InterleaveLower(f, v[2 * i], v[2 * i + 1]),
-                   hn::InterleaveUpper(f, v[2 * i], v[2 * i + 1]));
+    const float_vec a = v[2 * i];
+    const float_vec b = v[2 * i + 1];
+    v[i] = hn::Add(hn::InterleaveLower(f, a, b), hn::InterleaveUpper(f, a, b));
   }
   HWY_UNROLL(8)
   for (std::uint32_t i = 0; i < lanes / 4; ++i) {  // a, b, c, d
@@ -84,7 +95,9 @@ HWY_INLINE float_vec sum_each(float_vec (&v)[lanes]) {
     }
   }
   if constexpr (lanes >= 16) {
-    v[0] = hn::Add(hn::ConcatLowerLower(f, v[1], v[0]), hn::ConcatUpperUpper(f, v[1], v[0]));
+    const float_vec p = v[0];
+    const float_vec q = v[1];
+    v[0] = hn::Add(hn::ConcatLowerLower(f, q, p), hn::ConcatUpperUpper(f, q, p));
   }
 #endif
   return v[0];
