@@ -25,7 +25,7 @@ class row_fold {
   // (Zen 4, fp16 of head size 128: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB). Else the next block: the kernel of
   // a group stays with its rows for longer (4 heads: 30 ns a token, against 34).
   template <std::uint32_t Heads, class Rows, std::uint32_t Dims>
-  static constexpr std::uint32_t rows_ahead =
+  static constexpr std::uint32_t prefetch_distance =
       Heads > 1 || std::is_pointer_v<Rows>
           ? block_rows
           : std::clamp<std::uint32_t>(1024 / row_bytes<Dims, unit>, 4, block_rows);
@@ -41,24 +41,26 @@ class row_fold {
     reset(group);
     std::size_t unmerged = 0;
     bool pending = false;  // the block before has its weights, but its V rows are not folded yet
-    for (window_.begin(plan, first, last, pages); window_.count() > 0 || pending;
+    for (window_.begin(plan, first, last, pages); window_.k().count > 0 || pending;
          window_.advance(plan, pages)) {
-      const bool adjacent = (window_.k_adjacent() || window_.count() == 0) &&
-                            (window_.v_before_adjacent() || !pending);
+      const auto& k = window_.k();
+      const auto& v = window_.v_before();
+      const bool adjacent = (k.adjacent || k.count == 0) && (v.adjacent || !pending);
       for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
         const float* heads = q.data() + std::size_t{h} * k_dim;
         if (adjacent) {
-          fold_block<Heads>(h, heads, adjacent_rows<k_dim, unit>{*window_.k()},
-                            adjacent_rows<v_dim, unit>{*window_.v_before()}, pending, soft_cap);
+          fold_block<Heads>(h, heads, adjacent_rows<k_dim, unit>{k.rows[0]},
+                            adjacent_rows<v_dim, unit>{v.rows[0]}, pending, soft_cap);
         } else {
-          fold_block<Heads>(h, heads, window_.k(), window_.v_before(), pending, soft_cap);
+          fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending, soft_cap);
         }
       });
-      unmerged += window_.count();
-      pending = window_.count() > 0;
+      unmerged += window_.k().count;
+      pending = window_.k().count > 0;
       if (unmerged >= merge_rows) {
-        for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h)
-                                   HWY_ATTR { fold_values<Heads>(h, window_.v(), nullptr); });
+        for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+          fold_values<Heads>(h, window_.v().rows.data(), {});
+        });
         merge_into(to, group, first_head);
         reset(group);
         unmerged = 0;
@@ -86,11 +88,14 @@ class row_fold {
                              float soft_cap) {
     constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
     HWY_ALIGN float products[block_rows * slots<Heads>];  // [row, slot]
-    const unit* const* k_ahead = h == 0 ? window_.k() + rows_ahead<Heads, KRows, k_dim> : nullptr;
-    const unit* const* v_ahead =
-        h == 0 ? window_.v_before() + rows_ahead<Heads, VRows, v_dim> : nullptr;
+    rows_ahead<unit> k_ahead;
+    rows_ahead<unit> v_ahead;
+    if (h == 0) {  // other blocks of heads find the rows in the cache
+      k_ahead = window_.k_ahead(prefetch_distance<Heads, KRows, k_dim>);
+      v_ahead = window_.v_ahead(prefetch_distance<Heads, VRows, v_dim>);
+    }
     if constexpr (Heads == 1 && rows_interleave<k_dim, v_dim>) {
-      if (window_.count() > 0 && pending) {
+      if (window_.k().count > 0 && pending) {
         hn::Store(score_and_accumulate<k_dim, v_dim, unit>(k, q, v_before, weights_of(h),
                                                            o_.data() + std::size_t{h} * v_dim,
                                                            k_ahead, v_ahead),
@@ -99,24 +104,23 @@ class row_fold {
         return;
       }
     }
-    if (window_.count() > 0) {
+    if (window_.k().count > 0) {
       for (std::uint32_t t = 0; t < block_rows; t += tile_rows) {
-        hn::Store(
-            score_rows<Heads, k_dim, unit>(k + t, q, k_ahead != nullptr ? k_ahead + t : nullptr),
-            float_tag{}, products + t * slots<Heads>);
+        hn::Store(score_rows<Heads, k_dim, unit>(k + t, q, k_ahead.from(t)), float_tag{},
+                  products + t * slots<Heads>);
       }
     }
     if (pending) {
       fold_values<Heads>(h, v_before, v_ahead);
     }
-    if (window_.count() > 0) {
+    if (window_.k().count > 0) {
       weigh<Heads>(h, products, soft_cap);
     }
   }
 
   // The rows of a block whose weights are there; those beyond its end weigh nothing.
   template <std::uint32_t Heads, class VRows>
-  HWY_INLINE void fold_values(std::uint32_t h, VRows v, const unit* const* ahead) {
+  HWY_INLINE void fold_values(std::uint32_t h, VRows v, rows_ahead<unit> ahead) {
     accumulate_rows<Heads, v_dim, unit>(v, block_rows, weights_of(h),
                                         o_.data() + std::size_t{h} * v_dim, ahead);
   }
@@ -137,10 +141,10 @@ class row_fold {
   template <std::uint32_t Heads>
   HWY_INLINE void weigh(std::uint32_t h, float* x, float soft_cap) {
     constexpr std::size_t all = block_rows * slots<Heads>;
-    const std::size_t count = window_.count();
+    const std::size_t count = window_.k().count;
     float* weights = weights_of(h);
     if constexpr (scaled) {
-      multiply_rows<slots<Heads>>(x, window_.k_scales());
+      multiply_rows<slots<Heads>>(x, window_.k().scales.data());
     }
     float* max_at = max_.data() + std::size_t{h} * lanes;
     float* sum_at = sum_.data() + std::size_t{h} * lanes;
@@ -152,7 +156,7 @@ class row_fold {
     if (!hn::AllFalse(float_tag{}, hn::Gt(block_max, max))) {
       const float_vec raised = hn::Max(max, max_by_slot<slots<Heads>>(block_max));
       HWY_ALIGN float keep[lanes];  // exp(-inf) is 0: an empty state
-      hn::Store(hn::Exp(float_tag{}, hn::Sub(max, raised)), float_tag{}, keep);
+      hn::Store(exp_of_negative(hn::Sub(max, raised)), float_tag{}, keep);
       sum = hn::Mul(sum, hn::Load(float_tag{}, keep));
       for (std::uint32_t i = 0; i < Heads; ++i) {
         multiply(o_.data() + std::size_t{h + i} * v_dim, v_dim, keep[i]);
@@ -161,13 +165,13 @@ class row_fold {
       hn::StoreU(max, float_tag{}, max_at);
     }
     for (std::size_t i = 0; i < all; i += lanes) {
-      const float_vec p = hn::Exp(float_tag{}, hn::Sub(hn::Load(float_tag{}, x + i), max));
+      const float_vec p = exp_of_negative(hn::Sub(hn::Load(float_tag{}, x + i), max));
       sum = hn::Add(sum, p);
       hn::StoreU(p, float_tag{}, weights + i);
     }
     hn::StoreU(sum, float_tag{}, sum_at);
     if constexpr (scaled) {
-      multiply_rows<slots<Heads>>(weights, window_.v_scales());
+      multiply_rows<slots<Heads>>(weights, window_.v().scales.data());
     }
   }
 

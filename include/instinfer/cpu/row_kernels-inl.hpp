@@ -3,6 +3,7 @@
 // in registers.
 
 #include <algorithm>
+#include <utility>
 
 #include "instinfer/cpu/head_blocks-inl.hpp"
 #include "instinfer/cpu/row_window-inl.hpp"
@@ -34,6 +35,7 @@ HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part, std::uint32_t 
   constexpr std::uint32_t line_bytes = 64;
   constexpr std::uint32_t lines = (row_bytes<Dims, Unit> + line_bytes - 1) / line_bytes;
   const auto* bytes = reinterpret_cast<const std::byte*>(row);
+  HWY_UNROLL(16)
   for (std::uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
     prefetch(bytes + line * line_bytes);
   }
@@ -42,7 +44,7 @@ HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part, std::uint32_t 
 // Lane j * slots + h of the result is q_h . rows[j], for lanes / slots rows of Dims contiguous elements. q [Heads, Dims].
 // Sums stay in a register tile, which one tree sums across. Brings the rows `ahead` to the cache meanwhile.
 template <std::uint32_t Heads, std::uint32_t Dims, class Unit, class Rows>
-HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ahead) {
+HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Unit> ahead) {
   constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
   constexpr std::uint32_t steps = Dims / lanes;
   stored_vec tile[lanes];
@@ -52,7 +54,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ah
   if constexpr (Heads == 1) {  // row after row, as they lie in memory: q stays in registers
     HWY_UNROLL(16)
     for (std::uint32_t j = 0; j < tile_rows; ++j) {
-      if (ahead != nullptr) {
+      if (ahead) {
         prefetch_row<Dims>(ahead[j], 0, 1);
       }
       HWY_UNROLL(16)
@@ -65,7 +67,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ah
   } else {  // a few dims of all rows: each vector of K is converted once, each of q loaded once a tile
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
-      for (std::uint32_t j = 0; j < tile_rows && ahead != nullptr; ++j) {
+      for (std::uint32_t j = 0; j < tile_rows && ahead; ++j) {
         prefetch_row<Dims>(ahead[j], step, steps);
       }
       const std::uint32_t i = step * lanes;
@@ -88,46 +90,56 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, const Unit* const* ah
   return sum_each(tile);
 }
 
-// o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for rows of Dims contiguous elements. The sums of
-// Heads x `vectors` vectors stay in registers over all rows. Brings the rows `ahead` to the cache meanwhile.
-template <std::uint32_t Heads, std::uint32_t Dims, class Unit, class Rows>
-HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weights, float* o,
-                                const Unit* const* ahead) {
-  constexpr std::uint32_t in_row = Dims / lanes;
-  constexpr std::uint32_t fitting = std::min(in_row, std::bit_floor(register_budget / Heads));
-  constexpr std::uint32_t vectors = in_row % fitting == 0 ? fitting : 1;
-  for (std::uint32_t first = 0; first < Dims; first += vectors * lanes) {
-    stored_vec acc[Heads * vectors];
-    HWY_UNROLL(8)
-    for (std::uint32_t h = 0; h < Heads; ++h) {
-      HWY_UNROLL(16)
-      for (std::uint32_t j = 0; j < vectors; ++j) {
-        acc[h * vectors + j] = hn::LoadU(float_tag{}, o + h * Dims + first + j * lanes);
-      }
+// o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for the dims of part Part of Parts. The sums stay in
+// registers over all rows.
+template <std::uint32_t Heads, std::uint32_t Dims, std::uint32_t Part, std::uint32_t Parts,
+          class Unit, class Rows>
+HWY_INLINE void accumulate_part(Rows rows, std::size_t count, const float* weights, float* o,
+                                rows_ahead<Unit> ahead) {
+  constexpr std::uint32_t vectors = Dims / lanes / Parts;
+  constexpr std::uint32_t first = Part * vectors * lanes;
+  stored_vec acc[Heads * vectors];
+  HWY_UNROLL(8)
+  for (std::uint32_t h = 0; h < Heads; ++h) {
+    HWY_UNROLL(16)
+    for (std::uint32_t j = 0; j < vectors; ++j) {
+      acc[h * vectors + j] = hn::LoadU(float_tag{}, o + h * Dims + first + j * lanes);
     }
-    for (std::size_t t = 0; t < count; ++t) {
-      if (ahead != nullptr) {
-        prefetch_row<Dims>(ahead[t], first / (vectors * lanes), in_row / vectors);
-      }
-      const Unit* row = rows[t];
-      HWY_UNROLL(16)
-      for (std::uint32_t j = 0; j < vectors; ++j) {
-        const float_vec v = load_at(row, first + j * lanes);
-        HWY_UNROLL(8)
-        for (std::uint32_t h = 0; h < Heads; ++h) {
-          acc[h * vectors + j] = hn::MulAdd(v, hn::Set(float_tag{}, weights[t * slots<Heads> + h]),
-                                            acc[h * vectors + j]);
-        }
-      }
+  }
+  for (std::size_t t = 0; t < count; ++t) {
+    if (ahead) {
+      prefetch_row<Dims>(ahead[t], Part, Parts);
     }
-    HWY_UNROLL(8)
-    for (std::uint32_t h = 0; h < Heads; ++h) {
-      HWY_UNROLL(16)
-      for (std::uint32_t j = 0; j < vectors; ++j) {
-        hn::StoreU(acc[h * vectors + j], float_tag{}, o + h * Dims + first + j * lanes);
+    const auto row = rows[t];
+    HWY_UNROLL(16)
+    for (std::uint32_t j = 0; j < vectors; ++j) {
+      const float_vec v = load_at(row, first + j * lanes);
+      HWY_UNROLL(8)
+      for (std::uint32_t h = 0; h < Heads; ++h) {
+        acc[h * vectors + j] = hn::MulAdd(v, hn::Set(float_tag{}, weights[t * slots<Heads> + h]),
+                                          acc[h * vectors + j]);
       }
     }
   }
+  HWY_UNROLL(8)
+  for (std::uint32_t h = 0; h < Heads; ++h) {
+    HWY_UNROLL(16)
+    for (std::uint32_t j = 0; j < vectors; ++j) {
+      hn::StoreU(acc[h * vectors + j], float_tag{}, o + h * Dims + first + j * lanes);
+    }
+  }
+}
+
+// The same for all dims, part by part, as the registers hold them. Brings the rows `ahead` to the cache meanwhile.
+template <std::uint32_t Heads, std::uint32_t Dims, class Unit, class Rows>
+HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weights, float* o,
+                                rows_ahead<Unit> ahead) {
+  constexpr std::uint32_t in_row = Dims / lanes;
+  constexpr std::uint32_t fitting = std::min(in_row, std::bit_floor(register_budget / Heads));
+  constexpr std::uint32_t parts = in_row % fitting == 0 ? in_row / fitting : in_row;
+  [&]<std::uint32_t... Part>(std::integer_sequence<std::uint32_t, Part...>) HWY_ATTR {
+    (accumulate_part<Heads, Dims, Part, parts, Unit>(rows, count, weights, o, ahead), ...);
+  }(std::make_integer_sequence<std::uint32_t, parts>{});
 }
 
 // score_rows of one head for a block of rows, and accumulate_rows of other rows meanwhile, row by row: two streams flow evenly,
@@ -137,8 +149,8 @@ inline constexpr bool rows_interleave = lanes == 16 && VDim / lanes <= 8;
 
 template <std::uint32_t KDim, std::uint32_t VDim, class Unit, class KRows, class VRows>
 HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, const float* weights,
-                                          float* o, const Unit* const* k_ahead,
-                                          const Unit* const* v_ahead) {
+                                          float* o, rows_ahead<Unit> k_ahead,
+                                          rows_ahead<Unit> v_ahead) {
   constexpr std::uint32_t vectors = VDim / lanes;
   stored_vec tile[lanes];
   stored_vec acc[vectors];
@@ -148,7 +160,7 @@ HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, cons
   }
   HWY_UNROLL(16)
   for (std::uint32_t j = 0; j < lanes; ++j) {
-    if (k_ahead != nullptr) {
+    if (k_ahead) {
       prefetch_row<KDim>(k_ahead[j], 0, 1);
       prefetch_row<VDim>(v_ahead[j], 0, 1);
     }

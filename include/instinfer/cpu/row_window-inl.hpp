@@ -13,15 +13,33 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Some rows, and whether they fill their block and lie one after the other in memory.
-struct taken_rows {
-  std::uint32_t count = 0;
-  bool adjacent = false;
-};
-
 // Rows of one block: with 16 neither K nor V stands still for so long that the hardware's prefetchers lose its stream (of
 // the read bandwidth, fp16 at head size 128: 0.96; blocks of 64 rows: 0.86). They are also the page of 4 KiB.
 inline constexpr std::uint32_t block_rows = 16;
+
+// The rows that a kernel takes at once.
+template <class Unit>
+struct row_block {
+  std::array<const Unit*, block_rows> rows{};  // the last one again and again where there are fewer
+  std::array<float, block_rows> scales{};  // what they are multiplied by; of pages with scales only
+  std::uint32_t count = 0;
+  bool adjacent = false;  // the block is full, and its rows lie one after the other in memory
+};
+
+// The rows some way ahead of those of a block: the rest of it, then the first ones of the next block. Empty: none.
+template <class Unit>
+struct rows_ahead {
+  const Unit* const* now = nullptr;
+  const Unit* const* next = nullptr;
+  std::uint32_t distance = block_rows;
+
+  explicit operator bool() const { return now != nullptr; }
+  // The same for the rows of the block from the t-th one on.
+  HWY_INLINE rows_ahead from(std::uint32_t t) const { return {now, next, distance + t}; }
+  HWY_INLINE const Unit* operator[](std::size_t t) const {
+    return t + distance < block_rows ? now[t + distance] : next[t + distance - block_rows];
+  }
+};
 
 // Goes through the wanted rows of a plan's K pages, or of its V pages, which are all stored alike.
 template <class Storage>
@@ -39,23 +57,22 @@ class row_cursor {
     runs_ = {};
   }
 
-  // Pointers to the next rows, up to block_rows of them, and what each is multiplied by if pages have scales. The rest of
-  // `rows` then repeats the last one.
+  // The next rows, up to block_rows of them; count is 0 at the end.
   template <class Pages>
-  taken_rows take(const access_plan& plan, const Pages& pages,
-                  std::span<const unit*, block_rows> rows, std::span<float, block_rows> scales) {
-    taken_rows taken{0, true};
+  void take(const access_plan& plan, const Pages& pages, row_block<unit>& to) {
+    std::uint32_t count = 0;
+    bool adjacent = true;
     const unit* end = nullptr;  // of the rows so far
-    while (taken.count < block_rows && (!runs_.empty() || next_page(plan, pages))) {
-      const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - taken.count);
-      taken.adjacent &= stride_ == dims_ && (end == nullptr || end == row_);
+    while (count < block_rows && (!runs_.empty() || next_page(plan, pages))) {
+      const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - count);
+      adjacent &= stride_ == dims_ && (end == nullptr || end == row_);
       for (std::uint32_t i = 0; i < n; ++i) {
-        rows[taken.count + i] = row_ + std::size_t{i} * stride_;
+        to.rows[count + i] = row_ + std::size_t{i} * stride_;
       }
       if constexpr (scaled) {
-        std::fill_n(scales.begin() + taken.count, block_rows - taken.count, scale_);
+        std::fill_n(to.scales.begin() + count, block_rows - count, scale_);
       }
-      taken.count += n;
+      count += n;
       token_ += n;
       row_ += std::size_t{n} * stride_;
       end = row_;
@@ -64,11 +81,11 @@ class row_cursor {
         start_run();
       }
     }
-    if (taken.count > 0 && taken.count < block_rows) {
-      std::fill(rows.begin() + taken.count, rows.end(), rows[taken.count - 1]);
+    if (count > 0 && count < block_rows) {
+      std::fill(to.rows.begin() + count, to.rows.end(), to.rows[count - 1]);
     }
-    taken.adjacent &= taken.count == block_rows;
-    return taken;
+    to.count = count;
+    to.adjacent = adjacent && count == block_rows;
   }
 
  private:
@@ -132,66 +149,48 @@ class row_cursor {
 template <class Storage>
 class row_window {
   using cursor = row_cursor<Storage>;
-  using unit = typename cursor::unit;
 
  public:
+  using block = row_block<typename cursor::unit>;
+
   // Reads [first, last) of a plan, which begin with a K page and end with V pages.
   template <class Pages>
   void begin(const access_plan& plan, std::size_t first, std::size_t last, const Pages& pages) {
     k_cursor_.begin(false, first, last);
     v_cursor_.begin(true, first, last);
-    take(plan, pages);
+    k_.fill({});
+    v_.fill({});
+    advance(plan, pages);
     advance(plan, pages);
   }
 
   // The next block becomes the current one.
   template <class Pages>
   void advance(const access_plan& plan, const Pages& pages) {
-    std::copy_n(k_.begin() + block_rows, block_rows, k_.begin());
-    std::copy_n(v_.begin() + block_rows, 2 * block_rows, v_.begin());
-    if constexpr (cursor::scaled) {
-      std::copy_n(k_scales_.begin() + block_rows, block_rows, k_scales_.begin());
-      std::copy_n(v_scales_.begin() + block_rows, block_rows, v_scales_.begin());
-    }
-    taken_k_[0] = taken_k_[1];
-    taken_v_[0] = taken_v_[1];
-    taken_v_[1] = taken_v_[2];
-    take(plan, pages);
+    k_now_ = (k_now_ + 1) % 2;
+    v_now_ = (v_now_ + 1) % 3;
+    k_cursor_.take(plan, pages, k_[(k_now_ + 1) % 2]);
+    v_cursor_.take(plan, pages, v_[(v_now_ + 1) % 3]);
   }
 
-  // Rows of the current block; 0 at the end.
-  std::uint32_t count() const { return taken_k_[0].count; }
-  // Rows [k_dim] of the current block, then those of the next one. Blocks that are not full repeat their last row.
-  const unit* const* k() const { return k_.data(); }
-  // Rows [v_dim] of the block before, the current one, and the next one; likewise.
-  const unit* const* v_before() const { return v_.data(); }
-  const unit* const* v() const { return v_.data() + block_rows; }
-  // Whether rows lie one after the other: K of the current block, V of the one before.
-  bool k_adjacent() const { return taken_k_[0].adjacent; }
-  bool v_before_adjacent() const { return taken_v_[0].adjacent; }
-  // What the current block's rows are multiplied by; of pages with scales only.
-  const float* k_scales() const { return k_scales_.data(); }
-  const float* v_scales() const { return v_scales_.data(); }
+  // The current block's rows [k_dim] and [v_dim]; count is 0 at the end.
+  const block& k() const { return k_[k_now_]; }
+  const block& v() const { return v_[v_now_]; }
+  const block& v_before() const { return v_[(v_now_ + 2) % 3]; }
+
+  // The rows `distance` after those of the current K block, and after those of the V block before.
+  rows_ahead<typename cursor::unit> k_ahead(std::uint32_t distance) const {
+    return {k().rows.data(), k_[(k_now_ + 1) % 2].rows.data(), distance};
+  }
+  rows_ahead<typename cursor::unit> v_ahead(std::uint32_t distance) const {
+    return {v_before().rows.data(), v().rows.data(), distance};
+  }
 
  private:
-  template <class Pages>
-  void take(const access_plan& plan, const Pages& pages) {
-    const std::span<const unit*, 2 * block_rows> k(k_);
-    const std::span<const unit*, 3 * block_rows> v(v_);
-    const std::span<float, 2 * block_rows> k_scales(k_scales_);
-    const std::span<float, 2 * block_rows> v_scales(v_scales_);
-    taken_k_[1] = k_cursor_.take(plan, pages, k.template last<block_rows>(),
-                                 k_scales.template last<block_rows>());
-    taken_v_[2] = v_cursor_.take(plan, pages, v.template last<block_rows>(),
-                                 v_scales.template last<block_rows>());
-  }
-
-  std::array<const unit*, 2 * block_rows> k_{};
-  std::array<const unit*, 3 * block_rows> v_{};
-  std::array<float, 2 * block_rows> k_scales_{};
-  std::array<float, 2 * block_rows> v_scales_{};
-  std::array<taken_rows, 2> taken_k_;
-  std::array<taken_rows, 3> taken_v_;
+  std::array<block, 2> k_;  // now, next
+  std::array<block, 3> v_;  // before, now, next: they take turns
+  std::uint32_t k_now_ = 0;
+  std::uint32_t v_now_ = 0;
   cursor k_cursor_;
   cursor v_cursor_;
 };
