@@ -344,7 +344,7 @@ TEST_CASE("softmax kernels: every length from 0 to 70, at any alignment, against
 
         const std::vector<float> logits(x.span().begin(), x.span().end());
         const float shift = n == 0 ? 1.0f : max;
-        const float sum = cpu::exponentials(x.data(), n, shift);
+        const float sum = cpu::exponentials(x.data(), x.data(), n, shift);
         CHECK(x.guards_hold());
         double exact_sum = 0;
         for (std::size_t i = 0; i < n; ++i) {
@@ -382,7 +382,7 @@ TEST_CASE("exp is within 2 ulp, and 0 where it is below 2^-126") {
   float worst_at = 0;
   const auto measure = [&] {
     std::vector<float> p = x;
-    cpu::exponentials(p.data(), p.size(), 0.0f);
+    cpu::exponentials(p.data(), p.data(), p.size(), 0.0f);
     for (std::size_t i = 0; i < x.size(); ++i) {
       if (as_double(x[i]) < least - 1e-5) {
         REQUIRE(p[i] == 0.0f);
@@ -409,7 +409,7 @@ TEST_CASE("exp is within 2 ulp, and 0 where it is below 2^-126") {
 
   std::vector<float> edges{0.0f,    -0.0f,  -inf,
                            -200.0f, -1e30f, std::numeric_limits<float>::lowest()};
-  cpu::exponentials(edges.data(), edges.size(), 0.0f);
+  cpu::exponentials(edges.data(), edges.data(), edges.size(), 0.0f);
   CHECK(edges == std::vector<float>{1, 1, 0, 0, 0, 0});
 }
 
@@ -418,7 +418,7 @@ TEST_CASE("exponentials: equal logits, one-hot logits, masked ones") {
     CAPTURE(n);
     for (const float level : {0.0f, 1e-30f, -3.0f, 1e30f, -1e30f}) {
       std::vector<float> x(n, level);
-      CHECK(cpu::exponentials(x.data(), n, level) == static_cast<float>(n));
+      CHECK(cpu::exponentials(x.data(), x.data(), n, level) == static_cast<float>(n));
       CHECK(x == std::vector<float>(n, 1.0f));
     }
     for (std::size_t hot = 0; hot < n; hot += 1 + n / 5) {
@@ -427,7 +427,7 @@ TEST_CASE("exponentials: equal logits, one-hot logits, masked ones") {
         x[hot] = 3e37f;
         const float max = cpu::scale_logits(x.data(), n, 1.0f, 0.0f);
         CHECK(max == 3e37f);
-        CHECK(cpu::exponentials(x.data(), n, max) == 1.0f);
+        CHECK(cpu::exponentials(x.data(), x.data(), n, max) == 1.0f);
         std::vector<float> expected(n, 0.0f);
         expected[hot] = 1.0f;
         CHECK(x == expected);

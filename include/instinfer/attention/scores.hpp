@@ -31,13 +31,15 @@ enum class over_group : std::uint8_t { sum, max };
 // rank [candidates]: the heads' scores reduced. Zeros where there is no head.
 template <class T>
 void reduce(const score_array<T>& scores, over_group how, std::span<T> rank) {
-  std::ranges::fill(rank, T{0});
-  for (std::size_t h = 0; h < scores.heads(); ++h) {
+  if (scores.heads() == 0) {
+    std::ranges::fill(rank, T{0});
+    return;
+  }
+  std::ranges::copy(scores.head(0), rank.begin());
+  for (std::size_t h = 1; h < scores.heads(); ++h) {
     const std::span<const T> head = scores.head(h);
     for (std::size_t i = 0; i < rank.size(); ++i) {
-      rank[i] = h == 0                   ? head[i]
-                : how == over_group::sum ? rank[i] + head[i]
-                                         : std::max(rank[i], head[i]);
+      rank[i] = how == over_group::sum ? rank[i] + head[i] : std::max(rank[i], head[i]);
     }
   }
 }

@@ -124,16 +124,21 @@ void for_each_position(index_view all, index_view chosen, F&& f) {
   });
 }
 
-// Adds the indices at the given positions of `all` to `chosen`: the inverse of for_each_position.
+// Adds the indices at the given positions of `all` to `chosen`: the inverse of for_each_position. Linear in the runs of both.
 inline void add_at_positions(index_view all, index_view positions, index_set& chosen) {
   auto run = all.runs().begin();
   std::uint32_t before = 0;
-  positions.for_each([&](std::uint32_t position) {
-    for (; position - before >= run->size(); ++run) {
-      before += run->size();
+  for (const index_run& wanted : positions.runs()) {
+    for (std::uint32_t position = wanted.first; position < wanted.last;) {
+      for (; position - before >= run->size(); ++run) {
+        before += run->size();
+      }
+      const std::uint32_t n = std::min(wanted.last, before + run->size()) - position;
+      const std::uint32_t first = run->first + position - before;
+      chosen.add(first, first + n);
+      position += n;
     }
-    chosen.add(run->first + position - before);
-  });
+  }
 }
 
 }  // namespace instinfer

@@ -72,7 +72,7 @@ class arithmetic : public score_pool {
     const scores p = new_scores(logits.candidates, group_);
     std::ranges::copy(logits.values, p.values.begin());
     for (std::uint32_t h = 0; h < logits.heads(); ++h) {
-      exponentials(p.head(h).data(), p.head(h).size(), state_.state(h).max);
+      exponentials(p.head(h).data(), p.head(h).data(), p.head(h).size(), state_.state(h).max);
       multiply(p.head(h).data(), p.head(h).size(), 1.0f / state_.state(h).sum);
     }
     return p;
@@ -103,7 +103,8 @@ class arithmetic : public score_pool {
     });
     for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
       const float max = state_.raise_max(h, max_of(products_.data() + h * n, n));
-      state_.state(h).sum += exponentials(products_.data() + h * n, n, max);
+      state_.state(h).sum +=
+          exponentials(products_.data() + h * n, products_.data() + h * n, n, max);
     }
     for_each_row(plan, pages,
                  [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row)
@@ -125,7 +126,7 @@ class arithmetic : public score_pool {
         *row++ = logits.head(h)[position];
       });
       row = products_.data() + h * n;
-      exponentials(row, n, state_.raise_max(h, max_of(row, n)));
+      exponentials(row, row, n, state_.raise_max(h, max_of(row, n)));
       units.for_each([&](std::uint32_t u) {
         state_.state(h).sum += static_cast<float>(table.weight(u)) * *row++;
       });

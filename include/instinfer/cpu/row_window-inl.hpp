@@ -186,7 +186,9 @@ class row_window {
   rows_ahead<unit> k_ahead(std::uint32_t distance) const {
     return ahead(k(), k_[(k_now_ + 1) % 2], distance);
   }
-  rows_ahead<unit> v_ahead(std::uint32_t distance) const { return ahead(v_before(), v(), distance); }
+  rows_ahead<unit> v_ahead(std::uint32_t distance) const {
+    return ahead(v_before(), v(), distance);
+  }
 
  private:
   static rows_ahead<unit> ahead(const block& now, const block& next, std::uint32_t distance) {

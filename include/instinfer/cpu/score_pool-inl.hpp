@@ -28,8 +28,9 @@ class score_pool {
     const scores p = new_scores(logits.candidates, logits.heads());
     for (std::size_t h = 0; h < logits.heads(); ++h) {
       const std::span<float> row = p.head(h);
-      std::ranges::copy(logits.head(h), row.begin());
-      float sum = exponentials(row.data(), row.size(), max_of(row.data(), row.size()));
+      const std::span<const float> from = logits.head(h);
+      float sum =
+          exponentials(from.data(), row.data(), row.size(), max_of(from.data(), row.size()));
       if constexpr (!std::is_same_v<Weight, attention::one_each>) {
         sum = 0.0f;
         auto at = row.begin();
@@ -77,6 +78,9 @@ class score_pool {
   }
 
   std::span<const float> rank(const scores& s, attention::over_group over) {
+    if (s.heads() == 1) {
+      return s.head(0);
+    }
     resize_scratch(rank_, s.candidates.count());
     attention::reduce<float>(s, over, rank_);
     return rank_;
@@ -84,10 +88,16 @@ class score_pool {
 
   void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
-    rank(s, over);
-    std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
+    std::span<const float> by = rank(s, over);
+    if (newest > 0) {
+      if (by.data() != rank_.data()) {
+        rank_.assign(by.begin(), by.end());
+      }
+      std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
+      by = rank_;
+    }
     positions_.clear();
-    top_k_of_many(rank_, k, positions_, top_k_);
+    top_k_of_many(by, k, positions_, top_k_);
     add_at_positions(s.candidates, positions_, chosen);
   }
 

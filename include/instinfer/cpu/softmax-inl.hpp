@@ -35,20 +35,20 @@ HWY_INLINE float_vec exp_of_negative(float_vec x) {
   return hn::IfThenElseZero(hn::Ge(x, constant(-0x1.5d589ep6f)), scaled);  // ln 2^-126
 }
 
-// Applies f to lanes floats at a time; the tail goes through a small buffer filled up with `neutral`.
+// to[i] = f(x[i]), lanes floats at a time; the tail goes through a small buffer filled up with `neutral`. May be in place.
 template <class F>
-HWY_INLINE void transform(float* x, std::size_t n, float neutral, F&& f) {
+HWY_INLINE void transform(const float* x, float* to, std::size_t n, float neutral, F&& f) {
   constexpr std::size_t step = lanes;
   std::size_t i = 0;
   for (; i + step <= n; i += step) {
-    hn::StoreU(f(hn::LoadU(float_tag{}, x + i)), float_tag{}, x + i);
+    hn::StoreU(f(hn::LoadU(float_tag{}, x + i)), float_tag{}, to + i);
   }
   if (i < n) {
     HWY_ALIGN float tail[16];
     std::fill_n(tail, 16, neutral);
     std::copy(x + i, x + n, tail);
     hn::Store(f(hn::Load(float_tag{}, tail)), float_tag{}, tail);
-    std::copy_n(tail, n - i, x + i);
+    std::copy_n(tail, n - i, to + i);
   }
 }
 
@@ -63,14 +63,14 @@ HWY_INLINE float_vec scale_logits_by_lane(float* x, std::size_t n, float scale, 
   if (soft_cap > 0.0f) {
     const float_vec cap = hn::Set(float_tag{}, soft_cap);
     const float_vec inverse = hn::Set(float_tag{}, 1.0f / soft_cap);
-    transform(x, n, lowest, [&](float_vec v) HWY_ATTR {
+    transform(x, x, n, lowest, [&](float_vec v) HWY_ATTR {
       const float_vec capped =
           hn::Mul(cap, hn::Tanh(float_tag{}, hn::Mul(hn::Mul(v, factor), inverse)));
       max = hn::Max(max, capped);
       return capped;
     });
   } else {
-    transform(x, n, lowest, [&](float_vec v) HWY_ATTR {
+    transform(x, x, n, lowest, [&](float_vec v) HWY_ATTR {
       const float_vec scaled = hn::Max(hn::Min(hn::Mul(v, factor), largest), smallest);
       max = hn::Max(max, scaled);
       return scaled;
@@ -112,11 +112,11 @@ HWY_INLINE float_vec max_by_slot(float_vec v) {
   return v;
 }
 
-// x[i] = exp(x[i] - max); returns the sum. max is not below any x, and finite.
-HWY_INLINE float exponentials(float* x, std::size_t n, float max) {
+// to[i] = exp(x[i] - max); returns the sum. max is not below any x, and finite. May be in place.
+HWY_INLINE float exponentials(const float* x, float* to, std::size_t n, float max) {
   const float_vec shift = hn::Set(float_tag{}, max);
   float_vec total = hn::Zero(float_tag{});
-  transform(x, n, -std::numeric_limits<float>::infinity(), [&](float_vec v) HWY_ATTR {
+  transform(x, to, n, -std::numeric_limits<float>::infinity(), [&](float_vec v) HWY_ATTR {
     const float_vec p = exp_of_negative(hn::Sub(v, shift));
     total = hn::Add(total, p);
     return p;
@@ -126,7 +126,7 @@ HWY_INLINE float exponentials(float* x, std::size_t n, float max) {
 
 // x[i] *= factor.
 HWY_INLINE void multiply(float* x, std::size_t n, float factor) {
-  transform(x, n, 0.0f,
+  transform(x, x, n, 0.0f,
             [&](float_vec v) HWY_ATTR { return hn::Mul(v, hn::Set(float_tag{}, factor)); });
 }
 

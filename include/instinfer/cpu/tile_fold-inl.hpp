@@ -62,7 +62,8 @@ class tile_fold {
       }
       max = to.raise_max(q.first_head + h, max);
       for (const index_run run : wanted.runs()) {
-        to.state(q.first_head + h).sum += exponentials(row + run.first, run.size(), max);
+        to.state(q.first_head + h).sum +=
+            exponentials(row + run.first, row + run.first, run.size(), max);
       }
     }
   }

@@ -84,7 +84,16 @@ struct stream_pages {
   std::uint32_t head = 0;
 
   page_id page(std::uint32_t token_tile, std::uint32_t dim_tile) const {
-    return table[(std::size_t{token_tile} * kv_heads + head) * dim_tiles + dim_tile];
+    return table[at(token_tile, dim_tile)];
+  }
+  // Brings the entry of a sealed page to the cache: one head's entries lie kv_heads apart.
+  void prefetch(std::uint32_t token_tile, std::uint32_t dim_tile) const {
+    __builtin_prefetch(table.data() + at(token_tile, dim_tile));
+  }
+
+ private:
+  std::size_t at(std::uint32_t token_tile, std::uint32_t dim_tile) const {
+    return (std::size_t{token_tile} * kv_heads + head) * dim_tiles + dim_tile;
   }
 };
 
