@@ -521,9 +521,16 @@ void check_interleaved(unsigned seed) {
     cpu::hn::StoreU(cpu::score_rows<1, KDim, Unit>(k.data(), q.data(), {}), cpu::float_tag{},
                     expected.data());
     cpu::accumulate_rows<1, VDim, Unit>(v.data(), 16, weights.data(), sums.data(), {});
+    // Rows to bring to the cache: of both, of K alone, of V alone.
+    cpu::rows_ahead<Unit> k_ahead, v_ahead;
+    if (seed % 3 != 0) {
+      k_ahead = {k.data(), k.data() + 16};
+    }
+    if (seed % 3 != 1) {
+      v_ahead = {v.data(), v.data() + 16};
+    }
     cpu::hn::StoreU(cpu::score_and_accumulate<KDim, VDim, Unit>(
-                        k.data(), q.data(), v.data(), weights.data(), o.data(),
-                        {k.data(), k.data() + 16}, {v.data(), v.data() + 16}),
+                        k.data(), q.data(), v.data(), weights.data(), o.data(), k_ahead, v_ahead),
                     cpu::float_tag{}, mine.data());
     CHECK(o.guards_hold());
     CHECK(mine.guards_hold());

@@ -35,7 +35,6 @@ HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part, std::uint32_t 
   constexpr std::uint32_t line_bytes = 64;
   constexpr std::uint32_t lines = (row_bytes<Dims, Unit> + line_bytes - 1) / line_bytes;
   const auto* bytes = reinterpret_cast<const std::byte*>(row);
-  HWY_UNROLL(16)
   for (std::uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
     prefetch(bytes + line * line_bytes);
   }
@@ -162,6 +161,8 @@ HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, cons
   for (std::uint32_t j = 0; j < lanes; ++j) {
     if (k_ahead) {
       prefetch_row<KDim>(k_ahead[j], 0, 1);
+    }
+    if (v_ahead) {
       prefetch_row<VDim>(v_ahead[j], 0, 1);
     }
     HWY_UNROLL(16)
