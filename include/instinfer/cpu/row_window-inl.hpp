@@ -191,9 +191,11 @@ class row_window {
   }
 
  private:
+  // `now` has rows; at the end of the plan `next` has none.
   static rows_ahead<unit> ahead(const block& now, const block& next, std::uint32_t distance) {
-    return now.adjacent || next.adjacent
-               ? rows_ahead<unit>{now.rows.data(), next.rows.data(), distance}
+    const block& then = next.count > 0 ? next : now;
+    return now.adjacent || then.adjacent
+               ? rows_ahead<unit>{now.rows.data(), then.rows.data(), distance}
                : rows_ahead<unit>{};
   }
 
