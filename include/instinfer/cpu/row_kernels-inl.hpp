@@ -3,7 +3,6 @@
 // in registers.
 
 #include <algorithm>
-#include <utility>
 
 #include "instinfer/cpu/head_blocks-inl.hpp"
 #include "instinfer/cpu/row_window-inl.hpp"
@@ -29,14 +28,24 @@ struct adjacent_rows {
 template <std::uint32_t Dims, class Unit>
 inline constexpr std::uint32_t row_bytes = Dims / unit_elements<Unit> * sizeof(Unit);
 
-// Brings part `part` of `parts` of a row of Dims elements to the cache.
-template <std::uint32_t Dims, class Unit>
-HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part, std::uint32_t parts) {
+// Brings part `part` of Parts of a row of Dims elements to the cache.
+template <std::uint32_t Dims, std::uint32_t Parts, class Unit>
+HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part) {
   constexpr std::uint32_t line_bytes = 64;
   constexpr std::uint32_t lines = (row_bytes<Dims, Unit> + line_bytes - 1) / line_bytes;
   const auto* bytes = reinterpret_cast<const std::byte*>(row);
-  for (std::uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-    prefetch(bytes + line * line_bytes);
+  if constexpr (lines % Parts == 0) {  // mostly so, or as below: no loop is left
+    for (std::uint32_t line = 0; line < lines / Parts; ++line) {
+      prefetch(bytes + (part * (lines / Parts) + line) * line_bytes);
+    }
+  } else if constexpr (Parts % lines == 0) {
+    if (part % (Parts / lines) == 0) {
+      prefetch(bytes + part / (Parts / lines) * line_bytes);
+    }
+  } else {
+    for (std::uint32_t line = lines * part / Parts; line < lines * (part + 1) / Parts; ++line) {
+      prefetch(bytes + line * line_bytes);
+    }
   }
 }
 
@@ -54,7 +63,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Unit> ahea
     HWY_UNROLL(16)
     for (std::uint32_t j = 0; j < tile_rows; ++j) {
       if (ahead) {
-        prefetch_row<Dims>(ahead[j], 0, 1);
+        prefetch_row<Dims, 1>(ahead[j], 0);
       }
       HWY_UNROLL(16)
       for (std::uint32_t i = 0; i < Dims; i += lanes) {
@@ -67,7 +76,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Unit> ahea
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
       for (std::uint32_t j = 0; j < tile_rows && ahead; ++j) {
-        prefetch_row<Dims>(ahead[j], step, steps);
+        prefetch_row<Dims, steps>(ahead[j], step);
       }
       const std::uint32_t i = step * lanes;
       stored_vec query[Heads];
@@ -89,56 +98,48 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Unit> ahea
   return sum_each(tile);
 }
 
-// o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for the dims of part Part of Parts. The sums stay in
-// registers over all rows.
-template <std::uint32_t Heads, std::uint32_t Dims, std::uint32_t Part, std::uint32_t Parts,
-          class Unit, class Rows>
-HWY_INLINE void accumulate_part(Rows rows, std::size_t count, const float* weights, float* o,
-                                rows_ahead<Unit> ahead) {
-  constexpr std::uint32_t vectors = Dims / lanes / Parts;
-  constexpr std::uint32_t first = Part * vectors * lanes;
-  stored_vec acc[Heads * vectors];
-  HWY_UNROLL(8)
-  for (std::uint32_t h = 0; h < Heads; ++h) {
-    HWY_UNROLL(16)
-    for (std::uint32_t j = 0; j < vectors; ++j) {
-      acc[h * vectors + j] = hn::LoadU(float_tag{}, o + h * Dims + first + j * lanes);
-    }
-  }
-  for (std::size_t t = 0; t < count; ++t) {
-    if (ahead) {
-      prefetch_row<Dims>(ahead[t], Part, Parts);
-    }
-    const auto row = rows[t];
-    HWY_UNROLL(16)
-    for (std::uint32_t j = 0; j < vectors; ++j) {
-      const float_vec v = load_at(row, first + j * lanes);
-      HWY_UNROLL(8)
-      for (std::uint32_t h = 0; h < Heads; ++h) {
-        acc[h * vectors + j] = hn::MulAdd(v, hn::Set(float_tag{}, weights[t * slots<Heads> + h]),
-                                          acc[h * vectors + j]);
-      }
-    }
-  }
-  HWY_UNROLL(8)
-  for (std::uint32_t h = 0; h < Heads; ++h) {
-    HWY_UNROLL(16)
-    for (std::uint32_t j = 0; j < vectors; ++j) {
-      hn::StoreU(acc[h * vectors + j], float_tag{}, o + h * Dims + first + j * lanes);
-    }
-  }
-}
-
-// The same for all dims, part by part, as the registers hold them. Brings the rows `ahead` to the cache meanwhile.
+// o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for rows of Dims contiguous elements. The sums of
+// Heads x `vectors` vectors stay in registers over all rows. Brings the rows `ahead` to the cache meanwhile.
 template <std::uint32_t Heads, std::uint32_t Dims, class Unit, class Rows>
 HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weights, float* o,
                                 rows_ahead<Unit> ahead) {
   constexpr std::uint32_t in_row = Dims / lanes;
   constexpr std::uint32_t fitting = std::min(in_row, std::bit_floor(register_budget / Heads));
-  constexpr std::uint32_t parts = in_row % fitting == 0 ? in_row / fitting : in_row;
-  [&]<std::uint32_t... Part>(std::integer_sequence<std::uint32_t, Part...>) HWY_ATTR {
-    (accumulate_part<Heads, Dims, Part, parts, Unit>(rows, count, weights, o, ahead), ...);
-  }(std::make_integer_sequence<std::uint32_t, parts>{});
+  constexpr std::uint32_t vectors = in_row % fitting == 0 ? fitting : 1;
+  constexpr std::uint32_t parts = in_row / vectors;
+  for (std::uint32_t part = 0; part < parts; ++part) {
+    const std::uint32_t first = part * vectors * lanes;
+    stored_vec acc[Heads * vectors];
+    HWY_UNROLL(8)
+    for (std::uint32_t h = 0; h < Heads; ++h) {
+      HWY_UNROLL(16)
+      for (std::uint32_t j = 0; j < vectors; ++j) {
+        acc[h * vectors + j] = hn::LoadU(float_tag{}, o + h * Dims + first + j * lanes);
+      }
+    }
+    for (std::size_t t = 0; t < count; ++t) {
+      if (ahead) {
+        prefetch_row<Dims, parts>(ahead[t], part);
+      }
+      const auto row = rows[t];
+      HWY_UNROLL(16)
+      for (std::uint32_t j = 0; j < vectors; ++j) {
+        const float_vec v = load_at(row, first + j * lanes);
+        HWY_UNROLL(8)
+        for (std::uint32_t h = 0; h < Heads; ++h) {
+          acc[h * vectors + j] = hn::MulAdd(v, hn::Set(float_tag{}, weights[t * slots<Heads> + h]),
+                                            acc[h * vectors + j]);
+        }
+      }
+    }
+    HWY_UNROLL(8)
+    for (std::uint32_t h = 0; h < Heads; ++h) {
+      HWY_UNROLL(16)
+      for (std::uint32_t j = 0; j < vectors; ++j) {
+        hn::StoreU(acc[h * vectors + j], float_tag{}, o + h * Dims + first + j * lanes);
+      }
+    }
+  }
 }
 
 // score_rows of one head for a block of rows, and accumulate_rows of other rows meanwhile, row by row: two streams flow evenly,
@@ -160,10 +161,10 @@ HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, cons
   HWY_UNROLL(16)
   for (std::uint32_t j = 0; j < lanes; ++j) {
     if (k_ahead) {
-      prefetch_row<KDim>(k_ahead[j], 0, 1);
+      prefetch_row<KDim, 1>(k_ahead[j], 0);
     }
     if (v_ahead) {
-      prefetch_row<VDim>(v_ahead[j], 0, 1);
+      prefetch_row<VDim, 1>(v_ahead[j], 0);
     }
     HWY_UNROLL(16)
     for (std::uint32_t i = 0; i < KDim; i += lanes) {
