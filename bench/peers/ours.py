@@ -1,9 +1,9 @@
 """instinfer: the dense cases of bench_cpu, which is run once for each shape and number of threads.
 
-bench_cpu draws its own data of the same distribution and checks its result against fp64. Cases of coded pages
-have no peer here. Its counter
+bench_cpu draws its own data of the same distribution and checks its result against fp64. Its counter
 bytes_per_second is the best of some calls, as for the peers; bytes_per_second / of_read_bandwidth is the
-read bandwidth that it measured beside. Cases that it does not have are left out.
+read bandwidth that it measured beside. Cases that it does not have are left out, and coded pages, which no
+peer has.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ class stream_planner {
   static constexpr std::uint32_t tiles_ahead = 16;
 
   access_plan& plan_;
-  // A copy, whose members the plan's writes cannot change: with tiles counted in plan_fold, not divided out, 5 ns a page in place
-  // of 6.
+  // A copy, whose members the plan's writes cannot change: with tiles counted in for_each_tile, not divided out, 5 ns a page in
+  // place of 6.
   const layout::stream_pages pages_;
   std::uint32_t sealed_tiles_;
   stream kind_;

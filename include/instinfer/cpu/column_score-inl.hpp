@@ -45,7 +45,7 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
       query[h][c] = c < columns.size() ? q[h * q_stride + from.dim] * from.scale : 0.0f;
     }
   }
-  constexpr std::uint32_t line = std::max<std::uint32_t>(64 / sizeof(unit), 1) * group;
+  constexpr std::uint32_t line = std::max<std::uint32_t>(line_bytes / sizeof(unit), 1) * group;
   // Vectors begin where a group allows it; tokens before the run are then computed for nobody.
   std::uint32_t t = group == 1 ? run.first : run.first / lanes * lanes;
   for (; t + lanes <= run.last; t += lanes) {

@@ -70,9 +70,8 @@ class arithmetic : public score_pool {
 
   scores weights(const scores& logits) {
     const scores p = new_scores(logits.candidates, group_);
-    std::ranges::copy(logits.values, p.values.begin());
     for (std::uint32_t h = 0; h < logits.heads(); ++h) {
-      exponentials(p.head(h).data(), p.head(h).data(), p.head(h).size(), state_.state(h).max);
+      exponentials(logits.head(h).data(), p.head(h).data(), p.head(h).size(), state_.state(h).max);
       multiply(p.head(h).data(), p.head(h).size(), 1.0f / state_.state(h).sum);
     }
     return p;
@@ -102,9 +101,9 @@ class arithmetic : public score_pool {
       ++at;
     });
     for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
-      const float max = state_.raise_max(h, max_of(products_.data() + h * n, n));
-      state_.state(h).sum +=
-          exponentials(products_.data() + h * n, products_.data() + h * n, n, max);
+      float* row = products_.data() + h * n;
+      const float max = state_.raise_max(h, max_of(row, n));
+      state_.state(h).sum += exponentials(row, row, n, max);
     }
     for_each_row(plan, pages,
                  [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row)

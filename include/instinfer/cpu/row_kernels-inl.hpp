@@ -31,13 +31,11 @@ inline constexpr std::uint32_t row_bytes = Dims / unit_elements<Unit> * sizeof(U
 // Brings part `part` of Parts of a row of Dims elements to the cache.
 template <std::uint32_t Dims, std::uint32_t Parts, class Unit>
 HWY_INLINE void prefetch_row(const Unit* row, std::uint32_t part) {
-  constexpr std::uint32_t line_bytes = 64;
   constexpr std::uint32_t lines = (row_bytes<Dims, Unit> + line_bytes - 1) / line_bytes;
   const auto* bytes = reinterpret_cast<const std::byte*>(row);
   if constexpr (lines % Parts == 0) {  // mostly so, or as below: no loop is left
-    for (std::uint32_t line = 0; line < lines / Parts; ++line) {
-      prefetch(bytes + (part * (lines / Parts) + line) * line_bytes);
-    }
+    constexpr std::uint32_t part_bytes = lines / Parts * line_bytes;
+    prefetch(bytes + part * part_bytes, part_bytes);
   } else if constexpr (Parts % lines == 0) {
     if (part % (Parts / lines) == 0) {
       prefetch(bytes + part / (Parts / lines) * line_bytes);

@@ -78,24 +78,13 @@ class score_pool {
   }
 
   std::span<const float> rank(const scores& s, attention::over_group over) {
-    if (s.heads() == 1) {
-      return s.head(0);
-    }
-    resize_scratch(rank_, s.candidates.count());
-    attention::reduce<float>(s, over, rank_);
-    return rank_;
+    return s.heads() == 1 ? s.head(0) : own_rank(s, over);
   }
 
   void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
-    std::span<const float> by = rank(s, over);
-    if (newest > 0) {
-      if (by.data() != rank_.data()) {
-        rank_.assign(by.begin(), by.end());
-      }
-      std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
-      by = rank_;
-    }
+    const std::span<const float> by = newest > 0 ? own_rank(s, over) : rank(s, over);
+    std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
     positions_.clear();
     top_k_of_many(by, k, positions_, top_k_);
     add_at_positions(s.candidates, positions_, chosen);
@@ -119,6 +108,13 @@ class score_pool {
   }
 
  private:
+  // The heads' scores reduced, in an array that may be changed.
+  std::span<const float> own_rank(const scores& s, attention::over_group over) {
+    resize_scratch(rank_, s.candidates.count());
+    attention::reduce<float>(s, over, rank_);
+    return rank_;
+  }
+
   std::deque<std::vector<float>> arrays_;
   std::size_t used_ = 0;
   std::vector<float> rank_;      // [candidates]
