@@ -4,6 +4,8 @@
 
 #include <doctest/doctest.h>
 
+#include <string>
+
 #include "instinfer/cpu.hpp"
 #include "instinfer/reference.hpp"
 #include "random_cache.hpp"
@@ -23,15 +25,13 @@ double tolerance(int tokens) {
 template <class P>
 constexpr bool is_dense = std::is_same_v<P, attention::dense>;
 
-// One attend of a random cache, compared with the fp64 transcription head group by head group.
+// One attend of a cache, compared with the fp64 transcription head group by head group.
 template <class Engine, class Format>
-void check_against_transcription(unsigned seed, int tokens, int kv_heads, int group,
-                                 const typename Engine::policy& policy = {},
-                                 const logit_rule& rule = {}) {
-  CAPTURE(seed);
-  CAPTURE(tokens);
-  CAPTURE(group);
-  const random_cache<Format> data(seed, tokens, kv_heads * group, kv_heads);
+void check_cache(const random_cache<Format>& data, const typename Engine::policy& policy = {},
+                 const logit_rule& rule = {}, bool all_tied = false) {
+  const int tokens = data.tokens;
+  const int kv_heads = data.kv_heads;
+  const int group = data.group();
   Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = kv_heads},
                 {.context_tokens = 1024}, policy, rule);
   const sequence seq = engine.open();
@@ -69,14 +69,16 @@ void check_against_transcription(unsigned seed, int tokens, int kv_heads, int gr
                                           static_cast<int>(local), by_logits, rule);
       CHECK(mine.dims == free.chosen.dims);
       REQUIRE(mine.tokens.size() == free.chosen.tokens.size());
-      // A token that fp64 would not have chosen must be as good as the worst chosen one, to fp32 rounding.
+      CHECK((!all_tied || mine.tokens == free.chosen.tokens));  // the lowest ones, and the newest
+      // A token that fp64 would not have chosen must be as good as the worst chosen one, to fp32 rounding; in fp32, weights
+      // below 2^-126 are 0 for each head.
       double worst = 1e300;
       for (const int t : free.chosen.tokens) {
         worst = std::min(worst, free.rank[t]);
       }
       for (const int t : mine.tokens) {
         const bool forced = t >= tokens - static_cast<int>(local);
-        CHECK((forced || free.rank[t] >= worst - 1e-4 * std::abs(worst)));
+        CHECK((forced || free.rank[t] >= worst - 1e-4 * std::abs(worst) - group * 0x1p-126));
       }
       expected = transcribed_sparf(Q, K, V, static_cast<int>(r), static_cast<int>(k),
                                    static_cast<int>(local), by_logits, rule, mine)
@@ -86,6 +88,136 @@ void check_against_transcription(unsigned seed, int tokens, int kv_heads, int gr
       const auto mine = std::span(out).subspan(
           static_cast<std::size_t>((g * group + h) * Format::v_dim), Format::v_dim);
       CHECK(relative_error(mine, expected.row(h)) <= bound);
+    }
+  }
+}
+
+// The same of a random cache.
+template <class Engine, class Format>
+void check_against_transcription(unsigned seed, int tokens, int kv_heads, int group,
+                                 const typename Engine::policy& policy = {},
+                                 const logit_rule& rule = {}) {
+  CAPTURE(seed);
+  CAPTURE(tokens);
+  CAPTURE(group);
+  check_cache<Engine, Format>(random_cache<Format>(seed, tokens, kv_heads * group, kv_heads),
+                              policy, rule);
+}
+
+// Every tail of a block of rows, of a vector and of a page, in turn for groups of 1 to 9 heads: plain, and under a mask or cap.
+template <class Engine, class Format>
+void check_every_length(unsigned seed, const typename Engine::policy& policy = {}) {
+  const logit_rule rules[] = {{.window = 7, .sinks = 2}, {.soft_cap = 3.0f}, {.window = 33}};
+  const int page = static_cast<int>(layout::group_tokens<Format>(4096));
+  const auto check = [&](int tokens) {
+    check_against_transcription<Engine, Format>(seed, tokens, 1, 1 + tokens % 9, policy);
+    check_against_transcription<Engine, Format>(seed + 1, tokens, 1, 1 + (tokens / 2 + 4) % 9,
+                                                policy, rules[tokens % 3]);
+  };
+  for (int tokens = 1; tokens <= 70; ++tokens) {
+    check(tokens);
+  }
+  for (int pages = 1; pages <= 3; ++pages) {
+    for (const int beyond : {-17, -1, 0, 1, 15}) {
+      check(std::max(1, pages * page + beyond));
+    }
+  }
+}
+
+// Small integers in K, multiples of 256 in q: all dot products are exact in fp32 and many of them tied, and the logits, up to
+// thousands, differ by 32 at least where they differ at all.
+template <class Format>
+void make_extreme(random_cache<Format>& data, const std::string& what) {
+  using element = typename Format::element;
+  std::mt19937 random(91);
+  for (element& x : data.k) {
+    x = from_float<element>(static_cast<float>(random() % 5) - 2.0f);
+  }
+  for (float& x : data.q) {
+    x = 256.0f * (static_cast<float>(random() % 5) - 2.0f);
+  }
+  const auto row = [&](int t) {
+    return std::span(data.k).subspan(static_cast<std::size_t>(t * data.kv_heads * Format::k_dim),
+                                     static_cast<std::size_t>(data.kv_heads * Format::k_dim));
+  };
+  if (what == "equal keys" || what == "one-hot") {
+    for (int t = 1; t < data.tokens; ++t) {
+      std::ranges::copy(row(0), row(t).begin());
+    }
+  }
+  if (what == "one-hot") {  // for all heads: their queries are alike but for their length
+    const std::size_t hot = static_cast<std::size_t>(data.tokens) * 2 / 3;
+    for (std::size_t i = 0; i < data.q.size(); ++i) {
+      const bool negative = i % Format::k_dim % 3 == 0;
+      data.q[i] = (negative ? -256.0f : 256.0f) * static_cast<float>(1 + i / Format::k_dim % 2);
+    }
+    for (std::size_t i = 0; i < row(0).size(); ++i) {
+      row(static_cast<int>(hot))[i] =
+          from_float<element>(i % Format::k_dim % 3 == 0 ? -100.0f : 100.0f);
+    }
+  }
+  if (what == "zero queries") {
+    std::ranges::fill(data.q, 0.0f);
+  }
+  if (what == "denormals") {  // of fp16, in K and V; K's least one of the other types
+    const float least = std::is_same_v<element, fp16> ? 0x1p-24f : 0x1p-133f;
+    for (std::size_t i = 0; i < data.k.size(); ++i) {
+      data.k[i] = from_float<element>(least * static_cast<float>(i % 5));
+    }
+    for (std::size_t i = 0; i < data.v.size(); ++i) {
+      data.v[i] = from_float<element>(0x1p-24f * static_cast<float>(i % 7));
+    }
+  }
+}
+
+template <class Engine, class Format>
+void check_extreme_values() {
+  for (const char* what : {"large logits", "equal keys", "one-hot", "zero queries", "denormals"}) {
+    CAPTURE(std::string(what));
+    for (const int tokens : {1, 17, 64, 333}) {
+      CAPTURE(tokens);
+      for (const int group : {1, 5}) {
+        CAPTURE(group);
+        random_cache<Format> data(13, tokens, 2 * group, 2);
+        make_extreme(data, what);
+        const bool tied = std::string(what) == "equal keys" || std::string(what) == "zero queries";
+        check_cache<Engine, Format>(data, {}, {}, tied);
+        check_cache<Engine, Format>(data, {}, {.soft_cap = 4.0f}, tied);
+      }
+    }
+  }
+}
+
+// Dot products beyond fp32's range, of both signs and with sums of both infinities: outputs stay means of values.
+template <class Engine, class Format>
+void check_overflow() {
+  using element = typename Format::element;
+  const bool wide = !std::is_same_v<element, fp16>;
+  for (const float cap : {0.0f, 5.0f}) {
+    for (const int tokens : {1, 40, 333}) {
+      CAPTURE(cap);
+      CAPTURE(tokens);
+      random_cache<Format> data(14, tokens, 5, 1);
+      std::mt19937 random(92);
+      for (element& x : data.k) {
+        x = from_float<element>((random() % 2 == 0 ? 1.0f : -1.0f) * (wide ? 3e38f : 65504.0f));
+      }
+      for (float& x : data.q) {
+        x = (random() % 2 == 0 ? 1.0f : -1.0f) * (wide ? 1e3f : 1e35f);
+      }
+      Engine engine({.layers = 1, .q_heads = 5, .kv_heads = 1}, {}, {}, {.soft_cap = cap});
+      const sequence seq = engine.open();
+      engine.append(seq, 0, data.k, data.v);
+      std::vector<float> out(static_cast<std::size_t>(5 * Format::v_dim));
+      engine.attend(seq, 0, data.q, out);
+      const matrix V = data.V(0, 0, tokens);
+      for (int i = 0; i < 5 * Format::v_dim; ++i) {
+        const double mine = static_cast<double>(out[static_cast<std::size_t>(i)]);
+        const auto column = V.col(i % Format::v_dim);
+        const double slack =
+            tolerance<typename Engine::path>(tokens) * column.cwiseAbs().maxCoeff();
+        REQUIRE((mine >= column.minCoeff() - slack && mine <= column.maxCoeff() + slack));
+      }
     }
   }
 }
@@ -129,6 +261,14 @@ void check_plan_is_access(int tokens) {
   store.reads.clear();
   const receipt done = engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
   CHECK(store.reads == seen.pages());
+  // Pages at any address give the same bits.
+  instinfer::engine<D, Format, Path> aligned({.layers = 1, .q_heads = 6, .kv_heads = 2},
+                                             {.context_tokens = 1024});
+  const sequence same = aligned.open();
+  aligned.append(same, 0, data.k, data.v);
+  std::vector<float> expected(out.size());
+  aligned.attend(same, 0, data.q, expected);
+  CHECK(out == expected);
   std::uint64_t pages = 0;
   std::uint64_t wanted = 0;
   std::uint64_t buffered = 0;
@@ -159,6 +299,18 @@ void run_suite() {
         check_against_transcription<on_cpu, Format>(2, tokens, 2, group);
       }
     }
+  }
+  SUBCASE("every length") {
+    check_every_length<on_cpu, Format>(14);
+    if constexpr (!is_dense<
+                      policy>) {  // most tokens kept, so that the kept ones end in every tail, too
+      check_every_length<on_cpu, Format>(16, {.keep_dims = 0.5, .keep_tokens = 0.75});
+    }
+  }
+  SUBCASE("extreme values") {
+    check_extreme_values<on_reference, Format>();
+    check_extreme_values<on_cpu, Format>();
+    check_overflow<on_cpu, Format>();
   }
   SUBCASE("soft cap, scale, window and sinks") {
     for (const logit_rule rule :

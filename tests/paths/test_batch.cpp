@@ -16,7 +16,7 @@ namespace {
 using format = kv_format<fp16, 64>;
 constexpr int kv_heads = 2;
 constexpr int q_heads = 6;
-constexpr model_shape shape{.layers = 1, .q_heads = q_heads, .kv_heads = kv_heads};
+constexpr model_shape gqa{.layers = 1, .q_heads = q_heads, .kv_heads = kv_heads};
 
 // Threads that take one task after the other.
 auto threads(std::size_t n) {
@@ -36,16 +36,19 @@ auto threads(std::size_t n) {
 // Sequences of the given lengths in one engine, and a request for each.
 template <class Engine>
 struct filled_batch {
-  Engine engine{shape, {.bytes = 64 << 20, .context_tokens = 4096}};
+  Engine engine;
   std::vector<attend_request> requests;
   std::vector<std::unique_ptr<test::random_cache<format>>> data;
   std::vector<std::vector<float>> outputs;
 
-  explicit filled_batch(const std::vector<int>& lengths) {
-    outputs.resize(lengths.size(), std::vector<float>(q_heads * 64, -1.0f));
+  explicit filled_batch(const std::vector<int>& lengths, const model_shape& shape = gqa,
+                        const logit_rule& rule = {})
+      : engine{shape, {.bytes = 64 << 20, .context_tokens = 4096}, {}, rule} {
+    outputs.resize(lengths.size(),
+                   std::vector<float>(static_cast<std::size_t>(shape.q_heads * 64), -1.0f));
     for (std::size_t s = 0; s < lengths.size(); ++s) {
-      data.push_back(std::make_unique<test::random_cache<format>>(static_cast<unsigned>(s + 1),
-                                                                  lengths[s], q_heads, kv_heads));
+      data.push_back(std::make_unique<test::random_cache<format>>(
+          static_cast<unsigned>(s + 1), lengths[s], shape.q_heads, shape.kv_heads));
       const sequence seq = engine.open();
       engine.append(seq, 0, data[s]->k, data[s]->v);
       requests.push_back({seq, data[s]->q, outputs[s]});
@@ -69,7 +72,7 @@ struct filled_batch {
   std::vector<std::vector<float>> attend_alone(traffic& moved) {
     std::vector<std::vector<float>> all;
     for (const attend_request& r : requests) {
-      std::vector<float>& out = all.emplace_back(q_heads * 64);
+      std::vector<float>& out = all.emplace_back(r.out.size());
       moved += engine.attend(r.seq, 0, r.q, out).moved;
     }
     return all;
@@ -139,6 +142,28 @@ TEST_CASE_TEMPLATE("a batch gives what single attends give", Engine, cpu_dense, 
 #if defined(_OPENMP)
   CHECK(batch.attend(parallel::in_parts{5, parallel::openmp{2}}) == in_five);
 #endif
+}
+
+TEST_CASE_TEMPLATE("odd groups under masks and caps: cut heads give the same bits whoever works",
+                   Engine, cpu_dense, cpu_sparf) {
+  for (const int group : {1, 5, 7, 9}) {
+    for (const logit_rule& rule :
+         {logit_rule{.soft_cap = 20.0f}, logit_rule{.window = 9001, .sinks = 5}}) {
+      CAPTURE(group);
+      CAPTURE(rule.window);
+      filled_batch<Engine> batch({10'000, 17}, {.layers = 1, .q_heads = group, .kv_heads = 1},
+                                 rule);
+      traffic alone;
+      const auto expected = batch.attend_alone(alone);
+      CHECK(batch.attend(parallel::in_parts{1, threads(3)}) == expected);
+      const auto in_four = batch.attend(parallel::in_parts{4, parallel::serial{}});
+      CHECK(in_four != expected);  // it was cut
+      CHECK(worst_error(in_four, expected) <= test::tolerance<cpu::path>(10'000));
+      for (const std::size_t n : {2, 5}) {
+        CHECK(batch.attend(parallel::in_parts{4, threads(n)}) == in_four);
+      }
+    }
+  }
 }
 
 TEST_CASE("one long head in every number of parts, also more than it has pages") {

@@ -107,11 +107,13 @@ TEST_CASE_TEMPLATE("masks, caps and windows move with the query", Engine, cpu_de
   }
 }
 
-TEST_CASE("a prompt in one call, and groups of 1 to 8") {
+TEST_CASE("a prompt in one call, and groups of 1 to 9") {
   check_new_tokens<cpu_dense>(7, 0, 70);
-  for (const int group : {1, 2, 4, 8}) {
-    check_new_tokens<cpu_dense>(8, 100, 4, {}, 0, 1, group);
-    check_new_tokens<cpu_sparf>(9, 100, 4, {}, 0, 1, group);
+  for (int group = 1; group <= 9; ++group) {
+    for (const int n : {2, 3, 4, 8}) {
+      check_new_tokens<cpu_dense>(8, 100, n, {}, 0, 1, group);
+      check_new_tokens<cpu_sparf>(9, 100, n, {}, 0, 1, group);
+    }
   }
 }
 

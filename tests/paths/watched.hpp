@@ -11,28 +11,30 @@
 
 namespace instinfer::test {
 
-// A memory store that counts the reads of every page.
+// A memory store that counts the reads of every page. Its pages lie 4 bytes behind a cache line, and apart.
 class watched_store {
  public:
   static constexpr bool holds_data = true;
   watched_store(std::uint32_t channels, std::uint64_t pages, std::uint32_t page_bytes)
-      : pages_{channels, pages, page_bytes} {}
+      : pages_{channels, pages, page_bytes + line_bytes}, page_bytes_{page_bytes} {}
 
   page_id allocate(std::uint32_t channel) { return pages_.allocate(channel); }
   void release(page_id page) noexcept { pages_.release(page); }
   std::uint64_t free_pages() const { return pages_.free_pages(); }
   std::uint64_t capacity_pages() const { return pages_.capacity_pages(); }
   std::uint32_t channels() const { return pages_.channels(); }
-  std::span<std::byte> write(page_id page) { return pages_.write(page); }
+  std::span<std::byte> write(page_id page) { return pages_.write(page).subspan(4, page_bytes_); }
   std::span<const std::byte> view(page_id page) const {
     ++reads[page];
-    return pages_.view(page);
+    return pages_.view(page).subspan(4, page_bytes_);
   }
 
   mutable std::map<page_id, int> reads;
 
  private:
+  static constexpr std::uint32_t line_bytes = 64;
   store::memory pages_;
+  std::uint32_t page_bytes_;
 };
 
 // What one head's machine chose and planned, copied.

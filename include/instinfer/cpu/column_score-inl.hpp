@@ -82,9 +82,9 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
 // products[h * stride + t] = sum over the columns of q_h[dim] * column[t], for the tokens of `run`. q [Heads, q_stride].
 // `next`: the columns of the next tile, to bring to the cache at the end.
 template <std::uint32_t Heads, class Storage>
-HWY_INLINE void score_columns(std::span<const column<Storage>> columns, index_run run,
-                              const float* q, std::size_t q_stride, float* products,
-                              std::size_t stride, std::span<const column<Storage>> next) {
+HWY_NOINLINE void score_columns(std::span<const column<Storage>> columns, index_run run,
+                                const float* q, std::size_t q_stride, float* products,
+                                std::size_t stride, std::span<const column<Storage>> next) {
   if (columns.empty()) {
     for (std::uint32_t h = 0; h < Heads; ++h) {
       std::fill_n(products + h * stride + run.first, run.size(), 0.0f);

@@ -43,18 +43,7 @@ class row_fold {
     bool pending = false;  // the block before has its weights, but its V rows are not folded yet
     for (window_.begin(plan, first, last, pages); window_.k().count > 0 || pending;
          window_.advance(plan, pages)) {
-      const auto& k = window_.k();
-      const auto& v = window_.v_before();
-      const bool adjacent = (k.adjacent || k.count == 0) && (v.adjacent || !pending);
-      for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-        const float* heads = q.data() + std::size_t{h} * k_dim;
-        if (adjacent) {
-          fold_block<Heads>(h, heads, adjacent_rows<k_dim, unit>{k.rows[0]},
-                            adjacent_rows<v_dim, unit>{v.rows[0]}, pending, soft_cap);
-        } else {
-          fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending, soft_cap);
-        }
-      });
+      fold_blocks(group, q.data(), pending, soft_cap);
       unmerged += window_.k().count;
       pending = window_.k().count > 0;
       if (unmerged >= merge_rows) {
@@ -78,7 +67,24 @@ class row_fold {
     max_.assign(std::size_t{group} * lanes, lowest);
     sum_.assign(std::size_t{group} * lanes, 0.0f);
     o_.assign(std::size_t{group} * v_dim, 0.0f);
-    weights_.resize((std::size_t{group} + 1) * block_rows);  // 3 heads take 4 slots
+    weights_.assign((std::size_t{group} + 1) * block_rows, 0.0f);  // 3 heads take 4 slots
+  }
+
+  // The current blocks of K and of V before it, for all heads. Apart from `fold`, so that it is compiled once for all stores
+  // and layouts that hold such rows.
+  HWY_NOINLINE void fold_blocks(std::uint32_t group, const float* q, bool pending, float soft_cap) {
+    const auto& k = window_.k();
+    const auto& v = pending ? window_.v_before() : window_.v();  // the first ones weigh nothing yet
+    const bool adjacent = (k.adjacent || k.count == 0) && v.adjacent;
+    for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+      const float* heads = q + std::size_t{h} * k_dim;
+      if (adjacent) {
+        fold_block<Heads>(h, heads, adjacent_rows<k_dim, unit>{k.rows[0]},
+                          adjacent_rows<v_dim, unit>{v.rows[0]}, pending, soft_cap);
+      } else {
+        fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending, soft_cap);
+      }
+    });
   }
 
   // Scores the current block and folds the values of the block before, whose weights were found meanwhile: processors that
@@ -92,26 +98,27 @@ class row_fold {
     rows_ahead<unit> v_ahead;
     if (h == 0) {  // other blocks of heads find the rows in the cache
       k_ahead = window_.k_ahead(prefetch_distance<Heads, KRows, k_dim>);
-      v_ahead = window_.v_ahead(prefetch_distance<Heads, VRows, v_dim>);
+      if (pending) {
+        v_ahead = window_.v_ahead(prefetch_distance<Heads, VRows, v_dim>);
+      }
     }
     if constexpr (Heads == 1 && rows_interleave<k_dim, v_dim>) {
-      if (window_.k().count > 0 && pending) {
+      if (window_.k().count > 0) {
         hn::Store(score_and_accumulate<k_dim, v_dim, unit>(k, q, v_before, weights_of(h),
                                                            o_.data() + std::size_t{h} * v_dim,
                                                            k_ahead, v_ahead),
                   float_tag{}, products);
-        weigh<Heads>(h, products, soft_cap);
-        return;
+      } else {
+        fold_values<Heads>(h, v_before, v_ahead);
       }
-    }
-    if (window_.k().count > 0) {
-      for (std::uint32_t t = 0; t < block_rows; t += tile_rows) {
+    } else {
+      for (std::uint32_t t = 0; t < block_rows && window_.k().count > 0; t += tile_rows) {
         hn::Store(score_rows<Heads, k_dim, unit>(k + t, q, k_ahead.from(t)), float_tag{},
                   products + t * slots<Heads>);
       }
-    }
-    if (pending) {
-      fold_values<Heads>(h, v_before, v_ahead);
+      if (pending) {
+        fold_values<Heads>(h, v_before, v_ahead);
+      }
     }
     if (window_.k().count > 0) {
       weigh<Heads>(h, products, soft_cap);

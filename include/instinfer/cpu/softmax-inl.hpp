@@ -52,26 +52,30 @@ HWY_INLINE void transform(const float* x, float* to, std::size_t n, float neutra
   }
 }
 
-// x[i] = cap(x[i] * scale), kept finite: a product that overflowed fp32 becomes the largest number of its sign. Lane i of the
-// result is the largest x[j] with j % lanes == i, -inf where there is none.
+// x within the finite numbers of fp32; NaN, the sum of both infinities, becomes the largest one: Min takes the number then.
+HWY_INLINE float_vec kept_finite(float_vec x) {
+  constexpr float largest = std::numeric_limits<float>::max();
+  return hn::Max(hn::Min(x, hn::Set(float_tag{}, largest)), hn::Set(float_tag{}, -largest));
+}
+
+// x[i] = cap(x[i] * scale), where the product is kept finite. Lane i of the result is the largest x[j] with j % lanes == i,
+// -inf where there is none.
 HWY_INLINE float_vec scale_logits_by_lane(float* x, std::size_t n, float scale, float soft_cap) {
   const float lowest = -std::numeric_limits<float>::infinity();
-  const float_vec smallest = hn::Set(float_tag{}, std::numeric_limits<float>::lowest());
-  const float_vec largest = hn::Set(float_tag{}, std::numeric_limits<float>::max());
   const float_vec factor = hn::Set(float_tag{}, scale);
   float_vec max = hn::Set(float_tag{}, lowest);
   if (soft_cap > 0.0f) {
     const float_vec cap = hn::Set(float_tag{}, soft_cap);
     const float_vec inverse = hn::Set(float_tag{}, 1.0f / soft_cap);
     transform(x, x, n, lowest, [&](float_vec v) HWY_ATTR {
-      const float_vec capped =
-          hn::Mul(cap, hn::Tanh(float_tag{}, hn::Mul(hn::Mul(v, factor), inverse)));
+      const float_vec scaled = kept_finite(hn::Mul(v, factor));
+      const float_vec capped = hn::Mul(cap, hn::Tanh(float_tag{}, hn::Mul(scaled, inverse)));
       max = hn::Max(max, capped);
       return capped;
     });
   } else {
     transform(x, x, n, lowest, [&](float_vec v) HWY_ATTR {
-      const float_vec scaled = hn::Max(hn::Min(hn::Mul(v, factor), largest), smallest);
+      const float_vec scaled = kept_finite(hn::Mul(v, factor));
       max = hn::Max(max, scaled);
       return scaled;
     });
