@@ -32,8 +32,8 @@ void check_cache(const random_cache<Format>& data, const typename Engine::policy
   const int tokens = data.tokens;
   const int kv_heads = data.kv_heads;
   const int group = data.group();
-  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = kv_heads},
-                {.context_tokens = 1024}, policy, rule);
+  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = kv_heads}, small_drive, policy,
+                rule);
   const sequence seq = engine.open();
   engine.append(seq, 0, data.k, data.v);
   std::vector<float> out(static_cast<std::size_t>(data.q_heads * Format::v_dim), -1.0f);
@@ -205,7 +205,7 @@ void check_overflow() {
       for (float& x : data.q) {
         x = (random() % 2 == 0 ? 1.0f : -1.0f) * (wide ? 1e3f : 1e35f);
       }
-      Engine engine({.layers = 1, .q_heads = 5, .kv_heads = 1}, {}, {}, {.soft_cap = cap});
+      Engine engine({.layers = 1, .q_heads = 5, .kv_heads = 1}, small_drive, {}, {.soft_cap = cap});
       const sequence seq = engine.open();
       engine.append(seq, 0, data.k, data.v);
       std::vector<float> out(static_cast<std::size_t>(5 * Format::v_dim));
@@ -228,7 +228,7 @@ void check_ends(int tokens, const typename Engine::policy& all,
                 const typename Engine::policy& none) {
   const random_cache<Format> data(12, tokens, 3, 1);
   for (const bool keep_all : {true, false}) {
-    Engine engine({.layers = 1, .q_heads = 3, .kv_heads = 1}, {}, keep_all ? all : none);
+    Engine engine({.layers = 1, .q_heads = 3, .kv_heads = 1}, small_drive, keep_all ? all : none);
     const sequence seq = engine.open();
     engine.append(seq, 0, data.k, data.v);
     std::vector<float> out(3 * Format::v_dim);
@@ -251,7 +251,7 @@ void check_plan_is_access(int tokens) {
   CAPTURE(tokens);
   const random_cache<Format> data(11, tokens, 6, 2);
   engine<D, Format, Path, watched_store> engine({.layers = 1, .q_heads = 6, .kv_heads = 2},
-                                                {.context_tokens = 1024});
+                                                small_drive);
   const sequence seq = engine.open();
   engine.append(seq, 0, data.k, data.v);
   std::vector<float> out(6 * Format::v_dim);
@@ -263,7 +263,7 @@ void check_plan_is_access(int tokens) {
   CHECK(store.reads == seen.pages());
   // Pages at any address give the same bits.
   instinfer::engine<D, Format, Path> aligned({.layers = 1, .q_heads = 6, .kv_heads = 2},
-                                             {.context_tokens = 1024});
+                                             small_drive);
   const sequence same = aligned.open();
   aligned.append(same, 0, data.k, data.v);
   std::vector<float> expected(out.size());

@@ -63,7 +63,8 @@ struct dense_in_parts {
 template <class Engine>
 std::vector<float> attend_once(const test::random_cache<typename Engine::format>& data,
                                const typename Engine::policy& policy = {}) {
-  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = data.kv_heads}, {}, policy);
+  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = data.kv_heads},
+                test::small_drive, policy);
   const sequence seq = engine.open();
   engine.append(seq, 0, data.k, data.v);
   std::vector<float> out(static_cast<std::size_t>(data.q_heads * Engine::format::v_dim));
