@@ -121,7 +121,7 @@ void check_life(unsigned seed, int group, const typename Engine::policy& policy 
   CAPTURE(seed);
   CAPTURE(group);
   const random_cache<Format> data(seed, 900, 2 * group, 2);
-  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = 2}, small_drive, policy);
+  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = 2}, small_capacity, policy);
   const sequence seq = engine.open();
   int first = 0;
   int last = 0;
@@ -156,7 +156,7 @@ traffic check_coded_traffic(int tokens) {
   CAPTURE(tokens);
   const random_cache<Format> data(11, tokens, 6, 2);
   engine<D, Format, Path, watched_store> engine({.layers = 1, .q_heads = 6, .kv_heads = 2},
-                                                small_drive);
+                                                small_capacity);
   const sequence seq = engine.open();
   engine.append(seq, 0, data.k, data.v);
   std::vector<float> out(6 * Format::v_dim);

@@ -11,7 +11,7 @@
 namespace instinfer::test {
 
 // What the engines of most tests hold. The 256 MiB of the default cost the sanitizers more time than the test on them.
-inline const store::capacity small_drive{.bytes = 16 << 20, .context_tokens = 1024};
+inline const store::capacity small_capacity{.bytes = 16 << 20, .context_tokens = 1024};
 
 template <class Format>
 struct random_cache {

@@ -25,6 +25,20 @@ double tolerance(int tokens) {
 template <class P>
 constexpr bool is_dense = std::is_same_v<P, attention::dense>;
 
+// The output of an engine that holds one sequence, the cache.
+template <class Engine>
+std::vector<float> attend_once(const random_cache<typename Engine::format>& data,
+                               const typename Engine::policy& policy = {},
+                               const logit_rule& rule = {}) {
+  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = data.kv_heads}, small_capacity,
+                policy, rule);
+  const sequence seq = engine.open();
+  engine.append(seq, 0, data.k, data.v);
+  std::vector<float> out(static_cast<std::size_t>(data.q_heads * Engine::format::v_dim));
+  engine.attend(seq, 0, data.q, out);
+  return out;
+}
+
 // One attend of a cache, compared with the fp64 transcription head group by head group.
 template <class Engine, class Format>
 void check_cache(const random_cache<Format>& data, const typename Engine::policy& policy = {},
@@ -32,8 +46,8 @@ void check_cache(const random_cache<Format>& data, const typename Engine::policy
   const int tokens = data.tokens;
   const int kv_heads = data.kv_heads;
   const int group = data.group();
-  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = kv_heads}, small_drive, policy,
-                rule);
+  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = kv_heads}, small_capacity,
+                policy, rule);
   const sequence seq = engine.open();
   engine.append(seq, 0, data.k, data.v);
   std::vector<float> out(static_cast<std::size_t>(data.q_heads * Format::v_dim), -1.0f);
@@ -172,15 +186,16 @@ void make_extreme(random_cache<Format>& data, const std::string& what) {
 
 template <class Engine, class Format>
 void check_extreme_values() {
-  for (const char* what : {"large logits", "equal keys", "one-hot", "zero queries", "denormals"}) {
-    CAPTURE(std::string(what));
+  for (const std::string what :
+       {"large logits", "equal keys", "one-hot", "zero queries", "denormals"}) {
+    CAPTURE(what);
     for (const int tokens : {1, 17, 64, 333}) {
       CAPTURE(tokens);
       for (const int group : {1, 5}) {
         CAPTURE(group);
         random_cache<Format> data(13, tokens, 2 * group, 2);
         make_extreme(data, what);
-        const bool tied = std::string(what) == "equal keys" || std::string(what) == "zero queries";
+        const bool tied = what == "equal keys" || what == "zero queries";
         check_cache<Engine, Format>(data, {}, {}, tied);
         check_cache<Engine, Format>(data, {}, {.soft_cap = 4.0f}, tied);
       }
@@ -205,11 +220,7 @@ void check_overflow() {
       for (float& x : data.q) {
         x = (random() % 2 == 0 ? 1.0f : -1.0f) * (wide ? 1e3f : 1e35f);
       }
-      Engine engine({.layers = 1, .q_heads = 5, .kv_heads = 1}, small_drive, {}, {.soft_cap = cap});
-      const sequence seq = engine.open();
-      engine.append(seq, 0, data.k, data.v);
-      std::vector<float> out(static_cast<std::size_t>(5 * Format::v_dim));
-      engine.attend(seq, 0, data.q, out);
+      const std::vector<float> out = attend_once<Engine>(data, {}, {.soft_cap = cap});
       const matrix V = data.V(0, 0, tokens);
       for (int i = 0; i < 5 * Format::v_dim; ++i) {
         const double mine = static_cast<double>(out[static_cast<std::size_t>(i)]);
@@ -228,11 +239,7 @@ void check_ends(int tokens, const typename Engine::policy& all,
                 const typename Engine::policy& none) {
   const random_cache<Format> data(12, tokens, 3, 1);
   for (const bool keep_all : {true, false}) {
-    Engine engine({.layers = 1, .q_heads = 3, .kv_heads = 1}, small_drive, keep_all ? all : none);
-    const sequence seq = engine.open();
-    engine.append(seq, 0, data.k, data.v);
-    std::vector<float> out(3 * Format::v_dim);
-    engine.attend(seq, 0, data.q, out);
+    const std::vector<float> out = attend_once<Engine>(data, keep_all ? all : none);
     const matrix V = data.V(0, 0, tokens);
     for (int h = 0; h < 3; ++h) {
       const row_vector expected =
@@ -251,7 +258,7 @@ void check_plan_is_access(int tokens) {
   CAPTURE(tokens);
   const random_cache<Format> data(11, tokens, 6, 2);
   engine<D, Format, Path, watched_store> engine({.layers = 1, .q_heads = 6, .kv_heads = 2},
-                                                small_drive);
+                                                small_capacity);
   const sequence seq = engine.open();
   engine.append(seq, 0, data.k, data.v);
   std::vector<float> out(6 * Format::v_dim);
@@ -262,13 +269,7 @@ void check_plan_is_access(int tokens) {
   const receipt done = engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
   CHECK(store.reads == seen.pages());
   // Pages at any address give the same bits.
-  instinfer::engine<D, Format, Path> aligned({.layers = 1, .q_heads = 6, .kv_heads = 2},
-                                             small_drive);
-  const sequence same = aligned.open();
-  aligned.append(same, 0, data.k, data.v);
-  std::vector<float> expected(out.size());
-  aligned.attend(same, 0, data.q, expected);
-  CHECK(out == expected);
+  CHECK((out == attend_once<instinfer::engine<D, Format, Path>>(data)));
   std::uint64_t pages = 0;
   std::uint64_t wanted = 0;
   std::uint64_t buffered = 0;
@@ -302,8 +303,8 @@ void run_suite() {
   }
   SUBCASE("every length") {
     check_every_length<on_cpu, Format>(14);
-    if constexpr (!is_dense<
-                      policy>) {  // most tokens kept, so that the kept ones end in every tail, too
+    if constexpr (!is_dense<policy>) {
+      // Most tokens kept, so that the kept ones end in every tail, too.
       check_every_length<on_cpu, Format>(16, {.keep_dims = 0.5, .keep_tokens = 0.75});
     }
   }

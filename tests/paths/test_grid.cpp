@@ -60,18 +60,6 @@ struct dense_in_parts {
   }
 };
 
-template <class Engine>
-std::vector<float> attend_once(const test::random_cache<typename Engine::format>& data,
-                               const typename Engine::policy& policy = {}) {
-  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = data.kv_heads},
-                test::small_drive, policy);
-  const sequence seq = engine.open();
-  engine.append(seq, 0, data.k, data.v);
-  std::vector<float> out(static_cast<std::size_t>(data.q_heads * Engine::format::v_dim));
-  engine.attend(seq, 0, data.q, out);
-  return out;
-}
-
 }  // namespace
 
 TEST_CASE("dense on every layout") { check_layouts<attention::dense>(); }
@@ -94,12 +82,12 @@ TEST_CASE("pages may be folded in any order and in parts") {
       design<dense_in_parts, layout::token_indexed<>, flash::instcsd, transfer::in_storage>;
   using format = kv_format<fp16, 64>;
   const test::random_cache<format> data(41, 900, 6, 2);
-  const std::vector<float> whole = attend_once<cpu::engine<insta, format>>(data);
+  const std::vector<float> whole = test::attend_once<cpu::engine<insta, format>>(data);
   for (unsigned seed = 1; seed <= 10; ++seed) {
     const std::vector<float> parts =
-        attend_once<cpu::engine<design_in_parts, format>>(data, {.seed = seed});
+        test::attend_once<cpu::engine<design_in_parts, format>>(data, {.seed = seed});
     const std::vector<float> parts64 =
-        attend_once<reference::engine<design_in_parts, format>>(data, {.seed = seed});
+        test::attend_once<reference::engine<design_in_parts, format>>(data, {.seed = seed});
     for (std::size_t i = 0; i < whole.size(); ++i) {
       CHECK(parts[i] ==
             doctest::Approx(whole[i]).epsilon(test::tolerance<cpu::path>(900)).scale(1.0));

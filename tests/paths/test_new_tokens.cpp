@@ -23,8 +23,8 @@ void check_new_tokens(unsigned seed, int before, int n, const logit_rule& rule =
   const test::random_cache<format> data(seed, before + n, q_heads, kv_heads);
   const test::random_cache<format> queries(seed + 1000, 1, q_heads * n, 1);  // q [n, q_heads, 64]
   const model_shape shape{.layers = 1, .q_heads = q_heads, .kv_heads = kv_heads};
-  Engine together(shape, test::small_drive, policy, rule);
-  Engine one_by_one(shape, test::small_drive, policy, rule);
+  Engine together(shape, test::small_capacity, policy, rule);
+  Engine one_by_one(shape, test::small_capacity, policy, rule);
   const sequence a = together.open();
   const sequence b = one_by_one.open();
   together.append(a, 0, data.k_tokens(0, before), data.v_tokens(0, before));
