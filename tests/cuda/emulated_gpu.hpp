@@ -25,13 +25,20 @@ namespace instinfer::test {
 
 class emulated_block {
  public:
-  emulated_block(std::uint32_t threads, std::size_t shared_bytes, unsigned seed)
-      : random_(seed), fibers_(threads), warps_(threads / 32) {
+  // `ctas` of a cluster: all of them run at the same time.
+  emulated_block(std::uint32_t threads, std::size_t shared_bytes, unsigned seed,
+                 std::uint32_t ctas = 1)
+      : random_(seed),
+        threads_{threads},
+        ctas_{ctas},
+        fibers_(threads * ctas),
+        warps_(threads * ctas / 32),
+        arrivals_(ctas + 1) {
     // 128-byte aligned, as a kernel declares it.
-    storage_.assign(shared_bytes + 128, std::byte{0xFF});
+    shared_bytes_ = (shared_bytes + 127) / 128 * 128;
+    storage_.assign(shared_bytes_ * ctas + 128, std::byte{0xFF});
     const auto at = reinterpret_cast<std::uintptr_t>(storage_.data());
     shared_ = storage_.data() + (128 - at % 128) % 128;
-    shared_bytes_ = shared_bytes;
   }
 
   // Runs body(thread) on every thread to its end.
@@ -40,10 +47,10 @@ class emulated_block {
     std::vector<std::uint32_t> order;
     for (std::uint32_t t = 0; t < fibers_.size(); ++t) {
       fiber& f = fibers_[t];
-      f.stack.resize(std::size_t{256} << 10);
+      f.stack = std::make_unique_for_overwrite<char[]>(stack_bytes);
       getcontext(&f.context);
-      f.context.uc_stack.ss_sp = f.stack.data();
-      f.context.uc_stack.ss_size = f.stack.size();
+      f.context.uc_stack.ss_sp = f.stack.get();
+      f.context.uc_stack.ss_size = stack_bytes;
       f.context.uc_link = &scheduler_;
       const auto self = reinterpret_cast<std::uintptr_t>(this);
       makecontext(&f.context, reinterpret_cast<void (*)()>(&emulated_block::enter), 3,
@@ -68,6 +75,9 @@ class emulated_block {
           }
         }
       }
+      if (!moved && failure_) {
+        std::rethrow_exception(failure_);
+      }
       if (!moved) {
         throw std::runtime_error("emulated GPU: all threads wait for something that cannot come");
       }
@@ -77,8 +87,9 @@ class emulated_block {
     }
   }
 
-  std::uint32_t threads() const { return static_cast<std::uint32_t>(fibers_.size()); }
-  std::byte* shared() { return shared_; }
+  std::uint32_t threads() const { return threads_; }
+  std::uint32_t ctas() const { return ctas_; }
+  std::byte* shared(std::uint32_t cta) { return shared_ + cta * shared_bytes_; }
   std::size_t shared_bytes() const { return shared_bytes_; }
 
   // Waits for the other lanes of the warp; every lane then sees what all gave. `size` bytes each.
@@ -136,22 +147,16 @@ class emulated_block {
     }
   }
 
-  void sync() {
-    const std::uint64_t turn = turn_;
-    if (++arrived_ == fibers_.size()) {
-      arrived_ = 0;
-      ++turn_;
-    } else {
-      wait([&] { return turn_ != turn; });
-    }
-  }
+  void sync(std::uint32_t cta) { arrive(arrivals_[cta], threads_); }
+  void sync_cluster() { arrive(arrivals_[ctas_], threads_ * ctas_); }
 
  private:
   static constexpr std::size_t slot_bytes = 64;
+  static constexpr std::size_t stack_bytes = std::size_t{256} << 10;
 
   struct fiber {
     ucontext_t context;
-    std::vector<char> stack;
+    std::unique_ptr<char[]> stack;
     std::function<bool()> ready;
     bool done = false;
   };
@@ -160,6 +165,20 @@ class emulated_block {
     std::uint32_t arrived = 0;
     std::uint64_t turn = 0;
   };
+
+  struct arrival {
+    std::uint32_t arrived = 0;
+    std::uint64_t turn = 0;
+  };
+  void arrive(arrival& at, std::uint32_t all) {
+    const std::uint64_t turn = at.turn;
+    if (++at.arrived == all) {
+      at.arrived = 0;
+      ++at.turn;
+    } else {
+      wait([&at, turn] { return at.turn != turn; });
+    }
+  }
 
   struct bulk_copy {
     std::byte* to;
@@ -203,18 +222,19 @@ class emulated_block {
   }
 
   std::mt19937 random_;
+  std::uint32_t threads_;
+  std::uint32_t ctas_;
   std::vector<std::byte> storage_;
   std::byte* shared_ = nullptr;
   std::size_t shared_bytes_ = 0;
   std::vector<fiber> fibers_;
   std::vector<warp> warps_;
+  std::vector<arrival> arrivals_;  // of each CTA, then of all
   std::map<const std::byte*, barrier> barriers_;
   ucontext_t scheduler_{};
   const std::function<void(std::uint32_t)>* body_ = nullptr;
   std::uint32_t running_ = 0;
   std::uint32_t live_ = 0;
-  std::uint32_t arrived_ = 0;
-  std::uint64_t turn_ = 0;
   std::exception_ptr failure_;
 };
 
@@ -225,12 +245,24 @@ class emulated_lane {
                 std::uint32_t blocks)
       : block_{block}, thread_{thread}, block_index_{block_index}, blocks_{blocks} {}
 
-  std::uint32_t thread() const { return thread_; }
+  std::uint32_t thread() const { return thread_ % block_.threads(); }
   std::uint32_t block() const { return block_index_; }
   std::uint32_t blocks() const { return blocks_; }
   std::uint32_t threads() const { return block_.threads(); }
-  std::byte* shared() const { return block_.shared(); }
-  void sync_block() const { block_.sync(); }
+  std::byte* shared() const { return block_.shared(cluster_rank()); }
+  void sync_block() const { block_.sync(cluster_rank()); }
+  std::uint32_t cluster_rank() const { return thread_ / block_.threads(); }
+  std::uint32_t cluster_ctas() const { return block_.ctas(); }
+  void sync_cluster() const { block_.sync_cluster(); }
+  template <class T>
+  T* of_rank(T* mine, std::uint32_t rank) const {
+    if (rank >= block_.ctas()) {
+      throw std::runtime_error("emulated GPU: a rank that the cluster has not");
+    }
+    const auto to = reinterpret_cast<std::uintptr_t>(block_.shared(rank));
+    return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(mine) + to -
+                                reinterpret_cast<std::uintptr_t>(shared()));
+  }
   void sync_warp() const { (void)block_.exchange(thread_, 0); }
   void fence() const {}
 
@@ -385,6 +417,8 @@ class emulated_lane {
   }
   void minimum(std::uint64_t* of, std::uint64_t x) const { *of = std::min(*of, x); }
   void count(std::uint32_t* to) const { ++*to; }
+  void add_shared(std::uint32_t* to, std::uint32_t x) const { *to += x; }
+  void set_bits_shared(std::uint32_t* to, std::uint32_t bits) const { *to |= bits; }
   void set_bits(std::uint32_t* to, std::uint32_t bits) const { *to |= bits; }
   float load_fresh(const float* from) const { return *from; }
   cuda::float_quad load_fresh_quad(const float* from) const {
@@ -399,7 +433,7 @@ class emulated_lane {
   };
 
   void check_shared(const std::byte* p, std::size_t bytes) const {
-    if (p < block_.shared() || p + bytes > block_.shared() + block_.shared_bytes() ||
+    if (p < shared() || p + bytes > shared() + block_.shared_bytes() ||
         reinterpret_cast<std::uintptr_t>(p) % bytes != 0) {
       throw std::runtime_error("emulated GPU: outside of shared memory, or misaligned");
     }
@@ -410,28 +444,28 @@ class emulated_lane {
   }
 
   emulated_block& block_;
-  std::uint32_t thread_;
+  std::uint32_t thread_;  // of the cluster
   std::uint32_t block_index_;
   std::uint32_t blocks_;
   std::vector<copy> open_group_;
   std::vector<std::vector<copy>> groups_;
 };
 
-// Runs kernel(lane) on a grid, block after block in random order: each to its end, which is the most that a kernel may
-// not rely on when blocks do not wait for each other.
+// Runs kernel(lane) on a grid, cluster after cluster of `ctas` blocks in random order: each to its end, which is the most
+// that a kernel may not rely on when clusters do not wait for each other.
 template <class Kernel>
 void run_on_emulated_gpu(std::uint32_t blocks, std::uint32_t threads, std::size_t shared_bytes,
-                         unsigned seed, Kernel&& kernel) {
-  std::vector<std::uint32_t> order(blocks);
-  for (std::uint32_t b = 0; b < blocks; ++b) {
+                         unsigned seed, Kernel&& kernel, std::uint32_t ctas = 1) {
+  std::vector<std::uint32_t> order(blocks / ctas);
+  for (std::uint32_t b = 0; b < order.size(); ++b) {
     order[b] = b;
   }
   std::mt19937 random(seed);
   std::shuffle(order.begin(), order.end(), random);
   for (const std::uint32_t b : order) {
-    emulated_block block(threads, shared_bytes, static_cast<unsigned>(random()));
+    emulated_block block(threads, shared_bytes, static_cast<unsigned>(random()), ctas);
     block.run([&](std::uint32_t thread) {
-      emulated_lane lane(block, thread, b, blocks);
+      emulated_lane lane(block, thread, b * ctas + thread / threads, blocks);
       kernel(lane);
     });
   }

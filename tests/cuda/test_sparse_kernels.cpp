@@ -1,4 +1,4 @@
-// The selecting kernels of SparQ and SparF on an emulated GPU: dims, logits, exact top-k, kept share.
+// The selecting kernel of SparQ and SparF on an emulated GPU: dims, logits, exact top-k, kept share.
 #include <doctest/doctest.h>
 
 #include <numeric>
@@ -26,8 +26,9 @@ struct sparse_case {
   logit_rule rule = {};
   bool by_dim = true;
   bool zero_query = false;  // all tokens tie
-  bool keys_in_shared = true;
   bool rank_by_logits = false;
+  std::uint32_t ctas = 1;  // of a head's cluster
+  std::uint32_t stretch = 1024;
 };
 
 template <class E, class Code>
@@ -40,7 +41,7 @@ struct stored_as<E, E> {
 };
 
 // Code: what the pages of K hold, E or codes with their scale in the last four bytes.
-template <class E, std::uint32_t Dim, std::uint32_t Heads, class Code = E>
+template <class E, std::uint32_t Dim, class Code = E>
 void check(unsigned seed, const sparse_case& c) {
   CAPTURE(seed);
   std::mt19937 random(seed);
@@ -156,15 +157,27 @@ void check(unsigned seed, const sparse_case& c) {
 
   cuda::check_arguments(a, Dim);
 
-  using score = cuda::score_kernel<test::emulated_lane, E, Dim, Heads, Code>;
+  using score = cuda::score_kernel<test::emulated_lane, E, Dim, Code>;
   using select = cuda::select_kernel<test::emulated_lane, E, Code>;
-  test::run_on_emulated_gpu(5, cuda::cta_threads, score::shared_bytes, seed,
-                            [&](test::emulated_lane& lane) { score(lane, a).run(); });
-  const std::uint32_t shared_keys = c.keys_in_shared ? longest : 0;
-  test::run_on_emulated_gpu(static_cast<std::uint32_t>(items), 128,
-                            select::shared_bytes(shared_keys), seed,
-                            [&](test::emulated_lane& lane) { select(lane, a, shared_keys).run(); });
-  CHECK(status == 0);
+  const auto heads = static_cast<std::uint32_t>(items);
+  const std::uint32_t stretches = (longest + c.stretch - 1) / c.stretch;
+  test::run_on_emulated_gpu(
+      heads * stretches, cuda::score_threads, score::shared_bytes, seed,
+      [&](test::emulated_lane& lane) { score(lane, a, c.stretch, stretches).run(); });
+  const auto run_select = [&](std::uint32_t shared_tokens) {
+    test::run_on_emulated_gpu(
+        heads * c.ctas, cuda::select_threads, select::shared_bytes(shared_tokens), seed,
+        [&](test::emulated_lane& lane) { select(lane, a, shared_tokens).run(); }, c.ctas);
+    CHECK(status == 0);
+  };
+  run_select(select::stretch_of(longest + 7, c.ctas));
+  const auto listed_from_shared = listed;
+  const auto kept_from_shared = kept;
+  std::ranges::fill(listed, 0xFFFF'FFFFu);
+  std::ranges::fill(kept, NAN);
+  run_select(0);  // keys in global memory
+  CHECK(listed == listed_from_shared);
+  CHECK(kept == kept_from_shared);
 
   for (std::uint32_t s = 0; s < sequences; ++s) {
     const std::uint32_t first = c.first.empty() ? 0 : c.first[s];
@@ -197,8 +210,12 @@ void check(unsigned seed, const sparse_case& c) {
       best.view().for_each([&](std::uint32_t i) { expected_dims.push_back(i); });
       CHECK(std::equal(expected_dims.begin(), expected_dims.end(),
                        dims.begin() + static_cast<std::ptrdiff_t>(item * c.keep_dims)));
-      // Logits against fp64, then ranks as the kernel adds them.
-      std::vector<float> rank(seen.size(), 0.0f);
+      // Logits against fp64, then ranks in fp64 of the logits that the kernel ranked.
+      const auto logit_of = [&](std::uint32_t g, std::uint32_t t) {
+        return static_cast<double>(
+            logits[(item * c.group + g) * static_cast<std::size_t>(logit_stride) + t - base]);
+      };
+      std::vector<double> rank(seen.size(), 0.0);
       std::vector<std::vector<double>> exact(c.group);
       for (std::uint32_t g = 0; g < c.group; ++g) {
         double all = 0.0;
@@ -210,6 +227,7 @@ void check(unsigned seed, const sparse_case& c) {
           part += std::abs(static_cast<double>(q_of(g, i)));
         }
         const double coverage = all > 0.0 && part > 0.0 ? part / all : 1.0;
+        double exact_sum = 0.0;
         double sum = 0.0;
         for (const std::uint32_t t : seen) {
           double product = 0.0;
@@ -218,53 +236,43 @@ void check(unsigned seed, const sparse_case& c) {
           }
           const double logit =
               c.rule.capped(product * c.rule.scale_for<double>(Dim) / std::sqrt(coverage));
-          const float mine =
-              logits[(item * c.group + g) * static_cast<std::size_t>(logit_stride) + t - base];
-          REQUIRE(std::abs(static_cast<double>(mine) / 1.4426950408889634 - logit) <=
+          REQUIRE(std::abs(logit_of(g, t) / 1.4426950408889634 - logit) <=
                   2e-5 * (1.0 + std::abs(logit)));
           exact[g].push_back(std::exp(logit));
-          sum += exact[g].back();
-        }
-        for (double& p : exact[g]) {
-          p /= sum;
-        }
-        // Maximum and sum as the kernel merges its chunk states: one lane a chunk here, as there are fewer than 32.
-        const std::size_t chunks = (c.tokens[s] - std::min(base, c.tokens[s]) + 255) / 256;
-        REQUIRE(chunks <= 32);
-        float max = -INFINITY;
-        std::array<float, 32> sums{};
-        const auto state = [&](std::size_t i) {
-          return states[(item * static_cast<std::size_t>(logit_stride / 256) + i) * c.group + g];
-        };
-        for (std::size_t i = 0; i < chunks; ++i) {
-          max = std::max(max, state(i).max);
-        }
-        for (std::size_t i = 0; i < chunks; ++i) {
-          sums[i] = state(i).sum > 0.0f ? state(i).sum * std::exp2(state(i).max - max) : 0.0f;
-        }
-        for (const std::size_t mask : {1u, 2u, 4u, 8u, 16u}) {
-          std::array<float, 32> next{};
-          for (std::size_t l = 0; l < 32; ++l) {
-            next[l] = sums[l] + sums[l ^ mask];
-          }
-          sums = next;
+          exact_sum += exact[g].back();
+          sum += std::exp2(logit_of(g, t));
         }
         for (std::size_t p = 0; p < seen.size(); ++p) {
-          const float logit = logits[(item * c.group + g) * static_cast<std::size_t>(logit_stride) +
-                                     seen[p] - base];
-          rank[p] += c.rank_by_logits ? logit : std::exp2(logit - max) * (1.0f / sums[0]);
+          exact[g][p] /= exact_sum;
+          const double logit = logit_of(g, seen[p]);
+          rank[p] += c.rank_by_logits ? logit : std::exp2(logit) / sum;
         }
       }
       std::fill(rank.end() - local, rank.end(), INFINITY);
-      index_set chosen;
-      top_k<float>(rank, k, chosen, scratch);
-      std::vector<std::uint32_t> expected;
-      chosen.view().for_each([&](std::uint32_t p) { expected.push_back(seen[p]); });
-      CHECK(std::equal(expected.begin(), expected.end(),
-                       listed.begin() + static_cast<std::int64_t>(item) * list_stride));
+      // The list: ascending, and none left out ranks higher than one kept, but for fp32 rounding of the ranks.
+      const std::uint32_t* list = listed.data() + item * static_cast<std::size_t>(list_stride);
+      std::vector<std::size_t> chosen;
+      double least = INFINITY;
+      double most = -INFINITY;
+      for (std::size_t p = 0; p < seen.size(); ++p) {
+        if (chosen.size() < k && list[chosen.size()] == seen[p]) {
+          chosen.push_back(p);
+          least = std::min(least, rank[p]);
+        } else {
+          most = std::max(most, rank[p]);
+        }
+      }
+      REQUIRE(chosen.size() == k);
+      if (c.zero_query) {
+        CHECK((k == 0 || chosen.back() == k - 1));  // ties go to the lower token
+      } else if (k > 0 && k < seen.size()) {
+        CHECK(least >= most - 1e-5 * std::abs(most));
+      }
       for (std::uint32_t g = 0; g < c.group; ++g) {
         double alpha = 0.0;
-        chosen.view().for_each([&](std::uint32_t p) { alpha += exact[g][p]; });
+        for (const std::size_t p : chosen) {
+          alpha += exact[g][p];
+        }
         CHECK(std::abs(static_cast<double>(kept[item * c.group + g]) - alpha) <= 1e-4);
       }
     }
@@ -273,38 +281,94 @@ void check(unsigned seed, const sparse_case& c) {
 
 }  // namespace
 
-TEST_CASE("SparF's selection: groups, lengths, layouts") {
+TEST_CASE("SparF's selection: groups, lengths, layouts, clusters") {
   for (const std::uint32_t group : {1u, 2u, 4u}) {
-    check<fp16, 64, 4>(group, {.tokens = {700, 1, 0, 513}, .kv_heads = 2, .group = group});
+    check<fp16, 64>(group, {.tokens = {700, 1, 0, 513}, .kv_heads = 2, .group = group});
   }
-  check<fp16, 64, 1>(11, {.tokens = {2000}});
-  check<bf16, 128, 8>(12, {.tokens = {600, 90}, .group = 7, .keep_dims = 16});
-  check<fp16, 64, 8>(13, {.tokens = {300}, .group = 16, .keep_dims = 5});
-  check<fp16, 64, 4>(14, {.tokens = {300}, .group = 3, .by_dim = false});
+  check<fp16, 64>(11, {.tokens = {2000}, .ctas = 8});
+  check<bf16, 128>(12, {.tokens = {600, 90}, .group = 7, .keep_dims = 16, .ctas = 2});
+  check<fp16, 64>(13, {.tokens = {1300}, .group = 16, .keep_dims = 5, .ctas = 4});
+  check<fp16, 64>(14, {.tokens = {300}, .group = 3, .by_dim = false});
+  check<fp16, 256>(15, {.tokens = {300}, .group = 9, .keep_dims = 40});
 }
 
 TEST_CASE("local tokens, window, sinks, soft cap, reclaimed tokens, all and none kept") {
-  check<fp16, 64, 4>(21,
-                     {.tokens = {700}, .group = 2, .keep = {.share = 0.1, .local_share = 0.25}});
+  check<fp16, 64>(21, {.tokens = {700}, .group = 2, .keep = {.share = 0.1, .local_share = 0.25}});
   for (const logit_rule rule : {logit_rule{.window = 400}, logit_rule{.window = 300, .sinks = 5},
                                 logit_rule{.soft_cap = 3.0f}}) {
-    check<fp16, 64, 4>(22, {.tokens = {900, 350}, .first = {13, 350}, .group = 2, .rule = rule});
+    check<fp16, 64>(22, {.tokens = {900, 350},
+                         .first = {13, 350},
+                         .group = 2,
+                         .rule = rule,
+                         .ctas = rule.window == 300 ? 2u : 1u});
   }
-  check<fp16, 64, 4>(23, {.tokens = {300}, .group = 2, .keep = {.share = 1.0}});
-  check<fp16, 64, 4>(24, {.tokens = {300}, .group = 2, .keep = {.share = 0.0}});
-  check<fp16, 128, 4>(24, {.tokens = {700, 40}, .group = 4, .rank_by_logits = true});
-  check<fp16, 64, 4>(25, {.tokens = {300}, .group = 2, .keep_dims = 64});
+  check<fp16, 64>(23, {.tokens = {300}, .group = 2, .keep = {.share = 1.0}, .ctas = 2});
+  check<fp16, 64>(24, {.tokens = {300}, .group = 2, .keep = {.share = 0.0}, .ctas = 2});
+  check<fp16, 128>(24, {.tokens = {700, 40}, .group = 4, .rank_by_logits = true});
+  check<fp16, 64>(25, {.tokens = {300}, .group = 2, .keep_dims = 64});
 }
 
-TEST_CASE("ties go to the lower token; keys in global memory") {
-  check<fp16, 64, 4>(31, {.tokens = {600}, .group = 2, .zero_query = true});
-  check<fp16, 64, 4>(32, {.tokens = {600}, .group = 2, .keys_in_shared = false});
+TEST_CASE("ties go to the lower token") {
+  check<fp16, 64>(31, {.tokens = {600}, .group = 2, .zero_query = true});
+  check<fp16, 64>(
+      32, {.tokens = {1700}, .group = 2, .keep = {.share = 0.4}, .zero_query = true, .ctas = 4});
 }
 
 TEST_CASE("pages of codes, as the dual layout stores them") {
-  check<fp16, 64, 4, fp8>(41, {.tokens = {1500, 1, 0, 513}, .kv_heads = 2, .group = 3});
-  check<fp16, 64, 1, std::int8_t>(42, {.tokens = {1100}, .first = {13}, .keep_dims = 13});
-  check<fp16, 64, 8, std::int8_t>(43, {.tokens = {300}, .group = 16, .rank_by_logits = true});
+  check<fp16, 64, fp8>(41, {.tokens = {1500, 1, 0, 513}, .kv_heads = 2, .group = 3, .ctas = 2});
+  check<fp16, 64, std::int8_t>(42, {.tokens = {1100}, .first = {13}, .keep_dims = 13});
+  check<fp16, 64, std::int8_t>(43, {.tokens = {300}, .group = 16, .rank_by_logits = true});
+}
+
+TEST_CASE("the k largest keys of a cluster are core's") {
+  using top_k = cuda::cluster_top_k<test::emulated_lane, cuda::select_threads>;
+  std::mt19937 random(5);
+  for (int round = 0; round < 24; ++round) {
+    CAPTURE(round);
+    const std::uint32_t ctas = 1u << (round % 4);
+    std::vector<std::vector<std::uint32_t>> keys(ctas);
+    std::vector<float>
+        all;  // as numbers that sort as the keys do; hidden ones, key 0, as -infinity
+    std::uint32_t live = 0;
+    for (auto& of_cta : keys) {
+      of_cta.resize(random() % 700);
+      for (std::uint32_t& key : of_cta) {
+        // Many ties in some rounds, in some all keys within a digit, in some all 32 bits.
+        const auto x =
+            static_cast<float>(round % 3 == 0 ? random() % 5 : random() >> (round % 3 * 4));
+        const bool hidden = random() % 8 == 0;
+        key = hidden ? 0 : order_key(x);
+        all.push_back(hidden ? -INFINITY : x);
+        live += hidden ? 0 : 1;
+      }
+    }
+    const std::uint32_t k = live == 0 ? 0 : 1 + static_cast<std::uint32_t>(random()) % live;
+    if (k == 0) {
+      continue;
+    }
+    index_set expected;
+    std::vector<order_key_t<float>> scratch;
+    instinfer::top_k<float>(all, k, expected, scratch);
+    std::vector<std::uint32_t> listed(k, 0xFFFF'FFFFu);
+    test::run_on_emulated_gpu(
+        ctas, cuda::select_threads, top_k::words * 4, static_cast<unsigned>(round),
+        [&](test::emulated_lane& lane) {
+          const auto& mine = keys[lane.cluster_rank()];
+          std::uint32_t before = 0;
+          for (std::uint32_t r = 0; r < lane.cluster_rank(); ++r) {
+            before += static_cast<std::uint32_t>(keys[r].size());
+          }
+          top_k best(lane, reinterpret_cast<std::uint32_t*>(lane.shared()), mine.data(),
+                     static_cast<std::uint32_t>(mine.size()));
+          best.prepare();
+          lane.sync_cluster();
+          best.list(k, [&](std::uint32_t place, std::uint32_t at) { listed[place] = before + at; });
+        },
+        ctas);
+    std::vector<std::uint32_t> wanted;
+    expected.view().for_each([&](std::uint32_t i) { wanted.push_back(i); });
+    CHECK(listed == wanted);
+  }
 }
 
 TEST_CASE("arguments are named") {

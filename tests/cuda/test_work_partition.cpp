@@ -112,9 +112,19 @@ TEST_CASE("visible positions are logit_rule's") {
     const visible_tokens seen = visible_of(first, last, rule.window, rule.sinks);
     REQUIRE(seen.count == expected.count());
     std::uint32_t at = 0;
-    expected.view().for_each([&](std::uint32_t t) { REQUIRE(seen.token(at++) == t); });
+    expected.view().for_each([&](std::uint32_t t) {
+      REQUIRE(seen.token(at) == t);
+      REQUIRE(seen.position(t) == at++);
+    });
+    const std::uint32_t n = 1 + below(random, 20);
     for (std::uint32_t t = 0; t < last + 5; ++t) {
       REQUIRE(seen.shows(t) == expected.view().contains(t));
+      bool all = true;
+      for (std::uint32_t i = 0; i < n; ++i) {
+        all = all && expected.view().contains(t + i);
+      }
+      // Where there are sinks it may say no: it does not look across their end.
+      REQUIRE((seen.sinks == 0 ? seen.shows_all(t, n) == all : !seen.shows_all(t, n) || all));
     }
   }
 }

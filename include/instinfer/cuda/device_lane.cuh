@@ -86,24 +86,26 @@ class device_lane {
   template <class T>
   __host__ __device__ void load_8(const T* from, std::uint32_t stride, bool wanted,
                                   std::uint32_t (&packed)[2 * sizeof(T)]) const {
-    if (!wanted) {
-      unrolled<2 * sizeof(T)>([&](auto i) { packed[i] = 0; });
-    } else if (stride > 1) {
+    unrolled<2 * sizeof(T)>([&](auto i) { packed[i] = 0; });
+    if (stride > 1) {
       using bits = std::conditional_t<sizeof(T) == 2, std::uint16_t, std::uint8_t>;
       constexpr std::uint32_t each = 4 / sizeof(T);  // in a register
-      unrolled<2 * sizeof(T)>([&](auto i) { packed[i] = 0; });
       unrolled<8>([&](auto i) {
-        const auto x = reinterpret_cast<const bits*>(from)[std::size_t{i} * stride];
-        packed[i / each] |= std::uint32_t{x} << (i % each * 8 * sizeof(T));
+        const std::uint32_t x =
+            wanted ? reinterpret_cast<const bits*>(from)[std::size_t{i} * stride] : 0u;
+        packed[i / each] |= x << (i % each * 8 * sizeof(T));
       });
-    } else if constexpr (sizeof(T) == 2) {
-      asm volatile("ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(packed[0]), "=r"(packed[1]), "=r"(packed[2]), "=r"(packed[3])
-                   : "l"(global_address(from)));
+    } else if constexpr (sizeof(T) ==
+                         2) {  // predicated: a branch would wait for the loads before it
+      asm volatile(
+          "{ .reg .pred p; setp.ne.u32 p, %5, 0; @p ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+          : "+r"(packed[0]), "+r"(packed[1]), "+r"(packed[2]), "+r"(packed[3])
+          : "l"(global_address(from)), "r"(static_cast<std::uint32_t>(wanted)));
     } else {
-      asm volatile("ld.global.nc.L2::128B.v2.u32 {%0, %1}, [%2];"
-                   : "=r"(packed[0]), "=r"(packed[1])
-                   : "l"(global_address(from)));
+      asm volatile(
+          "{ .reg .pred p; setp.ne.u32 p, %3, 0; @p ld.global.nc.L2::128B.v2.u32 {%0, %1}, [%2]; }"
+          : "+r"(packed[0]), "+r"(packed[1])
+          : "l"(global_address(from)), "r"(static_cast<std::uint32_t>(wanted)));
     }
   }
   __host__ __device__ void store_quad(float* to, const float_quad& x) const {
@@ -252,6 +254,10 @@ class device_lane {
   // One more, in shared memory.
   __host__ __device__ void count(std::uint32_t* to) const {
     asm volatile("red.shared.add.u32 [%0], 1;" ::"r"(shared_address(to)) : "memory");
+  }
+  // In shared memory.
+  __host__ __device__ void set_bits_shared(std::uint32_t* to, std::uint32_t bits) const {
+    asm volatile("red.shared.or.b32 [%0], %1;" ::"r"(shared_address(to)), "r"(bits) : "memory");
   }
   __host__ __device__ void set_bits(std::uint32_t* to, std::uint32_t bits) const {
     asm volatile("red.global.or.b32 [%0], %1;" ::"l"(global_address(to)), "r"(bits) : "memory");

@@ -247,7 +247,7 @@ class machine {
                           m_.stream),
           "cudaMemcpyAsync from the device");
   }
-  // As score_kernel::choose_dims.
+  // As dim_choice.
   void choose_dims_on_host(std::uint32_t h, std::uint32_t r) {
     std::array<float, dim> sums{};
     for (std::uint32_t g = 0; g < group_; ++g) {

@@ -55,7 +55,7 @@ struct kept_tokens {
   }
 };
 
-inline constexpr std::uint32_t score_chunk = 256;  // tokens of a warp's softmax state: 8 a lane
+inline constexpr std::uint32_t score_chunk = 256;  // tokens of a softmax state
 
 // All pointers are device pointers. Logits are in base 2; entry i of a head's row is token i + base, where base is the
 // oldest live token rounded down to 8; hidden tokens are -inf.
@@ -79,9 +79,9 @@ struct sparse_arguments {
   float* logits = nullptr;        // [sequences, kv_heads, group, logit_stride]
   std::int64_t logit_stride = 0;  // a multiple of score_chunk, at least most_positions + 7
   float_pair* states = nullptr;   // [sequences, kv_heads, logit_stride / score_chunk, group]
+  // [sequences, kv_heads, logit_stride]: used where shared memory is too small
+  std::uint32_t* keys = nullptr;
 
-  std::uint32_t* keys =
-      nullptr;  // [sequences, kv_heads, logit_stride]: used where shared memory is too small
   std::uint32_t* listed = nullptr;         // [sequences, kv_heads, list_stride]
   std::uint32_t* listed_counts = nullptr;  // [sequences]
   std::int64_t list_stride = 0;

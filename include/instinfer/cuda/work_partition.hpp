@@ -18,6 +18,17 @@ struct visible_tokens {
   constexpr std::uint32_t token(std::uint32_t position) const {
     return first + position + (position >= sinks ? gap : 0);
   }
+  // The other way round, of a token that is seen.
+  constexpr std::uint32_t position(std::uint32_t token) const {
+    const std::uint32_t at = token - first;
+    return at < sinks ? at : at - gap;
+  }
+  // Whether n neighbouring tokens are all seen; false where they reach across the sinks' end.
+  constexpr bool shows_all(std::uint32_t token, std::uint32_t n) const {
+    const std::uint32_t at = token - first;  // wraps before the first
+    return (at < sinks && sinks - at >= n) ||
+           (at >= sinks + gap && at < gap + count && gap + count - at >= n);
+  }
   constexpr bool shows(std::uint32_t token) const {
     const std::uint32_t at = token - first;  // wraps before the first
     return at < sinks || (at >= sinks + gap && at < gap + count);
