@@ -1,5 +1,5 @@
 #pragma once
-// What the GPU path is meant to reach on one H100, and whether the cases that just ran did.
+// What the GPU path was meant to reach on one H100, and whether the cases that just ran did.
 
 #include <algorithm>
 #include <cstdio>
@@ -25,7 +25,7 @@ class targets {
   explicit targets(const std::vector<measured>& cases) : cases_{cases} {}
 
   void print() const {
-    std::printf("\ntargets on one H100: worst case that ran\n");
+    std::printf("\ntargets, set for one H100: worst case that ran\n");
     const auto dense = [](const measured& m) {
       return m.kind == "dense" && !m.s.skewed && m.s.page == 16;
     };
