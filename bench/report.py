@@ -107,8 +107,10 @@ def roofline(report: dict) -> str:
         colour = "#c0392b" if label.startswith("ours") else "#7f8c8d"
         out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour}"/>')
         ty = py + 4
-        while any(abs(ty - other) < 13 and abs(px - ox) < 120 for ox, other in placed):
-            ty += 13  # below its neighbours' labels
+        ends = px + 9 + 6.3 * len(label)
+        while (any(abs(ty - other) < 13 and abs(px - ox) < 120 for ox, other in placed)
+               or any(px < x(i) < ends and abs(ty - 4 - y(f)) < 9 for other, i, f in shown if other != label)):
+            ty += 13  # below its neighbours' labels and points
         placed.append((px, ty))
         if ty > py + 4:
             out.append(f'<line x1="{px:.1f}" y1="{py:.1f}" x2="{px + 8:.1f}" y2="{ty - 4:.1f}" stroke="{colour}"/>')
