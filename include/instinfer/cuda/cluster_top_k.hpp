@@ -3,7 +3,7 @@
 // ascending list. CTA after CTA holds neighbouring keys.
 //
 // Radix select on order-preserving keys, 11 + 11 + 10 bits: three passes of counting, each CTA over its own keys, with the counts
-// of all read through the cluster's shared memory; then one pass that writes. Digits of 11 bits take the sign, the exponent and
+// of all added up in the first CTA's shared memory; then one pass that writes. Digits of 11 bits take the sign, the exponent and
 // two bits of the fraction at once, which spreads softmax values better than 8 bits, whose first digit is half the exponent.
 
 #include <cstdint>

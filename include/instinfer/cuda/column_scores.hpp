@@ -42,11 +42,11 @@ class column_scores {
         score_codes(t, sink);
       }
     } else {
-      const bool one_step = a_.keep_dims <= 16 && a_.k.token_stride == 1;
+      const bool whole_units = a_.keep_dims <= 16 && a_.k.token_stride == 1 && first % unit == 0 &&
+                               a_.k.tile_tokens.value % unit == 0;
       for (std::uint32_t octet = 0; octet * 8 < a_.sizes.group; ++octet) {
-        one_step&& first % unit == 0 && a_.k.tile_tokens.value % unit == 0
-            ? score_units(octet, begin, last, stride, sink)
-            : score_batches(octet, begin, last, stride, sink);
+        whole_units ? score_units(octet, begin, last, stride, sink)
+                    : score_batches(octet, begin, last, stride, sink);
       }
     }
   }
