@@ -20,6 +20,7 @@
 
 #include "instinfer/core/element.hpp"
 #include "instinfer/cuda/unrolled.hpp"
+#include "instinfer/cuda/wide_values.hpp"
 
 namespace instinfer::test {
 

@@ -6,6 +6,7 @@
 #include "instinfer/cuda/head_results.hpp"
 #include "instinfer/cuda/lane_copies.hpp"
 #include "instinfer/cuda/warp_fold.hpp"
+#include "instinfer/cuda/wide_values.hpp"
 
 namespace instinfer::cuda {
 

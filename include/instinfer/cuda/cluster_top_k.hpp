@@ -18,7 +18,7 @@ class cluster_top_k {
  public:
   static constexpr std::uint32_t most_ctas = 8;  // what every device with clusters has
   static constexpr std::uint32_t bins = 2048;
-  // In shared memory, 16-byte aligned: counts of two passes, counts of the warps, of the CTA, and what was found.
+  // In shared memory: counts of two passes, counts of the warps, of the CTA, and what was found.
   static constexpr std::uint32_t words = 2 * bins + 2 * (Threads / 32) + 4;
 
   // Which entries of the list are this CTA's.
@@ -64,9 +64,8 @@ class cluster_top_k {
   constexpr threshold find_threshold(std::uint32_t k) {
     threshold t{0, k};
     std::uint32_t known = 0;  // bits of the key that are settled
-    std::uint32_t* counted = memory_;
-    std::uint32_t* next = memory_ + bins;
     for (std::uint32_t pass = 0; pass < 3; ++pass) {
+      std::uint32_t* counted = memory_ + pass % 2 * bins;
       const std::uint32_t shift = pass == 0 ? 21 : pass == 1 ? 10 : 0;
       const std::uint32_t digit = pass == 2 ? 1023 : bins - 1;
       for (std::uint32_t p = lane_.thread(); p < count_; p += lane_.threads()) {
@@ -75,8 +74,8 @@ class cluster_top_k {
           lane_.count(counted + (key >> shift & digit));
         }
       }
-      clear(next);
-      if (lane_.cluster_ctas() > 1) {
+      clear(memory_ + (pass + 1) % 2 * bins);
+      if (lane_.cluster_rank() > 0) {
         add_to_first(counted);
       }
       lane_.sync_cluster();
@@ -88,9 +87,6 @@ class cluster_top_k {
       t.key |= bin[0] << shift;
       t.ties -= bin[1];
       known |= digit << shift;
-      std::uint32_t* const used = counted;
-      counted = next;
-      next = used;
     }
     return t;
   }
@@ -102,8 +98,7 @@ class cluster_top_k {
   // Few bins have a count: softmax values share their exponents.
   constexpr void add_to_first(std::uint32_t* counted) const {
     lane_.sync_block();
-    for (std::uint32_t b = lane_.thread(); b < bins && lane_.cluster_rank() > 0;
-         b += lane_.threads()) {
+    for (std::uint32_t b = lane_.thread(); b < bins; b += lane_.threads()) {
       if (counted[b] > 0) {
         lane_.add_shared(lane_.of_rank(counted + b, 0), counted[b]);
       }

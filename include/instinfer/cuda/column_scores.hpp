@@ -9,6 +9,7 @@
 
 #include "instinfer/cuda/dim_choice.hpp"
 #include "instinfer/cuda/page_codes.hpp"
+#include "instinfer/cuda/unrolled.hpp"
 
 namespace instinfer::cuda {
 
@@ -57,6 +58,34 @@ class column_scores {
   static constexpr std::uint32_t unit = score_chunk;  // tokens
   static constexpr std::uint32_t batch = 64;          // of one mma for eight tokens a lane
 
+  // Eight tokens of a column from here on, if its page is known.
+  struct column {
+    const Code* values;
+    bool known;
+  };
+
+  // The page that holds a token of chosen dim j; no_page where the table ends before it, which the status tells, after the last
+  // dim, and unless `live`. Only starts the load: column_at() is the first to look at what it brings.
+  static constexpr std::uint32_t no_page = 0xFFFF'FFFFu;
+  constexpr std::uint32_t page_of(std::uint32_t token, bool live, std::uint32_t j) {
+    const std::uint32_t tile = a_.k.tile_tokens(token);
+    const bool in_table = tile < a_.k.table_tiles;
+    status_ |= live && !in_table ? std::uint32_t{token_beyond_table} : 0;
+    return live && in_table && j < a_.keep_dims
+               ? entries_[std::int64_t{tile} * a_.k.table_tile_stride + chosen_.places()[j].tile]
+               : no_page;
+  }
+  constexpr column column_at(std::uint32_t page, std::uint32_t token, std::uint32_t j) {
+    const std::uint32_t in_tile = token - a_.k.tile_tokens(token) * a_.k.tile_tokens.value;
+    const bool known = page < a_.k.page_count;
+    status_ |= !known && page != no_page ? std::uint32_t{page_out_of_range} : 0;
+    return {a_.k.pages +
+                (known ? std::int64_t{page} * a_.k.page_elements + chosen_.places()[j].element +
+                             std::int64_t{in_tile} * a_.k.token_stride
+                       : 0),
+            known};
+  }
+
   struct pages {
     std::uint32_t of[4];
   };
@@ -75,7 +104,8 @@ class column_scores {
     unrolled<2>([&](auto b) { k[b] = load<true>(from, first, b, last); });
     pages next = find_pages(first + stride, 0, last);
     for (std::uint32_t t = first; t < last; t += stride) {
-      auto heads = open(sink, octet, t);
+      typename Sink::scored heads[2] = {sink.open(head_of(octet, 0), t),
+                                        sink.open(head_of(octet, 1), t)};
       unrolled<unit / batch>([&](auto b) {
         if constexpr (b == 2) {
           from = locate(t + stride, 0, next);
@@ -95,7 +125,8 @@ class column_scores {
   constexpr void score_batches(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
                                std::uint32_t stride, Sink& sink) {
     for (std::uint32_t t = first; t < last; t += stride) {
-      auto heads = open(sink, octet, t);
+      typename Sink::scored heads[2] = {sink.open(head_of(octet, 0), t),
+                                        sink.open(head_of(octet, 1), t)};
       for (std::uint32_t b = t; b < t + unit && b < last; b += batch) {
         float s[4][4] = {};
         for (std::uint32_t step = 0; step * 16 < a_.keep_dims; ++step) {
@@ -110,36 +141,26 @@ class column_scores {
   }
 
   // What a lane's accumulators are of: heads 2c and 2c + 1 of an octet.
-  template <class Scored>
-  struct two_heads {
-    Scored of[2];
-  };
   constexpr std::uint32_t head_of(std::uint32_t octet, std::uint32_t h) const {
     return octet * 8 + lane_id() % 4 * 2 + h;
   }
-  template <class Sink>
-  constexpr auto open(const Sink& sink, std::uint32_t octet, std::uint32_t token) const {
-    return two_heads<typename Sink::scored>{
-        {sink.open(head_of(octet, 0), token), sink.open(head_of(octet, 1), token)}};
-  }
   template <class Sink, class Scored>
-  constexpr void give(Sink& sink, two_heads<Scored>& heads, std::uint32_t octet,
-                      std::uint32_t token, std::uint32_t from, const float (&s)[4][4]) {
+  constexpr void give(Sink& sink, Scored (&heads)[2], std::uint32_t octet, std::uint32_t token,
+                      std::uint32_t from, const float (&s)[4][4]) {
     unrolled<2>([&](auto h) {
       if (octet * 8 + h < a_.sizes.group) {
         float x[8];
         unrolled<8>([&](auto i) { x[i] = s[i % 4][h + i / 4 * 2]; });
-        sink.take(heads.of[h], token, from + lane_id() / 4 * 8, x);
+        sink.take(heads[h], token, from + lane_id() / 4 * 8, x);
       }
     });
   }
   template <class Sink, class Scored>
-  constexpr void close(Sink& sink, const two_heads<Scored>& heads, std::uint32_t octet,
+  constexpr void close(Sink& sink, const Scored (&heads)[2], std::uint32_t octet,
                        std::uint32_t token) {
     unrolled<2>([&](auto h) {
       if (octet * 8 + h < a_.sizes.group) {
-        sink.close(std::integral_constant<std::uint32_t, 28>{}, head_of(octet, h), token,
-                   heads.of[h]);
+        sink.close(28, head_of(octet, h), token, heads[h]);
       }
     });
   }
@@ -150,38 +171,22 @@ class column_scores {
   }
   // Where this lane's columns have its first token of a batch.
   struct source {
-    const Code* column[4];
-    bool known[4];
+    column of[4];
   };
 
-  // Only starts the loads: locate() is the first to look at what they bring.
   constexpr pages find_pages(std::uint32_t batch_token, std::uint32_t step, std::uint32_t last) {
     const std::uint32_t token = batch_token + lane_id() / 4 * 8;
-    const std::uint32_t tile = a_.k.tile_tokens(token);
-    const bool live = token < last && token < last_;
-    const bool known = tile < a_.k.table_tiles;
-    status_ |= live && !known ? std::uint32_t{token_beyond_table} : 0;
-    const std::uint32_t* entries = entries_ + std::int64_t{tile} * a_.k.table_tile_stride;
     pages found;
     unrolled<4>([&](auto n) {
-      const std::uint32_t j = column_of(step, lane_id(), n);
-      found.of[n] = live && known && j < a_.keep_dims ? entries[chosen_.places()[j].tile] : no_page;
+      found.of[n] = page_of(token, token < last && token < last_, column_of(step, lane_id(), n));
     });
     return found;
   }
   constexpr source locate(std::uint32_t batch_token, std::uint32_t step, const pages& from) {
     const std::uint32_t token = batch_token + lane_id() / 4 * 8;
-    const std::uint32_t in_tile = token - a_.k.tile_tokens(token) * a_.k.tile_tokens.value;
     source s;
-    unrolled<4>([&](auto n) {
-      s.known[n] = from.of[n] < a_.k.page_count;
-      status_ |= !s.known[n] && from.of[n] != no_page ? std::uint32_t{page_out_of_range} : 0;
-      s.column[n] =
-          a_.k.pages + (s.known[n] ? std::int64_t{from.of[n]} * a_.k.page_elements +
-                                         chosen_.places()[column_of(step, lane_id(), n)].element +
-                                         std::int64_t{in_tile} * a_.k.token_stride
-                                   : 0);
-    });
+    unrolled<4>(
+        [&](auto n) { s.of[n] = column_at(from.of[n], token, column_of(step, lane_id(), n)); });
     return s;
   }
   // Batch b of a unit that `from` locates.
@@ -191,22 +196,19 @@ class column_scores {
     const std::uint32_t token = unit_token + b * batch + lane_id() / 4 * 8;
     columns c;
     unrolled<4>([&](auto n) {
-      lane_.load_8(from.column[n] + b * batch, Neighbours ? 1 : a_.k.token_stride,
-                   from.known[n] && token < last, c.tokens[n]);
+      lane_.load_8(from.of[n].values + b * batch, Neighbours ? 1 : a_.k.token_stride,
+                   from.of[n].known && token < last, c.tokens[n]);
     });
     return c;
   }
   constexpr void multiply(float (&s)[4][4], const columns& k, const std::uint32_t (&q)[2]) const {
-    const auto pair = [&](auto n, std::uint32_t j) {  // token j of columns n and n + 1
+    const auto pair = [&](std::uint32_t n, std::uint32_t j) {  // token j of columns n and n + 1
       const std::uint32_t x = k.tokens[n][j / 2];
       const std::uint32_t y = k.tokens[n + 1][j / 2];
       return j % 2 == 0 ? (x & 0xFFFFu) | y << 16 : x >> 16 | (y & 0xFFFF'0000u);
     };
-    constexpr std::integral_constant<std::uint32_t, 0> low;
-    constexpr std::integral_constant<std::uint32_t, 2> high;
     unrolled<4>([&](auto j) {
-      const std::uint32_t tokens[4] = {pair(low, j), pair(low, j + 4), pair(high, j),
-                                       pair(high, j + 4)};
+      const std::uint32_t tokens[4] = {pair(0, j), pair(0, j + 4), pair(2, j), pair(2, j + 4)};
       lane_.template multiply_add<E>(s[j], tokens, q[0], q[1]);
     });
   }
@@ -222,14 +224,12 @@ class column_scores {
         std::uint32_t packed[at_once][2];
         float scales[at_once];
         unrolled<at_once>([&](auto c) {
-          const auto column = chosen_.places()[j + c < a_.keep_dims ? j + c : j];
-          const std::uint32_t page = token < last_ ? page_of(token, column.tile) : no_page;
-          const bool known = page != no_page;
-          lane_.load_8(values_at(known ? page : 0, token) + column.element, a_.k.token_stride,
-                       known, packed[c]);
-          scales[c] = known ? a_.k.scales[std::int64_t{page} * a_.k.scale_page_stride] *
-                                  page_code<Code>::unit
-                            : 0.0f;
+          const std::uint32_t page = page_of(token, token < last_, j + c);
+          const column from = column_at(page, token, j + c);
+          lane_.load_8(from.values, a_.k.token_stride, from.known, packed[c]);
+          scales[c] = from.known ? a_.k.scales[std::int64_t{page} * a_.k.scale_page_stride] *
+                                       page_code<Code>::unit
+                                 : 0.0f;
         });
         unrolled<at_once>([&](auto c) {
           float x[8];
@@ -249,32 +249,11 @@ class column_scores {
       unrolled<code_heads>([&](auto h) {
         auto scored = sink.open(g + h, first);
         sink.take(scored, first, lane_id() * 8, sums[h]);
-        sink.close(std::integral_constant<std::uint32_t, 31>{}, g + h, first, scored);
+        sink.close(31, g + h, first, scored);
       });
     }
   }
 
-  static constexpr std::uint32_t no_page = 0xFFFF'FFFFu;
-
-  // The page with this token in a tile of dims; no_page, and a bit of the status, where there is none.
-  constexpr std::uint32_t page_of(std::uint32_t token, std::uint32_t dim_tile) {
-    const std::uint32_t tile = a_.k.tile_tokens(token);
-    if (tile >= a_.k.table_tiles) {
-      status_ |= token_beyond_table;
-      return no_page;
-    }
-    const std::uint32_t page = entries_[std::int64_t{tile} * a_.k.table_tile_stride + dim_tile];
-    if (page >= a_.k.page_count) {
-      status_ |= page_out_of_range;
-      return no_page;
-    }
-    return page;
-  }
-  constexpr const Code* values_at(std::uint32_t page, std::uint32_t token) const {
-    const std::uint32_t in_tile = token - a_.k.tile_tokens(token) * a_.k.tile_tokens.value;
-    return a_.k.pages + std::int64_t{page} * a_.k.page_elements +
-           std::int64_t{in_tile} * a_.k.token_stride;
-  }
   constexpr std::uint32_t lane_id() const { return lane_.thread() % 32; }
 
   Lane& lane_;

@@ -11,6 +11,7 @@
 
 #include "instinfer/core/element.hpp"
 #include "instinfer/cuda/unrolled.hpp"
+#include "instinfer/cuda/wide_values.hpp"
 
 namespace instinfer::cuda {
 
@@ -95,8 +96,8 @@ class device_lane {
             wanted ? reinterpret_cast<const bits*>(from)[std::size_t{i} * stride] : 0u;
         packed[i / each] |= x << (i % each * 8 * sizeof(T));
       });
-    } else if constexpr (sizeof(T) ==
-                         2) {  // predicated: a branch would wait for the loads before it
+    } else if constexpr (sizeof(T) == 2) {
+      // Predicated: a branch would wait for the loads before it.
       asm volatile(
           "{ .reg .pred p; setp.ne.u32 p, %5, 0; @p ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4]; }"
           : "+r"(packed[0]), "+r"(packed[1]), "+r"(packed[2]), "+r"(packed[3])
@@ -255,7 +256,6 @@ class device_lane {
   __host__ __device__ void count(std::uint32_t* to) const {
     asm volatile("red.shared.add.u32 [%0], 1;" ::"r"(shared_address(to)) : "memory");
   }
-  // In shared memory.
   __host__ __device__ void set_bits_shared(std::uint32_t* to, std::uint32_t bits) const {
     asm volatile("red.shared.or.b32 [%0], %1;" ::"r"(shared_address(to)), "r"(bits) : "memory");
   }

@@ -145,7 +145,7 @@ class dim_choice {
   constexpr void set_weights() {
     for (std::uint32_t i = lane_.thread(); i < (Dim + columns_at_once) * largest_group;
          i += lane_.threads()) {
-      magnitudes()[i] = q_of(i / largest_group, i % largest_group);
+      reinterpret_cast<float*>(multiplier())[i] = q_of(i / largest_group, i % largest_group);
     }
   }
   constexpr void set_fragments() {

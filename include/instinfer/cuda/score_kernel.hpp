@@ -88,17 +88,15 @@ class score_kernel {
   }
 
   // The state of the score_chunk tokens from `token` on.
-  template <std::uint32_t Spread>
-  constexpr void close(std::integral_constant<std::uint32_t, Spread>, std::uint32_t g,
-                       std::uint32_t token, const scored& mine) {
+  constexpr void close(std::uint32_t spread, std::uint32_t g, std::uint32_t token,
+                       const scored& mine) {
     float_pair s = mine;
-    unrolled<5>([&](auto bit) {
-      if constexpr ((Spread >> bit & 1) != 0) {
-        s = merged(lane_, s,
-                   {lane_.shuffle_xor(s.max, 1u << bit), lane_.shuffle_xor(s.sum, 1u << bit)});
+    for (const std::uint32_t mask : {1u, 2u, 4u, 8u, 16u}) {
+      if ((spread & mask) != 0) {
+        s = merged(lane_, s, {lane_.shuffle_xor(s.max, mask), lane_.shuffle_xor(s.sum, mask)});
       }
-    });
-    if ((lane_.thread() % 32 & Spread) == 0 && g < a_.sizes.group) {
+    }
+    if ((lane_.thread() % 32 & spread) == 0 && g < a_.sizes.group) {
       const std::int64_t chunk =
           item_ * (a_.logit_stride / score_chunk) + (token - base_) / score_chunk;
       a_.states[chunk * a_.sizes.group + g] = s;

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "instinfer/cuda/attend_arguments.hpp"
-#include "instinfer/cuda/unrolled.hpp"
+#include "instinfer/cuda/wide_values.hpp"
 
 namespace instinfer::cuda {
 
