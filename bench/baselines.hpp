@@ -8,7 +8,7 @@
 
 #include <Eigen/Core>
 
-#include <instinfer/core/element.hpp>
+#include <instinfer/codec/element.hpp>
 
 #include "filled_cache.hpp"
 

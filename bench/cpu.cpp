@@ -13,8 +13,8 @@
 
 #include <map>
 
-#include <instinfer/core/int4_groups.hpp>
-#include <instinfer/core/scaled_pages.hpp>
+#include <instinfer/codec/int4_groups.hpp>
+#include <instinfer/codec/scaled_pages.hpp>
 
 #include "baselines.hpp"
 #include "filled_cache.hpp"

@@ -22,7 +22,7 @@
 
 #include <benchmark/benchmark.h>
 #include <instinfer/cuda.cuh>
-#include <instinfer/cuda/bulk_lane.cuh>
+#include <instinfer/cuda/launch/bulk_lane.cuh>
 
 #include "cuda/data.cuh"
 #include "cuda/targets.hpp"

@@ -16,11 +16,11 @@
 #include <benchmark/benchmark.h>
 
 #include <instinfer/flash/engine.hpp>
-#include <instinfer/flash/latencies.hpp>
-#include <instinfer/flash/mixed_timeline.hpp>
-#include <instinfer/flash/placement.hpp>
-#include <instinfer/flash/presets.hpp>
-#include <instinfer/flash/timeline.hpp>
+#include <instinfer/ssd/channel/mixed_timeline.hpp>
+#include <instinfer/ssd/channel/timeline.hpp>
+#include <instinfer/ssd/report/latencies.hpp>
+#include <instinfer/ssd/spec/placement.hpp>
+#include <instinfer/ssd/spec/presets.hpp>
 
 #include "../tests/flash/event_driven_drive.hpp"
 #include "../tests/flash/mixed_drive.hpp"

@@ -9,12 +9,12 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include "instinfer/flash/event_bars.hpp"
-#include "instinfer/flash/gantt.hpp"
-#include "instinfer/flash/latencies.hpp"
-#include "instinfer/flash/placement.hpp"
 #include "instinfer/flash/step_summary.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/report/event_bars.hpp"
+#include "instinfer/ssd/report/gantt.hpp"
+#include "instinfer/ssd/report/latencies.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
 #include "support/parameters.hpp"
 
 namespace {

@@ -3,7 +3,7 @@
 // A summary is told of every token that comes and goes. This one keeps the mean key of each chunk in fast memory; the policy
 // scores the chunks, reads the best ones and a window, and leaves the rest. Nothing else in the library knows of either.
 
-#include <instinfer/attention/units.hpp>
+#include <instinfer/summaries/summary_rows.hpp>
 
 #include "support/on_every_path.hpp"
 

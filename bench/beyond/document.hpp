@@ -44,7 +44,7 @@ inline std::string document(const results& r) {
       "the engine must score 4 or 8 times as much for each page it reads; an engine sized for one query head a KV head is what binds. "
       "And a memory beside the GPU that reads sparsely without waste is faster than four drives: it takes more drives than that to add up to a link of 64 GB/s for each GPU, as the table of drives below shows.\n\n"
       "## Drives and widths\n\n"
-      "Llama-3-8B, 16 sequences of 128 K, four drives: tokens/s, and what is busiest in the drive (flash is not, while its pages wait for the engine). int8 is the codec of `core/scaled_pages.hpp`: 31 tokens and a scale a page, where fp16 has 16 tokens.\n\n" +
+      "Llama-3-8B, 16 sequences of 128 K, four drives: tokens/s, and what is busiest in the drive (flash is not, while its pages wait for the engine). int8 is the codec of `codec/scaled_pages.hpp`: 31 tokens and a scale a page, where fp16 has 16 tokens.\n\n" +
       text::widths(r) +
       "\nFor dense fp16 an engine eight times as wide is slower than one four times as wide. The drive sends data before commands; where the engine holds pages up, "
       "commands go out meanwhile, and where it does not, dies wait for theirs and march in step ([flash.md](flash.md#what-each-rule-costs), arbitration). With commands first, wider is faster.\n"
@@ -78,8 +78,8 @@ inline std::string document(const results& r) {
       "with GPUs, or its link, is full. Beyond that the pool must be cut into pools, each with GPUs of its own.\n\n"
       "## Parts\n\n" +
       text::parts() +
-      "\nRates: GPUs and links as in `system/gpu_spec.hpp` and `system/links.hpp`; DDR5-4800 on eight channels (arithmetic); CXL by PCIe 5 x8 (Micron reports 36 GB/s of mixed traffic "
-      "for its CZ120); drives as in `flash/presets.hpp`, where the 16-channel drive is assumed as a whole. An engine that is wider costs nothing more here: the break-even price says what it may cost.\n";
+      "\nRates: GPUs and links as in `system/spec/gpu_spec.hpp` and `system/spec/links.hpp`; DDR5-4800 on eight channels (arithmetic); CXL by PCIe 5 x8 (Micron reports 36 GB/s of mixed traffic "
+      "for its CZ120); drives as in `ssd/spec/presets.hpp`, where the 16-channel drive is assumed as a whole. An engine that is wider costs nothing more here: the break-even price says what it may cost.\n";
   return t;
 }
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/core/scaled_pages.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/system.hpp"
 #include "instinfer/system/memory_tier.hpp"
-#include "instinfer/system/prices.hpp"
-#include "instinfer/system/systems.hpp"
+#include "instinfer/system/spec/prices.hpp"
 
 namespace instinfer::beyond {
 

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include <instinfer/cuda/attend.cuh>
+#include <instinfer/cuda/launch/attend.cuh>
 
 #include "shape.hpp"
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include <instinfer/cuda/device.cuh>
+#include <instinfer/cuda/launch/device.cuh>
 
 namespace bench {
 

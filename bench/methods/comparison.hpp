@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "instinfer/attention/threshold_calibration.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/methods/threshold_calibration.hpp"
 #include "methods/measure.hpp"
 
 namespace instinfer::methods {

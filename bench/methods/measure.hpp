@@ -4,8 +4,8 @@
 #include <chrono>
 
 #include "decode_case.hpp"
-#include "instinfer/attention/methods.hpp"
 #include "instinfer/cpu.hpp"
+#include "instinfer/methods.hpp"
 
 namespace instinfer::methods {
 
@@ -56,7 +56,7 @@ struct attended {
   std::uint32_t tile_tokens = 1;
 };
 
-// Several programs of one head may run (attention/per_query_head.hpp); what they attend to is taken together.
+// Several programs of one head may run (methods/per_query_head.hpp); what they attend to is taken together.
 struct watch_attended {
   std::vector<attended> heads;
   watch_attended(std::size_t kv_heads, std::uint32_t tile_tokens)

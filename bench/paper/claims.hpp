@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/endurance.hpp"
+#include "instinfer/ssd/report/endurance.hpp"
 #include "paper/runs.hpp"
 
 namespace instinfer::paper {
@@ -238,7 +238,7 @@ inline std::vector<claim> all_claims(const all_runs& runs) {
           page_share));
   calibrated("Table III", "decode read rate", "GB/s", 7.66,
              runs.dense_layer.page_bytes / runs.dense_layer.flash_s / 1e9,
-             "Fixed the dies a channel when the drive was modelled (flash/presets.hpp).");
+             "Fixed the dies a channel when the drive was modelled (ssd/spec/presets.hpp).");
   predicted("Table III", "decode write, a layer, K twice", "GB", 1.93,
             layer_prompt * runs.sparse_footprint / 1e9);
   predicted("Table III", "decode write rate", "GB/s", 2.15, runs.write_bytes_per_s / 1e9,

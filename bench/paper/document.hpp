@@ -144,9 +144,9 @@ inline std::string document(const all_runs& runs, const std::vector<claim>& clai
       "- **GPU memory.** FlexGen's prefill holds three matrices of logits for the whole batch and uses 0.8 of the memory, as its own cost model plans.\n\n";
   text +=
       "## Constants that were calibrated\n\n"
-      "Four, in `system/host_spec.hpp`, on four numbers of Fig. 14, of which one is a quotient of two printed claims: InstA's best over FlexGen's best is 11.1 / 2.08, which "
+      "Four, in `system/spec/host_spec.hpp`, on four numbers of Fig. 14, of which one is a quotient of two printed claims: InstA's best over FlexGen's best is 11.1 / 2.08, which "
       "keeps the drive's own SparF time out of the host's constants. Two more were set when the drive was modelled: dies a channel (Table III) and softmax units "
-      "(`flash/engine_units.hpp`).\n\n"
+      "(`ssd/spec/accelerator.hpp`).\n\n"
       "| constant | value | on |\n|---|---|---|\n";
   text += detail::formatted(
       "| request from the page cache | %.1f us a 128 KiB | InstA's best over FlexGen's best |\n",

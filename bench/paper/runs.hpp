@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "instinfer/system.hpp"
 #include "instinfer/system/retry_cost.hpp"
-#include "instinfer/system/systems.hpp"
 #include "paper/accuracy.hpp"
 
 namespace instinfer::paper {

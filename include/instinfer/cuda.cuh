@@ -1,7 +1,7 @@
 #pragma once
 // All of instinfer that needs the CUDA Toolkit, sm_80 or later: nvcc -std=c++20 --expt-relaxed-constexpr.
 
-#include "instinfer/cuda/attend.cuh"
-#include "instinfer/cuda/engine.cuh"
-#include "instinfer/cuda/merge.cuh"
-#include "instinfer/cuda/sparse.cuh"
+#include "instinfer/cuda/engine/engine.cuh"
+#include "instinfer/cuda/launch/attend.cuh"
+#include "instinfer/cuda/launch/merge.cuh"
+#include "instinfer/cuda/launch/sparse.cuh"

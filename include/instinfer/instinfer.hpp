@@ -2,9 +2,9 @@
 // Everything that needs only the standard library: designs, layouts, stores, routes and the flash path. The compute
 // paths come with instinfer/reference.hpp (Eigen) and instinfer/cpu.hpp (Highway).
 
-#include "instinfer/core/int4_groups.hpp"
-#include "instinfer/core/scaled_pages.hpp"
-#include "instinfer/design.hpp"
+#include "instinfer/codec/int4_groups.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/engine/design.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
 #include "instinfer/transfer/peer_to_peer.hpp"

@@ -5,8 +5,8 @@
 #include <deque>
 
 #include "attention/transcriptions.hpp"
-#include "instinfer/attention/cluster_index.hpp"
 #include "instinfer/layout/token_indexed.hpp"
+#include "instinfer/summaries/cluster_index.hpp"
 #include "paths/suite.hpp"
 #include "support/workload.hpp"
 

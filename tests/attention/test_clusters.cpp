@@ -1,9 +1,9 @@
 // Methods that cluster the cache, RetroInfer and Squeezed Attention, and the reordering of pages under them.
 
 #include "attention/decoder.hpp"
-#include "instinfer/attention/retro_infer.hpp"
-#include "instinfer/attention/squeezed.hpp"
-#include "instinfer/attention/threshold_calibration.hpp"
+#include "instinfer/methods/retro_infer.hpp"
+#include "instinfer/methods/squeezed.hpp"
+#include "instinfer/methods/threshold_calibration.hpp"
 
 using namespace instinfer;
 using attention::retro_infer;

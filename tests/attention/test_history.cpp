@@ -1,11 +1,11 @@
 // Methods that go by position or by past weights: StreamingLLM, H2O, HGCA; and FlexGen's top values.
 
 #include "attention/decoder.hpp"
-#include "instinfer/attention/h2o.hpp"
-#include "instinfer/attention/hgca.hpp"
-#include "instinfer/attention/streaming_llm.hpp"
-#include "instinfer/attention/top_values.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
+#include "instinfer/methods/h2o.hpp"
+#include "instinfer/methods/hgca.hpp"
+#include "instinfer/methods/streaming_llm.hpp"
+#include "instinfer/methods/top_values.hpp"
 
 using namespace instinfer;
 using attention::h2o;

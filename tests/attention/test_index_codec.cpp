@@ -1,4 +1,4 @@
-#include "instinfer/attention/index_codec.hpp"
+#include "instinfer/summaries/index_codec.hpp"
 
 #include <bit>
 #include <cmath>

@@ -7,7 +7,7 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/attention/kmeans.hpp"
+#include "instinfer/summaries/kmeans.hpp"
 
 using namespace instinfer;
 using namespace instinfer::attention;

@@ -1,12 +1,12 @@
 // Methods that rank tokens for each query: Quest by bounds of pages, DSA and MISA by an index, SparQ by dims.
 
 #include "attention/decoder.hpp"
-#include "instinfer/attention/dsa.hpp"
-#include "instinfer/attention/misa.hpp"
-#include "instinfer/attention/per_query_head.hpp"
-#include "instinfer/attention/quest.hpp"
-#include "instinfer/attention/sparq.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/methods/dsa.hpp"
+#include "instinfer/methods/misa.hpp"
+#include "instinfer/methods/per_query_head.hpp"
+#include "instinfer/methods/quest.hpp"
+#include "instinfer/methods/sparq.hpp"
 
 using namespace instinfer;
 using attention::head_router;

@@ -6,7 +6,7 @@
 #include <doctest/doctest.h>
 
 #include "attention/transcriptions.hpp"
-#include "instinfer/attention/kmeans.hpp"
+#include "instinfer/summaries/kmeans.hpp"
 
 using namespace instinfer;
 using namespace instinfer::test;

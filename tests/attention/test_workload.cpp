@@ -1,4 +1,4 @@
-#include "../examples/support/workload.hpp"
+#include "support/workload.hpp"
 
 #include <bit>
 #include <map>
@@ -7,7 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "attention/transcriptions.hpp"
-#include "instinfer/attention/kmeans.hpp"
+#include "instinfer/summaries/kmeans.hpp"
 
 using namespace instinfer;
 using namespace instinfer::test;

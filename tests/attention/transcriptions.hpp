@@ -7,8 +7,8 @@
 #include <numeric>
 #include <vector>
 
-#include "instinfer/attention/clustering.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "instinfer/summaries/clustering.hpp"
 #include "paths/transcription.hpp"
 
 namespace instinfer::test {

@@ -1,4 +1,4 @@
-#include "instinfer/core/block_cache.hpp"
+#include "instinfer/summaries/block_cache.hpp"
 
 #include <algorithm>
 #include <cstdlib>

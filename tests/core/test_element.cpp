@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/core/element.hpp"
+#include "instinfer/codec/element.hpp"
 
 using namespace instinfer;
 

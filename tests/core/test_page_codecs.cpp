@@ -7,8 +7,8 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/core/int4_groups.hpp"
-#include "instinfer/core/scaled_pages.hpp"
+#include "instinfer/codec/int4_groups.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 
 using namespace instinfer;
 

@@ -9,9 +9,9 @@
 #include <random>
 #include <vector>
 
-#include "instinfer/core/scaled_pages.hpp"
-#include "instinfer/cuda/attend_checks.hpp"
-#include "instinfer/cuda/attend_kernel.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/cuda/kernels/attend_kernel.hpp"
+#include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/reference/exact.hpp"
 
 namespace instinfer::test {

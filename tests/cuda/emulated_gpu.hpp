@@ -18,9 +18,9 @@
 #include <stdexcept>
 #include <vector>
 
-#include "instinfer/core/element.hpp"
-#include "instinfer/cuda/unrolled.hpp"
-#include "instinfer/cuda/wide_values.hpp"
+#include "instinfer/codec/element.hpp"
+#include "instinfer/cuda/kernels/unrolled.hpp"
+#include "instinfer/cuda/kernels/wide_values.hpp"
 
 namespace instinfer::test {
 

@@ -1,5 +1,5 @@
 // The attention kernel with bulk copies and barriers on an emulated GPU against fp64: phases, zero rows, stages used again.
-#include "instinfer/cuda/bulk_copies.hpp"
+#include "instinfer/cuda/kernels/bulk_copies.hpp"
 #include "on_emulated_gpu.hpp"
 
 using namespace instinfer;

@@ -6,9 +6,9 @@
 #include <string>
 
 #include "emulated_gpu.hpp"
-#include "instinfer/cuda/attend_checks.hpp"
-#include "instinfer/cuda/attend_kernel.hpp"
-#include "instinfer/cuda/table_check.hpp"
+#include "instinfer/cuda/kernels/attend_kernel.hpp"
+#include "instinfer/cuda/launch/attend_checks.hpp"
+#include "instinfer/cuda/launch/table_check.hpp"
 
 using namespace instinfer;
 

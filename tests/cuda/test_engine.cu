@@ -7,7 +7,7 @@
 #include "../paths/watched.hpp"
 #include "instinfer/cuda.cuh"
 #if __has_include(<cufile.h>)
-#include "instinfer/cuda/direct_file.cuh"
+#include "instinfer/cuda/engine/direct_file.cuh"
 #endif
 #include "instinfer/reference/engine.hpp"
 

@@ -2,7 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "emulated_gpu.hpp"
-#include "instinfer/cuda/merge_kernel.hpp"
+#include "instinfer/cuda/kernels/merge_kernel.hpp"
 #include "instinfer/reference/exact.hpp"
 
 using namespace instinfer;

@@ -4,12 +4,12 @@
 #include <numeric>
 
 #include "emulated_gpu.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/core/budget.hpp"
 #include "instinfer/core/logit_rule.hpp"
-#include "instinfer/core/scaled_pages.hpp"
-#include "instinfer/cuda/score_kernel.hpp"
-#include "instinfer/cuda/select_kernel.hpp"
-#include "instinfer/cuda/sparse_checks.hpp"
+#include "instinfer/cuda/kernels/score_kernel.hpp"
+#include "instinfer/cuda/kernels/select_kernel.hpp"
+#include "instinfer/cuda/launch/sparse_checks.hpp"
 #include "instinfer/layout/dual.hpp"
 
 using namespace instinfer;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "instinfer/core/logit_rule.hpp"
-#include "instinfer/cuda/work_partition.hpp"
+#include "instinfer/cuda/kernels/work_partition.hpp"
 
 using namespace instinfer;
 using namespace instinfer::cuda;

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "instinfer/flash/attend_work.hpp"
-#include "instinfer/flash/batch_rules.hpp"
-#include "instinfer/flash/presets.hpp"
+#include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 
 namespace oracle {
 

@@ -1,5 +1,5 @@
 #pragma once
-// The oracle for flash/timeline.hpp: an event-driven drive that searches its queues literally. Slow
+// The oracle for ssd/channel/timeline.hpp: an event-driven drive that searches its queues literally. Slow
 // on purpose.
 
 #include <algorithm>
@@ -11,11 +11,11 @@
 #include <span>
 #include <vector>
 
-#include "instinfer/flash/batch_rules.hpp"
-#include "instinfer/flash/geometry.hpp"
-#include "instinfer/flash/location.hpp"
-#include "instinfer/flash/operation.hpp"
-#include "instinfer/flash/timing.hpp"
+#include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/spec/geometry.hpp"
+#include "instinfer/ssd/spec/location.hpp"
+#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace oracle {
 

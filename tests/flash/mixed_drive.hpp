@@ -1,5 +1,5 @@
 #pragma once
-// The oracle for flash/mixed_timeline.hpp: looks at every request and every die at each moment at
+// The oracle for ssd/channel/mixed_timeline.hpp: looks at every request and every die at each moment at
 // which anything may change. Slow on purpose.
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/flash/mixed_timeline.hpp"
+#include "instinfer/ssd/channel/mixed_timeline.hpp"
 
 namespace oracle {
 

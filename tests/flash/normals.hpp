@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "instinfer/core/element.hpp"
+#include "instinfer/codec/element.hpp"
 
 namespace instinfer {
 

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "event_driven_drive.hpp"
-#include "instinfer/flash/placement.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
 
 namespace oracle {
 

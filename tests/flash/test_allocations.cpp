@@ -8,10 +8,10 @@
 #include <random>
 #include <vector>
 
-#include "instinfer/flash/latencies.hpp"
-#include "instinfer/flash/mixed_timeline.hpp"
-#include "instinfer/flash/presets.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/mixed_timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/report/latencies.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 #include "random_batches.hpp"
 
 namespace {

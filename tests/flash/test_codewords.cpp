@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/core/scaled_pages.hpp"
-#include "instinfer/design.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/engine/design.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "random_batches.hpp"
 

@@ -10,7 +10,7 @@
 #include "instinfer/flash/background_writes.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/ftl_store.hpp"
-#include "instinfer/flash/reliability.hpp"
+#include "instinfer/ssd/ftl/reliability.hpp"
 
 using namespace instinfer;
 

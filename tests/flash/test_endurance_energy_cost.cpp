@@ -4,10 +4,10 @@
 
 #include <cmath>
 
-#include "instinfer/flash/cost.hpp"
-#include "instinfer/flash/endurance.hpp"
-#include "instinfer/flash/energy.hpp"
-#include "instinfer/flash/presets.hpp"
+#include "instinfer/ssd/report/cost.hpp"
+#include "instinfer/ssd/report/endurance.hpp"
+#include "instinfer/ssd/report/energy.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 
 using namespace instinfer;
 using namespace instinfer::flash;

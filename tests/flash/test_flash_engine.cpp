@@ -11,9 +11,9 @@
 
 #include "flash/trace_bars.hpp"
 #include "instinfer/cpu.hpp"
-#include "instinfer/flash/chrome_trace.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/reference.hpp"
+#include "instinfer/ssd/report/chrome_trace.hpp"
 #include "paths/random_cache.hpp"
 #include "paths/watched.hpp"
 

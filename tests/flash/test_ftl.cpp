@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/ftl.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/ftl/ftl.hpp"
 
 using namespace instinfer;
 using namespace instinfer::flash;

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "instinfer/flash/ftl_store.hpp"
-#include "instinfer/flash/presets.hpp"
 #include "instinfer/reference.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 #include "instinfer/store/l2p_footprint.hpp"
 #include "instinfer/store/memory.hpp"
 #include "normals.hpp"

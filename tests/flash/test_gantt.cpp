@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "flash/read_svg.hpp"
-#include "instinfer/flash/event_bars.hpp"
-#include "instinfer/flash/gantt.hpp"
-#include "instinfer/flash/placement.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/report/event_bars.hpp"
+#include "instinfer/ssd/report/gantt.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
 
 using namespace instinfer;
 using namespace instinfer::flash;

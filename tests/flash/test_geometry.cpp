@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "instinfer/flash/geometry.hpp"
+#include "instinfer/ssd/spec/geometry.hpp"
 
 namespace flash = instinfer::flash;
 using flash::geometry;

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "instinfer/flash/latencies.hpp"
+#include "instinfer/ssd/report/latencies.hpp"
 #include "random_batches.hpp"
 
 namespace flash = instinfer::flash;

@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/mixed_timeline.hpp"
-#include "instinfer/flash/presets.hpp"
-#include "instinfer/flash/stream_latencies.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/mixed_timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/report/stream_latencies.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 #include "mixed_drive.hpp"
 #include "random_batches.hpp"
 

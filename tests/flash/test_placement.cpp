@@ -7,7 +7,7 @@
 #include <string>
 #include <tuple>
 
-#include "instinfer/flash/placement.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
 
 namespace flash = instinfer::flash;
 using flash::geometry;

@@ -6,9 +6,9 @@
 #include <limits>
 #include <vector>
 
-#include "instinfer/flash/placement.hpp"
-#include "instinfer/flash/presets.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 
 namespace flash = instinfer::flash;
 using flash::drive_spec;

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "flash/random_batches.hpp"
-#include "instinfer/flash/energy.hpp"
-#include "instinfer/flash/mixed_timeline.hpp"
-#include "instinfer/flash/presets.hpp"
+#include "instinfer/ssd/channel/mixed_timeline.hpp"
+#include "instinfer/ssd/report/energy.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 
 using namespace instinfer;
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/presets.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 #include "random_batches.hpp"
 
 namespace flash = instinfer::flash;

@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "instinfer/flash/ftl.hpp"
-#include "instinfer/flash/reliability.hpp"
+#include "instinfer/ssd/ftl/ftl.hpp"
+#include "instinfer/ssd/ftl/reliability.hpp"
 
 using namespace instinfer;
 using namespace instinfer::flash;

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/chrome_trace.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/step_summary.hpp"
+#include "instinfer/ssd/report/chrome_trace.hpp"
 
 using namespace instinfer;
 

@@ -5,8 +5,8 @@
 #include <limits>
 #include <string>
 
-#include "instinfer/flash/batch_times.hpp"
-#include "instinfer/flash/timing.hpp"
+#include "instinfer/ssd/channel/batch_times.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace flash = instinfer::flash;
 using flash::geometry;

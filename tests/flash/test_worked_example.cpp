@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/event_bars.hpp"
-#include "instinfer/flash/gantt.hpp"
-#include "instinfer/flash/placement.hpp"
-#include "instinfer/flash/presets.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/report/event_bars.hpp"
+#include "instinfer/ssd/report/gantt.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 #include "support/option_costs.hpp"
 
 using namespace instinfer;

@@ -1,4 +1,4 @@
-// expect: instinfer: a bus arbitration needs choose() -> bus_turn and must be copyable, see flash/arbitration.hpp
+// expect: instinfer: a bus arbitration needs choose() -> bus_turn and must be copyable, see ssd/channel/arbitration.hpp
 // A bus arbitration that never says whose turn it is.
 #include "instinfer/cpu.hpp"
 #include "instinfer/flash/engine.hpp"

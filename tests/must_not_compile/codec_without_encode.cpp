@@ -1,4 +1,4 @@
-// expect: instinfer: a KV format stores fp32, fp16, bf16 or pages of a codec, see core/page_codec.hpp
+// expect: instinfer: a KV format stores fp32, fp16, bf16 or pages of a codec, see codec/page_codec.hpp
 // A codec that cannot seal a page.
 #include "instinfer/instinfer.hpp"
 

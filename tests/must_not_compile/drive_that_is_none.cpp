@@ -1,4 +1,4 @@
-// expect: instinfer: the drive is not a flash::drive_spec value, see flash/presets.hpp
+// expect: instinfer: the drive is not a flash::drive_spec value, see ssd/spec/presets.hpp
 // The drive's geometry where the whole drive belongs.
 #include "instinfer/cpu.hpp"
 

@@ -1,4 +1,4 @@
-// expect: instinfer: the drive's geometry, timing or rates are not valid, see flash/geometry.hpp and flash/presets.hpp
+// expect: instinfer: the drive's geometry, timing or rates are not valid, see ssd/spec/geometry.hpp and ssd/spec/presets.hpp
 // A design whose drive has no channels.
 #include "instinfer/instinfer.hpp"
 

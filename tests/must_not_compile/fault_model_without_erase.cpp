@@ -1,6 +1,6 @@
-// expect: instinfer: a fault model lacks program_fails(location) or erase_fails(location), see flash/faults.hpp
+// expect: instinfer: a fault model lacks program_fails(location) or erase_fails(location), see ssd/ftl/fault_model.hpp
 // Faults of programs only.
-#include "instinfer/flash/ftl.hpp"
+#include "instinfer/ssd/ftl/ftl.hpp"
 
 namespace flash = instinfer::flash;
 

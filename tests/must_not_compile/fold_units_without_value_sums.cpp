@@ -1,8 +1,8 @@
-// expect: instinfer: fold_units needs a summary with value_sum(unit), see attention/units.hpp
+// expect: instinfer: fold_units needs a summary with value_sum(unit), see summaries/summary_rows.hpp
 // A policy that estimates pages by their bounds, which say nothing of the values inside.
-#include "instinfer/attention/cluster_index.hpp"
-#include "instinfer/attention/page_bounds.hpp"
 #include "instinfer/cpu.hpp"
+#include "instinfer/summaries/cluster_index.hpp"
+#include "instinfer/summaries/page_bounds.hpp"
 
 struct estimating {
 #ifdef CONTROL

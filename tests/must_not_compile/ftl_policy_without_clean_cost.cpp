@@ -1,6 +1,6 @@
-// expect: instinfer: an FTL policy lacks a knob, frontier_of(unit) or clean_cost(block, now_s), see flash/ftl_policy.hpp
+// expect: instinfer: an FTL policy lacks a knob, frontier_of(unit) or clean_cost(block, now_s), see ssd/ftl/policy.hpp
 // A policy that does not say which block to clean first.
-#include "instinfer/flash/ftl.hpp"
+#include "instinfer/ssd/ftl/ftl.hpp"
 
 namespace flash = instinfer::flash;
 

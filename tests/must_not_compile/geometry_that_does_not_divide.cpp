@@ -1,4 +1,4 @@
-// expect: instinfer: the geometry of an ftl_store is not valid, see flash/geometry.hpp
+// expect: instinfer: the geometry of an ftl_store is not valid, see ssd/spec/geometry.hpp
 // Codewords that do not divide the page.
 #include "instinfer/flash/ftl_store.hpp"
 

@@ -1,6 +1,6 @@
-// expect: instinfer: index keys need a power of two of dims, at least 16, see attention/index_keys.hpp
+// expect: instinfer: index keys need a power of two of dims, at least 16, see summaries/index_keys.hpp
 // An indexer of 80 dims: keys are rotated by a Hadamard matrix, which there is for powers of two.
-#include "instinfer/attention/dsa.hpp"
+#include "instinfer/methods/dsa.hpp"
 
 #ifdef CONTROL
 using mine = instinfer::attention::basic_dsa<64>;

@@ -1,4 +1,4 @@
-// expect: instinfer: a codec of groups needs head sizes that its groups divide, see core/int4_groups.hpp
+// expect: instinfer: a codec of groups needs head sizes that its groups divide, see codec/int4_groups.hpp
 // Groups of 64 values along d, and a head size of 80.
 #include "instinfer/instinfer.hpp"
 

@@ -1,7 +1,7 @@
-// expect: instinfer: the operation needs a summary that is not among the policy's summaries, see attention/summaries.hpp
+// expect: instinfer: the operation needs a summary that is not among the policy's summaries, see summaries/concepts.hpp
 // A policy that scores pages by their bounds, but does not have the cache keep them.
-#include "instinfer/attention/page_bounds.hpp"
 #include "instinfer/cpu.hpp"
+#include "instinfer/summaries/page_bounds.hpp"
 
 struct forgetful {
   using boxes = instinfer::attention::page_bounds<16>;

@@ -1,4 +1,4 @@
-// expect: instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and flash/presets.hpp
+// expect: instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp
 // A layout for 16 KiB pages on a drive with pages of 4 KiB.
 #include "instinfer/cpu.hpp"
 

@@ -1,4 +1,4 @@
-// expect: instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see attention/summaries.hpp
+// expect: instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see summaries/concepts.hpp
 // A cache whose summary would be lost in a file.
 #include <sstream>
 

@@ -1,4 +1,4 @@
-// expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see attention/summaries.hpp
+// expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see summaries/concepts.hpp
 // A summary whose forget may throw: reclaim could then stop half-way.
 #include "instinfer/cpu.hpp"
 

@@ -1,4 +1,4 @@
-// expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see attention/summaries.hpp
+// expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see summaries/concepts.hpp
 // A summary that cannot take back the tokens that are reclaimed.
 #include "instinfer/cpu.hpp"
 

@@ -9,9 +9,9 @@
 #include <streambuf>
 #include <variant>
 
-#include "instinfer/attention/methods.hpp"
-#include "instinfer/core/scaled_pages.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/flash/engine.hpp"
+#include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
 
 using namespace instinfer;

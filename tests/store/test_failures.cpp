@@ -8,7 +8,7 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/core/scaled_pages.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/reference.hpp"
 

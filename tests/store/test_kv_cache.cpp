@@ -2,10 +2,10 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/attention/summaries.hpp"
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/store/kv_cache.hpp"
 #include "instinfer/store/memory.hpp"
+#include "instinfer/summaries/concepts.hpp"
 
 using namespace instinfer;
 

@@ -2,10 +2,10 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/core/scaled_pages.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/system/cluster.hpp"
-#include "instinfer/system/models.hpp"
 #include "instinfer/system/run.hpp"
+#include "instinfer/system/spec/models.hpp"
 
 using namespace instinfer;
 using namespace instinfer::system;

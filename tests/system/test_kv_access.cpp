@@ -2,10 +2,10 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/design.hpp"
+#include "instinfer/engine/design.hpp"
 #include "instinfer/system/kv_access.hpp"
-#include "instinfer/system/models.hpp"
 #include "instinfer/system/retry_cost.hpp"
+#include "instinfer/system/spec/models.hpp"
 
 using namespace instinfer;
 using system::kv_access;

@@ -3,8 +3,8 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/system/memory_tier.hpp"
-#include "instinfer/system/models.hpp"
 #include "instinfer/system/run.hpp"
+#include "instinfer/system/spec/models.hpp"
 
 using namespace instinfer;
 using namespace instinfer::system;

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/system/prices.hpp"
+#include "instinfer/system/spec/prices.hpp"
 
 using namespace instinfer;
 using namespace instinfer::system;
@@ -43,6 +43,6 @@ TEST_CASE("every part has a price, a power and a source; every GPU its data shee
   }
   gpu_spec other = t4;
   other.name = "other";
-  CHECK_THROWS_WITH_AS(price_of(other), "price_of: no price of other, see system/prices.hpp",
+  CHECK_THROWS_WITH_AS(price_of(other), "price_of: no price of other, see system/spec/prices.hpp",
                        bad_argument);
 }

@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "instinfer/system/gpu_time.hpp"
-#include "instinfer/system/links.hpp"
-#include "instinfer/system/machine.hpp"
-#include "instinfer/system/models.hpp"
-#include "instinfer/system/workload.hpp"
+#include "instinfer/system/spec/links.hpp"
+#include "instinfer/system/spec/models.hpp"
+#include "instinfer/system/spec/server.hpp"
+#include "instinfer/system/spec/workload.hpp"
 
 using namespace instinfer;
 using namespace instinfer::system;

@@ -7,7 +7,7 @@
 #include <iterator>
 #include <random>
 
-#include "instinfer/system/systems.hpp"
+#include "instinfer/system.hpp"
 
 using namespace instinfer;
 using namespace instinfer::system;

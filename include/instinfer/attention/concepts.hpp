@@ -2,18 +2,18 @@
 // The contract between attention policies and the machines that run them. A policy is a short program over the abstract
 // attention machine and reads like its paper's algorithm; a path (reference, cpu, flash, ...) is such a machine.
 //
-//   read all             dense            every visible token                                  attention/dense.hpp
-//                        top_values       FlexGen: all of K, the V rows of the largest weights  attention/top_values.hpp
-//   by position          streaming_llm    sinks and a window                                   attention/streaming_llm.hpp
-//   by dims of the query sparq            entry by entry, with a local window                  attention/sparq.hpp
-//                        sparf            SparQ for flash: page filter, then entry filter      attention/sparf.hpp
-//   by bounds of pages   quest            pages by an upper bound of their logits              attention/quest.hpp
-//   by clusters          squeezed         clusters above a calibrated probability, two levels  attention/squeezed.hpp
-//                        retro_infer      best clusters exactly, the next best estimated       attention/retro_infer.hpp
-//   by past weights      h2o              heavy hitters and the newest                         attention/h2o.hpp
-//                        hgca             window in fast memory, salient older tokens          attention/hgca.hpp
-//   by an index          dsa, misa        trained index keys; few index heads                  attention/dsa.hpp, misa.hpp
-//   wrapper              per_query_head   the heads of a group select alone                    attention/per_query_head.hpp
+//   read all             dense            every visible token                                  methods/dense.hpp
+//                        top_values       FlexGen: all of K, the V rows of the largest weights  methods/top_values.hpp
+//   by position          streaming_llm    sinks and a window                                   methods/streaming_llm.hpp
+//   by dims of the query sparq            entry by entry, with a local window                  methods/sparq.hpp
+//                        sparf            SparQ for flash: page filter, then entry filter      methods/sparf.hpp
+//   by bounds of pages   quest            pages by an upper bound of their logits              methods/quest.hpp
+//   by clusters          squeezed         clusters above a calibrated probability, two levels  methods/squeezed.hpp
+//                        retro_infer      best clusters exactly, the next best estimated       methods/retro_infer.hpp
+//   by past weights      h2o              heavy hitters and the newest                         methods/h2o.hpp
+//                        hgca             window in fast memory, salient older tokens          methods/hgca.hpp
+//   by an index          dsa, misa        trained index keys; few index heads                  methods/dsa.hpp, misa.hpp
+//   wrapper              per_query_head   the heads of a group select alone                    methods/per_query_head.hpp
 //
 // Operations come in five kinds: choose, score, fold, correct, observe. A machine works on the query group of one KV head: a
 // choice is shared by the group's query heads, scores and results are per query head.
@@ -22,14 +22,15 @@
 
 #include "instinfer/attention/rope.hpp"
 #include "instinfer/attention/scores.hpp"
-#include "instinfer/attention/summaries.hpp"
 #include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/budget.hpp"
+#include "instinfer/summaries/concepts.hpp"
+#include "instinfer/summaries/index_query.hpp"
 
 namespace instinfer::attention {
 
 // The operations, with the operand types that a machine names: query, dims, scores, tokens, units. A unit is what a summary
-// has a row for: a page, a cluster (attention/units.hpp). Semantics:
+// has a row for: a page, a cluster (summaries/summary_rows.hpp). Semantics:
 //
 // choose
 //   all_tokens(q)                  the visible tokens

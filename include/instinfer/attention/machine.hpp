@@ -10,6 +10,7 @@
 #include "instinfer/attention/planning.hpp"
 #include "instinfer/attention/rope.hpp"
 #include "instinfer/attention/selector.hpp"
+#include "instinfer/summaries/mean_value.hpp"
 
 namespace instinfer::attention {
 
@@ -168,7 +169,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
     const auto& table = this->template unit_table<S>();
     static_assert(
         WeightedUnitState<std::remove_cvref_t<decltype(table)>>,
-        "instinfer: fold_units needs a summary with value_sum(unit), see attention/units.hpp");
+        "instinfer: fold_units needs a summary with value_sum(unit), see summaries/summary_rows.hpp");
     scored(chosen.count(), format::v_dim, format::v_dim * sizeof(float), 0);
     arithmetic_.fold_rows(logits, chosen, table);
   }
@@ -178,7 +179,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
     using mean = typename mean_value::template state<typename format::decoded>;
     static_assert(
         keeps<mean, Summaries>,
-        "instinfer: blend_mean needs mean_value among the policy's summaries, see attention/summaries.hpp");
+        "instinfer: blend_mean needs mean_value among the policy's summaries, see summaries/mean_value.hpp");
     if constexpr (keeps<mean, Summaries>) {
       if (p.candidates.count() == head_.tokens - head_.first) {
         arithmetic_.blend_mean(p, chosen, std::get<mean>(summaries_));

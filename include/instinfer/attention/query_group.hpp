@@ -1,34 +1,14 @@
 #pragma once
 // The queries that one machine serves: those of one KV head's group.
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
 
 #include "instinfer/core/logit_rule.hpp"
+#include "instinfer/summaries/index_query.hpp"
 
 namespace instinfer::attention {
-
-// What a trained indexer gives beside the query. Empty: the group's own queries index, each with weight 1.
-struct index_query {
-  std::span<const float> queries;  // [heads, index_dim]
-  std::span<const float> weights;  // [heads]; may be negative
-
-  // Throws bad_argument unless there is a query a weight, and all are finite.
-  void validate() const {
-    require(weights.empty() ? queries.empty()
-                            : !queries.empty() && queries.size() % weights.size() == 0,
-            [&] {
-              return "index query: queries must be [heads, index_dim] and weights [heads], got " +
-                     std::to_string(queries.size()) + " and " + std::to_string(weights.size()) +
-                     " values";
-            });
-    const auto finite = [](float x) { return is_finite(x); };
-    require(std::ranges::all_of(queries, finite) && std::ranges::all_of(weights, finite),
-            [] { return std::string("index query: queries and weights must be finite"); });
-  }
-};
 
 struct query_group {
   std::span<const float> values;  // [group, k_dim]

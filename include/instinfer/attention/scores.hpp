@@ -44,12 +44,6 @@ void reduce(const score_array<T>& scores, over_group how, std::span<T> rank) {
   }
 }
 
-// By what MISA takes index heads for a query.
-//   block_means   mean over blocks of |w relu(q . mean key)|, the definition
-//   query_norm    |w| |q|: needs no keys
-//   newest_key    |w relu(q . the newest key)|, as one published kernel does
-enum class head_router : std::uint8_t { block_means, query_norm, newest_key };
-
 // How often a candidate counts in a softmax, when it stands for itself.
 struct one_each {
   constexpr std::uint32_t operator()(std::uint32_t /*candidate*/) const { return 1; }

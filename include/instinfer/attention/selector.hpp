@@ -7,11 +7,11 @@
 #include "instinfer/attention/machine_scratch.hpp"
 #include "instinfer/attention/observer.hpp"
 #include "instinfer/attention/query_group.hpp"
-#include "instinfer/attention/summaries.hpp"
-#include "instinfer/attention/units.hpp"
 #include "instinfer/core/budget.hpp"
 #include "instinfer/core/index_algebra.hpp"
 #include "instinfer/layout/head_pages.hpp"
+#include "instinfer/summaries/concepts.hpp"
+#include "instinfer/summaries/summary_rows.hpp"
 
 namespace instinfer::attention {
 
@@ -105,7 +105,7 @@ class selector {
     using state = typename S::template state<typename Format::decoded>;
     static_assert(
         keeps<state, Summaries>,
-        "instinfer: the operation needs a summary that is not among the policy's summaries, see attention/summaries.hpp");
+        "instinfer: the operation needs a summary that is not among the policy's summaries, see summaries/concepts.hpp");
     return std::get<state>(summaries_);
   }
 
@@ -114,7 +114,7 @@ class selector {
   const auto& unit_table() {
     using state = typename S::template state<typename Format::decoded>;
     static_assert(UnitState<state>,
-                  "instinfer: the summary has no units with rows, see attention/units.hpp");
+                  "instinfer: the summary has no units with rows, see summaries/summary_rows.hpp");
     return std::as_const(summary<S>());
   }
 

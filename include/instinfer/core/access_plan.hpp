@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "instinfer/codec/page_codec.hpp"
 #include "instinfer/core/index_set.hpp"
-#include "instinfer/core/page_codec.hpp"
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/traffic.hpp"
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "instinfer/core/element.hpp"
+#include "instinfer/codec/element.hpp"
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/index_set.hpp"
 

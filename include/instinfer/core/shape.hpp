@@ -4,8 +4,8 @@
 #include <string>
 #include <type_traits>
 
+#include "instinfer/codec/page_codec.hpp"
 #include "instinfer/core/errors.hpp"
-#include "instinfer/core/page_codec.hpp"
 
 namespace instinfer {
 
@@ -16,7 +16,7 @@ template <class Storage = fp16, int KDim = 128, int VDim = KDim>
 struct kv_format {
   static_assert(
       PageCodec<codec_of<Storage>>,
-      "instinfer: a KV format stores fp32, fp16, bf16 or pages of a codec, see core/page_codec.hpp");
+      "instinfer: a KV format stores fp32, fp16, bf16 or pages of a codec, see codec/page_codec.hpp");
   static_assert(KDim > 0 && KDim % 16 == 0 && KDim <= 256 && VDim > 0 && VDim % 16 == 0 &&
                     VDim <= 256,
                 "instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp");
@@ -28,7 +28,7 @@ struct kv_format {
   static_assert(
       KDim % static_cast<int>(unit_elements<unit>) == 0 &&
           VDim % static_cast<int>(unit_elements<unit>) == 0,
-      "instinfer: a codec of groups needs head sizes that its groups divide, see core/int4_groups.hpp");
+      "instinfer: a codec of groups needs head sizes that its groups divide, see codec/int4_groups.hpp");
 
   using open = kv_format<element, KDim, VDim>;  // pages in the group buffer, before they are sealed
   using decoded = std::conditional_t<plain, open, kv_format<fp32, KDim, VDim>>;  // stored values

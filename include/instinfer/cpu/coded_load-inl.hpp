@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "instinfer/core/int4_groups.hpp"
-#include "instinfer/core/scaled_pages.hpp"
+#include "instinfer/codec/int4_groups.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();

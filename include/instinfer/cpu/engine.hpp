@@ -2,7 +2,7 @@
 // The engine of the CPU path.
 
 #include "instinfer/cpu/path.hpp"
-#include "instinfer/engine.hpp"
+#include "instinfer/engine/engine.hpp"
 
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {

@@ -7,11 +7,11 @@
 
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/scores.hpp"
-#include "instinfer/attention/units.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/cpu/row_passes-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 #include "instinfer/cpu/top_k-inl.hpp"
+#include "instinfer/summaries/summary_rows.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
@@ -48,7 +48,7 @@ class score_pool {
     constexpr std::size_t dims = Table::row_dim;
     static_assert(
         dims % lanes == 0,
-        "instinfer: rows of a summary must be a multiple of 16 long, see attention/units.hpp");
+        "instinfer: rows of a summary must be a multiple of 16 long, see summaries/summary_rows.hpp");
     const scores logits = new_scores(units, q.group);
     resize_scratch(prepared_, q.group * dims);
     resize_scratch(row_, dims);

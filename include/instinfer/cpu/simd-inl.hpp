@@ -16,7 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "instinfer/core/element.hpp"
+#include "instinfer/codec/element.hpp"
 
 #if HWY_HAVE_SCALABLE && (__ARM_FEATURE_SVE_BITS != 128 && __ARM_FEATURE_SVE_BITS != 256 && \
                           __ARM_FEATURE_SVE_BITS != 512)

@@ -11,8 +11,8 @@
 #include "instinfer/flash/attend_timeline.hpp"
 #include "instinfer/flash/attend_trace.hpp"
 #include "instinfer/flash/call_times.hpp"
-#include "instinfer/flash/drive_rules.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
 
 namespace instinfer::flash {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "instinfer/flash/attend_work.hpp"
-#include "instinfer/flash/events.hpp"
+#include "instinfer/ssd/report/events.hpp"
 
 namespace instinfer::flash {
 

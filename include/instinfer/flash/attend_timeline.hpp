@@ -10,15 +10,15 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/flash/attend_books.hpp"
+#include "instinfer/flash/accelerator/dram_queue.hpp"
+#include "instinfer/flash/accelerator/filter_buffer.hpp"
+#include "instinfer/flash/accelerator/kernel_pipeline.hpp"
 #include "instinfer/flash/attend_events.hpp"
+#include "instinfer/flash/attend_statistics.hpp"
 #include "instinfer/flash/attend_times.hpp"
-#include "instinfer/flash/dram_queue.hpp"
-#include "instinfer/flash/earliest.hpp"
-#include "instinfer/flash/filter_buffer.hpp"
-#include "instinfer/flash/kernel_pipeline.hpp"
-#include "instinfer/flash/presets.hpp"
-#include "instinfer/flash/read_channel.hpp"
+#include "instinfer/ssd/channel/event_queue.hpp"
+#include "instinfer/ssd/channel/read_channel.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 
 namespace instinfer::flash {
 
@@ -35,7 +35,7 @@ template <class Arbitration = data_out_first>
 class attend_timeline {
   static_assert(BusArbitration<Arbitration>,
                 "instinfer: a bus arbitration needs choose() -> bus_turn and must be copyable, see "
-                "flash/arbitration.hpp");
+                "ssd/channel/arbitration.hpp");
 
  public:
   // group: query heads of a KV head. Throws bad_argument for a drive without engine units or buffers, rules that cannot

@@ -6,8 +6,8 @@
 #include <span>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/flash/batch_times.hpp"
-#include "instinfer/flash/unit_breakdown.hpp"
+#include "instinfer/flash/accelerator/unit_breakdown.hpp"
+#include "instinfer/ssd/channel/batch_times.hpp"
 
 namespace instinfer::flash {
 

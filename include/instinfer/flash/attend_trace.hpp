@@ -7,10 +7,11 @@
 #include <type_traits>
 
 #include "instinfer/flash/attend_events.hpp"
+#include "instinfer/ssd/report/draw_event.hpp"
 
 namespace instinfer::flash {
 
-// What attend takes for a trace where there is none; chrome_trace (flash/chrome_trace.hpp) is what to pass.
+// What attend takes for a trace where there is none; chrome_trace (ssd/report/chrome_trace.hpp) is what to pass.
 struct no_trace {};
 template <class Trace>
 inline constexpr bool draws = !std::is_same_v<Trace, no_trace>;
@@ -24,19 +25,6 @@ void draw_unit(Trace* trace, const char* row, const char* name, double begin_ns,
       trace->add("units", row, name, begin_ns * 1e3, duration_ns * 1e3);
     }
   }
-}
-
-// One event of the channels, from a replay that began at begin_ps.
-template <class Trace>
-void draw_event(Trace& trace, const event& e, double begin_ps, double ps_per_tick) {
-  const bool on_bus = e.kind == event_kind::command || e.kind == event_kind::data_out ||
-                      e.kind == event_kind::data_in;
-  const std::string row = on_bus ? "bus"
-                                 : "chip " + std::to_string(e.chip) + " die " +
-                                       std::to_string(e.die) + " plane " + std::to_string(e.plane);
-  trace.add("channel " + std::to_string(e.channel), row, event_name(e.kind),
-            begin_ps + static_cast<double>(e.begin_ticks) * ps_per_tick,
-            static_cast<double>(e.end_ticks - e.begin_ticks) * ps_per_tick);
 }
 
 // A sink of attend_timeline.

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/flash/codewords.hpp"
+#include "instinfer/ssd/spec/codewords.hpp"
 
 namespace instinfer::flash {
 

@@ -11,10 +11,10 @@
 
 #include "instinfer/flash/attend_work.hpp"
 #include "instinfer/flash/call_times.hpp"
-#include "instinfer/flash/drive_rules.hpp"
-#include "instinfer/flash/ftl_counters.hpp"
-#include "instinfer/flash/mixed_timeline.hpp"
-#include "instinfer/flash/presets.hpp"
+#include "instinfer/ssd/channel/mixed_timeline.hpp"
+#include "instinfer/ssd/ftl/counters.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 
 namespace instinfer::flash {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/flash/unit_breakdown.hpp"
+#include "instinfer/flash/accelerator/unit_breakdown.hpp"
 
 namespace instinfer::flash {
 

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "instinfer/flash/drive_rules.hpp"
-#include "instinfer/flash/presets.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 #include "instinfer/store/extents.hpp"
 
 namespace instinfer::flash {

@@ -1,13 +1,13 @@
 #pragma once
 // The flash path: the same commands as every engine, and the time that they take on the modelled drive and route.
 
-#include "instinfer/engine.hpp"
+#include "instinfer/engine/engine.hpp"
 #include "instinfer/flash/attend_clock.hpp"
-#include "instinfer/flash/drawn.hpp"
 #include "instinfer/flash/drive_check.hpp"
 #include "instinfer/flash/foreground_writes.hpp"
 #include "instinfer/flash/locating_store.hpp"
-#include "instinfer/flash/placement.hpp"
+#include "instinfer/flash/random_selection.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
 #include "instinfer/store/ledger.hpp"
 
 namespace instinfer::flash {
@@ -163,7 +163,7 @@ class engine {
     charge_operations(done);
     return done;
   }
-  // The pages of blocks that are due (flash/reliability.hpp) are moved.
+  // The pages of blocks that are due (ssd/ftl/reliability.hpp) are moved.
   template <class Due>
   receipt refresh(Due&& due)
     requires LocatingStore<Store>

@@ -9,10 +9,10 @@
 
 #include "instinfer/flash/attend_work.hpp"
 #include "instinfer/flash/call_times.hpp"
-#include "instinfer/flash/drive_rules.hpp"
-#include "instinfer/flash/ftl_counters.hpp"
-#include "instinfer/flash/presets.hpp"
-#include "instinfer/flash/timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/ftl/counters.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
 
 namespace instinfer::flash {
 

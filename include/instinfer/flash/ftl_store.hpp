@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "instinfer/flash/ftl.hpp"
+#include "instinfer/ssd/ftl/ftl.hpp"
 #include "instinfer/store/concepts.hpp"
 
 namespace instinfer::flash {
@@ -24,7 +24,7 @@ template <geometry Shape, auto Rules = kv_blocks{}, class Pages = no_pages,
           auto Faults = no_faults{}>
 class ftl_store {
   static_assert(valid(Shape),
-                "instinfer: the geometry of an ftl_store is not valid, see flash/geometry.hpp");
+                "instinfer: the geometry of an ftl_store is not valid, see ssd/spec/geometry.hpp");
 
  public:
   using ftl_type =

@@ -5,9 +5,9 @@
 #include <cstdint>
 
 #include "instinfer/core/page_key.hpp"
-#include "instinfer/flash/ftl_counters.hpp"
-#include "instinfer/flash/geometry.hpp"
-#include "instinfer/flash/location.hpp"
+#include "instinfer/ssd/ftl/counters.hpp"
+#include "instinfer/ssd/spec/geometry.hpp"
+#include "instinfer/ssd/spec/location.hpp"
 
 namespace instinfer::flash {
 

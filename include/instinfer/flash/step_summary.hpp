@@ -11,8 +11,8 @@
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/flash/chrome_trace.hpp"
-#include "instinfer/flash/latencies.hpp"
+#include "instinfer/ssd/report/chrome_trace.hpp"
+#include "instinfer/ssd/report/latencies.hpp"
 
 namespace instinfer::flash {
 

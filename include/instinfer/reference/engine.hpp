@@ -1,7 +1,7 @@
 #pragma once
 // The engine of the reference path.
 
-#include "instinfer/engine.hpp"
+#include "instinfer/engine/engine.hpp"
 #include "instinfer/reference/path.hpp"
 
 namespace instinfer::reference {

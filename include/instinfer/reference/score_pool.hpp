@@ -8,8 +8,8 @@
 
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/scores.hpp"
-#include "instinfer/attention/units.hpp"
 #include "instinfer/core/top_k.hpp"
+#include "instinfer/summaries/summary_rows.hpp"
 
 namespace instinfer::reference {
 

@@ -16,9 +16,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "instinfer/attention/summaries.hpp"
 #include "instinfer/store/checked_stream.hpp"
 #include "instinfer/store/kv_cache.hpp"
+#include "instinfer/summaries/concepts.hpp"
 
 namespace instinfer::store {
 
@@ -104,7 +104,7 @@ template <class Cache>
 constexpr void check_savable() {
   static_assert(
       savable<typename Cache::summary_states>,
-      "instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see attention/summaries.hpp");
+      "instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see summaries/concepts.hpp");
 }
 
 // Writes a sequence to a binary stream. Throws unknown_sequence, and bad_file if the stream does not take it.

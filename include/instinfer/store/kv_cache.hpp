@@ -9,10 +9,10 @@
 #include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/validate.hpp"
+#include "instinfer/store/capacity_checks.hpp"
 #include "instinfer/store/extents.hpp"
 #include "instinfer/store/layer_cache.hpp"
-#include "instinfer/store/limits.hpp"
-#include "instinfer/store/storable.hpp"
+#include "instinfer/store/value_checks.hpp"
 
 namespace instinfer::store {
 
@@ -131,7 +131,7 @@ class kv_cache {
     }
   }
 
-  // Clusters one head's tokens of a run: `group` sorts their keys [run, k_dim] (attention/clustering.hpp), the tokens take that
+  // Clusters one head's tokens of a run: `group` sorts their keys [run, k_dim] (summaries/clustering.hpp), the tokens take that
   // order, and the Index gets the clusters. Pages written are added to `written`. Throws what `group` does, and drive_full; the
   // head is then as before.
   template <class Index, class Group>

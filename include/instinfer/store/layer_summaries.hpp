@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "instinfer/attention/summaries.hpp"
+#include "instinfer/summaries/concepts.hpp"
 
 namespace instinfer::store {
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
+#include "instinfer/core/raw_array.hpp"
 #include "instinfer/store/concepts.hpp"
-#include "instinfer/store/raw_array.hpp"
 
 namespace instinfer::store {
 

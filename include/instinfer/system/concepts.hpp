@@ -9,8 +9,8 @@
 #include <concepts>
 #include <string_view>
 
-#include "instinfer/system/machine.hpp"
 #include "instinfer/system/report.hpp"
+#include "instinfer/system/spec/server.hpp"
 
 namespace instinfer::system {
 

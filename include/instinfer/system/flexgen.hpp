@@ -1,7 +1,7 @@
 #pragma once
 // FlexGen, FlexGen-GDS and FlexGen-SparQ: the KV cache lies in files on SSDs; attention runs on the GPU (InstInfer §III, §VI-A).
 
-#include "instinfer/design.hpp"
+#include "instinfer/engine/design.hpp"
 #include "instinfer/system/concepts.hpp"
 #include "instinfer/system/gpu_side.hpp"
 #include "instinfer/system/kv_access.hpp"

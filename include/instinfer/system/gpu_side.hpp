@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "instinfer/system/gpu_time.hpp"
-#include "instinfer/system/machine.hpp"
 #include "instinfer/system/report.hpp"
-#include "instinfer/system/workload.hpp"
+#include "instinfer/system/spec/server.hpp"
+#include "instinfer/system/spec/workload.hpp"
 
 namespace instinfer::system {
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "instinfer/system/gpu_spec.hpp"
-#include "instinfer/system/model_spec.hpp"
+#include "instinfer/system/spec/gpu_spec.hpp"
+#include "instinfer/system/spec/model_spec.hpp"
 
 namespace instinfer::system {
 

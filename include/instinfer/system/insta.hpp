@@ -1,7 +1,7 @@
 #pragma once
 // InstA and InstA-SparF: the KV cache lives in computational drives, which attend to it; the GPU does the rest (InstInfer §IV).
 
-#include "instinfer/design.hpp"
+#include "instinfer/engine/design.hpp"
 #include "instinfer/system/concepts.hpp"
 #include "instinfer/system/gpu_side.hpp"
 #include "instinfer/system/kv_access.hpp"

@@ -8,8 +8,8 @@
 
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/system/drive_split.hpp"
-#include "instinfer/system/model_spec.hpp"
-#include "instinfer/system/workload.hpp"
+#include "instinfer/system/spec/model_spec.hpp"
+#include "instinfer/system/spec/workload.hpp"
 
 namespace instinfer::system {
 

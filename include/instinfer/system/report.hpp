@@ -5,7 +5,7 @@
 #include <string>
 
 #include "instinfer/system/memory.hpp"
-#include "instinfer/system/workload.hpp"
+#include "instinfer/system/spec/workload.hpp"
 
 namespace instinfer::system {
 

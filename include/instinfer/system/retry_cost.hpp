@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "instinfer/flash/engine.hpp"
-#include "instinfer/flash/read_retry.hpp"
+#include "instinfer/ssd/spec/read_retry.hpp"
 
 namespace instinfer::system {
 

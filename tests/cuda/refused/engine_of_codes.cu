@@ -1,6 +1,6 @@
 // expect: pages of codes are for cuda::attend
 // An engine over pages of 8-bit codes, whose open pages would hold elements.
-#include "instinfer/core/scaled_pages.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cuda.cuh"
 
 #ifdef CONTROL

@@ -1,0 +1,43 @@
+#pragma once
+// fp8: the e4m3 format of the OCP 8-bit floating point specification (OFP8, 2023). Storage of quantised pages only.
+
+#include <algorithm>
+#include <limits>
+
+#include "instinfer/codec/element.hpp"
+
+namespace instinfer {
+
+// 1 sign, 4 exponent (bias 7), 3 fraction bits. Subnormals are multiples of 2^-9; 448 is the largest; there is no infinity,
+// and NaN is all ones beside the sign.
+struct fp8 {
+  std::uint8_t bits = 0;
+  friend constexpr bool operator==(fp8, fp8) = default;
+};
+
+constexpr float to_float(fp8 x) {
+  const std::uint32_t magnitude = x.bits & 0x7Fu;
+  const float value = magnitude == 0x7F ? std::numeric_limits<float>::quiet_NaN()
+                      : magnitude < 8   ? static_cast<float>(magnitude) * 0x1p-9f
+                                        : std::bit_cast<float>((magnitude + (120u << 3)) << 20);
+  return (x.bits & 0x80u) != 0 ? -value : value;
+}
+
+// Nearest fp8 to x, ties to even; beyond 448 it saturates, and NaN stays NaN.
+constexpr fp8 to_fp8(float x) {
+  constexpr std::uint32_t largest = 0x7E;
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t magnitude = bits & 0x7FFF'FFFFu;
+  std::uint32_t code = 0;
+  if (magnitude > 0x7F80'0000u) {
+    code = 0x7F;
+  } else if (magnitude >= 0x3C80'0000u) {  // normal: 2^-6 and above; rebias 127 -> 7
+    code = std::min(detail::round_shift(magnitude - (120u << 23), 20), largest);
+  } else if (magnitude > 0x3A80'0000u) {  // subnormal: above 2^-10, in units of 2^-9
+    const int shift = 141 - static_cast<int>(magnitude >> 23);
+    code = detail::round_shift((magnitude & 0x7F'FFFFu) | 0x80'0000u, shift);
+  }
+  return {static_cast<std::uint8_t>((bits >> 24 & 0x80u) | code)};
+}
+
+}  // namespace instinfer

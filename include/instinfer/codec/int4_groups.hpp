@@ -1,0 +1,88 @@
+#pragma once
+// FlexGen's 4-bit quantisation of K and V (Sheng et al., ICML 2023, §5): groups of 64 values that lie side by side in a page,
+// each with a step and a minimum in fp16. 36 bytes for 64 values.
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "instinfer/codec/page_codec.hpp"
+#include "instinfer/codec/round.hpp"
+
+namespace instinfer {
+
+// Value i is low + step * code(i). Two codes a byte, the even one in the high half.
+struct int4_group {
+  static constexpr std::uint32_t size = 64;
+
+  std::array<std::uint8_t, size / 2> codes{};
+  fp16 step;
+  fp16 low;
+
+  std::uint32_t code(std::size_t i) const {
+    return i % 2 == 0 ? codes[i / 2] >> 4u : codes[i / 2] & 15u;
+  }
+};
+static_assert(sizeof(int4_group) == 36);
+
+template <>
+inline constexpr std::uint32_t unit_elements<int4_group> = int4_group::size;
+
+// In rows a group runs along d, as in FlexGen; in columns (K by dim) along the tokens of one dim. FlexGen keeps 1 / step; the
+// step takes the same two bytes and saves a division in the kernel.
+//
+// The error of a value is at most (max - min) / 30, half a step, and what the rounding of min and step to fp16 adds:
+// |low - min| + 15 |step - (max - min) / 15|. A group of equal fp16 values is exact.
+template <Element E = fp16>
+struct int4_groups {
+  using element = E;
+  using unit = int4_group;
+  static constexpr const char* name = "int4";
+  static constexpr std::uint32_t scale_bytes = 0;
+
+  // The product has 15 bits, so the sum is rounded once, with or without a fused multiply-add.
+  static float value(const int4_group* groups, std::size_t i) noexcept {
+    const int4_group& g = groups[i / int4_group::size];
+    return static_cast<float>(g.code(i % int4_group::size)) * to_float(g.step) + to_float(g.low);
+  }
+
+  // A last group that is not full is filled up with zeros, which take part in its minimum and maximum.
+  static void encode(std::span<const E> values, std::span<std::byte> page) noexcept {
+    auto* groups = reinterpret_cast<int4_group*>(page.data());
+    std::size_t at = 0;
+    for (; at < values.size(); at += int4_group::size) {
+      std::array<float, int4_group::size> x{};
+      const std::size_t n = std::min(x.size(), values.size() - at);
+      std::transform(values.begin() + static_cast<std::ptrdiff_t>(at),
+                     values.begin() + static_cast<std::ptrdiff_t>(at + n), x.begin(),
+                     [](E e) { return to_float(e); });
+      *groups++ = encoded(x);
+    }
+    const std::size_t used = at / int4_group::size * sizeof(int4_group);
+    std::memset(page.data() + used, 0, page.size() - used);
+  }
+
+  static constexpr bool holds(float x) { return x >= -largest && x <= largest; }
+
+  static int4_group encoded(const std::array<float, int4_group::size>& x) noexcept {
+    const auto [min, max] = std::ranges::minmax(x);
+    int4_group g{
+        .codes = {}, .step = from_float<fp16>((max - min) / 15.0f), .low = from_float<fp16>(min)};
+    const float step = to_float(g.step);
+    const float low = to_float(g.low);
+    const float steps = step > 0.0f ? 1.0f / step : 0.0f;  // all values alike: codes 0
+    const auto code = [&](float value) {
+      return static_cast<std::uint32_t>(
+          round_to_int(std::clamp((value - low) * steps, 0.0f, 15.0f)));
+    };
+    for (std::size_t i = 0; i < g.codes.size(); ++i) {
+      g.codes[i] = static_cast<std::uint8_t>(code(x[2 * i]) << 4u | code(x[2 * i + 1]));
+    }
+    return g;
+  }
+
+ private:
+  static constexpr float largest = 65504.0f;  // of fp16
+};
+
+}  // namespace instinfer

@@ -1,0 +1,125 @@
+#pragma once
+// The contract of a page codec: how a sealed page stores values. A layout maps (token, dim) to an element offset in the page,
+// a codec maps element offsets to bytes, as layout and accessor do in mdspan. Codecs store K and V in fewer bytes:
+//
+//   plain_pages<E>     the values as they were appended: fp32, fp16, bf16               here
+//   int8_pages<E>      8-bit integers, one scale a page                                 codec/scaled_pages.hpp
+//   fp8_pages<E>       8-bit floating point (e4m3), one scale a page                    codec/scaled_pages.hpp
+//   int4_groups<E>     4-bit codes, scale and minimum for each 64 values (FlexGen)      codec/int4_groups.hpp
+//
+// E is what append takes, and what a page holds while it is open in the group buffer. A page is encoded once, when it is
+// sealed; its scales lie in its own bytes. So values are never rounded twice, and what is read from flash is all there is.
+
+#include <cstddef>
+#include <cstring>
+#include <span>
+
+#include "instinfer/codec/element.hpp"
+
+namespace instinfer {
+
+// Consecutive elements that one unit of a page stores: 1, or the length of a group.
+template <class Unit>
+inline constexpr std::uint32_t unit_elements = 1;
+
+// A sealed page is an array of units, and, where scale_bytes is not 0, an fp32 in its last bytes that multiplies all values.
+// Semantics: encode writes values [elements] and the scale to a page and fills up with zeros; value gives element i before the
+// scale; holds tells of a finite value whether encode can take it. The CPU path also needs load_at(const unit*, i), see
+// cpu/coded_load-inl.hpp.
+template <class C>
+concept PageCodec =
+    Element<typename C::element> &&
+    requires(const typename C::unit* units, std::size_t i,
+             std::span<const typename C::element> values, std::span<std::byte> page, float x) {
+      { C::name } -> std::convertible_to<const char*>;
+      { C::scale_bytes } -> std::convertible_to<std::uint32_t>;
+      { C::value(units, i) } noexcept -> std::same_as<float>;
+      { C::encode(values, page) } noexcept;
+      { C::holds(x) } -> std::same_as<bool>;
+    };
+
+template <Element E>
+struct plain_pages {
+  using element = E;
+  using unit = E;
+  static constexpr const char* name = element_name<E>;
+  static constexpr std::uint32_t scale_bytes = 0;
+
+  static float value(const E* elements, std::size_t i) noexcept { return to_float(elements[i]); }
+  static void encode(std::span<const E> values, std::span<std::byte> page) noexcept {
+    std::memcpy(page.data(), values.data(), values.size_bytes());
+    std::memset(page.data() + values.size_bytes(), 0, page.size() - values.size_bytes());
+  }
+  static constexpr bool holds(float) { return true; }
+};
+
+namespace detail {
+
+template <class Storage>
+struct codec_of {
+  using type = Storage;
+};
+template <Element E>
+struct codec_of<E> {
+  using type = plain_pages<E>;
+};
+
+}  // namespace detail
+
+// The codec that a format's storage names: an element type stands for its plain pages.
+template <class Storage>
+using codec_of = typename detail::codec_of<Storage>::type;
+
+// Elements that a page has room for.
+template <PageCodec C>
+constexpr std::uint32_t elements_in(std::uint32_t page_bytes) {
+  using unit = typename C::unit;
+  constexpr std::uint32_t unit_bytes = sizeof(unit);
+  if constexpr (C::scale_bytes > 0) {
+    if (page_bytes < C::scale_bytes) {
+      return 0;
+    }
+  }
+  return (page_bytes - C::scale_bytes) / unit_bytes * unit_elements<unit>;
+}
+
+// Where a sealed page's scale lies; calling it reads it. Without one: 1, and no memory.
+template <PageCodec C, bool Scaled = (C::scale_bytes > 0)>
+struct page_scale {
+  page_scale() = default;
+  constexpr page_scale(const std::byte* /*page*/, std::size_t /*page_bytes*/) {}
+  constexpr float operator()() const { return 1.0f; }
+};
+template <PageCodec C>
+struct page_scale<C, true> {
+  const std::byte* at = nullptr;
+
+  page_scale() = default;
+  page_scale(const std::byte* page, std::size_t page_bytes)
+      : at{page + page_bytes - sizeof(float)} {}
+  float operator()() const {
+    float scale;
+    std::memcpy(&scale, at, sizeof(scale));
+    return scale;
+  }
+};
+
+// What wanted entries weigh on their way: from sealed pages coded, from open ones as appended.
+struct entry_size {
+  std::uint32_t unit_bytes = 0;
+  std::uint32_t unit_elements = 1;
+  std::uint32_t scale_bytes = 0;  // of each page
+  std::uint32_t open_bytes = 0;   // of an element
+
+  // A part of a group counts by its elements.
+  constexpr std::uint64_t sealed(std::uint64_t elements, std::uint64_t pages) const {
+    return (elements * unit_bytes + unit_elements - 1) / unit_elements + pages * scale_bytes;
+  }
+  constexpr std::uint64_t open(std::uint64_t elements) const { return elements * open_bytes; }
+};
+
+template <PageCodec C>
+inline constexpr entry_size entry_size_of{sizeof(typename C::unit), unit_elements<typename C::unit>,
+                                          C::scale_bytes, sizeof(typename C::element)};
+
+}  // namespace instinfer

@@ -1,0 +1,71 @@
+#pragma once
+// Pages of 8-bit codes with one scale: int8 and fp8 (e4m3). The largest magnitude of the page becomes the largest code.
+
+#include <cmath>
+#include <limits>
+
+#include "instinfer/codec/fp8.hpp"
+#include "instinfer/codec/page_codec.hpp"
+#include "instinfer/codec/round.hpp"
+
+namespace instinfer {
+
+// An 8-bit code: int8 from -127 to 127, or fp8. |to_value(c)| <= largest; from_value rounds to nearest, ties to even.
+template <class Code>
+struct code_8bit;
+
+template <>
+struct code_8bit<std::int8_t> {
+  static constexpr const char* name = "int8";
+  static constexpr float largest = 127.0f;
+  static float to_value(std::int8_t c) { return static_cast<float>(c); }
+  static std::int8_t from_value(float x) { return static_cast<std::int8_t>(round_to_int(x)); }
+};
+
+template <>
+struct code_8bit<fp8> {
+  static constexpr const char* name = "fp8";
+  static constexpr float largest = 448.0f;
+  static float to_value(fp8 c) { return to_float(c); }
+  static fp8 from_value(float x) { return to_fp8(x); }
+};
+
+// The error of a value x on a page with largest magnitude m: int8 at most half a step, m / 254; fp8 at most 2^-4 |x|, and half
+// a subnormal step, m / 448 * 2^-10, where that is more. To rounding in fp32; pages below 2^-126 take 2^-126 for the scale.
+template <class Code, Element E>
+struct scaled_pages {
+  using element = E;
+  using unit = Code;
+  static constexpr const char* name = code_8bit<Code>::name;
+  static constexpr std::uint32_t scale_bytes = sizeof(float);
+
+  static float value(const Code* codes, std::size_t i) noexcept {
+    return code_8bit<Code>::to_value(codes[i]);
+  }
+
+  static void encode(std::span<const E> values, std::span<std::byte> page) noexcept {
+    float most = 0.0f;
+    for (const E x : values) {
+      most = std::max(most, std::abs(to_float(x)));
+    }
+    // Not denormal: its inverse is then finite, and nothing depends on whether the machine flushes denormals.
+    const float scale =
+        std::max(most / code_8bit<Code>::largest, std::numeric_limits<float>::min());
+    auto* codes = reinterpret_cast<Code*>(page.data());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      codes[i] = code_8bit<Code>::from_value(to_float(values[i]) / scale);
+    }
+    const std::size_t scale_at = page.size() - sizeof(scale);
+    std::memset(page.data() + values.size(), 0, scale_at - values.size());
+    std::memcpy(page.data() + scale_at, &scale, sizeof(scale));
+  }
+
+  static constexpr bool holds(float) { return true; }
+};
+
+template <Element E = fp16>
+using int8_pages = scaled_pages<std::int8_t, E>;
+template <Element E = fp16>
+using fp8_pages = scaled_pages<fp8, E>;
+
+}  // namespace instinfer

@@ -1,0 +1,51 @@
+#pragma once
+// What the attends of one engine use again and again: kernels, a stream, device buffers, page tables.
+
+#include <vector>
+
+#include "instinfer/core/access_plan.hpp"
+#include "instinfer/core/top_k.hpp"
+#include "instinfer/cuda/engine/call_pages.cuh"
+#include "instinfer/cuda/launch/sparse.cuh"
+
+namespace instinfer::cuda {
+
+template <class Format, class Home>
+struct machine_memory {
+  using element = typename Format::element;
+  static constexpr std::uint32_t dim = Format::k_dim;
+
+  // Throws no_device.
+  machine_memory() {
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
+  ~machine_memory() { (void)cudaStreamDestroy(stream); }
+  machine_memory(const machine_memory&) = delete;
+  machine_memory& operator=(const machine_memory&) = delete;
+
+  attend<element, float, dim> fold;  // first: it asks for the device
+  sparse<element, dim> select;
+  cudaStream_t stream = nullptr;
+  call_pages<Home> pages;
+  array<std::byte> workspace;
+  array<element> q;            // [q_heads, dim]
+  array<float> out;            // [q_heads, dim]
+  array<float> mean_v;         // [kv_heads, dim]
+  array<std::uint32_t> words;  // tokens, first, kept count
+  array<std::uint32_t> dims;   // [kv_heads, keep_dims]
+  array<float> logits;         // [q_heads, logit_stride]
+  array<float_pair> states;
+  array<std::uint32_t> keys;    // [kv_heads, logit_stride]
+  array<std::uint32_t> listed;  // [kv_heads, kept]
+  array<float> kept;            // [q_heads]
+  std::vector<element> host_q;
+  std::vector<float> host_mean;
+  std::vector<std::uint32_t> host_dims;  // as chosen on the device
+  std::vector<std::uint32_t> host_listed;
+  std::vector<order_key_t<float>> scratch;
+  access_plan plan;
+  index_set visible;
+  index_set selection;
+};
+
+}  // namespace instinfer::cuda

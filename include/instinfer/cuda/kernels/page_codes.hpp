@@ -1,0 +1,58 @@
+#pragma once
+// What pages hold for the attention kernel: elements as the tensor cores take them, or 8-bit codes with a scale a page and head
+// (codec/scaled_pages.hpp), which become fp16 in registers. Bit for bit what the CPU paths decode, by integer operations that
+// every architecture has.
+
+#include <concepts>
+#include <cstdint>
+
+#include "instinfer/codec/element.hpp"
+#include "instinfer/codec/fp8.hpp"
+
+namespace instinfer::cuda {
+
+// widen(lane, four codes): codes 0 and 2 to `even`, 1 and 3 to `odd`, as fp16 values that `unit` and the page's scale multiply.
+template <class Code>
+struct page_code {
+  static constexpr bool coded = false;
+};
+
+// e4m3 has four bits of exponent of bias 7, fp16 five of bias 15: the same bits, shifted, are the value times 2^-8, subnormals
+// too. The codes of NaN, which no page holds, would be 480.
+template <>
+struct page_code<fp8> {
+  static constexpr bool coded = true;
+  static constexpr float unit = 256.0f;
+  template <class Lane>
+  static constexpr void widen(const Lane&, std::uint32_t codes, std::uint32_t& even,
+                              std::uint32_t& odd) {
+    even = (codes << 8 & 0x8000'8000u) | (codes << 7 & 0x3F80'3F80u);
+    odd = (codes & 0x8000'8000u) | (codes >> 1 & 0x3F80'3F80u);
+  }
+};
+
+// 0x6400 is 1024 in fp16, whose last bit there counts 1: with a byte b or-ed in it is 1024 + b, and b is code + 128.
+template <>
+struct page_code<std::int8_t> {
+  static constexpr bool coded = true;
+  static constexpr float unit = 1.0f;
+  template <class Lane>
+  static constexpr void widen(const Lane& lane, std::uint32_t codes, std::uint32_t& even,
+                              std::uint32_t& odd) {
+    const std::uint32_t b = codes ^ 0x8080'8080u;
+    even = lane.subtract_pairs(0x6400'6400u | (b & 0x00FF'00FFu), 0x6480'6480u);
+    odd = lane.subtract_pairs(0x6400'6400u | (b >> 8 & 0x00FF'00FFu), 0x6480'6480u);
+  }
+};
+
+template <class Code>
+inline constexpr bool is_coded = page_code<Code>::coded;
+
+// Codes lie in memory by dim, but leave a register as evens and odds. Nobody sorts them: position p of a row of q, and of the
+// output's tiles, stands for this dim. A sum over dims does not mind, and the output is put right when it is written.
+template <class Code>
+constexpr std::uint32_t dim_at(std::uint32_t p) {
+  return is_coded<Code> ? p / 16 * 16 + p % 8 * 2 + p / 8 % 2 : p;
+}
+
+}  // namespace instinfer::cuda

@@ -1,0 +1,26 @@
+#pragma once
+// What engines of all paths have in common: the paper's commands.
+
+#include <concepts>
+#include <span>
+
+#include "instinfer/engine/attend_call.hpp"
+#include "instinfer/store/kv_cache.hpp"
+
+namespace instinfer {
+
+// An engine of any path answers to this: the paper's commands (config is construction) and the tokens that are there.
+template <class E>
+concept Engine =
+    requires(E& e, const E& c, sequence seq, std::span<const typename E::element> kv,
+             std::span<const float> q, std::span<float> out, const store::reclaim_range& range) {
+      { e.open() } -> std::same_as<sequence>;
+      { e.append(seq, 0, kv, kv) } -> std::convertible_to<receipt>;
+      { e.attend(seq, 0, q, out) } -> std::convertible_to<receipt>;
+      e.reclaim(seq);
+      e.reclaim(seq, range);
+      { c.tokens(seq, 0) } -> std::convertible_to<std::uint32_t>;
+      { c.positions(seq, 0) } -> std::convertible_to<std::uint32_t>;
+    };
+
+}  // namespace instinfer

@@ -1,0 +1,225 @@
+#pragma once
+// What consumes pages behind the channels' filters: kernel buffer, GeMV, softmax and arg-top-k (InstInfer Fig. 8), as
+// a pipeline in exact ticks.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "instinfer/flash/accelerator/accelerator_ticks.hpp"
+#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/ssd/channel/event_queue.hpp"
+
+namespace instinfer::flash {
+
+struct load_release {
+  std::int64_t at;
+  std::uint32_t load;
+};
+
+// Of all loads of a phase.
+struct phase_ticks {
+  attention::operation op = attention::operation::fold;
+  std::int64_t begin = never_ticks;  // the first load's release
+  std::int64_t end = 0;              // the last load's scores and sums
+  std::int64_t gemv = 0;             // busy
+  std::int64_t softmax = 0;
+  std::int64_t top_k = 0;  // before the phase
+  std::int64_t pages = 0;  // from flash
+};
+
+// The rules.
+// - The kernel buffer is a ring of page places. A filter asks for a place when it has a page and is free; places are
+//   given in the order in which they are asked for (at the same time: lower channel first, the group buffer's DRAM last),
+//   and the page passes the filter once it has one.
+// - The kernels take pages in the order of the ring. A set of pages whose last one is through gives its scores to the
+//   softmax units, in that order.
+// - A place is free again when its page is through, with the scores that it completed, and all places before it are free.
+//   So kernels or softmax units that fall behind hold up filters, and these the buses.
+// - A head's next load is released when arg-top-k has ranked what the load before found, which needs all its
+//   scores. It ranks in the order in which loads finish in the ring; a load that ranks nothing passes in its turn, and after a
+//   load without pages it goes on with the head's next one. Meanwhile the drive works on other heads.
+// Left out: a V page does not wait for the weights of its own tokens, whose K comes before it in the plan.
+//
+// All orders are known when a place is given, so each page costs O(1) and no events.
+//
+// Units says how long each unit takes, in ticks: gemv(FLOP), softmax(FLOP), top_k(elements) and their about(), as unit_ticks.
+template <class Units = unit_ticks>
+class kernel_pipeline {
+ public:
+  // Precondition: places > 0.
+  kernel_pipeline(const Units& units, std::int32_t places, std::uint32_t group)
+      : units_{units}, group_{group}, free_at_(static_cast<std::size_t>(places)) {}
+
+  // `work` must stay until the end of the replay. Throws what work_ps throws for units that are missing.
+  template <class Sink>
+  void begin(const attend_work& work, Sink& sink) {
+    work_ = &work;
+    std::ranges::fill(free_at_, 0);
+    next_place_ = 0;
+    gemv_free_ = softmax_free_ = top_k_free_ = place_free_ = end_ = 0;
+    steps_.fill(0);
+    top_k_busy_ = 0;
+    phases_.clear();
+    releases_.clear();
+    next_release_ = 0;
+    sets_left_.resize(work.sets.size());
+    for (std::size_t i = 0; i < work.sets.size(); ++i) {
+      sets_left_[i] = work.sets[i].pages;
+    }
+    loads_.resize(work.loads.size());
+    for (std::uint32_t i = 0; i < loads_.size(); ++i) {
+      const head_load& load = work.loads[i];
+      loads_[i] = {.sets_left = load.sets, .ready = 0};
+      if (load.phase >= phases_.size()) {
+        phases_.push_back({.op = load.op});
+      }
+    }
+    for (std::uint32_t i = 0; i < loads_.size(); ++i) {
+      if (work.loads[i].phase == 0) {
+        rank(i, 0, sink);
+      }
+    }
+  }
+
+  // At least the ticks of all work one after the other. elements: of all pages.
+  double longest(const attend_work& work, double elements) const {
+    double scores = 0;
+    double ranked = 0;
+    for (const score_set& set : work.sets) {
+      scores += set.scores;
+    }
+    for (const head_load& load : work.loads) {
+      ranked += static_cast<double>(load.ranked_elements);
+    }
+    return units_.gemv.about(2 * elements * group_) +
+           units_.softmax.about(scores * softmax_flops_per_score) + units_.top_k.about(ranked);
+  }
+
+  // The next load to be released, or nullptr.
+  const load_release* next_release() const {
+    return next_release_ == releases_.size() ? nullptr : &releases_[next_release_];
+  }
+  void take_release() { ++next_release_; }
+  // Of releases that are not known yet: their last page goes through GeMV, and then they are ranked.
+  std::int64_t no_new_release_before() const { return std::max(gemv_free_, top_k_free_); }
+  // Whether no further release can come.
+  bool all_released() const { return next_release_ == loads_.size(); }
+
+  // When the place that is asked for at `asked` is given. Precondition: calls come in the order of asking.
+  std::int64_t place_given(std::int64_t asked) const {
+    return std::max(asked, free_at_[next_place_]);
+  }
+  // The page of task `i` is in the place given last, complete at `filled`. Returns its phase.
+  template <class Sink>
+  std::uint32_t put(std::size_t i, std::int64_t filled, Sink& sink) {
+    const page_task& task = work_->pages[i];
+    const score_set& set = work_->sets[task.set];
+    const std::uint32_t phase_number = work_->loads[set.load].phase;
+    phase_ticks& phase = phases_[phase_number];
+    const std::int64_t gemv = units_.gemv(2 * std::int64_t{task.elements} * group_);
+    const std::int64_t begin = std::max(gemv_free_, filled);
+    gemv_free_ = begin + gemv;
+    sink.gemv(set, i, begin, gemv_free_);
+    place_free_ = std::max(place_free_, gemv_free_);
+    phase.gemv += gemv;
+    steps_[static_cast<std::size_t>(set.step)] += gemv;
+    phase.pages += task.page != no_page ? 1 : 0;
+    if (--sets_left_[task.set] == 0) {
+      end_set(set, sink);
+    }
+    free_at_[next_place_] = place_free_;
+    next_place_ = next_place_ + 1 == free_at_.size() ? 0 : next_place_ + 1;
+    return phase_number;
+  }
+
+  std::int64_t end() const { return end_; }
+  std::span<const load_release> releases() const { return releases_; }
+  std::span<const phase_ticks> phases() const { return phases_; }
+  std::int64_t busy(kernel_step step) const { return steps_[static_cast<std::size_t>(step)]; }
+  std::int64_t top_k_busy() const { return top_k_busy_; }
+
+ private:
+  struct load_state {
+    std::uint32_t sets_left = 0;
+    std::int64_t ready = 0;  // of the sets that are done
+  };
+
+  phase_ticks& phase_of(std::uint32_t load) { return phases_[work_->loads[load].phase]; }
+
+  template <class Sink>
+  void end_set(const score_set& set, Sink& sink) {
+    std::int64_t done = gemv_free_;
+    if (set.scores > 0) {
+      const std::int64_t begin = std::max(softmax_free_, gemv_free_);
+      const std::int64_t ticks = units_.softmax(std::int64_t{set.scores} * softmax_flops_per_score);
+      softmax_free_ = done = begin + ticks;
+      sink.softmax(set, begin, done);
+      place_free_ = std::max(place_free_, done);
+      phase_of(set.load).softmax += ticks;
+      steps_[static_cast<std::size_t>(set.step)] += ticks;
+    }
+    load_state& load = loads_[set.load];
+    load.ready = std::max(load.ready, done);
+    if (--load.sets_left == 0) {
+      finish(set.load, load.ready, sink);
+    }
+  }
+
+  template <class Sink>
+  void finish(std::uint32_t load, std::int64_t ready, Sink& sink) {
+    end_ = std::max(end_, ready);
+    phase_of(load).end = std::max(phase_of(load).end, ready);
+    if (work_->has_next(load)) {
+      rank(load + 1, ready, sink);
+    }
+  }
+
+  template <class Sink>
+  void rank(std::uint32_t load, std::int64_t ready, Sink& sink) {
+    std::int64_t begin = std::max(top_k_free_, ready);
+    for (bool more = true; more; ++load) {
+      const std::int64_t ticks =
+          units_.top_k(static_cast<std::int64_t>(work_->loads[load].ranked_elements));
+      top_k_free_ = begin + ticks;
+      if (ticks > 0) {
+        sink.top_k(load, begin, top_k_free_);
+      }
+      begin = top_k_free_;
+      top_k_busy_ += ticks;
+      phase_ticks& phase = phase_of(load);
+      phase.top_k += ticks;
+      phase.begin = std::min(phase.begin, top_k_free_);
+      releases_.push_back({top_k_free_, load});
+      more = work_->loads[load].sets == 0;
+      if (more) {
+        end_ = std::max(end_, top_k_free_);
+        phase.end = std::max(phase.end, top_k_free_);
+        more = work_->has_next(load);
+      }
+    }
+  }
+
+  Units units_;
+  std::uint32_t group_;
+  const attend_work* work_ = nullptr;
+  std::vector<std::int64_t> free_at_;  // [places]
+  std::size_t next_place_ = 0;
+  std::int64_t gemv_free_ = 0;
+  std::int64_t softmax_free_ = 0;
+  std::int64_t top_k_free_ = 0;
+  std::int64_t place_free_ = 0;  // of the place before the next one
+  std::int64_t end_ = 0;
+  std::array<std::int64_t, 3> steps_{};  // busy, by kernel_step
+  std::int64_t top_k_busy_ = 0;
+  std::vector<phase_ticks> phases_;
+  std::vector<load_release> releases_;
+  std::size_t next_release_ = 0;
+  std::vector<std::uint32_t> sets_left_;
+  std::vector<load_state> loads_;
+};
+
+}  // namespace instinfer::flash

@@ -1,0 +1,16 @@
+#pragma once
+// Every selection method: the menu of attention/concepts.hpp as one include.
+
+#include "instinfer/methods/dense.hpp"
+#include "instinfer/methods/dsa.hpp"
+#include "instinfer/methods/h2o.hpp"
+#include "instinfer/methods/hgca.hpp"
+#include "instinfer/methods/misa.hpp"
+#include "instinfer/methods/per_query_head.hpp"
+#include "instinfer/methods/quest.hpp"
+#include "instinfer/methods/retro_infer.hpp"
+#include "instinfer/methods/sparf.hpp"
+#include "instinfer/methods/sparq.hpp"
+#include "instinfer/methods/squeezed.hpp"
+#include "instinfer/methods/streaming_llm.hpp"
+#include "instinfer/methods/top_values.hpp"

@@ -1,0 +1,53 @@
+#pragma once
+// HGCA, hybrid attention over two memories (Deng et al., 2025): a dense window in fast memory, and of the older tokens those
+// that drew attention while they were in it.
+
+#include <string>
+
+#include "instinfer/attention/concepts.hpp"
+#include "instinfer/summaries/moving_weights.hpp"
+
+namespace instinfer::attention {
+
+// Whether observed weights are those within the window, as the authors' code has them, or within all that was attended.
+enum class weight_scope : std::uint8_t { local, global };
+
+// The two parts meet as softmax states; only queries and states cross the link. A token found not salient does not come back
+// until all older tokens are judged anew: after `judge_every` queries, or when tokens have left the window unseen, as those of
+// a long prompt do. The query that judges attends to all of them.
+struct hgca {
+  std::uint32_t window = 1024;
+  std::uint32_t block = 64;  // tokens leave the window so many at a time
+  salience_rule salience{};
+  weight_scope scope = weight_scope::local;
+  std::uint32_t judge_every = 0;  // 0: only when it must be
+
+  using summaries = summary_list<moving_weights>;
+  static constexpr bool own_window = true;
+
+  template <AttentionMachine M>
+  void operator()(M& m, const typename M::query& q) const {
+    require(window > 0 && block > 0, [&] {
+      return "hgca: window and block must be positive, got " + std::to_string(window) + " and " +
+             std::to_string(block);
+    });
+    salience.validate();
+    auto& past = m.template summary<moving_weights>();
+    past.evict(window, block, salience);
+    const auto near = m.run(past.window());
+    const auto logits = m.score_tokens(q, near, tier::fast);
+    m.fold_scored(logits, near, tier::fast);
+    if (past.judgement_due(judge_every)) {
+      const auto older = m.run(past.older());
+      const auto far = m.score_tokens(q, older);
+      m.fold_scored(far, older);
+      past.judge(m.softmax(far), salience);
+    } else {
+      m.fold(q, m.view(past.context()));
+    }
+    past.observe(scope == weight_scope::local ? m.softmax(logits) : m.weights(logits), near.count(),
+                 salience);
+  }
+};
+
+}  // namespace instinfer::attention

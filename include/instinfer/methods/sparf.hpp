@@ -1,0 +1,36 @@
+#pragma once
+// SparF, the flash-aware sparse attention of InstInfer (§IV-B, Alg. 1).
+
+#include "instinfer/attention/concepts.hpp"
+#include "instinfer/summaries/mean_value.hpp"
+
+namespace instinfer::attention {
+
+// The query's largest dims score all tokens from the dim-indexed copy of K; the best tokens are folded exactly from the
+// token-indexed copies; what was left out is made up for by the mean of V. Pages without a wanted entry are not read
+// (page filter), and of the others only wanted entries pass the flash channel controller (entry filter): both follow
+// from the plan of each operation, so the program is the algorithm alone.
+struct sparf {
+  budget keep_dims = 1.0 / 8;     // r of Alg. 1, of head_dim
+  budget keep_tokens = 1.0 / 16;  // k of Alg. 1, of the visible tokens
+  budget local = 0.0;             // newest tokens that are always kept, of the kept ones
+
+  using summaries = summary_list<mean_value>;
+
+  // The setting whose K and V traffic is 1/compression of dense: r = d / c, k = S / 2c, since
+  // (S r + 2 k d) / (2 S d) = 1/c.
+  static constexpr sparf at_compression(double compression) {
+    return {.keep_dims = 1.0 / compression, .keep_tokens = 0.5 / compression};
+  }
+
+  template <AttentionMachine M>
+  void operator()(M& m, const typename M::query& q) const {
+    const auto dims = m.top_dims(q, keep_dims);                    // l. 1
+    const auto approx = m.softmax(m.score_dims(q, dims));          // l. 2-8
+    const auto tokens = m.top_tokens(approx, keep_tokens, local);  // l. 10
+    m.fold(q, tokens);                                             // l. 12-18
+    m.blend_mean(approx, tokens);                                  // l. 11, 19
+  }
+};
+
+}  // namespace instinfer::attention

@@ -1,0 +1,97 @@
+#pragma once
+// The thresholds of Squeezed Attention: what probability a cluster's keys must reach, so that a wanted share of all keys is left
+// out on average over a model.
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "instinfer/core/errors.hpp"
+#include "instinfer/core/logit_rule.hpp"
+#include "instinfer/summaries/summary_rows.hpp"
+
+namespace instinfer::attention {
+
+// Pools the clusters of all layers and heads that it is shown, each as often as it has tokens.
+class threshold_calibration {
+ public:
+  // queries [n, k_dim] that are looked up as one block, such as a user's question; one by one for decode. A cluster's figure is
+  // the mean over them of exp(q.c) / sum of n exp(q.c). Throws bad_argument where there is no query, or parts of one.
+  template <UnitState Index>
+  void add(const Index& index, std::span<const float> queries, const logit_rule& rule = {}) {
+    constexpr std::size_t dim = Index::row_dim;
+    require(!queries.empty() && queries.size() % dim == 0, [&] {
+      return "threshold calibration: queries must be [n, " + std::to_string(dim) +
+             "], n > 0, got " + std::to_string(queries.size()) + " values";
+    });
+    const std::size_t first = clusters_.size();
+    for (std::uint32_t u = 0; u < index.units(); ++u) {
+      clusters_.push_back({0.0, static_cast<double>(index.weight(u))});
+    }
+    const double each = 1.0 / static_cast<double>(queries.size() / dim);
+    std::vector<double> logits(index.units());
+    for (std::size_t at = 0; at < queries.size() && !logits.empty(); at += dim) {
+      for (std::uint32_t u = 0; u < index.units(); ++u) {
+        const std::span<const float> row = index.row(u, {});
+        double product = 0.0;
+        for (std::size_t i = 0; i < dim; ++i) {
+          product += static_cast<double>(row[i]) * static_cast<double>(queries[at + i]);
+        }
+        logits[u] = rule.capped(product * rule.template scale_for<double>(static_cast<int>(dim)));
+      }
+      const double max = std::ranges::max(logits);
+      double sum = 0.0;
+      for (std::uint32_t u = 0; u < index.units(); ++u) {
+        sum += index.weight(u) * std::exp(logits[u] - max);
+      }
+      for (std::uint32_t u = 0; u < index.units(); ++u) {
+        clusters_[first + u].probability += each * std::exp(logits[u] - max) / sum;
+      }
+    }
+  }
+
+  // The threshold that leaves out the share `dropped` of all tokens, up to ties: a cluster is kept above it. Throws bad_argument
+  // outside [0, 1), before anything was added, and where ties are such that nothing would be kept. Half-way between the
+  // neighbours, so that no rounding decides.
+  double threshold(double dropped) const {
+    require(dropped >= 0.0 && dropped < 1.0, [&] {
+      return "threshold calibration: the share to drop must lie in [0, 1), got " +
+             std::to_string(dropped);
+    });
+    require(!clusters_.empty(), [] {
+      return std::string(
+          "threshold calibration: no clusters; add() those of built sequences first");
+    });
+    std::vector<cluster> sorted = clusters_;
+    std::ranges::sort(sorted, {}, &cluster::probability);
+    double all = 0.0;
+    for (const cluster& c : sorted) {
+      all += c.tokens;
+    }
+    double below = 0.0;
+    std::size_t out = 0;  // clusters left out
+    while (out < sorted.size() && below + sorted[out].tokens <= dropped * all * (1.0 + 1e-12)) {
+      below += sorted[out++].tokens;
+    }
+    if (out == 0) {
+      return 0.0;  // keeps everything
+    }
+    const double last = sorted[out - 1].probability;
+    const auto kept = std::ranges::upper_bound(sorted, last, {}, &cluster::probability);
+    require(kept != sorted.end(), [&] {
+      return "threshold calibration: dropping " + std::to_string(dropped) +
+             " would keep nothing, the clusters that remain are as probable as the last dropped";
+    });
+    return (last + kept->probability) / 2;
+  }
+
+ private:
+  struct cluster {
+    double probability;  // of one of its keys, estimated
+    double tokens;
+  };
+  std::vector<cluster> clusters_;
+};
+
+}  // namespace instinfer::attention

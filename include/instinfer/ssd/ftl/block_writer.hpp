@@ -1,0 +1,300 @@
+#pragma once
+// Programs pages into blocks, and gets free blocks back: erases, cleaning (moving what is live out of a block), and the
+// rescue of pages from blocks that fail.
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include "instinfer/ssd/ftl/block_table.hpp"
+#include "instinfer/ssd/ftl/counters.hpp"
+#include "instinfer/ssd/ftl/fault_model.hpp"
+#include "instinfer/ssd/ftl/mapping_table.hpp"
+#include "instinfer/ssd/ftl/page_contents.hpp"
+#include "instinfer/ssd/ftl/policy.hpp"
+#include "instinfer/ssd/ftl/write_frontiers.hpp"
+
+namespace instinfer::flash {
+
+// The mechanism of an FTL; ftl.hpp has its promises. Pages never leave their channel.
+//
+// Why cleaning never gets stuck: a channel of G usable blocks has at most (G - kept - 1) x pages live pages, and the host leaves
+// `kept` blocks free. While every other block is full, some full block has a dead page; its live pages fit into the open
+// block for moved pages and one kept block; and its erase gives a block back. One kept
+// block is enough for that. More are for blocks that fail: with fewer usable blocks than pages were promised for, the host may
+// take all kept blocks but one.
+template <class Policy, class Pages, class Faults>
+class block_writer {
+  static_assert(
+      FtlPolicy<Policy>,
+      "instinfer: an FTL policy lacks a knob, frontier_of(unit) or clean_cost(block, now_s), see "
+      "ssd/ftl/policy.hpp");
+  static_assert(FtlPages<Pages>,
+                "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see "
+                "ssd/ftl/page_contents.hpp");
+  static_assert(
+      FaultModel<Faults>,
+      "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see "
+      "ssd/ftl/fault_model.hpp");
+
+  using slot = write_frontiers::slot;
+
+ public:
+  // Precondition: the policy is valid, channels x pages_per_channel < 2^32 - 1.
+  block_writer(const geometry& g, std::uint64_t pages_per_channel, const Policy& policy,
+               const Faults& faults)
+      : books{g},
+        numbers{books.channels(), pages_per_channel},
+        pages{g},
+        policy_{policy},
+        faults_{faults},
+        frontiers_{policy.frontiers, books.channels(), books.lanes(), policy.stripe},
+        cleaning_{1, books.channels(), books.lanes(), 1} {}
+
+  block_books books;
+  logical_pages numbers;
+  [[no_unique_address]] Pages pages;
+  ftl_counters counters;
+  ftl_operations operations;
+  bool recording = false;
+  std::uint32_t now_s = 0;
+
+  const Policy& policy() const { return policy_; }
+
+  // Programs a page of the host; false if no block takes it, in spite of cleaning.
+  bool write(page_id page, std::uint32_t c, std::uint32_t frontier) {
+    return program(page, [&] { return host_slot(c, frontier); });
+  }
+
+  // Empties a full block and erases dead blocks, itself among them; false where there is no room to do so.
+  bool clean(block_number block, move_cause cause) {
+    const std::uint32_t c = books.channel_of_block(block);
+    if (books.at(block).live > cleaning_room(c, 0) || !move_all(block, cause)) {
+      return false;
+    }
+    while (erase_oldest(c)) {
+    }
+    return true;
+  }
+
+  // An open block that shall not be filled.
+  void close(block_number block) {
+    const std::uint32_t c = books.channel_of_block(block);
+    for (const std::span<slot> slots : {frontiers_.of(c), cleaning_.of(c)}) {
+      for (slot& s : slots) {
+        s.block = s.block == block ? no_block : s.block;
+      }
+    }
+    books.close(block);
+  }
+
+  // Empties failing blocks, oldest first, as far as there is room; if `clean_for_it`, cleans others to have it.
+  void empty_failing(std::uint32_t c, bool clean_for_it) {
+    while (clean_for_it && free_blocks(c) == 0 && (erase_oldest(c) || clean_cheapest(c))) {
+    }
+    for (block_number b; (b = books.first(c, block_state::failing)) != no_block;) {
+      while (books.at(b).live > cleaning_room(c, 1)) {
+        if (!erase_oldest(c) && !(clean_for_it && clean_cheapest(c))) {
+          return;
+        }
+      }
+      if (!move_all(b, move_cause::failure)) {
+        return;
+      }
+      books.retire(b);
+    }
+  }
+
+  bool erase_oldest(std::uint32_t c) {
+    const block_number b = books.first(c, block_state::dead);
+    if (b == no_block) {
+      return false;
+    }
+    if (recording) {
+      operations.erases.push_back(books.locate(b));
+    }
+    const bool failed = faults_.erase_fails(books.locate(b));
+    books.end_erase(b, failed);
+    ++counters.erases;
+    counters.failed_erases += failed ? 1 : 0;
+    return true;
+  }
+
+ private:
+  std::uint32_t free_blocks(std::uint32_t c) const { return books.count(c, block_state::free); }
+  bool has_room(const slot& s) const {
+    return s.block != no_block && books.at(s.block).state == block_state::open;
+  }
+
+  // Programs the page where next_slot() says, and again where it says then if that fails; false if it knows no more.
+  template <class NextSlot>
+  bool program(page_id page, NextSlot&& next_slot) {
+    while (slot* s = next_slot()) {
+      const location at = books.locate(s->block, books.at(s->block).written);
+      if (recording) {
+        operations.programs.push_back(at);
+      }
+      const bool failed = faults_.program_fails(at);
+      if (failed) {
+        books.fail_program(s->block, now_s);
+        ++counters.failed_programs;
+      } else {
+        numbers.set_physical(page, books.program(s->block, page, now_s));
+      }
+      if (!has_room(*s)) {
+        s->block = no_block;
+      }
+      if (!failed) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Where the host's next page goes: to its own frontier. Where that can open no more blocks, a block is cleaned if half of
+  // it is dead; else an open block of another frontier is taken over; else whatever cleaning gains will do.
+  slot* host_slot(std::uint32_t c, std::uint32_t frontier) {
+    for (;;) {
+      slot* empty = nullptr;
+      for (std::uint32_t i = 0; i < frontiers_.stripe(); ++i) {
+        slot& s = frontiers_.next(c, frontier);
+        if (has_room(s)) {
+          return &s;
+        }
+        if (empty == nullptr && may_open(c)) {
+          open(c, s, frontiers_.stripe());
+          return &s;
+        }
+        empty = &s;
+      }
+      const block_number victim = cheapest(c);
+      const bool half_dead =
+          victim != no_block && 2 * books.at(victim).live <= books.pages_per_block();
+      if (!half_dead && take_over(c, *empty)) {
+        return empty;
+      }
+      if (!clean_cheapest(c)) {
+        return take_over(c, *empty) ? empty : nullptr;
+      }
+    }
+  }
+
+  // Whether the host may open a block, after erases if the policy has them now.
+  bool may_open(std::uint32_t c) {
+    const std::uint32_t wanted = std::max(policy_.erase_below_blocks, policy_.kept_blocks + 1);
+    while (free_blocks(c) < wanted && (erase_oldest(c) || close_dead_slot(c))) {
+    }
+    const std::uint64_t spare = std::uint64_t{policy_.kept_blocks} + 1;
+    const bool as_promised = numbers.live(c) + spare * books.pages_per_block() <=
+                             std::uint64_t{books.usable_blocks(c)} * books.pages_per_block();
+    return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
+  }
+
+  // On the slot's lane or the next that has a free block. Precondition: the channel has one.
+  void open(std::uint32_t c, slot& s, std::uint32_t stride) {
+    std::uint32_t lane = s.lane;
+    while (books.free_blocks(c, lane) == 0) {
+      lane = (lane + 1) % books.lanes();
+    }
+    s.block = books.open(c, lane);
+    s.lane = (s.lane + stride) % books.lanes();
+  }
+
+  // A slot of the host that has room; nullptr if none has.
+  slot* any_room(std::uint32_t c) {
+    const std::span<slot> slots = frontiers_.of(c);
+    const auto at = std::ranges::find_if(slots, [&](const slot& s) { return has_room(s); });
+    return at == slots.end() ? nullptr : &*at;
+  }
+  bool take_over(std::uint32_t c, slot& to) {
+    slot* from = any_room(c);
+    if (from != nullptr) {
+      to.block = std::exchange(from->block, no_block);
+    }
+    return from != nullptr;
+  }
+  // Closes an open block of which every page written is dead. True if there was one.
+  bool close_dead_slot(std::uint32_t c) {
+    for (slot& s : frontiers_.of(c)) {
+      if (has_room(s) && books.at(s.block).live == 0 && books.at(s.block).written > 0) {
+        close(s.block);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Where the next moved page goes: to the channel's one open block for that, or a new one, or room of the host's.
+  slot* cleaning_slot(std::uint32_t c) {
+    slot& s = cleaning_.of(c)[0];
+    if (!has_room(s)) {
+      if (free_blocks(c) == 0) {
+        return any_room(c);
+      }
+      open(c, s, 1);
+    }
+    return &s;
+  }
+  // Pages that can be moved while `kept` blocks stay free.
+  std::uint64_t cleaning_room(std::uint32_t c, std::uint32_t kept) {
+    const slot& s = cleaning_.of(c)[0];
+    const std::uint32_t in_block =
+        has_room(s) ? books.pages_per_block() - books.at(s.block).written : 0;
+    const std::uint32_t blocks = free_blocks(c) > kept ? free_blocks(c) - kept : 0;
+    return in_block + std::uint64_t{blocks} * books.pages_per_block();
+  }
+
+  // The full block with a dead page that costs least to clean.
+  block_number cheapest(std::uint32_t c) const {
+    block_number best = no_block;
+    double best_cost = 0;
+    const std::uint32_t per_channel = books.blocks_per_channel();
+    for (block_number b = c * per_channel; b < (c + 1) * per_channel; ++b) {
+      const block_info& block = books.at(b);
+      if (block.state != block_state::closed || block.live == block.written) {
+        continue;
+      }
+      const double cost = policy_.clean_cost(block, now_s);
+      if (best == no_block || cost < best_cost) {
+        best = b;
+        best_cost = cost;
+      }
+    }
+    return best;
+  }
+
+  bool clean_cheapest(std::uint32_t c) {
+    const block_number victim = cheapest(c);
+    return victim != no_block && clean(victim, move_cause::space);
+  }
+
+  // Moves the live pages of a block to others; false if room ran out.
+  bool move_all(block_number block, move_cause cause) {
+    const std::uint32_t c = books.channel_of_block(block);
+    for (std::uint32_t i = 0; i < books.pages_per_block() && books.at(block).live > 0; ++i) {
+      const physical_page from{block * books.pages_per_block() + i};
+      const page_id page = books.owner(from);
+      if (page == no_page) {
+        continue;
+      }
+      if (recording) {
+        operations.reads.push_back(books.locate(from));
+      }
+      if (!program(page, [&] { return cleaning_slot(c); })) {
+        return false;
+      }
+      pages.copy(from, numbers.physical(page));
+      books.release(from);
+      counters.count_move(cause);
+    }
+    return true;
+  }
+
+  Policy policy_;
+  [[no_unique_address]] Faults faults_;
+  write_frontiers frontiers_;
+  write_frontiers cleaning_;  // one block a channel
+};
+
+}  // namespace instinfer::flash

@@ -1,0 +1,230 @@
+#pragma once
+// A flash translation layer: page numbers that stay, over flash that is written block by block and only once between
+// erases (InstInfer §IV-C: append-only, block-granular writes; reclaim).
+
+#include <algorithm>
+#include <cassert>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "instinfer/core/errors.hpp"
+#include "instinfer/ssd/ftl/block_writer.hpp"
+
+namespace instinfer::flash {
+
+// A page keeps its number, and its channel, for life: it is only moved within the channel. So tables of page numbers (the KV
+// cache's) never change, and striping over channels survives cleaning.
+//
+// kept_blocks + 1 blocks of each channel are spare; they make sure that room for a live page can always be had. Capacity
+// falls as blocks fail; what was written stays readable.
+template <class Policy = kv_blocks, class Pages = no_pages, class Faults = no_faults>
+class ftl {
+ public:
+  // What the spare blocks leave of a channel, with no bad block.
+  static std::uint64_t most_pages_per_channel(const geometry& g, const Policy& policy = {}) {
+    return beside_spare(policy.kept_blocks,
+                        static_cast<std::uint64_t>(g.pages_per_channel() / g.pages)) *
+           static_cast<std::uint64_t>(g.pages);
+  }
+
+  // Throws bad_argument for an invalid geometry or policy, bad blocks outside of the geometry, and a capacity of no page
+  // or of more than the good blocks hold.
+  ftl(const geometry& g, std::uint64_t pages_per_channel, const Policy& policy = {},
+      std::span<const location> bad_blocks = {}, const Faults& faults = {})
+      : writer_{g, checked(g, pages_per_channel, policy), policy, faults} {
+    for (const location& at : bad_blocks) {
+      require(inside(at, g), [&] {
+        return "ftl: bad block at " + to_string(at) + " lies outside of " + to_string(g);
+      });
+      writer_.books.mark_bad(writer_.books.block_at(at));
+    }
+    for (std::uint32_t c = 0; c < channels(); ++c) {
+      require(most_live(c) == pages_per_channel, [&] {
+        return "ftl: channel " + std::to_string(c) + " has blocks for " +
+               std::to_string(most_live(c)) + " pages beside the bad and spare ones, " +
+               std::to_string(pages_per_channel) + " are asked for";
+      });
+    }
+  }
+
+  // Programs a page of `unit` (ftl_policy.hpp) on the preferred channel if it has room, else on the next that has. Throws
+  // drive_full, and nothing else unless operations are recorded.
+  page_id write(std::uint32_t unit, std::uint32_t preferred) {
+    const std::uint32_t frontier = writer_.policy().frontier_of(unit);
+    assert(frontier < writer_.policy().frontiers);
+    for (const std::uint32_t kept : {writer_.policy().kept_blocks, 1u}) {
+      for (std::uint32_t i = 0; i < channels(); ++i) {
+        const std::uint32_t c = (preferred % channels() + i) % channels();
+        if (numbers().live(c) >= most_live(c, kept)) {
+          continue;
+        }
+        const page_id page = writer_.numbers.take(c);
+        if (writer_.write(page, c, frontier)) {
+          ++writer_.counters.host_pages;
+          writer_.empty_failing(c, false);
+          return page;
+        }
+        writer_.numbers.give_back(page);
+      }
+    }
+    throw drive_full("ftl: the drive is full, " + std::to_string(live_pages()) + " pages of " +
+                     std::to_string(capacity_pages()) + " are taken");
+  }
+
+  // Gives a page up. Throws bad_argument where there is no such page, or it was given up before.
+  void release(page_id page) {
+    require(is_live(page), [&] {
+      return "ftl: release of page " + std::to_string(static_cast<std::uint32_t>(page)) +
+             ", which holds nothing";
+    });
+    release_live(page);
+  }
+  // Precondition: is_live(page).
+  void release_live(page_id page) noexcept {
+    assert(is_live(page));
+    writer_.books.release(physical(page));
+    writer_.numbers.give_back(page);
+  }
+
+  bool is_live(page_id page) const {
+    return numbers().in_use(page) && blocks().has(physical(page)) &&
+           blocks().owner(physical(page)) == page;
+  }
+  // Precondition of both: is_live(page).
+  physical_page physical(page_id page) const { return numbers().physical(page); }
+  location locate(page_id page) const { return blocks().locate(physical(page)); }
+
+  // For when the host is silent: empties failing blocks and erases dead ones, at most `most_erases`. Returns how many it
+  // erased.
+  std::uint64_t idle(std::uint64_t most_erases = ~std::uint64_t{0}) {
+    const std::uint64_t before = counters().erases;
+    for (std::uint32_t c = 0; c < channels(); ++c) {
+      writer_.empty_failing(c, true);
+      while (counters().erases - before < most_erases && writer_.erase_oldest(c)) {
+      }
+    }
+    return counters().erases - before;
+  }
+
+  // Moves the live pages of every block for which due(block, now_s), and erases it; stops on a channel where there is no
+  // room. Returns how many pages were moved. For conditions see reliability.hpp.
+  template <class Due>
+  std::uint64_t refresh(Due&& due) {
+    const std::uint64_t before = counters().moved_for_refresh;
+    const std::uint32_t per_channel = blocks().blocks_per_channel();
+    for (block_number b = 0; b < per_channel * channels(); ++b) {
+      const block_info& block = blocks().at(b);
+      const bool in_use = block.state == block_state::closed ||
+                          (block.state == block_state::open && block.live > 0);
+      if (!in_use || !due(block, writer_.now_s)) {
+        continue;
+      }
+      if (block.state == block_state::open) {
+        writer_.close(b);
+      }
+      if (!writer_.clean(b, move_cause::refresh)) {
+        b = (b / per_channel + 1) * per_channel - 1;
+      }
+    }
+    return counters().moved_for_refresh - before;
+  }
+
+  // The host read a live page, which disturbs its block.
+  void count_read(page_id page) noexcept { writer_.books.count_read(physical(page)); }
+  // The caller's clock, in seconds since any start.
+  void set_time(std::uint32_t now_s) { writer_.now_s = now_s; }
+
+  std::uint64_t capacity_pages() const {
+    return sum([&](std::uint32_t c) { return std::max(most_live(c), numbers().live(c)); });
+  }
+  std::uint64_t live_pages() const {
+    return sum([&](std::uint32_t c) { return numbers().live(c); });
+  }
+  // What can be written for certain, unless blocks fail meanwhile. Usually kept_blocks - 1 blocks of each channel may; a
+  // channel that has lost all its kept blocks promises nothing until room is made by releases, or idle().
+  std::uint64_t free_pages() const {
+    return sum([&](std::uint32_t c) {
+      const bool has_spare =
+          blocks().count(c, block_state::free) + blocks().count(c, block_state::dead) > 0;
+      return has_spare ? most_live(c) - std::min(most_live(c), numbers().live(c)) : 0;
+    });
+  }
+  std::uint32_t channels() const { return blocks().channels(); }
+  // What good blocks hold beyond the capacity, as a share of it.
+  double overprovisioning() const {
+    const auto usable = sum([&](std::uint32_t c) {
+      return std::uint64_t{blocks().usable_blocks(c)} * blocks().pages_per_block();
+    });
+    return static_cast<double>(usable) / static_cast<double>(capacity_pages()) - 1.0;
+  }
+  // DRAM that a drive needs for the table from page numbers to flash.
+  std::uint64_t l2p_bytes() const { return numbers().bytes(); }
+
+  wear_summary wear() const {
+    wear_summary w{.least = ~0u};
+    for (block_number b = 0; b < blocks().blocks_per_channel() * channels(); ++b) {
+      if (const block_info& block = blocks().at(b); block.state != block_state::bad) {
+        w.least = std::min(w.least, block.erases);
+        w.most = std::max(w.most, block.erases);
+        w.mean += block.erases;
+        ++w.blocks;
+      }
+    }
+    w.mean /= static_cast<double>(w.blocks);
+    return w;
+  }
+
+  const ftl_counters& counters() const { return writer_.counters; }
+  const block_books& blocks() const { return writer_.books; }
+  const Pages& pages() const { return writer_.pages; }
+
+  // Lists the operations of the calls that follow, until the next clear.
+  void record_operations(bool on) { writer_.recording = on; }
+  void clear_operations() { writer_.operations.clear(); }
+  const ftl_operations& operations() const { return writer_.operations; }
+
+ private:
+  static constexpr std::uint32_t max_frontiers = 1u << 16;
+
+  static std::uint64_t beside_spare(std::uint64_t kept, std::uint64_t blocks) {
+    const std::uint64_t spare = kept + 1;  // and the one that moved pages go to
+    return blocks > spare ? blocks - spare : 0;
+  }
+  static std::uint64_t checked(const geometry& g, std::uint64_t pages, const Policy& p) {
+    validate(g);
+    require(p.frontiers > 0 && p.frontiers <= max_frontiers && p.kept_blocks > 0, [&] {
+      return "ftl: a policy has 1 to " + std::to_string(max_frontiers) +
+             " frontiers and keeps at least 1 block free, got " + std::to_string(p.frontiers) +
+             " and " + std::to_string(p.kept_blocks);
+    });
+    const std::uint64_t most = most_pages_per_channel(g, p);
+    require(pages > 0 && pages <= most, [&] {
+      return "ftl: a channel of " + std::to_string(g.pages_per_channel()) + " pages holds 1 to " +
+             std::to_string(most) + " beside its spare blocks, got " + std::to_string(pages);
+    });
+    return pages;
+  }
+
+  const logical_pages& numbers() const { return writer_.numbers; }
+  std::uint64_t most_live(std::uint32_t c, std::uint32_t kept) const {
+    return std::min<std::uint64_t>(
+        numbers().pages_per_channel(),
+        beside_spare(kept, blocks().usable_blocks(c)) * blocks().pages_per_block());
+  }
+  std::uint64_t most_live(std::uint32_t c) const {
+    return most_live(c, writer_.policy().kept_blocks);
+  }
+  template <class F>
+  std::uint64_t sum(F&& of_channel) const {
+    std::uint64_t total = 0;
+    for (std::uint32_t c = 0; c < channels(); ++c) {
+      total += of_channel(c);
+    }
+    return total;
+  }
+
+  block_writer<Policy, Pages, Faults> writer_;
+};
+
+}  // namespace instinfer::flash

@@ -1,0 +1,63 @@
+#pragma once
+// When a block's pages should be moved: after many reads (read disturb), after a long time (retention), or because they keep
+// a young block from being worn. All off by default; ftl::refresh does the moving and counts it.
+
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "instinfer/core/errors.hpp"
+#include "instinfer/ssd/ftl/block_table.hpp"
+
+namespace instinfer::flash {
+
+// A condition for ftl::refresh: f.refresh(limits). Reads are those that the caller reports with ftl::count_read.
+struct refresh_limits {
+  static constexpr std::uint32_t off = std::numeric_limits<std::uint32_t>::max();
+
+  std::uint32_t reads = off;  // of a block's pages, since its erase
+  std::uint32_t age_s = off;  // of its oldest page
+
+  constexpr bool operator()(const block_info& block, std::uint32_t now_s) const {
+    const std::uint32_t age_s_now = now_s > block.written_at_s ? now_s - block.written_at_s : 0;
+    return (reads != off && block.reads >= reads) || (age_s != off && age_s_now >= age_s);
+  }
+};
+
+// Static wear levelling, as another condition: blocks that lag behind give their pages to others, and are written again. For
+// data that outlives many cycles of the rest; with f.wear() at hand: f.refresh(lagging{f.wear().most - spread}).
+struct lagging {
+  std::uint32_t fewer_erases_than = 0;
+
+  constexpr bool operator()(const block_info& block, std::uint32_t /*now_s*/) const {
+    return block.erases < fewer_erases_than;
+  }
+};
+
+// Reads that a block bears before bits may flip: "most devices support about 100,000 reads" (QNX Neutrino, ETFS read
+// degradation monitoring); for the paper's 3D flash assumed.
+inline constexpr std::uint32_t common_read_limit = 100'000;
+
+// What cells are good for when retention is relaxed as §VI-F does (endurance.hpp): 21 days.
+inline constexpr std::uint32_t three_weeks_s = 21 * 86'400;
+
+// Decode reads the same pages for each token: with `reads_per_page` reads of a page a token (1: dense attention, up to 1/8
+// of it: sparse), the blocks of a sequence reach the limit every limit / (pages per block x reads_per_page) tokens. A 1024-page
+// block, read densely, after 98. Throws bad_argument for a share that is not positive, or a block without pages.
+inline double tokens_between_refreshes(std::uint32_t read_limit, std::uint32_t pages_per_block,
+                                       double reads_per_page) {
+  require(pages_per_block > 0 && reads_per_page > 0, [&] {
+    return "tokens_between_refreshes: pages_per_block and reads_per_page must be above 0, got " +
+           std::to_string(pages_per_block) + " and " + std::to_string(reads_per_page);
+  });
+  return read_limit / (pages_per_block * reads_per_page);
+}
+
+// Programs per page of a sequence that is written, decoded for so many tokens, and reclaimed: 1, and 1 for each refresh.
+inline double write_amplification_of_reading(double tokens, std::uint32_t read_limit,
+                                             std::uint32_t pages_per_block, double reads_per_page) {
+  return 1 + static_cast<double>(static_cast<std::uint64_t>(
+                 tokens / tokens_between_refreshes(read_limit, pages_per_block, reads_per_page)));
+}
+
+}  // namespace instinfer::flash

@@ -1,0 +1,32 @@
+#pragma once
+// The options of a drive under flash::engine, beside its geometry and timing: which reads pair, repeat or use their cache
+// registers, and what programs do while reads wait. The defaults are the plain drive.
+
+#include <string>
+
+#include "instinfer/core/errors.hpp"
+#include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/spec/codewords.hpp"
+#include "instinfer/ssd/spec/suspension.hpp"
+
+namespace instinfer::flash {
+
+// Page types and decoding are the timing's (timing.hpp); arbitration and background writes are template parameters of
+// flash::engine.
+struct drive_rules {
+  batch_rules reads = {};
+  transfer_unit transfer = transfer_unit::page;  // of attention's reads (codewords.hpp)
+  suspension suspend = {};  // of background programs and erases, for reads (background_writes.hpp)
+};
+
+// Throws bad_argument.
+inline void validate(const drive_rules& rules) {
+  validate(rules.reads.retry);
+  validate(rules.suspend);
+  require(rules.reads.arrive == arrival::together, [] {
+    return std::string(
+        "flash engine: pages of a call arrive together; arrival::one_by_one is for batches of your own");
+  });
+}
+
+}  // namespace instinfer::flash

@@ -1,0 +1,179 @@
+#pragma once
+// Summaries of cluster methods: the clusters of a head's keys, whose tokens lie side by side in the cache, and a coarser level.
+
+#include <vector>
+
+#include "instinfer/core/index_set.hpp"
+#include "instinfer/summaries/clustering.hpp"
+#include "instinfer/summaries/concepts.hpp"
+
+namespace instinfer::attention {
+
+// What both levels have: a mean key for each unit, which queries are scored against as they are. Tokens that come and go change
+// nothing; engine::build does.
+template <class Format>
+class centroid_rows {
+ public:
+  using element = typename Format::element;
+  static constexpr std::size_t row_dim = Format::k_dim;
+  static constexpr std::size_t row_bytes = row_dim * sizeof(float);
+
+  void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+  void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+
+  std::span<const float> row(std::uint32_t unit, std::span<float> /*scratch*/) const {
+    return std::span(centroids_).subspan(unit * row_dim, row_dim);
+  }
+  static void prepare(std::span<const float> q, std::span<float> out) {
+    std::ranges::copy(q, out.begin());
+  }
+
+ protected:
+  std::vector<float> centroids_;  // [units, k_dim]
+};
+
+// The coarse level: members of a unit are units of the cluster_index beside it.
+struct cluster_tree {
+  template <class Format>
+  class state : public centroid_rows<Format> {
+    using base = centroid_rows<Format>;
+    using base::centroids_;
+
+   public:
+    using base::row_dim;
+    std::uint64_t bytes() const {
+      return centroids_.size() * sizeof(float) + units_.size() * sizeof(coarse_unit);
+    }
+
+    std::uint32_t units() const { return static_cast<std::uint32_t>(units_.size()); }
+    index_run members(std::uint32_t unit) const { return units_[unit].members; }
+    std::uint32_t weight(std::uint32_t unit) const { return units_[unit].tokens; }
+
+    // Adds coarse units over units [first, ...) of the fine index, which has them already; parent_ends counts from `first`.
+    template <class Fine>
+    void add(const Fine& fine, std::uint32_t first, std::span<const std::uint32_t> parent_ends) {
+      state next = *this;
+      std::vector<double> sum(row_dim);
+      for (std::uint32_t begin = first; const std::uint32_t end : parent_ends) {
+        coarse_unit unit{{begin, first + end}, 0};
+        std::ranges::fill(sum, 0.0);
+        for (; begin < first + end; ++begin) {
+          const std::uint32_t n = fine.weight(begin);
+          unit.tokens += n;
+          std::ranges::transform(sum, fine.row(begin, {}), sum.begin(),
+                                 [n](double a, float b) { return a + n * static_cast<double>(b); });
+        }
+        if (unit.members.size() > 0) {
+          next.units_.push_back(unit);
+          for (const double x : sum) {
+            next.centroids_.push_back(static_cast<float>(x / unit.tokens));
+          }
+        }
+      }
+      *this = std::move(next);
+    }
+
+    static constexpr const char* name() { return "cluster_tree"; }
+    void each_part(auto&& file) { file(centroids_, units_); }
+
+   private:
+    struct coarse_unit {
+      index_run members;
+      std::uint32_t tokens;
+    };
+    std::vector<coarse_unit> units_;
+  };
+};
+
+// Attention does not depend on the order of tokens once positions are in the keys. So the tokens of an indexed run are put in
+// cluster order (engine::build), a cluster is a run of tokens, and reading it takes few pages. Indexed tokens stay until the
+// sequence goes. Rows are fp32.
+struct cluster_index {
+  template <class Format>
+  class state : public centroid_rows<Format> {
+    using base = centroid_rows<Format>;
+    using base::centroids_;
+
+   public:
+    using base::row_dim;
+    bool may_forget(std::uint32_t /*before*/) const { return indexed_.size() == 0; }
+    std::uint64_t bytes() const {
+      return (centroids_.size() + value_sums_.size()) * sizeof(float) +
+             (starts_.size() + positions_.size()) * sizeof(std::uint32_t);
+    }
+
+    index_run indexed() const { return indexed_; }
+    // The position at which the token now at `token` was appended.
+    std::uint32_t position(std::uint32_t token) const {
+      return token >= indexed_.first && token < indexed_.last ? positions_[token - indexed_.first]
+                                                              : token;
+    }
+
+    std::uint32_t units() const { return static_cast<std::uint32_t>(starts_.size()); }
+    index_run members(std::uint32_t unit) const {
+      return {starts_[unit], unit + 1 < units() ? starts_[unit + 1] : indexed_.last};
+    }
+    std::uint32_t weight(std::uint32_t unit) const { return members(unit).size(); }
+    std::span<const float> value_sum(std::uint32_t unit) const {
+      return std::span(value_sums_).subspan(unit * v_dim, v_dim);
+    }
+
+    // Adds the clusters of a run that begins where the index ends. k [run, k_dim] and v [run, v_dim] in the order before.
+    // Empty clusters are left out. Strong: may throw std::bad_alloc, and nothing is then changed.
+    void add(index_run run, const cluster_order& order, std::span<const float> k,
+             std::span<const float> v) {
+      state next = *this;
+      next.indexed_ = {indexed_.size() == 0 ? run.first : indexed_.first, run.last};
+      for (const std::uint32_t row : order.rows) {
+        next.positions_.push_back(run.first + row);
+      }
+      for (std::size_t c = 0; c + 1 < order.offsets.size(); ++c) {
+        const std::span<const std::uint32_t> rows = order.members(c);
+        if (rows.empty()) {
+          continue;
+        }
+        next.starts_.push_back(run.first + order.offsets[c]);
+        append_sum(next.centroids_, k, rows, row_dim, 1.0 / static_cast<double>(rows.size()));
+        append_sum(next.value_sums_, v, rows, v_dim, 1.0);
+      }
+      *this = std::move(next);
+    }
+
+    static constexpr const char* name() { return "cluster_index"; }
+    void each_part(auto&& file) { file(indexed_, centroids_, starts_, positions_, value_sums_); }
+
+   private:
+    static constexpr std::size_t v_dim = Format::v_dim;
+
+    static void append_sum(std::vector<float>& to, std::span<const float> x,
+                           std::span<const std::uint32_t> rows, std::size_t dim, double factor) {
+      for (std::size_t i = 0; i < dim; ++i) {
+        double sum = 0.0;
+        for (const std::uint32_t row : rows) {
+          sum += static_cast<double>(x[row * dim + i]);
+        }
+        to.push_back(static_cast<float>(sum * factor));
+      }
+    }
+
+    index_run indexed_;
+    std::vector<std::uint32_t> starts_;     // [units]
+    std::vector<std::uint32_t> positions_;  // [indexed]
+    std::vector<float> value_sums_;         // [units, v_dim]
+  };
+
+  // Adds the clusters of a run to the states of a head: to this one, and to its cluster_tree if it has one. Used by
+  // engine::build.
+  template <class Format, class States>
+  static void add_to(States& states, index_run run, const cluster_levels& levels,
+                     std::span<const float> k, std::span<const float> v) {
+    auto& index = std::get<state<Format>>(states);
+    const std::uint32_t first = index.units();
+    index.add(run, levels.fine, k, v);
+    if constexpr (keeps<cluster_tree::state<Format>, States>) {
+      std::get<cluster_tree::state<Format>>(states).add(index, first, levels.parent_ends);
+    }
+  }
+};
+
+}  // namespace instinfer::attention

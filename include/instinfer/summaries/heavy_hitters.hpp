@@ -1,0 +1,78 @@
+#pragma once
+// Summary: a bounded set of tokens with the attention weight that each has drawn so far (H2O).
+
+#include <algorithm>
+#include <vector>
+
+#include "instinfer/core/scratch.hpp"
+#include "instinfer/core/top_k.hpp"
+#include "instinfer/summaries/concepts.hpp"
+
+namespace instinfer::attention {
+
+struct heavy_hitters {
+  template <class Format>
+  class state {
+   public:
+    using element = typename Format::element;
+
+    void reserve(std::uint32_t count) {
+      reserve_scratch(weights_, weights_.size() + count);
+      kept_.reserve(1);  // new tokens follow one another
+    }
+    void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
+      kept_.add(tokens_++);
+      weights_.push_back(0.0);
+    }
+    // The oldest live token goes.
+    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
+      if (kept_.count() > 0 && kept().runs().front().first == forgotten_) {
+        kept_.drop_first();
+        weights_.erase(weights_.begin());
+      }
+      ++forgotten_;
+    }
+    std::uint64_t bytes() const { return weights_.size() * sizeof(double); }
+
+    index_view kept() const { return kept_; }
+    std::span<const double> weights() const { return weights_; }  // [kept]
+
+    // p: weights of exactly the kept tokens, added up over the heads.
+    template <class Scores>
+    void add(const Scores& p) {
+      for (std::size_t h = 0; h < p.heads(); ++h) {
+        std::ranges::transform(weights_, p.head(h), weights_.begin(),
+                               [](double sum, auto x) { return sum + static_cast<double>(x); });
+      }
+    }
+
+    // Keeps the `recent` newest, and of the others the `heavy` of largest weight; ties to the older.
+    void evict(std::uint32_t heavy, std::uint32_t recent) {
+      if (kept_.count() <= std::uint64_t{heavy} + recent) {
+        return;
+      }
+      const std::uint32_t older = kept_.count() - recent;
+      index_set positions;
+      top_k<double>(std::span(weights_).first(older), heavy, positions, keys_);
+      positions.add(older, kept_.count());
+      index_set survivors;
+      add_at_positions(kept_, positions, survivors);
+      std::size_t to = 0;
+      positions.view().for_each([&](std::uint32_t from) { weights_[to++] = weights_[from]; });
+      weights_.resize(to);
+      kept_ = std::move(survivors);
+    }
+
+    static constexpr const char* name() { return "heavy_hitters"; }
+    void each_part(auto&& file) { file(kept_, weights_, tokens_, forgotten_); }
+
+   private:
+    index_set kept_;
+    std::vector<double> weights_;  // [kept]
+    std::vector<order_key_t<double>> keys_;
+    std::uint32_t tokens_ = 0;  // ever appended
+    std::uint32_t forgotten_ = 0;
+  };
+};
+
+}  // namespace instinfer::attention

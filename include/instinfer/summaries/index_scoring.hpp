@@ -1,0 +1,106 @@
+#pragma once
+// Scores of a trained indexer over its keys (DSA), and the choice of index heads (MISA). Shared by all paths: T is the precision.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "instinfer/core/top_k.hpp"
+#include "instinfer/summaries/index_codec.hpp"
+#include "instinfer/summaries/index_query.hpp"
+
+namespace instinfer::attention {
+
+inline double index_weight(const index_query& q, std::uint32_t head) {
+  return q.weights.empty() ? 1.0 : static_cast<double>(q.weights[head]);
+}
+
+namespace detail {
+
+// In 16 partial sums, so that compilers vectorise it. n is a multiple of 16.
+template <class T>
+T dot_by_lane(const T* a, const T* b, std::size_t n) {
+  T sums[16] = {};
+  for (std::size_t i = 0; i < n; i += 16) {
+    for (std::size_t lane = 0; lane < 16; ++lane) {
+      sums[lane] += a[i + lane] * b[i + lane];
+    }
+  }
+  T total{0};
+  for (const T sum : sums) {
+    total += sum;
+  }
+  return total;
+}
+
+}  // namespace detail
+
+// to [tokens]: the sum over `heads` of w_h relu(q_h . k), in head order. Queries are rotated and coded as keys are.
+template <int Dims, class T, class Index>
+void score_index(const index_query& q, index_view heads, index_view tokens, const Index& index,
+                 std::span<T> to) {
+  static_assert(Dims % 16 == 0,
+                "instinfer: index keys are a multiple of 16 long, see summaries/index_scoring.hpp");
+  const auto decode = [](const index_key<Dims>& key, T* values) {
+    for (std::size_t i = 0; i < Dims; ++i) {
+      values[i] = static_cast<T>(key[i]);
+    }
+  };
+  std::vector<T> queries(heads.count() * std::size_t{Dims});
+  std::vector<T> weights;
+  heads.for_each([&](std::uint32_t h) {
+    const auto query = q.queries.subspan(std::size_t{h} * Dims).template first<Dims>();
+    decode(encode_rotated_index_key<Dims>(query), queries.data() + weights.size() * Dims);
+    weights.push_back(static_cast<T>(index_weight(q, h)));
+  });
+  std::array<T, Dims> key;
+  auto at = to.begin();
+  tokens.for_each([&](std::uint32_t t) {
+    decode(index.keys()[t], key.data());
+    T sum{0};
+    for (std::size_t h = 0; h < weights.size(); ++h) {
+      sum += weights[h] *
+             std::max(T{0}, detail::dot_by_lane(queries.data() + h * Dims, key.data(), Dims));
+    }
+    *at++ = sum;
+  });
+}
+
+// Adds the k most telling index heads to `chosen`; returns how many rows of block means, or keys, each was tried on.
+template <int Dims, class Index>
+std::uint32_t top_heads(const index_query& q, const Index& index, head_router router,
+                        std::uint32_t k, index_set& chosen) {
+  const auto heads = static_cast<std::uint32_t>(q.queries.size() / Dims);
+  const std::uint32_t rows = router == head_router::block_means ? index.blocks()
+                             : router == head_router::newest_key && !index.keys().empty() ? 1
+                                                                                          : 0;
+  std::vector<double> energy(heads, 0.0);
+  std::array<double, Dims> key;
+  for (std::uint32_t row = 0; row < rows; ++row) {
+    if (router == head_router::block_means) {
+      index.mean(row, key);
+    } else {
+      index.newest(key);
+    }
+    for (std::uint32_t h = 0; h < heads; ++h) {
+      double product = 0.0;
+      for (std::size_t i = 0; i < Dims; ++i) {
+        product += key[i] * static_cast<double>(q.queries[std::size_t{h} * Dims + i]);
+      }
+      energy[h] += std::abs(index_weight(q, h)) * std::max(0.0, product) / rows;
+    }
+  }
+  for (std::uint32_t h = 0; h < heads && router == head_router::query_norm; ++h) {
+    double square = 0.0;
+    for (const float x : q.queries.subspan(std::size_t{h} * Dims, Dims)) {
+      square += static_cast<double>(x) * static_cast<double>(x);
+    }
+    energy[h] = std::abs(index_weight(q, h)) * std::sqrt(square);
+  }
+  std::vector<order_key_t<double>> scratch;
+  top_k<double>(energy, k, chosen, scratch);
+  return rows;
+}
+
+}  // namespace instinfer::attention

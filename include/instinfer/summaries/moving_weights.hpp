@@ -1,0 +1,159 @@
+#pragma once
+// Summary: a window in fast memory with moving averages of attention weights, and the older tokens that these found salient
+// when they left it (HGCA).
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "instinfer/core/errors.hpp"
+#include "instinfer/core/scratch.hpp"
+#include "instinfer/core/top_k.hpp"
+#include "instinfer/summaries/concepts.hpp"
+
+namespace instinfer::attention {
+
+struct salience_rule {
+  double alpha = 0.5;             // weight of the newest observation in the moving average
+  double beta = 0.5;              // salient: an average of at least beta times the uniform weight
+  std::uint32_t least_kept = 10;  // of the tokens judged at a time
+
+  // Throws bad_argument unless alpha lies in (0, 1] and beta is finite and not negative.
+  void validate() const {
+    require(alpha > 0.0 && alpha <= 1.0 && beta >= 0.0 && std::isfinite(beta), [&] {
+      return "salience_rule: alpha must lie in (0, 1] and beta be finite and >= 0, got " +
+             std::to_string(alpha) + " and " + std::to_string(beta);
+    });
+  }
+};
+
+struct moving_weights {
+  template <class Format>
+  class state {
+   public:
+    using element = typename Format::element;
+
+    void reserve(std::uint32_t count) { reserve_scratch(window_, window_.size() + count); }
+    void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
+      window_.push_back({});
+      ++tokens_;
+    }
+    // The oldest live token goes: from the older ones, else from the window.
+    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
+      if (first_ == window_first_) {
+        window_.erase(window_.begin());
+        ++window_first_;
+      } else if (context_.count() > 0 && context().runs().front().first == first_) {
+        context_.drop_first();
+      }
+      ++first_;
+    }
+    std::uint64_t bytes() const {
+      return window_.size() * sizeof(observed) + context().runs().size_bytes();
+    }
+
+    index_run window() const { return {window_first_, tokens_}; }
+    index_run older() const { return {first_, window_first_}; }
+    index_view context() const { return context_; }  // the salient ones of the older
+    double average(std::uint32_t token) const { return window_[token - window_first_].average; }
+
+    // Whether tokens have left the window that no query had seen in it, or `every` queries have come since the older tokens
+    // were judged (0: never for that reason).
+    bool judgement_due(std::uint32_t every) const {
+      return unjudged_ || (every > 0 && queries_ >= every && window_first_ > first_);
+    }
+
+    // Shrinks the window to `capacity` tokens by whole blocks, one more than needed; what leaves it stays in the context if it
+    // is salient.
+    void evict(std::uint32_t capacity, std::uint32_t block, const salience_rule& rule) {
+      if (window().size() <= capacity) {
+        return;
+      }
+      const std::uint32_t excess = window().size() - capacity;
+      const std::uint32_t leaving = std::min((excess + block) / block * block, window().size());
+      const auto left = window_.begin() + leaving;
+      if (std::any_of(window_.begin(), left, [](const observed& o) { return !o.seen; })) {
+        unjudged_ = true;
+      } else {
+        weights_.clear();
+        std::transform(window_.begin(), left, std::back_inserter(weights_),
+                       [](const observed& o) { return o.average; });
+        keep_salient(window_first_, attended_, rule);
+      }
+      window_.erase(window_.begin(), left);
+      window_first_ += leaving;
+    }
+
+    // p: weights of exactly the window's tokens, of which the mean over the heads counts; `attended` tokens shared them.
+    template <class Scores>
+    void observe(const Scores& p, std::uint32_t attended, const salience_rule& rule) {
+      attended_ = attended;
+      ++queries_;
+      for (std::size_t i = 0; i < window_.size(); ++i) {
+        const double now = mean_over_heads(p, i);
+        observed& o = window_[i];
+        o = {o.seen ? rule.alpha * now + (1.0 - rule.alpha) * o.average : now, true};
+      }
+    }
+
+    // p: weights of exactly the older tokens. The context becomes the salient ones of them.
+    template <class Scores>
+    void judge(const Scores& p, const salience_rule& rule) {
+      weights_.resize(older().size());
+      for (std::size_t i = 0; i < weights_.size(); ++i) {
+        weights_[i] = mean_over_heads(p, i);
+      }
+      context_.clear();
+      keep_salient(first_, older().size(), rule);
+      unjudged_ = false;
+      queries_ = 0;
+    }
+
+    static constexpr const char* name() { return "moving_weights"; }
+    void each_part(auto&& file) {
+      file(context_, window_, first_, window_first_, tokens_, attended_, queries_, unjudged_);
+    }
+
+   private:
+    struct observed {
+      double average = 0.0;
+      bool seen = false;  // by a query
+
+      void each_part(auto&& file) { file(average, seen); }
+    };
+
+    template <class Scores>
+    static double mean_over_heads(const Scores& p, std::size_t i) {
+      double sum = 0.0;
+      for (std::size_t h = 0; h < p.heads(); ++h) {
+        sum += static_cast<double>(p.head(h)[i]);
+      }
+      return sum / static_cast<double>(std::max<std::size_t>(1, p.heads()));
+    }
+
+    // Adds those of the tokens from `first` on whose weight in weights_ is at least beta / attended, and in any case the
+    // least_kept of largest weight.
+    void keep_salient(std::uint32_t first, std::uint32_t attended, const salience_rule& rule) {
+      const double least = rule.beta / std::max(1u, attended);
+      const auto salient = static_cast<std::uint32_t>(
+          std::ranges::count_if(weights_, [&](double w) { return w >= least; }));
+      index_set kept;
+      top_k<double>(weights_, std::max(salient, rule.least_kept), kept, keys_);
+      kept.view().for_each([&](std::uint32_t i) { context_.add(first + i); });
+    }
+
+    index_set context_;
+    std::vector<observed> window_;
+    std::vector<double> weights_;  // of the tokens that are judged
+    std::vector<order_key_t<double>> keys_;
+    std::uint32_t first_ = 0;         // oldest live token
+    std::uint32_t window_first_ = 0;  // oldest token of the window
+    std::uint32_t tokens_ = 0;        // ever appended
+    std::uint32_t attended_ = 0;      // tokens of the last observation
+    std::uint32_t queries_ = 0;       // since the last judgement
+    bool unjudged_ = false;
+  };
+};
+
+}  // namespace instinfer::attention

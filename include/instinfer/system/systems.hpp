@@ -1,9 +1,0 @@
-#pragma once
-// All systems of InstInfer §VI-A.
-
-#include "instinfer/system/deepspeed.hpp"
-#include "instinfer/system/flexgen.hpp"
-#include "instinfer/system/insta.hpp"
-#include "instinfer/system/models.hpp"
-#include "instinfer/system/recomp.hpp"
-#include "instinfer/system/run.hpp"

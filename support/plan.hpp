@@ -1,0 +1,276 @@
+#pragma once
+// Capacity planning: every allowed system on 1, 2, 4, ... drives, with its memory, speed, price, power and wear, and which to take.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "instinfer/ssd/report/endurance.hpp"
+#include "instinfer/system/spec/prices.hpp"
+#include "instinfer/system.hpp"
+
+namespace instinfer::plan {
+
+// A drive preset by name, and its price with the engine and without.
+struct named_drive {
+  std::string_view name;
+  flash::drive_spec spec;
+  system::priced plain;
+  system::priced computing;
+};
+inline constexpr named_drive drive_presets[] = {
+    {"instcsd", flash::instcsd, system::ssd_pcie4, system::csd_pcie4},
+    {"pcie5_16ch", flash::pcie5_16ch, system::ssd_pcie5, system::csd_pcie5},
+    {"pcie4_ssd", flash::pcie4_ssd, system::ssd_pcie4, system::csd_pcie4},
+    {"tlc_ssd", flash::tlc_ssd, system::ssd_pcie4, system::csd_pcie4}};
+
+inline constexpr std::string_view system_names[] = {
+    "DeepSpeed", "FlexGen", "FlexGen-GDS", "FlexGen-SparQ", "Recomp", "InstA", "InstA-SparF"};
+
+struct request {
+  system::model_spec model = system::opt_13b;
+  system::workload job = system::paper_opt_workload(64);
+  system::machine on =
+      system::paper_machine();  // its drives and weights are for the plan to choose
+  named_drive drive = drive_presets[0];
+  int most_drives = 64;
+  std::optional<double> usd = {};    // to buy
+  std::optional<double> watts = {};  // at full power, without cooling
+  std::vector<std::string> systems{std::begin(system_names), std::end(system_names)};
+  system::running_costs running = {};
+};
+
+// P/E cycles: InstInfer §VI-F.
+inline constexpr double pe_cycles = 3000;
+// What is simulated; a million tokens of one head are 131,072 pages.
+inline constexpr std::int64_t longest_context = 4 << 20;
+
+// Recomputing costs so many tokens a token as the paper's runs of up to 2,048 tokens say (host_spec.hpp); twice that is as far
+// as the figure is taken.
+inline constexpr std::int64_t longest_recomputed_context = 4'096;
+
+enum class limit { none, memory, context, engine, calibration, usd, watts };
+
+struct option {
+  std::string system = {};
+  int drives = 0;  // 0: it has none
+  system::weights_at weights = system::weights_at::host;
+  system::report run = {};
+  system::bill bill = {};
+  double lifetime_years = std::numeric_limits<double>::infinity();  // of the drives, always busy
+  double usd_per_million_tokens = 0;  // price, energy, and drives that wear out in between
+  limit fails = limit::none;
+  std::string why = {};  // the limit that fails, by how much, and what would satisfy it
+};
+
+namespace detail {
+
+inline std::string whole(double x) { return std::to_string(static_cast<long long>(std::ceil(x))); }
+
+inline std::string remedy(const request& r, const option& o) {
+  const system::memory_use& m = o.run.memory;
+  switch (*m.overflows()) {
+    case system::tier::gpu:
+      return "; about " + whole(r.on.gpus * m.gpu.needed_bytes / m.gpu.available_bytes) +
+             " such GPUs (--gpus), or a smaller batch or context, would do";
+    case system::tier::host:
+      return "; " + whole(m.host.needed_bytes / 1e9) + " GB of host memory (--host-gb) would do";
+    case system::tier::drive:
+      break;
+  }
+  return "; " + whole(o.drives * m.drive.needed_bytes / m.drive.available_bytes) +
+         " drives (--max-drives) would do";
+}
+
+// Weights stay on the GPU where there is room beside what else the system needs there.
+template <class S, class... More>
+option try_system(const request& r, int drive_count, const More&... more) {
+  option o{.system = std::string(S::name), .drives = drive_count};
+  system::machine on = r.on;
+  on.drives = std::max(1, drive_count);
+  const auto run_with = [&](system::weights_at weights) {
+    on.weights = weights;
+    o.weights = weights;
+    const S s(r.model, on, r.job, more...);
+    o.run = system::run(s);
+    if constexpr (std::same_as<S, system::recomp_system>) {
+      const double resident = s.resident(static_cast<double>(r.job.context_tokens()));
+      if (resident < static_cast<double>(r.job.batch) &&
+          r.job.context_tokens() > longest_recomputed_context) {
+        o.fails = limit::calibration;
+        o.why = "recomputing is calibrated for contexts up to " +
+                std::to_string(longest_recomputed_context) + " tokens, this one has " +
+                std::to_string(r.job.context_tokens()) + "; a batch of " +
+                std::to_string(static_cast<std::int64_t>(resident)) +
+                ", which stays on the GPU, would do";
+      }
+    }
+    if constexpr (requires { s.kv(); }) {
+      const flash::endurance wear{.drives = static_cast<double>(drive_count),
+                                  .drive_bytes = static_cast<double>(r.drive.spec.geometry.bytes()),
+                                  .pe_cycles = pe_cycles,
+                                  .kv_bytes_per_token = r.model.kv_bytes_per_token(),
+                                  .footprint = s.kv().footprint()};
+      const double tokens_per_s =
+          static_cast<double>(r.job.batch * r.job.context_tokens()) / o.run.total_s();
+      o.lifetime_years =
+          wear.lifetime_tokens() / tokens_per_s / flash::memory_price::seconds_per_year;
+    }
+  };
+  const bool may_rest = r.model.weight_bytes() < on.gpu_memory_bytes();
+  if (may_rest) {
+    run_with(system::weights_at::gpu);
+  }
+  if ((!may_rest || !o.run.fits()) && !std::same_as<S, system::recomp_system>) {
+    run_with(system::weights_at::host);
+  } else if (!may_rest) {
+    run_with(system::weights_at::gpu);  // for its verdict
+  }
+  if (!o.run.fits()) {
+    o.fails = limit::memory;
+    o.why = o.run.memory.verdict() + remedy(r, o);
+  }
+  return o;
+}
+
+inline system::bill bill_of(const request& r, int drive_count, bool computing) {
+  return system::bill{}
+      .add(system::server)
+      .add(system::price_of(r.on.gpu), r.on.gpus)
+      .add(system::dram_64gb, r.on.host.memory_bytes / 64e9)
+      .add(computing ? r.drive.computing : r.drive.plain, drive_count);
+}
+
+inline void price(const request& r, option& o) {
+  const bool computing = o.system.starts_with("InstA");
+  o.bill = bill_of(r, o.drives, computing);
+  if (o.fails != limit::none) {
+    return;
+  }
+  const double sets = std::max(1.0, r.running.service_years / o.lifetime_years);
+  system::bill over_the_years = o.bill;
+  over_the_years.usd += (sets - 1) * o.drives * (computing ? r.drive.computing : r.drive.plain).usd;
+  o.usd_per_million_tokens = 1e6 / over_the_years.tokens_per_usd(o.run.tokens_per_s(), r.running);
+  const auto over = [&](const char* unit, double needs, double has, const char* name) {
+    return std::string("costs ") + whole(needs) + " " + unit + ", " + whole(needs - has) +
+           " over the budget; " + name + " " + whole(needs) + " would do";
+  };
+  if (r.usd && o.bill.usd > *r.usd) {
+    o.fails = limit::usd;
+    o.why = over("dollars", o.bill.usd, *r.usd, "--dollars");
+  } else if (r.watts && o.bill.watts > *r.watts) {
+    o.fails = limit::watts;
+    o.why = over("watts", o.bill.watts, *r.watts, "--watts");
+  }
+}
+
+inline option run_one(const request& r, const std::string& name, int drives) {
+  const flash::drive_spec& drive = r.drive.spec;
+  if (name.starts_with("InstA") && !drive.units.present()) {
+    return {.system = name,
+            .drives = drives,
+            .fails = limit::engine,
+            .why = "drive " + std::string(r.drive.name) +
+                   " has no attention engine; --drive instcsd or pcie5_16ch would do"};
+  }
+  if (r.job.context_tokens() > longest_context) {
+    return {.system = name,
+            .drives = drives,
+            .fails = limit::context,
+            .why = "a context of " + std::to_string(r.job.context_tokens()) + " tokens is " +
+                   std::to_string(r.job.context_tokens() - longest_context) +
+                   " beyond what is simulated; " + std::to_string(longest_context) + " would do"};
+  }
+  if (name == "DeepSpeed") {
+    return try_system<system::deepspeed_system>(r, 0);
+  }
+  if (name == "Recomp") {
+    return try_system<system::recomp_system>(r, 0);
+  }
+  if (name == "FlexGen") {
+    return try_system<system::flexgen_system<>>(r, drives, attention::dense{}, drive);
+  }
+  if (name == "FlexGen-GDS") {
+    return try_system<system::flexgen_gds_system<>>(r, drives, attention::dense{}, drive);
+  }
+  if (name == "FlexGen-SparQ") {
+    return try_system<system::flexgen_sparq_system<>>(r, drives, attention::sparq{}, drive);
+  }
+  if (name == "InstA") {
+    return try_system<system::insta_system<>>(r, drives, attention::dense{}, drive);
+  }
+  require(name == "InstA-SparF", [&] {
+    std::string known;
+    for (const std::string_view s : system_names) {
+      known += (known.empty() ? "" : ", ") + std::string(s);
+    }
+    return "no system is called " + name + "; there are " + known;
+  });
+  return try_system<system::insta_sparf_system<>>(r, drives, attention::sparf{}, drive);
+}
+
+}  // namespace detail
+
+// Every option, those that fail too. Throws bad_argument for a request that means nothing.
+inline std::vector<option> options(const request& r) {
+  r.model.validate();
+  r.job.validate();
+  r.on.validate();
+  require(r.most_drives > 0 && !r.systems.empty(),
+          [] { return std::string("plan: at least one drive and one system must be allowed"); });
+  std::vector<option> all;
+  for (const std::string& name : r.systems) {
+    const bool has_drives = name != "DeepSpeed" && name != "Recomp";
+    for (int drives = 1; drives <= (has_drives ? r.most_drives : 1); drives *= 2) {
+      all.push_back(detail::run_one(r, name, has_drives ? drives : 0));
+      detail::price(r, all.back());
+    }
+  }
+  return all;
+}
+
+// With a budget the fastest that stays within it, else the cheapest by the token; none where every option fails.
+inline std::optional<option> best(const request& r, const std::vector<option>& all) {
+  std::optional<option> found;
+  const bool budget = r.usd || r.watts;
+  for (const option& o : all) {
+    if (o.fails == limit::none &&
+        (!found || (budget ? o.run.tokens_per_s() > found->run.tokens_per_s()
+                           : o.usd_per_million_tokens < found->usd_per_million_tokens))) {
+      found = o;
+    }
+  }
+  return found;
+}
+
+// Of each system that fails on any number of drives, the option that comes closest: cheapest of those that fit memory, else the
+// one of the most drives.
+inline std::vector<option> closest_failures(const std::vector<option>& all) {
+  std::vector<option> closest;
+  for (const std::string_view name : system_names) {
+    const option* nearest = nullptr;
+    bool works = false;
+    for (const option& o : all) {
+      if (o.system != name) {
+        continue;
+      }
+      works = works || o.fails == limit::none;
+      const auto in_budget_only = [](const option& x) {
+        return x.fails == limit::usd || x.fails == limit::watts;
+      };
+      if (nearest == nullptr || !in_budget_only(*nearest)) {
+        nearest = &o;
+      }
+    }
+    if (nearest != nullptr && !works) {
+      closest.push_back(*nearest);
+    }
+  }
+  return closest;
+}
+
+}  // namespace instinfer::plan

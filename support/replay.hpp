@@ -1,0 +1,232 @@
+#pragma once
+// Replays the decode of a KV trace on one design: what it reads, how far it is from the exact answer, how long it takes.
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "instinfer/cpu.hpp"
+#include "instinfer/ssd/report/chrome_trace.hpp"
+#include "instinfer/reference/exact.hpp"
+#include "kv_trace.hpp"
+
+namespace instinfer::trace {
+
+// Exact attention in fp64 over the trace's values as stored in fp16: the yardstick of all designs.
+struct exact_answers {
+  struct query_head {
+    std::vector<float> weights;    // [tokens up to the query]
+    reference::row_vector output;  // [head_dim]
+  };
+  std::vector<std::vector<std::vector<query_head>>> heads;  // [layers][queries][q_heads]
+};
+
+// Throws bad_argument for a value that fp16 cannot hold.
+inline std::vector<fp16> as_stored(const tensor& x) {
+  std::vector<fp16> stored(x.values.size());
+  for (std::size_t i = 0; i < stored.size(); ++i) {
+    stored[i] = from_float<fp16>(x.values[i]);
+    require(is_finite(stored[i]), [&] {
+      return "trace: K and V are stored as fp16 here, which cannot hold " +
+             std::to_string(x.values[i]);
+    });
+  }
+  return stored;
+}
+
+inline exact_answers solve_exactly(const kv_trace& trace, std::size_t queries) {
+  using reference::matrix;
+  const auto head_matrix = [](const tensor& x, std::size_t head) {
+    matrix m(x.shape[0], x.shape[2]);
+    for (std::size_t t = 0; t < x.shape[0]; ++t) {
+      for (std::size_t i = 0; i < x.shape[2]; ++i) {
+        m(static_cast<Eigen::Index>(t), static_cast<Eigen::Index>(i)) =
+            static_cast<double>(to_float(from_float<fp16>(x.row(t)[head * x.shape[2] + i])));
+      }
+    }
+    return m;
+  };
+  exact_answers all;
+  const std::size_t group = trace.q_heads() / trace.kv_heads();
+  for (const layer& l : trace.layers) {
+    auto& layer_answers =
+        all.heads.emplace_back(queries, std::vector<exact_answers::query_head>(trace.q_heads()));
+    for (std::size_t h = 0; h < trace.q_heads(); ++h) {
+      const matrix K = head_matrix(l.k, h / group);
+      const matrix V = head_matrix(l.v, h / group);
+      for (std::size_t i = 0; i < queries; ++i) {
+        const auto seen = static_cast<Eigen::Index>(trace.tokens() - queries + i + 1);
+        reference::row_vector q(static_cast<Eigen::Index>(trace.head_dim()));
+        for (Eigen::Index d = 0; d < q.size(); ++d) {
+          q[d] = l.q.row(trace.queries() - queries +
+                         i)[h * trace.head_dim() + static_cast<std::size_t>(d)];
+        }
+        const reference::row_vector weights = reference::attention_weights(q, K.topRows(seen));
+        layer_answers[i][h] = {{weights.begin(), weights.end()}, weights * V.topRows(seen)};
+      }
+    }
+  }
+  return all;
+}
+
+// One row of the comparison. Traffic and modelled times are means over layers and steps; a step is one attention call for
+// every sequence of the batch, in one layer. Errors and masses are over single calls.
+struct measurement {
+  std::string design;
+  double compression = 1;     // of K and V traffic, asked for
+  double rel_error_mean = 0;  // |out - exact| / |exact| over all heads of a call
+  double rel_error_max = 0;
+  double mass_mean = 0;  // exact attention weight of the tokens that were folded
+  double mass_min = 1;   // of the worst query head
+  double pages = 0;
+  double array_bytes = 0;
+  double channel_bytes = 0;
+  double filtered_bytes = 0;
+  double link_bytes = 0;
+  double cpu_us = 0;    // measured: the batch one call after the other on one thread, median call
+  double model_us = 0;  // modelled: the design's drive and route
+  double flash_us = 0;  // modelled: the same with an engine that keeps up with the channels
+};
+
+namespace detail {
+
+// Adds up the exact weight of the tokens that each head folds.
+struct mass_watch {
+  struct head_watch {
+    index_set folded;
+    void chose(attention::operation op, index_view set) {
+      if (op == attention::operation::top_tokens) {
+        folded.clear();
+        for (const index_run run : set.runs()) {
+          folded.add(run.first, run.last);
+        }
+      }
+    }
+    void accessed(attention::operation, const access_plan&) {}
+  };
+  std::vector<head_watch> heads;
+  head_watch& head(std::uint32_t h) { return heads[h]; }
+};
+
+inline double weight_of(index_view tokens, const std::vector<float>& weights) {
+  double mass = 0;
+  tokens.for_each([&](std::uint32_t t) { mass += static_cast<double>(weights[t]); });
+  return mass;
+}
+
+}  // namespace detail
+
+// |out - exact| / |exact| over the heads of a call.
+inline double relative_error(std::span<const float> out,
+                             const std::vector<exact_answers::query_head>& exact) {
+  double difference = 0;
+  double norm = 0;
+  auto mine = out.begin();
+  for (const exact_answers::query_head& head : exact) {
+    for (const double e : head.output) {
+      difference += (static_cast<double>(*mine) - e) * (static_cast<double>(*mine) - e);
+      norm += e * e;
+      ++mine;
+    }
+  }
+  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+}
+
+// Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s - 1 ends, and all decode
+// side by side. Bars of the last step go to `timeline` if there is one.
+template <class D, int HeadDim>
+measurement replay(const std::string& name, double compression,
+                   const typename D::attention_policy& policy, const kv_trace& trace,
+                   const exact_answers& exact, std::size_t batch,
+                   flash::chrome_trace* timeline = nullptr) {
+  using format = kv_format<fp16, HeadDim>;
+  using engine = flash::engine<D, format, cpu::path>;
+  using clock = std::chrono::steady_clock;
+  const std::size_t steps = exact.heads.front().size() / batch;
+  const std::size_t prompt = trace.tokens() - steps * batch;
+  const std::size_t kv_row = trace.kv_heads() * trace.head_dim();
+  const std::size_t out_row = trace.q_heads() * trace.head_dim();
+  engine drive({.layers = static_cast<int>(trace.layers.size()),
+                .q_heads = static_cast<int>(trace.q_heads()),
+                .kv_heads = static_cast<int>(trace.kv_heads())},
+               {.bytes = 4 * batch * trace.layers.size() * trace.tokens() * kv_row * sizeof(fp16) +
+                         (8 << 20),
+                .context_tokens = static_cast<std::uint32_t>(trace.tokens())},
+               policy);
+  std::vector<sequence> sequences;
+  for (std::size_t s = 0; s < batch; ++s) {
+    sequences.push_back(drive.open());
+  }
+  measurement sum{.design = name, .compression = compression};
+  std::vector<double> cpu_us;
+  typename engine::inner_type::scratch scratch;
+  detail::mass_watch watch{std::vector<detail::mass_watch::head_watch>(trace.kv_heads())};
+  std::vector<float> out(batch * out_row);
+  std::vector<typename engine::request> requests(batch);
+
+  for (std::size_t l = 0; l < trace.layers.size(); ++l) {
+    const auto layer = static_cast<int>(l);
+    const std::vector<fp16> k = as_stored(trace.layers[l].k);
+    const std::vector<fp16> v = as_stored(trace.layers[l].v);
+    const auto append = [&](std::size_t s, std::size_t first, std::size_t last) {
+      drive.append(sequences[s], layer,
+                   std::span(k).subspan(first * kv_row, (last - first) * kv_row),
+                   std::span(v).subspan(first * kv_row, (last - first) * kv_row));
+    };
+    for (std::size_t s = 0; s < batch; ++s) {
+      append(s, 0, prompt + s * steps);
+    }
+    for (std::size_t step = 0; step < steps; ++step) {
+      for (std::size_t s = 0; s < batch; ++s) {
+        const std::size_t answer = s * steps + step;
+        append(s, prompt + answer, prompt + answer + 1);
+        requests[s] = {sequences[s],
+                       trace.layers[l].q.row(trace.queries() - batch * steps + answer),
+                       std::span(out).subspan(s * out_row, out_row)};
+        const auto begin = clock::now();
+        drive.inner().attend(sequences[s], layer, requests[s].q, requests[s].out, scratch,
+                             parallel::serial{});
+        cpu_us.push_back(std::chrono::duration<double, std::micro>(clock::now() - begin).count());
+
+        drive.inner().attend(sequences[s], layer, requests[s].q, requests[s].out, scratch,
+                             parallel::serial{}, watch);
+        for (std::size_t h = 0; h < trace.q_heads(); ++h) {
+          const index_set& folded = watch.heads[h / (trace.q_heads() / trace.kv_heads())].folded;
+          const double mass = folded.count() == 0
+                                  ? 1.0
+                                  : detail::weight_of(folded, exact.heads[l][answer][h].weights);
+          sum.mass_mean += mass / static_cast<double>(trace.q_heads());
+          sum.mass_min = std::min(sum.mass_min, mass);
+        }
+      }
+      const bool last = l + 1 == trace.layers.size() && step + 1 == steps;
+      const flash::receipt receipt = drive.attend_batch(layer, requests, last ? timeline : nullptr);
+      for (std::size_t s = 0; s < batch; ++s) {
+        const double error = relative_error(requests[s].out, exact.heads[l][s * steps + step]);
+        sum.rel_error_mean += error;
+        sum.rel_error_max = std::max(sum.rel_error_max, error);
+      }
+      sum.pages += static_cast<double>(receipt.moved.pages_read);
+      sum.array_bytes += static_cast<double>(receipt.moved.array_bytes);
+      sum.channel_bytes += static_cast<double>(receipt.moved.channel_bytes);
+      sum.filtered_bytes += static_cast<double>(receipt.moved.filtered_bytes);
+      sum.link_bytes += static_cast<double>(receipt.moved.link_bytes);
+      sum.model_us += receipt.total_ns() * 1e-3;
+      constexpr auto ample = flash::units_for(1'000'000'000'000);
+      sum.flash_us += (receipt.link_ns + drive.last_attend_with(ample).attention_ns) * 1e-3;
+    }
+  }
+  const auto calls = static_cast<double>(cpu_us.size());
+  for (double* mean : {&sum.rel_error_mean, &sum.mass_mean}) {
+    *mean /= calls;
+  }
+  for (double* mean : {&sum.pages, &sum.array_bytes, &sum.channel_bytes, &sum.filtered_bytes,
+                       &sum.link_bytes, &sum.model_us, &sum.flash_us}) {
+    *mean /= calls / static_cast<double>(batch);
+  }
+  std::ranges::nth_element(cpu_us, cpu_us.begin() + std::ssize(cpu_us) / 2);
+  sum.cpu_us = cpu_us[cpu_us.size() / 2] * static_cast<double>(batch);
+  return sum;
+}
+
+}  // namespace instinfer::trace
