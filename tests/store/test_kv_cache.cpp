@@ -4,6 +4,7 @@
 
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/store/kv_cache.hpp"
+#include "instinfer/summaries/mean_value.hpp"
 #include "instinfer/store/memory.hpp"
 #include "instinfer/summaries/concepts.hpp"
 
