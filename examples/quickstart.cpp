@@ -12,9 +12,10 @@ int main() {
   const model_shape shape{.layers = 1, .q_heads = 32, .kv_heads = 8};
   constexpr int tokens = 4096;
 
-  cpu::engine<insta_sparf, format> cpu_engine{shape, {.bytes = 64 << 20, .context_tokens = tokens}};
-  flash::engine<insta_sparf, format> flash_engine{shape,
-                                                  {.bytes = 64 << 20, .context_tokens = tokens}};
+  const store::capacity capacity{.bytes = 64 << 20, .context_tokens = tokens};
+
+  cpu::engine<insta_sparf, format> cpu_engine{shape, capacity};
+  flash::engine<insta_sparf, format> flash_engine{shape, capacity};
 
   std::mt19937 random(1);
   std::normal_distribution<float> normal;

@@ -65,7 +65,7 @@ TEST_CASE("allocations: none in a batch as large as one before") {
   for (const bool cache_read : {false, true}) {
     const flash::batch_rules rules{.cache_read = cache_read, .retry = flash::worst_read_retry};
     flash::timeline<> time{drive.geometry, drive.timing, rules};
-    for (const operation what :
+    for (const array_operation what :
          {array_operation::read, array_operation::program, array_operation::erase}) {
       CHECK(allocations_when_warm([&](int n) {
               oracle::replay(time, what, batches[n], finish);

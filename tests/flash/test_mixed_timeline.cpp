@@ -71,9 +71,9 @@ struct random_stream {
     const int mix = pick(random, 0, 2);
     for (const location& at : drive.pages) {
       const int draw = pick(random, 0, 9);
-      const operation what = draw < (mix == 0 ? 9 : 6) ? array_operation::read
-                             : draw < 9                ? array_operation::program
-                                                       : array_operation::erase;
+      const array_operation what = draw < (mix == 0 ? 9 : 6) ? array_operation::read
+                                   : draw < 9                ? array_operation::program
+                                                             : array_operation::erase;
       int priority = pick(random, 0, priorities - 1);
       if (mix == 2) {  // reads before writes before erases
         priority = static_cast<int>(what);
@@ -138,7 +138,7 @@ TEST_CASE("mixed: one operation at time 0 takes the ticks of a batch") {
   for (unsigned seed = 1; seed <= 200; ++seed) {
     INFO("seed " << seed);
     random_stream random{seed};
-    for (const operation what :
+    for (const array_operation what :
          {array_operation::read, array_operation::program, array_operation::erase}) {
       std::vector<io_request> requests;
       for (const location& at : random.drive.pages) {
