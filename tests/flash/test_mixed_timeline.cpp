@@ -87,7 +87,7 @@ struct random_stream {
                      unit * unit,
            priority, part ? pick(random, 0, drive.shape.codewords_per_page()) : 0});
     }
-    std::ranges::stable_sort(requests, {}, &request::arrival_ps);
+    std::ranges::stable_sort(requests, {}, &io_request::arrival_ps);
   }
 };
 
