@@ -166,7 +166,7 @@ void check_decode(unsigned seed) {
     }
     if (step == 40) {
       with_all([&](auto& engine) {
-        engine.reclaim(t, {.first_layer = 0, .last_layer = 2, .tokens_before = 77});
+        engine.reclaim(t, {.first_layer = 0, .end_layer = 2, .tokens_before = 77});
         return 0;
       });
     }

@@ -151,7 +151,7 @@ TEST_CASE("static wear levelling: data that stays does not keep its blocks young
         f.release(page);
       }
       if (level && f.wear().most > 10) {
-        f.refresh(lagging{f.wear().most - 10});
+        f.refresh(lagging{f.wear(), 10});
       }
     }
     for (const page_id page : cold) {

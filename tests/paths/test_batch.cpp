@@ -240,7 +240,7 @@ TEST_CASE("a bad request leaves all outputs untouched") {
   batch.requests[1].q = batch.data[1]->q;
   CHECK_THROWS_WITH_AS(
       batch.engine.attend(batch.requests, 0, scratch, parallel::in_parts{0, parallel::serial{}}),
-      "attend: the parallel policy has no worker or no part", bad_argument);
+      "attend: the parallel policy must have 1 to 65536 parts, has 0", bad_argument);
   CHECK(batch.engine.attend(std::span<const attend_request>{}, 0, scratch, parallel::serial{})
             .traffic == traffic{});
 }

@@ -69,7 +69,7 @@ void decode(const typename Engine::policy& policy) {
     }
     if (step == 200) {  // the oldest tokens of one request go
       requests[2].first = 75;
-      engine.reclaim(requests[2].handle, {.first_layer = 0, .last_layer = 2, .tokens_before = 75});
+      engine.reclaim(requests[2].handle, {.first_layer = 0, .end_layer = 2, .tokens_before = 75});
     }
   }
   for (const request& r : requests) {
@@ -103,8 +103,8 @@ TEST_CASE("300 steps of SparF on the CPU path equal the reference path") {
     fast.append(a, 0, data.k_tokens(t, t + 1), data.v_tokens(t, t + 1));
     exact.append(b, 0, data.k_tokens(t, t + 1), data.v_tokens(t, t + 1));
     if (t == 750) {
-      fast.reclaim(a, {.first_layer = 0, .last_layer = 1, .tokens_before = 333});
-      exact.reclaim(b, {.first_layer = 0, .last_layer = 1, .tokens_before = 333});
+      fast.reclaim(a, {.first_layer = 0, .end_layer = 1, .tokens_before = 333});
+      exact.reclaim(b, {.first_layer = 0, .end_layer = 1, .tokens_before = 333});
     }
     const receipt m = fast.attend(a, 0, data.q, mine);
     const receipt n = exact.attend(b, 0, data.q, theirs);

@@ -140,6 +140,7 @@ struct machine_archetype {
   template <class S>
   typename S::template state<kv_format<fp16, 128>>& summary();
   std::uint32_t layer() const;
+  std::uint32_t layers() const;
 };
 
 // A policy: default constructible, copyable, a list of summaries, and a call operator that is a template over the

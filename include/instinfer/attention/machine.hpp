@@ -51,14 +51,16 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
 
   machine(Arithmetic& arithmetic, const layout::head_pages& head, const Pages& pages,
           Summaries& summaries, machine_scratch& scratch, traffic& moved, Watch& watch,
-          std::uint32_t layer = 0)
+          std::uint32_t layer = 0, std::uint32_t layers = 1)
       : base{head, summaries, scratch, watch},
         arithmetic_{arithmetic},
         pages_{pages},
         moved_{moved},
-        layer_{layer} {}
+        layer_{layer},
+        layers_{layers} {}
 
   std::uint32_t layer() const { return layer_; }
+  std::uint32_t layers() const { return layers_; }
 
   // The queries as they would be `back` positions earlier: scores against keys that were rotated at their own positions then
   // see distances smaller by that.
@@ -226,6 +228,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   const Pages& pages_;
   traffic& moved_;
   std::uint32_t layer_;
+  std::uint32_t layers_;  // of the model
 };
 
 }  // namespace instinfer::attention

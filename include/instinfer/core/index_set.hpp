@@ -103,6 +103,19 @@ class index_set {
 
   friend bool operator==(const index_set&, const index_set&) = default;
 
+  // Whether the runs of a set that came from a file are a set: ascending, disjoint, counted, and within [first, last).
+  bool within(std::uint32_t first, std::uint32_t last) const {
+    std::uint64_t count = 0;
+    for (const index_run& run : runs_) {
+      if (run.first < first || run.first >= run.last || run.last > last) {
+        return false;
+      }
+      first = run.last;
+      count += run.size();
+    }
+    return count == count_;
+  }
+
   void each_part(auto&& file) { file(runs_, count_); }
 
  private:

@@ -43,13 +43,16 @@ struct logit_rule {
     tokens.add(window_first, last);
   }
 
-  // Throws bad_argument for NaN, infinite or negative scale and cap.
+  // Throws bad_argument for NaN, infinite or negative scale and cap, and for sinks without a window, which hides nothing.
   void validate() const {
     require(is_finite(scale) && scale >= 0.0f, [&] {
       return "logit_rule.scale must be finite and >= 0, got " + std::to_string(scale);
     });
     require(is_finite(soft_cap) && soft_cap >= 0.0f, [&] {
       return "logit_rule.soft_cap must be finite and >= 0, got " + std::to_string(soft_cap);
+    });
+    require(window > 0 || sinks == 0, [&] {
+      return "logit_rule.sinks are for a window, got " + std::to_string(sinks) + " without one";
     });
   }
 };

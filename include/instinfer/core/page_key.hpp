@@ -13,10 +13,12 @@ constexpr const char* stream_name(stream s) {
   return s == stream::k_by_token ? "K by token" : s == stream::k_by_dim ? "K by dim" : "V by token";
 }
 
-// A handle to one request's cache. The generation tells a reused slot from a reclaimed sequence.
+// A handle to one request's cache. `cache` names the cache that opened it: a handle that no cache opened names none. The
+// generation tells a reused slot from a reclaimed sequence.
 struct sequence {
   std::uint32_t slot = 0;
   std::uint32_t generation = 0;
+  const void* cache = nullptr;
   friend constexpr bool operator==(const sequence&, const sequence&) = default;
 };
 

@@ -9,11 +9,14 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+
+#include "instinfer/core/errors.hpp"
 
 namespace instinfer::parallel {
 
@@ -87,13 +90,25 @@ class in_parts {
   P policy_;
 };
 
-// Page ranges that a long head is cut into.
+// Most workers, and most parts of a head, that an engine takes: each has scratch of its own.
+inline constexpr std::size_t most_workers = 1 << 16;
+
+// Page ranges that a long head is cut into. Throws bad_argument unless workers and parts are 1 to most_workers.
 template <Parallel P>
 std::uint32_t parts_of(const P& policy) {
+  const auto checked = [](std::size_t n, const char* what) {
+    require(n > 0 && n <= most_workers, [&] {
+      return std::string("attend: the parallel policy must have 1 to ") +
+             std::to_string(most_workers) + " " + what + ", has " +
+             std::to_string(static_cast<std::ptrdiff_t>(n));
+    });
+    return static_cast<std::uint32_t>(n);
+  };
+  const std::uint32_t workers = checked(policy.workers(), "workers");
   if constexpr (requires { policy.parts(); }) {
-    return policy.parts();
+    return checked(policy.parts(), "parts");
   } else {
-    return static_cast<std::uint32_t>(policy.workers());
+    return workers;
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Shapes: the head sizes and storage of KV entries (compile time), the model's heads and layers (run time).
 
+#include <cstddef>
 #include <string>
 #include <type_traits>
 
@@ -48,6 +49,14 @@ struct model_shape {
   int kv_heads = 1;
 
   constexpr int group() const { return q_heads / kv_heads; }
+
+  // Values of one token: a row of `dim` for every head.
+  constexpr std::size_t q_values(int dim) const {
+    return static_cast<std::size_t>(q_heads) * static_cast<std::size_t>(dim);
+  }
+  constexpr std::size_t kv_values(int dim) const {
+    return static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(dim);
+  }
 
   // Throws bad_argument unless all counts are positive and kv_heads divides q_heads.
   void validate() const {

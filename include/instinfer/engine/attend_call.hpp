@@ -39,6 +39,7 @@ struct workspace {
   std::vector<worker> workers;
   std::vector<head_job> jobs;
   std::vector<std::uint64_t> loads;        // scratch of deal()
+  std::vector<std::uint32_t> slots;        // scratch of require_distinct()
   std::vector<traffic> traffic_of;         // [jobs]
   std::vector<std::exception_ptr> failed;  // [jobs]
   std::vector<std::exception_ptr> part_failures;

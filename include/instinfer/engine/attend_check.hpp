@@ -1,9 +1,11 @@
 #pragma once
 // What attend refuses before it touches any output.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/core/errors.hpp"
@@ -14,8 +16,23 @@ namespace instinfer {
 
 template <class Format>
 std::uint32_t queries_of(const attend_request& r, const model_shape& shape) {
-  return static_cast<std::uint32_t>(r.q.size() /
-                                    static_cast<std::size_t>(shape.q_heads * Format::k_dim));
+  return static_cast<std::uint32_t>(r.q.size() / shape.q_values(Format::k_dim));
+}
+
+// For policies that learn from their queries (h2o, hgca, retro_infer). Throws bad_argument where a sequence stands twice in a
+// batch: which query comes first would decide the result, and two workers would write to one summary. `slots` is scratch.
+inline void require_distinct(std::span<const attend_request> batch,
+                             std::vector<std::uint32_t>& slots) {
+  slots.clear();
+  for (const attend_request& r : batch) {
+    slots.push_back(r.seq.slot);
+  }
+  std::ranges::sort(slots);
+  const auto twice = std::ranges::adjacent_find(slots);
+  require(twice == slots.end(), [&] {
+    return "attend: sequence " + std::to_string(*twice) +
+           " stands twice in the batch; a method that learns from its queries takes one request a sequence";
+  });
 }
 
 // Throws bad_argument unless a policy can answer the request over `tokens` live tokens.

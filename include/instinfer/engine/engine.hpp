@@ -61,8 +61,7 @@ class engine {
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
-        index_keys, v.size() / static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim),
-        Format::k_dim);
+        index_keys, v.size() / cache_.shape().kv_values(Format::v_dim), Format::k_dim);
     written_.clear();
     traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
     moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
@@ -106,8 +105,7 @@ class engine {
   {
     written_.clear();
     traffic moved = cache_.append_count(seq, layer, count, written_);
-    moved.link_bytes =
-        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::open::token_bytes);
+    moved.link_bytes = count * cache_.shape().kv_values(Format::open::token_bytes);
     return {moved};
   }
 
@@ -135,8 +133,6 @@ class engine {
   receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
                  Watch&& watch = {}) const {
     const std::uint32_t parts = parallel::parts_of(workers);
-    require(workers.workers() > 0 && parts > 0,
-            [] { return std::string("attend: the parallel policy has no worker or no part"); });
     list_jobs(batch, layer, work);
     if (work.workers.size() < workers.workers()) {
       work.workers.resize(workers.workers());
@@ -208,7 +204,14 @@ class engine {
   const policy& attention() const { return attention_; }
   const logit_rule& logits() const { return logits_; }
   const cache_type& cache() const { return cache_; }
-  Store& pages() { return cache_.pages(); }  // for housekeeping of its own; pages are the cache's
+  const Store& pages() const { return cache_.pages(); }
+
+  // The translation layer under the pages, for housekeeping (idle, refresh). Its pages are the cache's.
+  auto& translation()
+    requires requires(Store& store) { store.translation(); }
+  {
+    return cache_.pages().translation();
+  }
 
  private:
   using arithmetic = typename Path::template arithmetic<Format>;
@@ -217,6 +220,9 @@ class engine {
 
   // Checks the requests and lists their heads, without touching any output.
   void list_jobs(std::span<const attend_request> batch, int layer, scratch& work) const {
+    if constexpr (attention::learns<summaries>) {
+      require_distinct(batch, work.slots);
+    }
     work.jobs.clear();
     work.out_at.clear();
     std::size_t out_size = 0;

@@ -91,7 +91,8 @@ class head_attend {
     const typename Cache::page_views pages{cache_, head};
     worker_.arithmetic.begin(query, head);
     attention::machine machine(worker_.arithmetic, head, pages, summaries, worker_.machine, moved_,
-                               watch, layer_number_);
+                               watch, layer_number_,
+                               static_cast<std::uint32_t>(cache_.shape().layers));
     static_assert(attention::AttentionMachine<decltype(machine)>);
     policy_(machine, query);
     worker_.arithmetic.finish(out);

@@ -58,7 +58,7 @@ class engine {
         return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
                ", the drive's " + to_string(drive.geometry);
       });
-      inner_.pages().translation().record_operations(true);
+      inner_.translation().record_operations(true);
     }
   }
 
@@ -79,7 +79,7 @@ class engine {
   {
     const instinfer::receipt written = inner_.append_count(seq, layer, count);
     if constexpr (LocatingStore<Store>) {
-      inner_.pages().translation().clear_operations();
+      inner_.translation().clear_operations();
     }
     return written;
   }
@@ -119,12 +119,14 @@ class engine {
   // written.
   template <class Trace = no_trace>
   receipt attend_batch(int layer, std::span<const request> batch, Trace* trace = nullptr) {
+    if constexpr (attention::learns<typename inner_type::summaries>) {
+      require_distinct(batch, slots_);
+    }
     receipt done;
     work_.clear();
     transfer::link_bytes link;
     for (const request& r : batch) {
-      const auto q_values =
-          static_cast<std::size_t>(inner_.cache().shape().q_heads * Format::k_dim);
+      const auto q_values = inner_.cache().shape().q_values(Format::k_dim);
       require(r.q.size() <= q_values, [&] {
         return "flash engine: one query a sequence is timed, q must be [" +
                std::to_string(inner_.cache().shape().q_heads) + ", " +
@@ -160,7 +162,7 @@ class engine {
     requires LocatingStore<Store>
   {
     receipt done;
-    inner_.pages().translation().idle(most_erases);
+    inner_.translation().idle(most_erases);
     charge_operations(done);
     return done;
   }
@@ -170,7 +172,7 @@ class engine {
     requires LocatingStore<Store>
   {
     receipt done;
-    inner_.pages().translation().refresh(due);
+    inner_.translation().refresh(due);
     charge_operations(done);
     return done;
   }
@@ -185,8 +187,8 @@ class engine {
   // The engine that is timed: for attends with a parallel policy, a workspace or an observer of your own.
   const inner_type& inner() const { return inner_; }
   const drive_spec& drive() const { return drive_; }
-  // The page store, for its counters and housekeeping; pages are the cache's.
-  Store& pages() { return inner_.pages(); }
+  // The page store, for its counters.
+  const Store& pages() const { return inner_.pages(); }
 
  private:
   static constexpr std::uint32_t element_bytes = Format::element_bytes;
@@ -233,7 +235,7 @@ class engine {
       locations_.push_back(task.page == no_page ? location{} : locate(task.page));
       if constexpr (LocatingStore<Store>) {
         if (task.page != no_page) {
-          inner_.pages().translation().count_read(task.page);
+          inner_.translation().count_read(task.page);
         }
       }
     }
@@ -265,8 +267,8 @@ class engine {
     }
   }
   void charge_operations(receipt& done) {
-    writes_.charge(inner_.pages().translation().operations(), done);
-    inner_.pages().translation().clear_operations();
+    writes_.charge(inner_.translation().operations(), done);
+    inner_.translation().clear_operations();
   }
 
   drive_spec drive_;
@@ -279,6 +281,7 @@ class engine {
   attend_clock<route::computes_in_drive, Arbitration> attends_;
   Writes<Arbitration> writes_;
   typename inner_type::scratch scratch_;
+  std::vector<std::uint32_t> slots_;  // scratch of require_distinct()
   attend_work work_;
   std::vector<location> locations_;  // of the work
   ftl_operations operations_;

@@ -9,7 +9,8 @@
 namespace instinfer::attention {
 
 // A page is a group of PageTokens tokens with the box of its keys. The pages with the largest bounds are folded whole; a page
-// that is left out is known to hold no larger logit than its bound. The newest page is always read, the first layers are dense.
+// that is left out is known to hold no larger logit than its bound. The newest page is always read. The first `dense_layers` are
+// dense, as in the paper, in models that have more layers than these.
 template <std::uint32_t PageTokens = 16>
 struct basic_quest {
   budget keep_pages = 1.0 / 8;
@@ -25,7 +26,8 @@ struct basic_quest {
     const auto pages = m.template chunks_of<boxes>(visible);
     const std::uint32_t kept =
         std::max(least_pages, keep_pages.positive("keep_pages").of(pages.count(), "keep_pages"));
-    if (m.layer() < dense_layers || kept >= pages.count()) {
+    const bool dense = m.layer() < dense_layers && dense_layers < m.layers();
+    if (dense || kept >= pages.count()) {
       m.fold(q, visible);
       return;
     }

@@ -28,7 +28,9 @@ struct retro_infer {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const index_run indexed = m.template summary<cluster_index>().indexed();
-    m.fold(q, m.subtract(m.all_tokens(q), m.run(indexed)), residence::fast);  // the steady zone
+    // The steady zone lies in fast memory. Without an index nothing is steady: all tokens are read from flash.
+    m.fold(q, m.subtract(m.all_tokens(q), m.run(indexed)),
+           indexed.size() > 0 ? residence::fast : residence::flash);
 
     const auto clusters = m.template all_chunks<cluster_index>();
     const auto logits = m.template score_chunks<cluster_index>(q, clusters);

@@ -28,7 +28,9 @@ struct squeezed {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const index_run prompt = m.template summary<cluster_index>().indexed();
-    m.fold(q, m.subtract(m.all_tokens(q), m.run(prompt)), residence::fast);
+    // What follows the clustered prompt lies in fast memory. Before build() nothing does: all tokens are read from flash.
+    m.fold(q, m.subtract(m.all_tokens(q), m.run(prompt)),
+           prompt.size() > 0 ? residence::fast : residence::flash);
 
     auto candidates = m.template all_chunks<cluster_index>();
     if (m.template summary<cluster_tree>().chunks() > 0) {

@@ -160,6 +160,11 @@ traffic load(Cache& cache, sequence seq, std::string_view model, In& in,
       });
       layer.summaries().for_each([&](auto& state) { state.each_part(from); });
       from.end_block();
+      require<bad_file>(layer.summaries_fit(), [&] {
+        return "load: the summaries of layer " + std::to_string(l) +
+               " of the file are not those of " + std::to_string(layer.tokens() - layer.first()) +
+               " live tokens";
+      });
     }
   } catch (...) {
     for (auto& layer : layers) {

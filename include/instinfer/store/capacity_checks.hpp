@@ -12,6 +12,12 @@
 
 namespace instinfer::store {
 
+// Throws bad_argument for a context of no token.
+inline void require_context(const capacity& cap) {
+  require(cap.context_tokens > 0,
+          [] { return std::string("capacity: context_tokens must be positive, got 0"); });
+}
+
 // Throws bad_argument for less than a page a channel.
 inline std::uint64_t pages_per_channel(const capacity& cap, std::uint32_t page_bytes,
                                        std::uint32_t channels) {

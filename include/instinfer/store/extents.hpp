@@ -15,13 +15,13 @@ struct capacity {
   address_codec address{};
 };
 
-inline constexpr std::uint32_t last_of_all = 0xFFFF'FFFFu;
+inline constexpr std::uint32_t all_layers = 0xFFFF'FFFFu;
 
-// What reclaim gives up: the tokens at positions [0, tokens_before) in layers [first_layer, last_layer) of one sequence.
+// What reclaim gives up: the tokens at positions [0, tokens_before) in layers [first_layer, end_layer) of one sequence.
 // Positions count from the sequence's first token on and do not move when tokens are reclaimed.
 struct reclaim_range {
   std::uint32_t first_layer = 0;
-  std::uint32_t last_layer = last_of_all;  // by default up to the model's last
+  std::uint32_t end_layer = all_layers;  // the layer after the last one; by default the model's end
   std::uint32_t tokens_before = 0;
 };
 

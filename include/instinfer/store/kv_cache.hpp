@@ -2,7 +2,9 @@
 // The KV cache of many sequences and layers over one finite page store, with the paper's commands append and reclaim.
 
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,25 +36,39 @@ class kv_cache {
   static constexpr std::uint32_t page_bytes = Layout::page_bytes;
 
   // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity is below a page a
-  // channel.
+  // channel; address_overflow if the address cannot name the last head of the last layer.
   kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels)
       : shape_{(shape.validate(), shape)},
         address_{cap.address},
-        tiles_{layout::checked_tiles<Format, Layout>(cap.context_tokens)},
-        store_{channels, pages_per_channel(cap, page_bytes, channels), Layout::page_bytes} {}
+        tiles_{(require_context(cap), layout::checked_tiles<Format, Layout>(cap.context_tokens))},
+        store_{channels, pages_per_channel(cap, page_bytes, channels), Layout::page_bytes} {
+    (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
+                                         .head = static_cast<std::uint64_t>(shape.kv_heads) - 1});
+  }
 
+  // Takes the lowest free slot. Throws address_overflow where the address has no room for another sequence.
   sequence open() {
-    std::uint32_t slot = 0;
-    while (slot < slots_.size() && slots_[slot].open) {
-      ++slot;
-    }
+    const bool reused = !free_slots_.empty();
+    const auto slot = reused ? free_slots_.front() : static_cast<std::uint32_t>(slots_.size());
     (void)address_.encode(address_fields{.batch = slot});
-    if (slot == slots_.size()) {
+    if (!reused) {
+      free_slots_.reserve(slots_.size() + 1);  // so that reclaim cannot fail
       slots_.emplace_back();
     }
-    slots_[slot].layers.assign(static_cast<std::size_t>(shape_.layers), empty_layer({}));
+    try {
+      slots_[slot].layers.assign(static_cast<std::size_t>(shape_.layers), empty_layer({}));
+    } catch (...) {
+      if (!reused) {
+        slots_.pop_back();
+      }
+      throw;
+    }
+    if (reused) {
+      std::ranges::pop_heap(free_slots_, std::greater{});
+      free_slots_.pop_back();
+    }
     slots_[slot].open = true;
-    return {slot, slots_[slot].generation};
+    return {slot, slots_[slot].generation, identity_.get()};
   }
 
   // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and index keys
@@ -62,8 +78,8 @@ class kv_cache {
                  std::span<const element> v, std::span<const float> index_keys,
                  std::vector<page_id>& written) {
     layer& to = layer_of(seq, layer_index);
-    const std::size_t k_row = static_cast<std::size_t>(shape_.kv_heads * Format::k_dim);
-    const std::size_t v_row = static_cast<std::size_t>(shape_.kv_heads * Format::v_dim);
+    const std::size_t k_row = shape_.kv_values(Format::k_dim);
+    const std::size_t v_row = shape_.kv_values(Format::v_dim);
     require(k.size() % k_row == 0 && v.size() % v_row == 0 && k.size() / k_row == v.size() / v_row,
             [&] {
               return "append: k must be [new_tokens, " + std::to_string(shape_.kv_heads) + ", " +
@@ -99,18 +115,21 @@ class kv_cache {
     s.layers.clear();
     s.open = false;
     ++s.generation;
+    free_slots_.push_back(seq.slot);
+    std::ranges::push_heap(free_slots_, std::greater{});
   }
 
   // Gives up the oldest tokens of some layers. Throws bad_argument if the range is not within the cache.
   void reclaim(sequence seq, const reclaim_range& range) {
     sequence_slot& s = slot_of(seq);
     const auto layers = static_cast<std::uint32_t>(s.layers.size());
-    const std::uint32_t last_layer = range.last_layer == last_of_all ? layers : range.last_layer;
-    require(range.first_layer <= last_layer && last_layer <= layers, [&] {
+    const std::uint32_t end_layer = range.end_layer == all_layers ? layers : range.end_layer;
+    require(range.first_layer < end_layer && end_layer <= layers, [&] {
       return "reclaim: layers [" + std::to_string(range.first_layer) + ", " +
-             std::to_string(last_layer) + ") are not within [0, " + std::to_string(layers) + ")";
+             std::to_string(end_layer) + ") must be one layer or more within [0, " +
+             std::to_string(layers) + ")";
     });
-    for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
+    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
       require(range.tokens_before <= s.layers[l].tokens(), [&] {
         return "reclaim: layer " + std::to_string(l) + " has " +
                std::to_string(s.layers[l].tokens()) + " tokens, cannot give up " +
@@ -124,7 +143,7 @@ class kv_cache {
                    " in an index that needs them; the sequence can go as a whole";
           });
     }
-    for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
+    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
       if (range.tokens_before > s.layers[l].first()) {
         s.layers[l].reclaim(store_, range.tokens_before);
       }
@@ -176,17 +195,32 @@ class kv_cache {
       });
     }
   }
-  // Layers to be filled: tokens and pages of each are given. Throws address_overflow, and drive_full.
+  // Layers to be filled: tokens and pages of each are given, as a file has them. Throws bad_file where they cannot be those of a
+  // sequence of this cache, address_overflow, and drive_full.
   std::vector<layer> room_for(sequence seq, std::span<const layer_extent> extents,
                               std::vector<page_id>& written) {
+    const auto layer_count = static_cast<std::size_t>(shape_.layers);
+    require<bad_file>(extents.size() == layer_count, [&] {
+      return "load: the file has " + std::to_string(extents.size()) + " layers, the cache " +
+             std::to_string(layer_count);
+    });
     std::uint64_t pages = 0;
     std::vector<layer> layers;
-    layers.reserve(extents.size());
+    layers.reserve(layer_count);
     for (const layer_extent& e : extents) {
-      require_addresses<Format>(address_, tiles_, shape_, seq,
-                                static_cast<std::uint32_t>(layers.size()), e.tokens);
+      const auto number = static_cast<std::uint32_t>(layers.size());
+      require<bad_file>(e.first <= e.tokens, [&] {
+        return "load: layer " + std::to_string(number) + " of the file has live tokens from " +
+               std::to_string(e.first) + " on, of " + std::to_string(e.tokens);
+      });
+      require_addresses<Format>(address_, tiles_, shape_, seq, number, e.tokens);
       layers.push_back(empty_layer(e));
-      pages += e.pages;
+      const std::uint64_t holding = layers.back().pages_holding();
+      require<bad_file>(e.pages == holding, [&] {
+        return "load: layer " + std::to_string(number) + " of the file has " +
+               std::to_string(e.pages) + " pages, its tokens lie in " + std::to_string(holding);
+      });
+      pages += holding;
     }
     require_free(store_, pages, [] { return std::string("load: the sequence needs "); });
     reserve_scratch(written, written.size() + pages);
@@ -229,7 +263,8 @@ class kv_cache {
   };
 
   sequence_slot& slot_of(sequence seq) {
-    require<unknown_sequence>(seq.slot < slots_.size() && slots_[seq.slot].open &&
+    require<unknown_sequence>(seq.cache == identity_.get() && seq.slot < slots_.size() &&
+                                  slots_[seq.slot].open &&
                                   slots_[seq.slot].generation == seq.generation,
                               [&] {
                                 return "sequence " + std::to_string(seq.slot) + " (generation " +
@@ -286,6 +321,9 @@ class kv_cache {
   layout::tiling tiles_;
   Store store_;
   std::vector<sequence_slot> slots_;
+  std::vector<std::uint32_t> free_slots_;  // a heap, the lowest on top
+  std::unique_ptr<char> identity_ =
+      std::make_unique<char>();  // its address stays when the cache moves
 };
 
 }  // namespace instinfer::store

@@ -48,6 +48,25 @@ class layer_cache {
     return e;
   }
 
+  // Sealed pages that its tokens lie in, whether they are there yet or are to be loaded.
+  std::uint64_t pages_holding() const {
+    std::uint64_t pages = 0;
+    for_each_stream(
+        [&](const stream_cache<Format>& s) { pages += s.pages_holding(first_, tokens_); });
+    return pages;
+  }
+
+  // Whether the summaries that a file gave can be those of the layer's tokens.
+  bool summaries_fit() const {
+    bool fit = true;
+    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+      const SummaryStates& all = summaries_.of(h);
+      std::apply([&](const auto&... s) { fit = (fit && ... && s.fits(first_, tokens_, all)); },
+                 all);
+    }
+    return fit;
+  }
+
   // Pages that sealing takes when `count` more tokens arrive.
   std::uint64_t pages_to_append(std::uint32_t count) const {
     std::uint64_t pages = 0;

@@ -2,6 +2,7 @@
 // Books of the free pages of a drive, channel by channel. As a store of its own it holds no data: for timing a cache
 // that is larger than this machine's memory.
 
+#include <cassert>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,7 @@ class ledger {
     pages_per_channel_ = static_cast<std::uint32_t>(pages_per_channel);
     free_pages_ = pages_per_channel * channels;
     next_recycled_ = raw_array<std::uint32_t>(free_pages_);
+    taken_.resize(free_pages_);
   }
 
   page_id allocate(std::uint32_t preferred) {
@@ -40,16 +42,17 @@ class ledger {
       at = (at + 1) % channels();
     }
     --free_pages_;
-    channel& from = channels_[at];
-    if (from.fresh < pages_per_channel_) {
-      return make_page_id(at, from.fresh++, channels());
-    }
-    const page_id page = make_page_id(at, from.recycled, channels());
-    from.recycled = next_recycled_[static_cast<std::uint32_t>(page)];
+    const page_id page = take(at);
+    taken_[static_cast<std::uint32_t>(page)] = true;
     return page;
   }
 
+  // The page must have been allocated, and not released since: checked where assertions are on.
   void release(page_id page) noexcept {
+    assert(static_cast<std::uint32_t>(page) < taken_.size() &&
+           taken_[static_cast<std::uint32_t>(page)] &&
+           "instinfer: a page was released that is not allocated");
+    taken_[static_cast<std::uint32_t>(page)] = false;
     channel& to = channels_[channel_of(page, channels())];
     next_recycled_[static_cast<std::uint32_t>(page)] =
         std::exchange(to.recycled, slot_of(page, channels()));
@@ -62,6 +65,16 @@ class ledger {
   std::uint32_t page_bytes() const { return page_bytes_; }
 
  private:
+  page_id take(std::uint32_t channel_number) {
+    channel& from = channels_[channel_number];
+    if (from.fresh < pages_per_channel_) {
+      return make_page_id(channel_number, from.fresh++, channels());
+    }
+    const page_id page = make_page_id(channel_number, from.recycled, channels());
+    from.recycled = next_recycled_[static_cast<std::uint32_t>(page)];
+    return page;
+  }
+
   static constexpr std::uint32_t none = 0xFFFF'FFFFu;
   struct channel {
     std::uint32_t fresh = 0;  // slots from here on were never used: taken first, which spreads wear
@@ -73,6 +86,7 @@ class ledger {
   std::vector<channel> channels_;
   raw_array<std::uint32_t> next_recycled_;  // [pages], touched only where pages were released
   std::uint64_t free_pages_ = 0;
+  std::vector<bool> taken_;  // [pages]
 };
 
 }  // namespace instinfer::store

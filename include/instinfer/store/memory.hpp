@@ -3,13 +3,10 @@
 // reads in sequence is allocated in sequence, but on changing channels: by page number, its pages would lie in short runs that
 // the hardware's prefetchers lose (fp16 K and V on a Zen 4 core: 17 GB/s, against 27).
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <vector>
 
 #include "instinfer/store/ledger.hpp"
+#include "instinfer/store/reserved_memory.hpp"
 
 namespace instinfer::store {
 
@@ -17,18 +14,12 @@ class memory {
  public:
   static constexpr bool holds_data = true;
 
-  // Reserves address space for all pages; the system backs it with memory only where pages are written. Asks Linux for
-  // huge pages: random reads of 4 KiB pages are bound by address translation otherwise (measured on a virtual machine:
-  // streaming reads 16 GB/s with them, 10 without). Throws bad_argument as ledger does, and std::bad_alloc.
+  // Reserves address space for all pages; the system backs it with memory only where pages are written. Throws bad_argument as
+  // ledger and reserved_memory do.
   memory(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
       : ledger_{channels, pages_per_channel, page_bytes},
         places_(ledger_.capacity_pages(), nowhere),
-        pages_{ledger_.capacity_pages() * page_bytes} {
-#if defined(__linux__)
-    (void)::madvise(pages_.data(), ledger_.capacity_pages() * page_bytes,
-                    MADV_HUGEPAGE);  // a wish: failure changes nothing
-#endif
-  }
+        pages_{ledger_.capacity_pages() * page_bytes} {}
 
   page_id allocate(std::uint32_t preferred) {
     const page_id page = ledger_.allocate(preferred);
@@ -46,7 +37,6 @@ class memory {
   std::span<const std::byte> view(page_id page) const { return {at(page), ledger_.page_bytes()}; }
 
  private:
-  static constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
   static constexpr std::uint32_t nowhere = 0xFFFF'FFFFu;
 
   std::byte* at(page_id page) const {
@@ -57,7 +47,7 @@ class memory {
   ledger ledger_;
   std::vector<std::uint32_t> places_;  // [pages], in the array; kept when a page is released
   std::uint32_t next_place_ = 0;
-  raw_array<std::byte, huge_page_bytes> pages_;
+  reserved_memory pages_;
 };
 
 }  // namespace instinfer::store

@@ -198,6 +198,13 @@ class stream_cache {
     }
   }
 
+  // Sealed pages that tokens [first, have) lie in.
+  std::uint64_t pages_holding(std::uint32_t first, std::uint32_t have) const {
+    const std::uint64_t tiles =
+        have / grid_.tile.tokens - std::min(first, have) / grid_.tile.tokens;
+    return tiles * grid_.pages_per_tile();
+  }
+
   // An empty stream becomes one of tokens [first, have): read(bytes) fills what save gave to write, in the same order. If it
   // throws, release_all gives the pages back.
   template <PageStore Store, class Read>

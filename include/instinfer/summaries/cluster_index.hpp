@@ -75,6 +75,8 @@ struct cluster_tree {
 
     static constexpr const char* name() { return "cluster_tree"; }
     void each_part(auto&& file) { file(centroids_, chunks_); }
+    template <class States>
+    bool fits(std::uint32_t first, std::uint32_t tokens, const States& all) const;
 
    private:
     struct coarse_chunk {
@@ -141,6 +143,19 @@ struct cluster_index {
 
     static constexpr const char* name() { return "cluster_index"; }
     void each_part(auto&& file) { file(indexed_, centroids_, starts_, positions_, value_sums_); }
+    bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
+      const auto outside = [&](std::uint32_t x) {
+        return x < indexed_.first || x >= indexed_.last;
+      };
+      return (starts_.empty() ? indexed_.size() == 0
+                              : indexed_.first >= first && indexed_.first < indexed_.last &&
+                                    indexed_.last <= tokens && starts_[0] == indexed_.first &&
+                                    starts_.back() < indexed_.last) &&
+             std::ranges::is_sorted(starts_, std::ranges::less_equal{}) &&
+             positions_.size() == indexed_.size() && std::ranges::none_of(positions_, outside) &&
+             centroids_.size() == starts_.size() * row_dim &&
+             value_sums_.size() == starts_.size() * v_dim;
+    }
 
    private:
     static constexpr std::size_t v_dim = Format::v_dim;
@@ -175,5 +190,27 @@ struct cluster_index {
     }
   }
 };
+
+// Coarse chunks follow one another over all chunks of the cluster_index beside them, and stand for their tokens.
+template <class Format>
+template <class States>
+bool cluster_tree::state<Format>::fits(std::uint32_t /*first*/, std::uint32_t /*tokens*/,
+                                       const States& all) const {
+  std::uint32_t fine = 0;
+  if constexpr (keeps<cluster_index::state<Format>, States>) {
+    const auto& index = std::get<cluster_index::state<Format>>(all);
+    for (const coarse_chunk& c : chunks_) {
+      if (c.members.first != fine || c.members.last <= fine || c.members.last > index.chunks() ||
+          c.tokens != index.members(c.members.last - 1).last - index.members(fine).first) {
+        return false;
+      }
+      fine = c.members.last;
+    }
+    if (!chunks_.empty() && fine != index.chunks()) {
+      return false;
+    }
+  }
+  return centroids_.size() == chunks_.size() * row_dim;
+}
 
 }  // namespace instinfer::attention

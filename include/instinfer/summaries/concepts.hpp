@@ -47,11 +47,22 @@ struct takes_any_parts {
 //   name()            tells it, and its parameters, from other states
 //   each_part(file)   calls file(part...) with all that results may depend on: numbers, vectors of them, and what has an
 //                     each_part of its own; the same parts in the same order to the file and back. It changes nothing itself.
+//   fits(first, tokens, all)
+//                     whether the parts from a file can be those of live tokens [first, tokens): every size and index that
+//                     later calls rely on. `all`: the states of the head, for a state that refers to another one.
 template <class State>
 concept SavableState = requires(State& s, takes_any_parts file) {
   { State::name() } -> std::convertible_to<std::string>;
   s.each_part(file);
+  { s.fits(std::uint32_t{}, std::uint32_t{}, std::tuple<>{}) } -> std::convertible_to<bool>;
 };
+
+// A state whose `learns` is true is fed back to by attention. Two requests of one sequence may then not be in one batch: each would
+// have to know what the other one taught.
+template <class State>
+inline constexpr bool learns = requires { requires State::learns; };
+template <class... S>
+inline constexpr bool learns<std::tuple<S...>> = (learns<S> || ...);
 
 // A state whose `any_order` is true may forget tokens in any order. Only with such summaries can a policy answer the queries
 // of several new tokens in one call: each must not know of the tokens after its own.

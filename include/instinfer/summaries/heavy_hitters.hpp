@@ -15,6 +15,7 @@ struct heavy_hitters {
   class state {
    public:
     using element = typename Format::element;
+    static constexpr bool learns = true;
 
     void reserve(std::uint32_t count) {
       reserve_scratch(weights_, weights_.size() + count);
@@ -65,6 +66,10 @@ struct heavy_hitters {
 
     static constexpr const char* name() { return "heavy_hitters"; }
     void each_part(auto&& file) { file(kept_, weights_, tokens_, forgotten_); }
+    bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
+      return tokens_ == tokens && forgotten_ == first && kept_.within(first, tokens) &&
+             weights_.size() == kept_.count();
+    }
 
    private:
     index_set kept_;

@@ -100,6 +100,10 @@ struct index_keys {
              std::to_string(BlockTokens);
     }
     void each_part(auto&& file) { file(keys_, sums_); }
+    bool fits(std::uint32_t /*first*/, std::uint32_t tokens, const auto& /*all*/) const {
+      return keys_.size() == tokens &&
+             sums_.size() == (std::size_t{tokens} + BlockTokens - 1) / BlockTokens * Dims;
+    }
 
    private:
     static constexpr float largest = std::numeric_limits<float>::max() / (2 * Dims);

@@ -39,6 +39,9 @@ struct mean_value {
 
     static constexpr const char* name() { return "mean_value"; }
     void each_part(auto&& file) { file(sum_, count_); }
+    bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
+      return count_ == std::int64_t{tokens} - first;
+    }
 
    private:
     void add(std::span<const element> v, double sign) {

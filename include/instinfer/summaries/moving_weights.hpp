@@ -33,6 +33,7 @@ struct moving_weights {
   class state {
    public:
     using element = typename Format::element;
+    static constexpr bool learns = true;
 
     void reserve(std::uint32_t count) { reserve_scratch(window_, window_.size() + count); }
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
@@ -113,6 +114,11 @@ struct moving_weights {
     static constexpr const char* name() { return "moving_weights"; }
     void each_part(auto&& file) {
       file(context_, window_, first_, window_first_, tokens_, attended_, queries_, unjudged_);
+    }
+    bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
+      return first_ == first && tokens_ == tokens && first_ <= window_first_ &&
+             window_first_ <= tokens_ && window_.size() == tokens_ - window_first_ &&
+             context_.within(first_, window_first_);
     }
 
    private:

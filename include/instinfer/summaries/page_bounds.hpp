@@ -76,6 +76,10 @@ struct page_bounds {
 
     static std::string name() { return "page_bounds of " + std::to_string(Tokens); }
     void each_part(auto&& file) { file(boxes_, tokens_, forgotten_); }
+    bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
+      return tokens_ == tokens && forgotten_ == first &&
+             boxes_.size() == (std::size_t{tokens} + Tokens - 1) / Tokens * row_dim;
+    }
 
    private:
     std::vector<element> boxes_;  // [group, largest and smallest, k_dim]

@@ -19,6 +19,7 @@ struct wave_buffer {
   class state {
    public:
     using element = typename Format::element;
+    static constexpr bool learns = true;
 
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
@@ -59,6 +60,9 @@ struct wave_buffer {
     // Starts empty after a load: fast memory does not outlive the program, and no result depends on it.
     static constexpr const char* name() { return "wave_buffer"; }
     void each_part(auto&& /*file*/) {}
+    bool fits(std::uint32_t /*first*/, std::uint32_t /*tokens*/, const auto& /*all*/) const {
+      return true;
+    }
 
    private:
     block_cache blocks_;

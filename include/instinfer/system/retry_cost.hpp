@@ -17,7 +17,7 @@ double read_retry_increase(const model_shape& heads, int sequences, std::uint32_
                            const flash::drive_spec& drive = D::drive) {
   const std::uint64_t bytes = (std::uint64_t{64} << 20) +
                               std::uint64_t{2} * context * static_cast<std::uint64_t>(sequences) *
-                                  static_cast<std::uint64_t>(heads.kv_heads * Format::token_bytes);
+                                  static_cast<std::uint64_t>(heads.kv_heads) * Format::token_bytes;
   const std::vector<float> q(static_cast<std::size_t>(heads.q_heads) * Format::k_dim, 1.0f);
   std::vector<float> out(static_cast<std::size_t>(heads.q_heads) * Format::v_dim);
   const auto attention_ns = [&](const flash::drive_rules& rules) {

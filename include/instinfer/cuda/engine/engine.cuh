@@ -63,7 +63,7 @@ class engine {
 
   // As instinfer::engine::append. Pages are written in host memory; device_pages copies them before this returns.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v) {
-    const auto rows = static_cast<std::size_t>(cache_.shape().kv_heads * Format::k_dim);
+    const auto rows = cache_.shape().kv_values(Format::k_dim);
     cache_.pages().prepare_writes(
         cache_.at(seq, layer).pages_to_append(static_cast<std::uint32_t>(k.size() / rows)));
     written_.clear();
@@ -127,7 +127,7 @@ class engine {
 
  private:
   void check_spans(std::span<const float> q, std::span<float> out) const {
-    const auto elements = static_cast<std::size_t>(cache_.shape().q_heads * Format::k_dim);
+    const auto elements = cache_.shape().q_values(Format::k_dim);
     require(q.size() == elements && out.size() == elements, [&] {
       return "attend: q and out must be [" + std::to_string(cache_.shape().q_heads) + ", " +
              std::to_string(Format::k_dim) + "], got " + std::to_string(q.size()) + " and " +

@@ -126,8 +126,26 @@ class block_table {
         best = b;
       }
     }
-    take_row(blocks_[best]);
-    set_state(best, block_state::open);
+    open(best);
+    return best;
+  }
+  // Precondition: the block is free.
+  void open(block_number block) {
+    assert(blocks_[block].state == block_state::free);
+    take_row(blocks_[block]);
+    set_state(block, block_state::open);
+  }
+
+  // The most worn free block of a channel; no_block if none is free.
+  block_number most_worn_free(std::uint32_t channel) const {
+    block_number best = no_block;
+    const block_number begin = channel * blocks_per_channel();
+    for (block_number b = begin; b < begin + blocks_per_channel(); ++b) {
+      if (blocks_[b].state == block_state::free &&
+          (best == no_block || blocks_[b].erases > blocks_[best].erases)) {
+        best = b;
+      }
+    }
     return best;
   }
 

@@ -78,6 +78,14 @@ class block_writer {
     return true;
   }
 
+  // Whether the block's pages can go to a block that is worn more: the open one for moved pages, or a free one.
+  bool has_more_worn_room(block_number block) {
+    const std::uint32_t c = table.channel_of_block(block);
+    const slot& s = cleaning_.of(c)[0];
+    const block_number to = has_room(s) ? s.block : table.most_worn_free(c);
+    return to != no_block && to != block && table.at(to).erases > table.at(block).erases;
+  }
+
   // An open block that shall not be filled.
   void close(block_number block) {
     const std::uint32_t c = table.channel_of_block(block);
@@ -226,13 +234,18 @@ class block_writer {
   }
 
   // Where the next moved page goes: to the channel's one open block for that, or a new one, or room of the host's.
-  slot* cleaning_slot(std::uint32_t c) {
+  slot* cleaning_slot(std::uint32_t c, move_cause cause) {
     slot& s = cleaning_.of(c)[0];
     if (!has_room(s)) {
       if (free_blocks(c) == 0) {
         return any_room(c);
       }
-      open(c, s, 1);
+      if (cause == move_cause::wear) {
+        s.block = table.most_worn_free(c);
+        table.open(s.block);
+      } else {
+        open(c, s, 1);
+      }
     }
     return &s;
   }
@@ -281,7 +294,7 @@ class block_writer {
       if (recording) {
         operations.reads.push_back(table.locate(from));
       }
-      if (!program(page, [&] { return cleaning_slot(c); })) {
+      if (!program(page, [&] { return cleaning_slot(c, cause); })) {
         return false;
       }
       pages.copy(from, numbers.physical(page));

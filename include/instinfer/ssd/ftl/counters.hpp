@@ -10,20 +10,22 @@
 
 namespace instinfer::flash {
 
-// Why a live page was moved: to free its block, because the block failed, or to read it safely for longer.
-enum class move_cause : std::uint8_t { space, failure, refresh };
+// Why a live page was moved: to free its block, because the block failed, to read it safely for longer, or because its block has
+// fewer erases than the others.
+enum class move_cause : std::uint8_t { space, failure, refresh, wear };
 
 struct ftl_counters {
   std::uint64_t host_pages = 0;  // written by the host
   std::uint64_t moved_for_space = 0;
   std::uint64_t moved_for_failure = 0;
   std::uint64_t moved_for_refresh = 0;
+  std::uint64_t moved_for_wear = 0;
   std::uint64_t failed_programs = 0;
   std::uint64_t erases = 0;  // failed ones too
   std::uint64_t failed_erases = 0;
 
   constexpr std::uint64_t moved() const {
-    return moved_for_space + moved_for_failure + moved_for_refresh;
+    return moved_for_space + moved_for_failure + moved_for_refresh + moved_for_wear;
   }
   constexpr std::uint64_t programs() const { return host_pages + moved() + failed_programs; }
   // Programs per page that the host wrote; 1 before it wrote any.
@@ -34,7 +36,8 @@ struct ftl_counters {
   constexpr void count_move(move_cause cause) {
     ++(cause == move_cause::space     ? moved_for_space
        : cause == move_cause::failure ? moved_for_failure
-                                      : moved_for_refresh);
+       : cause == move_cause::refresh ? moved_for_refresh
+                                      : moved_for_wear);
   }
   friend constexpr bool operator==(const ftl_counters&, const ftl_counters&) = default;
 };

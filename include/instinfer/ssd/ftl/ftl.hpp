@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/ftl/block_writer.hpp"
@@ -108,26 +109,29 @@ class ftl {
   }
 
   // Moves the live pages of every block for which due(block, now_s), and erases it; stops on a channel where there is no
-  // room. Returns how many pages were moved. For conditions see reliability.hpp.
+  // room. A condition that says `levels_wear` has them moved to the most worn free blocks. Returns how many pages were moved.
+  // For conditions see reliability.hpp.
   template <class Due>
   std::uint64_t refresh(Due&& due) {
-    const std::uint64_t before = counters().moved_for_refresh;
+    constexpr bool levels_wear = requires { requires std::remove_cvref_t<Due>::levels_wear; };
+    const std::uint64_t before = counters().moved();
     const std::uint32_t per_channel = blocks().blocks_per_channel();
     for (block_number b = 0; b < per_channel * channels(); ++b) {
       const block_info& block = blocks().at(b);
       const bool in_use = block.state == block_state::closed ||
                           (block.state == block_state::open && block.live > 0);
-      if (!in_use || !due(block, writer_.now_s)) {
+      if (!in_use || !due(block, writer_.now_s) ||
+          (levels_wear && !writer_.has_more_worn_room(b))) {
         continue;
       }
       if (block.state == block_state::open) {
         writer_.close(b);
       }
-      if (!writer_.clean(b, move_cause::refresh)) {
+      if (!writer_.clean(b, levels_wear ? move_cause::wear : move_cause::refresh)) {
         b = (b / per_channel + 1) * per_channel - 1;
       }
     }
-    return counters().moved_for_refresh - before;
+    return counters().moved() - before;
   }
 
   // The host read a live page, which disturbs its block.

@@ -8,6 +8,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/ftl/block_table.hpp"
+#include "instinfer/ssd/ftl/counters.hpp"
 
 namespace instinfer::flash {
 
@@ -24,14 +25,22 @@ struct refresh_limits {
   }
 };
 
-// Static wear levelling, as another condition: blocks that lag behind give their pages to others, and are written again. For
-// data that outlives many cycles of the rest; with f.wear() at hand: f.refresh(lagging{f.wear().most - spread}).
-struct lagging {
-  std::uint32_t fewer_erases_than = 0;
+// Static wear levelling, as another condition: f.refresh(lagging{f.wear(), spread}). A block with more than `spread` erases fewer
+// than the most worn block gives its pages to the most worn free block, and is written again. Data that outlives many cycles of
+// the rest then lies where it costs no further wear. A block stays where no free block is worn more.
+class lagging {
+ public:
+  static constexpr bool levels_wear = true;
+
+  constexpr lagging(const wear_summary& wear, std::uint32_t spread)
+      : fewer_erases_than_{wear.most > spread ? wear.most - spread : 0} {}
 
   constexpr bool operator()(const block_info& block, std::uint32_t /*now_s*/) const {
-    return block.erases < fewer_erases_than;
+    return block.erases < fewer_erases_than_;
   }
+
+ private:
+  std::uint32_t fewer_erases_than_;
 };
 
 // Reads that a block bears before bits may flip: "most devices support about 100,000 reads" (QNX Neutrino, ETFS read
