@@ -13,14 +13,14 @@ using namespace instinfer;
 namespace {
 
 using format = kv_format<fp16, 64>;
-using engine = reference::engine<insta, format>;
+using engine_type = reference::engine<insta, format>;
 const store::capacity small{.bytes = 4 << 20, .context_tokens = 256};
 
 void refused(const model_shape& shape, const store::capacity& capacity, const std::string& why,
              const logit_rule& rule = {}) {
   CAPTURE(why);
   try {
-    engine e(shape, capacity, {}, rule);
+    engine_type e(shape, capacity, {}, rule);
     FAIL("was taken");
   } catch (const error& e) {
     CHECK(std::string(e.what()).find(why) != std::string::npos);
@@ -34,7 +34,7 @@ TEST_CASE(
   refused({.layers = 1, .q_heads = 1 << 26, .kv_heads = 1 << 26}, small, "field Head");
   refused({.layers = std::numeric_limits<int>::max(), .q_heads = 1, .kv_heads = 1}, small,
           "field Layer");
-  engine wide({.layers = 1, .q_heads = 1 << 26, .kv_heads = 1}, small);
+  engine_type wide({.layers = 1, .q_heads = 1 << 26, .kv_heads = 1}, small);
   const sequence seq = wide.open();
   std::vector<float> q(64);
   std::vector<float> out(64);
@@ -43,7 +43,7 @@ TEST_CASE(
 
 TEST_CASE("capacity: no context, and more bytes than this machine has memory") {
   refused({}, {.bytes = 4 << 20, .context_tokens = 0}, "context_tokens must be positive, got 0");
-  const engine large({}, {.bytes = std::uint64_t{1} << 40, .context_tokens = 256});
+  const engine_type large({}, {.bytes = std::uint64_t{1} << 40, .context_tokens = 256});
   CHECK(large.cache().pages().capacity_pages() == (std::uint64_t{1} << 40) / 4096);
 }
 
@@ -52,7 +52,7 @@ TEST_CASE("logit rule: sinks without a window are refused") {
 }
 
 TEST_CASE("reclaim: no layer is not silently nothing") {
-  engine e({.layers = 3}, small);
+  engine_type e({.layers = 3}, small);
   const sequence seq = e.open();
   std::vector<fp16> kv(64);
   for (int l = 0; l < 3; ++l) {
@@ -70,13 +70,13 @@ TEST_CASE("reclaim: no layer is not silently nothing") {
 }
 
 TEST_CASE("parallel: workers and parts outside 1 to 65536") {
-  engine e({}, small);
+  engine_type e({}, small);
   const sequence seq = e.open();
   std::vector<fp16> kv(100 * 64);
   e.append(seq, 0, kv, kv);
   std::vector<float> q(64);
   std::vector<float> out(64, -1.0f);
-  engine::scratch work;
+  engine_type::scratch work;
   const auto why = [&](const auto& workers) -> std::string {
     try {
       e.attend(seq, 0, q, out, work, workers);

@@ -12,14 +12,14 @@ using namespace instinfer;
 
 namespace {
 
-using engine = flash::engine<insta, kv_format<fp16, 64>>;
+using engine_type = flash::engine<insta, kv_format<fp16, 64>>;
 const model_shape shape{.layers = 2, .q_heads = 2, .kv_heads = 2};
 const store::capacity capacity{.bytes = 4 << 20, .context_tokens = 256};
 
 }  // namespace
 
 TEST_CASE("handle: one that nobody opened is unknown, also where a sequence is open") {
-  engine e(shape, capacity);
+  engine_type e(shape, capacity);
   CHECK_THROWS_AS(e.tokens(sequence{}, 0), unknown_sequence);
   const sequence open = e.open();
   CHECK(e.tokens(open, 0) == 0);
@@ -30,8 +30,8 @@ TEST_CASE("handle: one that nobody opened is unknown, also where a sequence is o
 }
 
 TEST_CASE("handle: another engine's first sequence is unknown here") {
-  engine a(shape, capacity);
-  engine b(shape, capacity);
+  engine_type a(shape, capacity);
+  engine_type b(shape, capacity);
   const sequence of_a = a.open();
   const sequence of_b = b.open();
   b.append_count(of_b, 0, 5);
@@ -41,15 +41,15 @@ TEST_CASE("handle: another engine's first sequence is unknown here") {
 }
 
 TEST_CASE("handle: it goes along when its engine moves") {
-  engine a(shape, capacity);
+  engine_type a(shape, capacity);
   const sequence seq = a.open();
   a.append_count(seq, 0, 7);
-  engine b(std::move(a));
+  engine_type b(std::move(a));
   CHECK(b.tokens(seq, 0) == 7);
 }
 
 TEST_CASE("handle: reclaimed ones stay unknown when their slot is used again, lowest slot first") {
-  engine e(shape, capacity);
+  engine_type e(shape, capacity);
   std::vector<sequence> all;
   for (int i = 0; i < 50; ++i) {
     all.push_back(e.open());

@@ -78,12 +78,13 @@ class block_writer {
     return true;
   }
 
-  // Whether the block's pages can go to a block that is worn more: the open one for moved pages, or a free one.
+  // Whether the block's pages can go to a block that is worn more: the open one for moved pages, or a free one when that is full.
   bool has_more_worn_room(block_number block) {
     const std::uint32_t c = table.channel_of_block(block);
-    const slot& s = cleaning_.of(c)[0];
-    const block_number to = has_room(s) ? s.block : table.most_worn_free(c);
-    return to != no_block && to != block && table.at(to).erases > table.at(block).erases;
+    const auto worn_more = [&](block_number to) {
+      return to != no_block && to != block && table.at(to).erases > table.at(block).erases;
+    };
+    return worn_more(table.most_worn_free(c)) || worn_more(cleaning_.of(c)[0].block);
   }
 
   // An open block that shall not be filled.
