@@ -1,4 +1,4 @@
-// expect: instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see summaries/concepts.hpp
+// expect: instinfer: a summary cannot be saved, its state lacks name(), each_part(file) or fits(first, tokens, all), see summaries/concepts.hpp
 // A cache whose summary would be lost in a file.
 #include <sstream>
 
@@ -13,6 +13,9 @@ struct token_count {
 #ifdef CONTROL
     static const char* name() { return "token_count"; }
     void each_part(auto&& file) { file(tokens); }
+    bool fits(std::uint32_t first, std::uint32_t end, const auto&) const {
+      return tokens == static_cast<int>(end - first);
+    }
 #endif
     int tokens = 0;
   };

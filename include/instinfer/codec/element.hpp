@@ -5,6 +5,8 @@
 #include <concepts>
 #include <cstdint>
 
+#include "instinfer/codec/float_rules.hpp"
+
 namespace instinfer {
 
 using fp32 = float;

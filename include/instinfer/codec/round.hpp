@@ -4,10 +4,13 @@
 #include <bit>
 #include <cstdint>
 
+#include "instinfer/codec/float_rules.hpp"
+
 namespace instinfer {
 
 // The nearest integer, ties to even; |x| <= 2^22. Adding 1.5 * 2^23 leaves it in the lowest bits of the sum.
 constexpr std::int32_t round_to_int(float x) {
+  INSTINFER_ROUNDS_AS_WRITTEN
   constexpr float shift = 0x1.8p23f;
   return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(x + shift) -
                                    std::bit_cast<std::uint32_t>(shift));

@@ -104,7 +104,7 @@ template <class Cache>
 constexpr void check_savable() {
   static_assert(
       savable<typename Cache::summary_states>,
-      "instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see summaries/concepts.hpp");
+      "instinfer: a summary cannot be saved, its state lacks name(), each_part(file) or fits(first, tokens, all), see summaries/concepts.hpp");
 }
 
 // Writes a sequence to a binary stream. Throws unknown_sequence, and bad_file if the stream does not take it.
