@@ -1,15 +1,24 @@
 # What each component needs, in one place: used by this project's build and, installed, by instinferConfig.cmake.
-# Sets instinfer_<component>_FOUND, and instinfer_<component>_REASON when it is not found.
+# Sets instinfer_<component>_FOUND, and instinfer_<component>_REASON when it is not found. A parent project's own targets
+# (FetchContent, add_subdirectory) come first: Eigen3::Eigen or eigen, hwy::hwy or hwy.
 macro(instinfer_find_dependency component)
   set(instinfer_${component}_FOUND TRUE)
   if("${component}" STREQUAL "reference")
-    find_package(Eigen3 3.4 QUIET NO_MODULE)
+    if(TARGET eigen AND NOT TARGET Eigen3::Eigen)
+      add_library(Eigen3::Eigen ALIAS eigen)
+    elseif(NOT TARGET Eigen3::Eigen)
+      find_package(Eigen3 3.4 QUIET NO_MODULE)
+    endif()
     if(NOT TARGET Eigen3::Eigen)
       set(instinfer_${component}_FOUND FALSE)
       set(instinfer_${component}_REASON "instinfer::reference needs Eigen 3.4 (Debian: libeigen3-dev)")
     endif()
   elseif("${component}" STREQUAL "cpu")
-    find_package(hwy 1.0 QUIET CONFIG)
+    if(TARGET hwy AND NOT TARGET hwy::hwy)
+      add_library(hwy::hwy ALIAS hwy)
+    elseif(NOT TARGET hwy::hwy)
+      find_package(hwy 1.0 QUIET CONFIG)
+    endif()
     if(NOT TARGET hwy::hwy)
       set(instinfer_${component}_FOUND FALSE)
       set(instinfer_${component}_REASON "instinfer::cpu needs Highway 1.0 (Debian: libhwy-dev)")
