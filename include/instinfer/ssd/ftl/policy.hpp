@@ -23,10 +23,11 @@ namespace instinfer::flash {
 //   frontier_of(placement_handle)   a frontier below `frontiers`
 //   erase_below_blocks              free blocks per channel: with fewer, a write first erases dead
 //                                   blocks; otherwise dead blocks wait for idle()
-//   kept_blocks                     free blocks per channel, at least 1, that are reserved for moving
-//                                   live pages; if no other block is free, garbage collection starts
-//   victim_cost(block, now_s)       cost of collecting a full block with a dead page; the lowest cost
-//                                   is the victim. It must not change while nothing happens
+//   kept_blocks                     free blocks per channel, at least 1, reserved for moving live
+//                                   pages; if no other block is free, garbage collection starts
+//   victim_cost(block, now_s)       cost of collecting a full block with a dead page; the block with
+//                                   the lowest cost is the victim. Without writes, releases or a
+//                                   new time the cost must not change
 template <class P>
 concept FtlPolicy = std::copyable<P> &&
                     requires(const P& p, std::uint32_t placement_handle, const block_info& block) {

@@ -10,8 +10,8 @@ namespace instinfer::flash {
 enum class page_type { lower, middle, upper };  // also: LSB, CSB, MSB
 
 // The type of page n of a block.
-// - by_word_line: the pages of a word line are consecutive, type n mod count. For parts that program
-//   a word line at once.
+// - by_word_line: the pages of a word line are consecutive, type n mod count. For parts that
+//   program a word line at once.
 // - shifted: the upper pages of a word line come after the lower pages of later word lines, against
 //   program disturb. TLC: 0 to 5 lower, 6 and 7 middle, then pairs of lower, middle and upper.
 //   MLC: lower and upper alternate (Yaakobi et al., ICNC 2012, as in MQSim).
