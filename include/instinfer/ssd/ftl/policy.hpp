@@ -25,9 +25,9 @@ namespace instinfer::flash {
 //                                   blocks; otherwise dead blocks wait for idle()
 //   kept_blocks                     free blocks per channel, at least 1, reserved for moving live
 //                                   pages; if no other block is free, garbage collection starts
-//   victim_cost(block, now_s)       cost of collecting a full block with a dead page; the block with
-//                                   the lowest cost is the victim. Without writes, releases or a
-//                                   new time the cost must not change
+//   victim_cost(block, now_s)       cost of collecting a full block with a dead page; the block
+//                                   with the lowest cost is the victim. Without writes, releases or
+//                                   a new time the cost must not change
 template <class P>
 concept FtlPolicy = std::copyable<P> &&
                     requires(const P& p, std::uint32_t placement_handle, const block_info& block) {
