@@ -66,7 +66,7 @@ class block_writer {
     return program(page, [&] { return host_slot(c, frontier); });
   }
 
-  // Moves the live pages of a full block, then erases all dead blocks. False if the pages do not fit.
+  // Moves the live pages of a full block, then erases all dead blocks. False if they do not fit.
   bool collect(block_number block, move_cause cause) {
     const std::uint32_t c = table.channel_of_block(block);
     if (table.at(block).live > room_to_move(c, 0) || !move_all(block, cause)) {
