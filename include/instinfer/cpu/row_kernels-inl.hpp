@@ -73,7 +73,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
       }
     }
   } else {
-    // A few dims of all rows: each vector of K is converted once, each of q is loaded once per tile.
+    // A few dims of all rows: K vectors are converted once, q vectors are loaded once per tile.
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
       for (std::uint32_t j = 0; j < tile_rows && ahead; ++j) {
