@@ -1,4 +1,5 @@
-// Arguments that an engine refuses before it does anything: each names what it got and what would be right.
+// Arguments that an engine refuses before it does anything: each names what it got and what would
+// be right.
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,5 @@
-// Methods with their defaults on the smallest models: a method selects, or its receipt shows that it read everything.
+// Methods with their defaults on the smallest models: a method selects, or its receipt shows that
+// it read everything.
 
 #include <doctest/doctest.h>
 

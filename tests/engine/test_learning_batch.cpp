@@ -1,4 +1,5 @@
-// A sequence that stands twice in a batch: refused where a method learns from its queries, answered twice elsewhere.
+// A sequence that stands twice in a batch: refused where a method learns from its queries, answered
+// twice elsewhere.
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,6 @@
-// expect: instinfer: a summary cannot be saved, its state lacks name(), each_part(file) or fits(first, tokens, all), see summaries/concepts.hpp
-// A cache whose summary would be lost in a file.
+// expect: instinfer: a summary cannot be saved, its state lacks name(), each_part(file) or
+// fits(first, tokens, all), see summaries/concepts.hpp A cache whose summary would be lost in a
+// file.
 #include <sstream>
 
 #include "instinfer/cpu.hpp"

@@ -1,5 +1,5 @@
-// Cache files whose checksums are right and whose sizes are not: each is refused before a size is relied on, and the engine is
-// then as before.
+// Cache files whose checksums are right and whose sizes are not: each is refused before a size is
+// relied on, and the engine is then as before.
 
 #include <doctest/doctest.h>
 

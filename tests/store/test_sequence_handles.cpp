@@ -1,4 +1,5 @@
-// Handles of sequences: only a handle that this cache opened, and has not reclaimed, names a sequence.
+// Handles of sequences: only a handle that this cache opened, and has not reclaimed, names a
+// sequence.
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
 #pragma once
-// What attend refuses before it touches any output.
+// Checks of attend's arguments, before it writes any output.
 
 #include <algorithm>
 #include <cstddef>
@@ -19,8 +19,9 @@ std::uint32_t queries_of(const attend_request& r, const model_shape& shape) {
   return static_cast<std::uint32_t>(r.q.size() / shape.q_values(Format::k_dim));
 }
 
-// For policies that learn from their queries (h2o, hgca, retro_infer). Throws bad_argument where a sequence stands twice in a
-// batch: which query comes first would decide the result, and two workers would write to one summary. `slots` is scratch.
+// For policies that learn from their queries (h2o, hgca, retro_infer). Throws bad_argument where a
+// sequence stands twice in a batch: which query comes first would decide the result, and two
+// workers would write to one summary. `slots` is scratch.
 inline void require_distinct(std::span<const attend_request> batch,
                              std::vector<std::uint32_t>& slots) {
   slots.clear();
@@ -35,7 +36,7 @@ inline void require_distinct(std::span<const attend_request> batch,
   });
 }
 
-// Throws bad_argument unless a policy can answer the request over `tokens` live tokens.
+// Throws bad_argument unless a policy can serve the request over `tokens` live tokens.
 template <class Policy, class Format>
 void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
   using summaries = typename Policy::summaries::template states<Format>;

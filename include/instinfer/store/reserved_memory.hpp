@@ -16,16 +16,18 @@
 
 namespace instinfer::store {
 
-// Bytes are zero at first on Linux, and aligned to huge_page_bytes. A reservation may be larger than the machine's memory:
-// a drive's capacity says what the cache may grow to, and most caches stay below it.
+// Bytes are zero at first on Linux, and aligned to huge_page_bytes. A reservation may be larger
+// than the machine's memory: a drive's capacity says what the cache may grow to, and most caches
+// stay below it.
 class reserved_memory {
  public:
   static constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 
   reserved_memory() = default;
 
-  // Asks Linux for huge pages: random reads of 4 KiB pages are bound by address translation otherwise (measured on a virtual
-  // machine: streaming reads 16 GB/s with them, 10 without). Throws bad_argument where the system refuses.
+  // Asks Linux for huge pages: random reads of 4 KiB pages are bound by address translation
+  // otherwise (measured on a virtual machine: streaming reads 16 GB/s with them, 10 without).
+  // Throws bad_argument where the system refuses.
   explicit reserved_memory(std::uint64_t bytes) {
     const bool fits = bytes <= SIZE_MAX - huge_page_bytes;
     mapped_bytes_ = fits ? static_cast<std::size_t>(bytes) + huge_page_bytes : 0;
