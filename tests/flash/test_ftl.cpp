@@ -1,4 +1,5 @@
-// The FTL against a map: random writes and releases, cleaning, failures; books that add up; write amplification; refusals.
+// The FTL against a map: random writes and releases, garbage collection, failures; counters that add
+// up; write amplification; refusals.
 
 #include <doctest/doctest.h>
 
@@ -260,9 +261,10 @@ double lambert_w(double x) {
   return w;
 }
 
-// Write amplification of greedy cleaning under uniform random overwrites, with r physical pages for each live one, in
-// blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski, "An improved analytic expression for write
-// amplification in NAND flash", ICNC 2012). Smaller blocks vary more, so that greedy cleaning does a little better.
+// Write amplification of greedy garbage collection under uniform random overwrites, with r physical
+// pages for each live one, in blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski, "An
+// improved analytic expression for write amplification in NAND flash", ICNC 2012). Smaller blocks vary
+// more, so that greedy collection does a little better.
 double analytic_write_amplification(double ratio) {
   return ratio / (ratio + lambert_w(-ratio * std::exp(-ratio)));
 }
@@ -367,7 +369,7 @@ TEST_CASE("FTL: the operations of a call, charged to a timeline") {
   CHECK(done.programs.size() == 4);
   CHECK((done.reads.empty() && done.erases.empty()));
   f.clear_operations();
-  f.write(0, 0);  // cleans blocks with 2, 3 and 3 live pages, which takes 2 blocks and gives 3
+  f.write(0, 0);  // collects blocks with 2, 3 and 3 live pages, which takes 2 blocks and gives 3
   CHECK(done.reads.size() == 8);
   CHECK(done.programs.size() == 9);
   CHECK(done.erases.size() == 3);

@@ -1,5 +1,6 @@
 #pragma once
-// Books of a drive's erase blocks: what each holds, how worn it is, and which are free, dead or bad.
+// The block table: what each erase block of a drive holds, how worn it is, and which are free, dead or
+// bad.
 
 #include <algorithm>
 #include <cassert>

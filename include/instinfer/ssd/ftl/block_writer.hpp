@@ -1,6 +1,6 @@
 #pragma once
-// Programs pages into blocks, and gets free blocks back: erases, cleaning (moving what is live out of a block), and the
-// rescue of pages from blocks that fail.
+// Programs pages into blocks, and gets free blocks back: erases, garbage collection (the live pages of
+// a block move to another, and the block is erased), and the rescue of pages from blocks that fail.
 
 #include <algorithm>
 #include <cstdint>
@@ -19,16 +19,17 @@ namespace instinfer::flash {
 
 // The mechanism of an FTL; ftl.hpp has its promises. Pages never leave their channel.
 //
-// Why cleaning never gets stuck: a channel of G usable blocks has at most (G - kept - 1) x pages live pages, and the host leaves
-// `kept` blocks free. While every other block is full, some full block has a dead page; its live pages fit into the open
-// block for moved pages and one kept block; and its erase gives a block back. One kept
-// block is enough for that. More are for blocks that fail: with fewer usable blocks than pages were promised for, the host may
-// take all kept blocks but one.
+// Why garbage collection never gets stuck: a channel of G usable blocks has at most
+// (G - kept - 1) x pages live pages, and the host leaves `kept` blocks free. While every other block is
+// full, some full block has a dead page. Its live pages fit into the open block for moved pages and one
+// kept block, and its erase gives a block back. One kept block is enough for that. More are for blocks
+// that fail: with fewer usable blocks than pages were promised for, the host may take all kept blocks
+// but one.
 template <class Policy, class Pages, class Faults>
 class block_writer {
   static_assert(
       FtlPolicy<Policy>,
-      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or clean_cost(block, now_s), see "
+      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or collection_cost(block, now_s), see "
       "ssd/ftl/policy.hpp");
   static_assert(FtlPages<Pages>,
                 "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see "
@@ -50,7 +51,7 @@ class block_writer {
         policy_{policy},
         faults_{faults},
         frontiers_{policy.frontiers, table.channels(), table.lanes(), policy.stripe},
-        cleaning_{1, table.channels(), table.lanes(), 1} {}
+        collection_{1, table.channels(), table.lanes(), 1} {}
 
   block_table table;
   mapping_table numbers;
@@ -62,15 +63,16 @@ class block_writer {
 
   const Policy& policy() const { return policy_; }
 
-  // Programs a page of the host; false if no block takes it, in spite of cleaning.
+  // Programs a page of the host; false if no block takes it, in spite of garbage collection.
   bool write(page_id page, std::uint32_t c, std::uint32_t frontier) {
     return program(page, [&] { return host_slot(c, frontier); });
   }
 
-  // Empties a full block and erases dead blocks, itself among them; false where there is no room to do so.
-  bool clean(block_number block, move_cause cause) {
+  // Garbage collection of one full block: moves its live pages away and erases the dead blocks, this one
+  // among them. False if there is no room for the live pages.
+  bool collect(block_number block, move_cause cause) {
     const std::uint32_t c = table.channel_of_block(block);
-    if (table.at(block).live > cleaning_room(c, 0) || !move_all(block, cause)) {
+    if (table.at(block).live > collection_room(c, 0) || !move_all(block, cause)) {
       return false;
     }
     while (erase_oldest(c)) {
@@ -81,7 +83,7 @@ class block_writer {
   // An open block that shall not be filled.
   void close(block_number block) {
     const std::uint32_t c = table.channel_of_block(block);
-    for (const std::span<slot> slots : {frontiers_.of(c), cleaning_.of(c)}) {
+    for (const std::span<slot> slots : {frontiers_.of(c), collection_.of(c)}) {
       for (slot& s : slots) {
         s.block = s.block == block ? no_block : s.block;
       }
@@ -89,13 +91,14 @@ class block_writer {
     table.close(block);
   }
 
-  // Empties failing blocks, oldest first, as far as there is room; if `clean_for_it`, cleans others to have it.
-  void empty_failing(std::uint32_t c, bool clean_for_it) {
-    while (clean_for_it && free_blocks(c) == 0 && (erase_oldest(c) || clean_cheapest(c))) {
+  // Empties failing blocks, oldest first, as far as there is room. With `collect_for_it`, collects other
+  // blocks to make room.
+  void empty_failing(std::uint32_t c, bool collect_for_it) {
+    while (collect_for_it && free_blocks(c) == 0 && (erase_oldest(c) || collect_cheapest(c))) {
     }
     for (block_number b; (b = table.first(c, block_state::failing)) != no_block;) {
-      while (table.at(b).live > cleaning_room(c, 1)) {
-        if (!erase_oldest(c) && !(clean_for_it && clean_cheapest(c))) {
+      while (table.at(b).live > collection_room(c, 1)) {
+        if (!erase_oldest(c) && !(collect_for_it && collect_cheapest(c))) {
           return;
         }
       }
@@ -152,8 +155,9 @@ class block_writer {
     return false;
   }
 
-  // Where the host's next page goes: to its own frontier. Where that can open no more blocks, a block is cleaned if half of
-  // it is dead; else an open block of another frontier is taken over; else whatever cleaning gains will do.
+  // Where the host's next page goes: to its own frontier. If that can open no more blocks, the cheapest
+  // block is collected if at least half of it is dead. Otherwise an open block of another frontier is
+  // taken over. Without one, the cheapest block is collected, however little it frees.
   slot* host_slot(std::uint32_t c, std::uint32_t frontier) {
     for (;;) {
       slot* empty = nullptr;
@@ -174,7 +178,7 @@ class block_writer {
       if (!half_dead && take_over(c, *empty)) {
         return empty;
       }
-      if (!clean_cheapest(c)) {
+      if (!collect_cheapest(c)) {
         return take_over(c, *empty) ? empty : nullptr;
       }
     }
@@ -226,8 +230,8 @@ class block_writer {
   }
 
   // Where the next moved page goes: to the channel's one open block for that, or a new one, or room of the host's.
-  slot* cleaning_slot(std::uint32_t c) {
-    slot& s = cleaning_.of(c)[0];
+  slot* collection_slot(std::uint32_t c) {
+    slot& s = collection_.of(c)[0];
     if (!has_room(s)) {
       if (free_blocks(c) == 0) {
         return any_room(c);
@@ -237,15 +241,15 @@ class block_writer {
     return &s;
   }
   // Pages that can be moved while `kept` blocks stay free.
-  std::uint64_t cleaning_room(std::uint32_t c, std::uint32_t kept) {
-    const slot& s = cleaning_.of(c)[0];
+  std::uint64_t collection_room(std::uint32_t c, std::uint32_t kept) {
+    const slot& s = collection_.of(c)[0];
     const std::uint32_t in_block =
         has_room(s) ? table.pages_per_block() - table.at(s.block).written : 0;
     const std::uint32_t blocks = free_blocks(c) > kept ? free_blocks(c) - kept : 0;
     return in_block + std::uint64_t{blocks} * table.pages_per_block();
   }
 
-  // The full block with a dead page that costs least to clean.
+  // The full block with a dead page that costs least to collect.
   block_number cheapest(std::uint32_t c) const {
     block_number best = no_block;
     double best_cost = 0;
@@ -255,7 +259,7 @@ class block_writer {
       if (block.state != block_state::closed || block.live == block.written) {
         continue;
       }
-      const double cost = policy_.clean_cost(block, now_s);
+      const double cost = policy_.collection_cost(block, now_s);
       if (best == no_block || cost < best_cost) {
         best = b;
         best_cost = cost;
@@ -264,9 +268,9 @@ class block_writer {
     return best;
   }
 
-  bool clean_cheapest(std::uint32_t c) {
+  bool collect_cheapest(std::uint32_t c) {
     const block_number victim = cheapest(c);
-    return victim != no_block && clean(victim, move_cause::space);
+    return victim != no_block && collect(victim, move_cause::space);
   }
 
   // Moves the live pages of a block to others; false if room ran out.
@@ -281,7 +285,7 @@ class block_writer {
       if (recording) {
         operations.reads.push_back(table.locate(from));
       }
-      if (!program(page, [&] { return cleaning_slot(c); })) {
+      if (!program(page, [&] { return collection_slot(c); })) {
         return false;
       }
       pages.copy(from, numbers.physical(page));
@@ -294,7 +298,7 @@ class block_writer {
   Policy policy_;
   [[no_unique_address]] Faults faults_;
   write_frontiers frontiers_;
-  write_frontiers cleaning_;  // one block a channel
+  write_frontiers collection_;  // moved pages go here: one block a channel
 };
 
 }  // namespace instinfer::flash

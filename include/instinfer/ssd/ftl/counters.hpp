@@ -10,7 +10,8 @@
 
 namespace instinfer::flash {
 
-// Why a live page was moved: to free its block, because the block failed, or to read it safely for longer.
+// Why a live page was moved: to free its block (garbage collection), because the block failed, or to
+// read it safely for longer.
 enum class move_cause : std::uint8_t { space, failure, refresh };
 
 struct ftl_counters {

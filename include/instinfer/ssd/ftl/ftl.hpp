@@ -13,8 +13,8 @@
 
 namespace instinfer::flash {
 
-// A page keeps its number, and its channel, for life: it is only moved within the channel. So tables of page numbers (the KV
-// cache's) never change, and striping over channels survives cleaning.
+// A page keeps its number and its channel for life: it is only moved within the channel. So tables of
+// page numbers (the KV cache's) never change, and striping over channels survives garbage collection.
 //
 // kept_blocks + 1 blocks of each channel are spare; they make sure that room for a live page can always be had. Capacity
 // falls as blocks fail; what was written stays readable.
@@ -123,7 +123,7 @@ class ftl {
       if (block.state == block_state::open) {
         writer_.close(b);
       }
-      if (!writer_.clean(b, move_cause::refresh)) {
+      if (!writer_.collect(b, move_cause::refresh)) {
         b = (b / per_channel + 1) * per_channel - 1;
       }
     }

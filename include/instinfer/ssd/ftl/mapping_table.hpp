@@ -1,5 +1,6 @@
 #pragma once
-// The table from page numbers to physical pages, the L2P table of the FTL, and which numbers are in use.
+// The mapping table of the FTL (L2P: logical to physical): from page numbers to physical pages, and
+// which numbers are in use.
 
 #include <cstdint>
 #include <utility>

@@ -1,7 +1,7 @@
 #pragma once
 // What an FTL keeps of its pages' contents.
 //
-//   no_pages     nothing: books only
+//   no_pages     nothing: the tables only
 //   page_array   every page, where it lies physically; a moved page is copied
 
 #include <concepts>

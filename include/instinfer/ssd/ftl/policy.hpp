@@ -1,5 +1,6 @@
 #pragma once
-// The contract of an FTL policy: which pages share erase blocks, when blocks are erased, and which one is cleaned first.
+// The contract of an FTL policy: which pages share erase blocks, when blocks are erased, and which one
+// garbage collection takes first.
 //
 //   kv_blocks      a set of open blocks per sequence, so that blocks hold pages that die together    (InstInfer §IV-C)
 //   greedy_pages   one write frontier a channel, least live block first: the classic page-mapped FTL
@@ -11,27 +12,29 @@
 
 namespace instinfer::flash {
 
-// A *placement_handle* is what the host gives up as a whole: for the KV cache, a sequence. A *frontier* is a set of open blocks on
-// each channel, `stripe` of them on as many planes, written in turn.
+// A *placement handle* names what the host gives up as a whole: for the KV cache, a sequence. A
+// *frontier* is a set of open blocks on each channel, on `stripe` planes, written in turn.
 //
-//   frontiers            how many there are, at least 1
-//   stripe               planes of a channel that a frontier writes in turn; 0: all
-//   frontier_of(placement_handle)    below `frontiers`
-//   erase_below_blocks   of a channel: with fewer free blocks than that, a write erases dead blocks first; otherwise
-//                        they wait for idle()
-//   kept_blocks          of a channel, at least 1: free blocks that the host's pages may not take, so that live pages can
-//                        be moved; where no more are left, the block with the lowest clean_cost is cleaned
-//   clean_cost(block, now_s)  of a full block with a dead page; must not change while nothing happens
+//   frontiers               how many there are, at least 1
+//   stripe                  planes of a channel that a frontier writes in turn; 0: all
+//   frontier_of(handle)     below `frontiers`
+//   erase_below_blocks      of a channel: with fewer free blocks than that, a write erases dead blocks
+//                           first; otherwise they wait for idle()
+//   kept_blocks             of a channel, at least 1: free blocks that the host's pages may not take, so
+//                           that live pages can be moved. When no others are left, the block with the
+//                           lowest collection_cost is collected
+//   collection_cost(block, now_s)   of a full block with a dead page. Must not change between writes,
+//                           releases and changes of the time
 template <class P>
-concept FtlPolicy = std::copyable<P> &&
-                    requires(const P& p, std::uint32_t placement_handle, const block_info& block) {
-                      { p.frontiers } -> std::convertible_to<std::uint32_t>;
-                      { p.stripe } -> std::convertible_to<std::uint32_t>;
-                      { p.erase_below_blocks } -> std::convertible_to<std::uint32_t>;
-                      { p.kept_blocks } -> std::convertible_to<std::uint32_t>;
-                      { p.frontier_of(placement_handle) } -> std::same_as<std::uint32_t>;
-                      { p.clean_cost(block, placement_handle) } -> std::convertible_to<double>;
-                    };
+concept FtlPolicy = std::copyable<P> && requires(const P& p, std::uint32_t placement_handle,
+                                                 std::uint32_t now_s, const block_info& block) {
+  { p.frontiers } -> std::convertible_to<std::uint32_t>;
+  { p.stripe } -> std::convertible_to<std::uint32_t>;
+  { p.erase_below_blocks } -> std::convertible_to<std::uint32_t>;
+  { p.kept_blocks } -> std::convertible_to<std::uint32_t>;
+  { p.frontier_of(placement_handle) } -> std::same_as<std::uint32_t>;
+  { p.collection_cost(block, now_s) } -> std::convertible_to<double>;
+};
 
 // The paper writes whole erase blocks of pages that are reclaimed together, so that no live page is ever moved. Here every
 // sequence has blocks of its own, one open on each plane, for three reasons: striding over channels, then dies and planes
@@ -51,13 +54,14 @@ struct kv_blocks {
   constexpr std::uint32_t frontier_of(std::uint32_t placement_handle) const {
     return placement_handle % frontiers;
   }
-  constexpr double clean_cost(const block_info& block, std::uint32_t /*now_s*/) const {
+  constexpr double collection_cost(const block_info& block, std::uint32_t /*now_s*/) const {
     return block.live;
   }
   friend constexpr bool operator==(const kv_blocks&, const kv_blocks&) = default;
 };
 
-// Knows nothing of sequences. One threshold: blocks are erased, and cleaned, when the kept ones are all that is left.
+// Knows nothing of sequences. One threshold: blocks are erased and collected when only the kept ones
+// are free.
 struct greedy_pages {
   std::uint32_t frontiers = 1;
   std::uint32_t stripe = 0;
@@ -65,7 +69,7 @@ struct greedy_pages {
   std::uint32_t kept_blocks = 2;
 
   constexpr std::uint32_t frontier_of(std::uint32_t /*placement_handle*/) const { return 0; }
-  constexpr double clean_cost(const block_info& block, std::uint32_t /*now_s*/) const {
+  constexpr double collection_cost(const block_info& block, std::uint32_t /*now_s*/) const {
     return block.live;
   }
   friend constexpr bool operator==(const greedy_pages&, const greedy_pages&) = default;

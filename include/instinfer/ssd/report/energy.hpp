@@ -33,8 +33,8 @@ struct drive_work {
   double accelerator_flops = 0;
 };
 
-// Work of an attend or append. DRAM: entries read from the group buffer, and what is written passes it twice. Cleaning and
-// erases are the FTL's to add.
+// Work of an attend or append. DRAM: entries read from the group buffer, and what is written passes it
+// twice. The FTL adds garbage collection and erases.
 constexpr drive_work work_of(const traffic& moved, double accelerator_flops) {
   return {.pages_read = moved.pages_read,
           .pages_programmed = moved.pages_written,
