@@ -22,7 +22,7 @@ namespace instinfer {
 template <class Packed>
 inline constexpr std::uint32_t packed_elements = 1;
 
-// A sealed page is an array of packed, and, where scale_bytes is not 0, an fp32 in its last bytes that multiplies all values.
+// A sealed page is an array of packed values, and, where scale_bytes is not 0, an fp32 in its last bytes that multiplies all values.
 // Semantics: encode writes values [elements] and the scale to a page and fills up with zeros; value gives element i before the
 // scale; holds tells of a finite value whether encode can take it. The CPU path also needs load_at(const packed*, i), see
 // cpu/coded_load-inl.hpp.

@@ -48,7 +48,7 @@ struct scaled_pages {
     for (const E x : values) {
       most = std::max(most, std::abs(to_float(x)));
     }
-    // Not denormal: its inverse is then finite, and nothing depends on whether the machine flushes denormals.
+    // Not denormal: its inverse is then finite, and nothing depends on whether the processor flushes denormals.
     const float scale =
         std::max(most / code_8bit<Code>::largest, std::numeric_limits<float>::min());
     auto* codes = reinterpret_cast<Code*>(page.data());

@@ -13,7 +13,7 @@
 
 namespace instinfer {
 
-// Where the entries of a read are kept: in flash, or as a copy in fast memory beside the attention units (a window on the
+// Where the entries of a read are kept: in flash, or as a copy in fast memory beside the accelerator (a window on the
 // GPU) or in a cache of pages there, where they cost no flash read. The values are the same.
 enum class residence : std::uint8_t { flash, fast, cached };
 

@@ -1,5 +1,5 @@
 #pragma once
-// Loads of the packed that sealed pages are arrays of: fp32, fp16, bf16, and the codes of int8, fp8 and 4-bit groups.
+// Loads of the packed values that sealed pages are arrays of: fp32, fp16, bf16, and the codes of int8, fp8 and 4-bit groups.
 
 #include <algorithm>
 #include <cstring>
@@ -18,7 +18,7 @@ inline constexpr float load_factor = 1.0f;
 template <>
 inline constexpr float load_factor<fp8> = 0x1p8f;
 
-// Elements [i, i + lanes) of an array of packed as fp32. In a group, i is a multiple of lanes.
+// Elements [i, i + lanes) of an array of packed values as fp32. In a group, i is a multiple of lanes.
 template <Element E>
 HWY_INLINE float_vec load_at(const E* elements, std::size_t i) {
   return load(elements + i);

@@ -147,8 +147,8 @@ class row_cursor {
   std::span<const index_run> runs_;  // left of the page, the current one first
   const packed* data_ = nullptr;
   const packed* row_ = nullptr;
-  std::size_t stride_ = 0;  // in packed
-  std::size_t dims_ = 0;    // in packed
+  std::size_t stride_ = 0;  // in packed values
+  std::size_t dims_ = 0;    // in packed values
   float scale_ = 1.0f;
   std::uint32_t token_ = 0;
 };

@@ -146,7 +146,7 @@ HWY_INLINE void accumulate(float* to, const float* from, std::size_t n) {
   }
 }
 
-// Sum of x[0, n), n a multiple of 4 lanes: one pass of loads, the probe of a machine's read bandwidth. Brings what lies
+// Sum of x[0, n), n a multiple of 4 lanes: one pass of loads, the probe of a processor's read bandwidth. Brings what lies
 // `ahead` floats further on to L2 meanwhile.
 HWY_INLINE float sum_of(const float* x, std::size_t n, std::size_t ahead) {
   stored_vec total[4] = {hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{}),

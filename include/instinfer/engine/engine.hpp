@@ -1,5 +1,5 @@
 #pragma once
-// One engine for all compute paths, with the paper's commands: config (construction), append, attend, reclaim.
+// One engine for all compute paths, with the paper's calls: config (construction), append, attend, reclaim.
 
 #include <exception>
 #include <iosfwd>

@@ -35,7 +35,7 @@ class engine {
   using policy = typename D::attention_policy;
   using route = typename D::transfer_policy;
 
-  // drive and machine default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
+  // drive and route default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
   // of the route. Throws bad_argument for a drive that cannot be, has another page size than the layout, or is smaller
   // than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
@@ -144,7 +144,7 @@ class engine {
     return done;
   }
 
-  // The last attend again, on a drive with other units: what a faster engine would gain. Writes beside it are left out.
+  // The last attend again, on a drive with another accelerator: what a faster one would gain. Writes beside it are left out.
   call_times last_attend_with(const accelerator_spec& units) const {
     drive_spec other = drive_;
     other.units = units;

@@ -1,5 +1,5 @@
 #pragma once
-// A path without data: selections are drawn at random and nothing is computed. For timing caches that no machine at hand
+// A path without data: selections are drawn at random and nothing is computed. For timing caches that no computer at hand
 // could hold.
 
 #include <algorithm>

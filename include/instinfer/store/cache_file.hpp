@@ -5,7 +5,7 @@
 //   head     "instkv\r\n", version, byte order; a description in text; tokens and pages of each layer; checksum
 //   layer    of each stream that is stored: live sealed pages, head by head, then open pages; of each head: its summaries; checksum
 //
-// Numbers are as they lie in memory: a file is for machines of one byte order. Its pages may go to a drive with other channels,
+// Numbers are as they lie in memory: a file is for computers of one byte order. Its pages may go to a drive with other channels,
 // of another size, or on a translation layer. The checksum finds damage, not malice: trust a file as you trust who wrote it.
 
 #include <algorithm>
@@ -37,7 +37,7 @@ struct cache_file_mark {
     require<bad_file>(magic == cache_file_mark{}.magic,
                       [] { return std::string("load: this is not a cache file"); });
     require<bad_file>(byte_order == this_byte_order, [] {
-      return std::string("load: the file was written on a machine of another byte order");
+      return std::string("load: the file was written on a computer of another byte order");
     });
     require<bad_file>(version == this_version, [&] {
       return "load: the file is of version " + std::to_string(version) +

@@ -1,5 +1,5 @@
 #pragma once
-// The KV cache of many sequences and layers over one finite page store, with the paper's commands append and reclaim.
+// The KV cache of many sequences and layers over one finite page store, with the paper's calls append and reclaim.
 
 #include <algorithm>
 #include <limits>

@@ -1,6 +1,6 @@
 #pragma once
 // Books of the free pages of a drive, channel by channel. As a store of its own it holds no data: for timing a cache
-// that is larger than this machine's memory.
+// that is larger than this computer's memory.
 
 #include <string>
 #include <utility>

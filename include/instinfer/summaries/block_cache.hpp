@@ -1,5 +1,5 @@
 #pragma once
-// A cache of block numbers with a fixed number of slots, the least recently used out first: the books of RetroInfer's wave
+// A cache of block numbers with a fixed number of slots, the least recently used out first: the table of RetroInfer's wave
 // buffer. The slot says where a block's copy lies; the copies themselves are the owner's.
 
 #include <cstdint>
@@ -107,7 +107,7 @@ class block_cache {
     return touches == 0 ? 0.0 : static_cast<double>(hits_) / static_cast<double>(touches);
   }
 
-  // Bytes of the books, for the footprint in fast memory.
+  // Bytes of the table, for the footprint in fast memory.
   std::size_t book_bytes() const {
     return slots_.size() * sizeof(slot_links) + slot_of_.size() * sizeof(slot_id);
   }

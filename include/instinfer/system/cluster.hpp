@@ -34,7 +34,7 @@ inline constexpr network_spec no_network{"a network that costs nothing",
                                          std::numeric_limits<double>::infinity(),
                                          std::numeric_limits<double>::infinity(), 0};
 
-// A system with drives: kv() knows how they share the work, gpu() the machine.
+// A system with drives: kv() knows how they share the work, gpu() the server.
 template <class S>
 concept DriveSystem = System<S> && requires(const S& s) {
   { s.kv().split() } -> std::convertible_to<drive_split>;

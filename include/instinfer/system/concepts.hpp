@@ -14,7 +14,7 @@
 
 namespace instinfer::system {
 
-// Constructed for one model, machine and workload, which it keeps. step(context): a decode step of the whole batch with so many
+// Constructed for one model, server and workload, which it keeps. step(context): a decode step of the whole batch with so many
 // tokens a sequence in the cache. More bandwidth of any link or memory must never make it slower, and a larger batch never need
 // less memory.
 template <class S>

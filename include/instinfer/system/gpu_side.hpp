@@ -13,7 +13,7 @@ namespace instinfer::system {
 // Several GPUs split the layers, each with a link of its own.
 class gpu_side {
  public:
-  // Throws bad_argument for a model, machine or workload that cannot be.
+  // Throws bad_argument for a model, server or workload that cannot be.
   gpu_side(const model_spec& model, const server& on, const workload& job)
       : model_{(model.validate(), model)},
         server_{(on.validate(), on)},

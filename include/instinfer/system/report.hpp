@@ -13,7 +13,7 @@ namespace instinfer::system {
 struct step_time {
   double weights_s = 0;      // streaming weights, as far as the GPU waits for it
   double compute_s = 0;      // GPU operators
-  double kv_drive_s = 0;     // KV access: flash, and the engine inside the drive
+  double kv_drive_s = 0;     // KV access: flash, and the accelerator in the drive
   double kv_link_s = 0;      // KV access: pages over links
   double kv_software_s = 0;  // KV access: host file system, copies, swapping
   double kv_write_s = 0;     // new K and V on their way to where they live

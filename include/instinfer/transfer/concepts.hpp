@@ -21,7 +21,7 @@ struct link_spec {
   double latency_ns = 0;
 };
 
-// The machine that a route crosses. Defaults: InstInfer §VI-A, with the stated assumptions.
+// The links and software that a route crosses. Defaults: InstInfer §VI-A, with the stated assumptions.
 struct route_spec {
   link_spec drive_link{7.0e9, 2'000};  // PCIe 4 x4, 7 GB/s (paper §3); latency assumed
   link_spec gpu_link{32.0e9, 2'000};   // PCIe 4 x16, 32 GB/s (paper §3); latency assumed

@@ -50,8 +50,8 @@ class block_writer {
         pages{g},
         policy_{policy},
         faults_{faults},
-        frontiers_{policy.frontiers, table.channels(), table.lanes(), policy.stripe},
-        collection_{1, table.channels(), table.lanes(), 1} {}
+        frontiers_{policy.frontiers, table.channels(), table.planes(), policy.stripe},
+        collection_{1, table.channels(), table.planes(), 1} {}
 
   block_table table;
   mapping_table numbers;
@@ -195,14 +195,14 @@ class block_writer {
     return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
   }
 
-  // On the slot's lane or the next that has a free block. Precondition: the channel has one.
+  // On the slot's plane or the next that has a free block. Precondition: the channel has one.
   void open(std::uint32_t c, slot& s, std::uint32_t stride) {
-    std::uint32_t lane = s.lane;
-    while (table.free_blocks(c, lane) == 0) {
-      lane = (lane + 1) % table.lanes();
+    std::uint32_t plane = s.plane;
+    while (table.free_blocks(c, plane) == 0) {
+      plane = (plane + 1) % table.planes();
     }
-    s.block = table.open(c, lane);
-    s.lane = (s.lane + stride) % table.lanes();
+    s.block = table.open(c, plane);
+    s.plane = (s.plane + stride) % table.planes();
   }
 
   // A slot of the host that has room; nullptr if none has.

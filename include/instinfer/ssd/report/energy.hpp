@@ -1,5 +1,5 @@
 #pragma once
-// Energy by part of what a drive does for a token: array, bus, engine, link, DRAM, program and erase. Values in, values out.
+// Energy by part of what a drive does for a token: array, bus, accelerator, link, DRAM, program and erase. Values in, values out.
 
 #include <cstdint>
 

@@ -120,7 +120,7 @@ inline constexpr geometry vnand_v6_2tb{.channels = 8,
                                        .codeword_bytes = 4096};
 
 // The CSD that the paper evaluates. Link 7 GB/s: InstInfer's set-up. DRAM 2 GB: the real board's.
-// Units: accelerator_spec.hpp.
+// Units: accelerator.hpp.
 inline constexpr drive_spec instcsd{.geometry = vnand_v6_2tb,
                                     .timing = vnand_v6_timing,
                                     .units = accelerator_for(7'660'000'000),
@@ -128,7 +128,7 @@ inline constexpr drive_spec instcsd{.geometry = vnand_v6_2tb,
                                     .dram_bytes = 2'000'000'000};
 
 // The SSD of the paper's host-side systems, Samsung 980 Pro 2 TB class: the same array, PCIe 4 x4,
-// no engine. DRAM 2 GB: assumed, 1 GB per TB as usual for a page-level table.
+// no accelerator. DRAM 2 GB: assumed, 1 GB per TB as usual for a page-level table.
 inline constexpr drive_spec pcie4_ssd{.geometry = vnand_v6_2tb,
                                       .timing = vnand_v6_timing,
                                       .units = {},
@@ -155,23 +155,23 @@ inline constexpr drive_spec tlc_ssd{.geometry = {.channels = 8,
 // ways as in its vendor's public project for Micron flash (CRZ Technology,
 // daisyplus_openssd_micron_4c2w). Link 3.5 GB/s: PCIe 3 x4 less packet overhead, assumed. Bus 0.8
 // GB/s, the array times (60 us, 700 us, 5 ms), planes and capacity (256 GiB): assumed.
-inline constexpr drive_spec daisyplus{
-    .geometry = {.channels = 4,
-                 .chips = 2,
-                 .dies = 1,
-                 .planes = 2,
-                 .blocks = 4096,
-                 .pages = 1024,
-                 .page_bytes = 4096,
-                 .spare_bytes = 0,
-                 .codeword_bytes = 4096},
-    .timing = {.read_ps = 60 * ps_per_us,
-               .program_ps = 700 * ps_per_us,
-               .erase_ps = 5'000 * ps_per_us,
-               .bus_bytes_per_s = 800'000'000},
-    .units = accelerator_for(7'660'000'000),  // Table I's engine was synthesised for this board
-    .link_bytes_per_s = 3'500'000'000,
-    .dram_bytes = 2'000'000'000};
+inline constexpr drive_spec daisyplus{.geometry = {.channels = 4,
+                                                   .chips = 2,
+                                                   .dies = 1,
+                                                   .planes = 2,
+                                                   .blocks = 4096,
+                                                   .pages = 1024,
+                                                   .page_bytes = 4096,
+                                                   .spare_bytes = 0,
+                                                   .codeword_bytes = 4096},
+                                      .timing = {.read_ps = 60 * ps_per_us,
+                                                 .program_ps = 700 * ps_per_us,
+                                                 .erase_ps = 5'000 * ps_per_us,
+                                                 .bus_bytes_per_s = 800'000'000},
+                                      // Table I's accelerator was synthesised for this board.
+                                      .units = accelerator_for(7'660'000'000),
+                                      .link_bytes_per_s = 3'500'000'000,
+                                      .dram_bytes = 2'000'000'000};
 
 // A drive of the next generation, all assumed: 16 channels x 2.4 GB/s, V6 reads and writes, 8 dies
 // x 4 planes a channel (20.6 GB/s by the formula above), 2 TiB, PCIe 5 x4 at 14 GB/s, and units

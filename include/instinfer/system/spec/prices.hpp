@@ -1,5 +1,5 @@
 #pragma once
-// What machines cost to buy and to run: prices and powers of parts, each with its source or marked assumed; dollars and joules.
+// What servers cost to buy and to run: prices and powers of parts, each with its source or marked assumed; dollars and joules.
 
 #include <iterator>
 #include <string>
@@ -32,13 +32,13 @@ inline constexpr priced priced_gpus[] = {
 inline constexpr priced ssd_pcie4{"SSD, 2 TB, PCIe 4", 170, 6.2,
                                   "price assumed; power: Samsung 980 Pro's peak (Puget Systems)"};
 inline constexpr priced ssd_pcie5{"SSD, 2 TB, PCIe 5", 250, 11, "assumed"};
-// energy.hpp grants the engine of a PCIe 4 drive 13 W; the larger one has 2.7 times its units.
+// energy.hpp grants the accelerator of a PCIe 4 drive 13 W; the larger one has 2.7 times its units.
 inline constexpr priced csd_pcie4{
     "computational drive, 2 TB, PCIe 4", 400, 19.2,
-    "price assumed; power: the SSD's, and 13 W assumed of the engine"};
+    "price assumed; power: the SSD's, and 13 W assumed of the accelerator"};
 inline constexpr priced csd_pcie5{
     "computational drive, 2 TB, 16 channels, PCIe 5", 700, 46,
-    "price assumed; power: the SSD's, and 35 W assumed of the engine"};
+    "price assumed; power: the SSD's, and 35 W assumed of the accelerator"};
 
 inline constexpr priced server_chassis{"server without GPU, memory and drives", 8'000, 400,
                                        "assumed"};

@@ -1,5 +1,5 @@
 #pragma once
-// A machine: GPUs, host, links, how many drives. The drive itself comes with a system's design.
+// A server: GPUs, host, links, how many drives. The drive itself comes with a system's design.
 
 #include <string>
 
