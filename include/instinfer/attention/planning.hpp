@@ -159,7 +159,7 @@ constexpr stream keys_by_row(const layout::head_pages& head) {
 
 // Gives the residence of a tile of K from the first token of the tile.
 template <class T>
-concept TierOfTile = requires(const T& t, std::uint32_t first_token) {
+concept ResidenceOfTile = requires(const T& t, std::uint32_t first_token) {
   { t(first_token) } -> std::convertible_to<residence>;
 };
 
@@ -184,7 +184,7 @@ inline void plan_rows(const layout::head_pages& head, stream s, index_view token
 // fold: K and V of `tokens`, all dims. Uses the token-indexed copy of K if it is stored. Each K
 // tile comes first, then its V pages, so that a path can fold tile by tile in the order of the
 // plan.
-template <TierOfTile Where = all_from>
+template <ResidenceOfTile Where = all_from>
 void plan_fold(const layout::head_pages& head, index_view tokens, access_plan& plan,
                Where&& where = {}) {
   plan.clear();

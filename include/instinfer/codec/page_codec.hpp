@@ -107,8 +107,8 @@ struct page_scale<C, true> {
   }
 };
 
-// Bytes of wanted entries on the bus or the link: entries of sealed pages are coded, entries of
-// open pages are as appended.
+// Bytes of wanted entries, without the rest of their pages. Entries of sealed pages are coded,
+// entries of open pages are as appended.
 struct entry_size {
   std::uint32_t packed_bytes = 0;
   std::uint32_t packed_elements = 1;

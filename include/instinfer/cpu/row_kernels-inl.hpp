@@ -72,9 +72,8 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
         tile[j] = i == 0 ? hn::Mul(k, query) : hn::MulAdd(k, query, tile[j]);
       }
     }
-    // A few dims of all rows: each vector of K is converted once, and each vector of q is loaded once
-    // per tile.
   } else {
+    // A few dims of all rows: K vectors are converted once, q vectors are loaded once per tile.
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
       for (std::uint32_t j = 0; j < tile_rows && ahead; ++j) {

@@ -2,10 +2,10 @@
 // The contract of a page store: where sealed pages are kept.
 // A store is finite. A page is written once and read many times.
 //
-//   memory             pages in host memory                                            memory.hpp
-//   ledger             page counts only: for timing caches larger than memory          ledger.hpp
-//   flash::ftl_store   page counts on a modelled drive, with blocks, wear and failures
-//                                                                         flash/ftl_store.hpp
+//   memory             pages in host memory
+//   ledger             page counts only: for timing caches larger than memory
+//   flash::ftl_store   pages on the FTL of a modelled drive, with blocks, wear and failures; counts
+//                      only, unless it is given page contents (flash/ftl_store.hpp)
 
 #include <concepts>
 #include <cstddef>

@@ -12,7 +12,7 @@ namespace instinfer::system {
 
 // Shares of the data sheet's peaks that good kernels reach, and the tile to which a short side is
 // padded. All assumed: 0.85 of the memory rate is in the middle of the reported range of decode
-// kernels (0.55 to 0.93); 0.7 of the tensor core rate is a large cuBLAS GEMM.
+// kernels (0.55 to 0.93); a large cuBLAS GEMM reaches 0.7 of the tensor core rate.
 struct gpu_efficiency {
   double arithmetic = 0.7;
   double memory = 0.85;

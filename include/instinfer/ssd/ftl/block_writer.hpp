@@ -1,7 +1,6 @@
 #pragma once
-// Programs pages into blocks and provides free blocks: erases, garbage collection, and the rescue
-// of pages from failing blocks.
-// Garbage collection moves the live pages of a victim block and erases it.
+// Programs pages into blocks and frees blocks: erases, garbage collection (move the live pages of a
+// victim block, then erase it), and the rescue of pages from failing blocks.
 
 #include <algorithm>
 #include <cstdint>
@@ -30,15 +29,13 @@ template <class Policy, class Pages, class Faults>
 class block_writer {
   static_assert(
       FtlPolicy<Policy>,
-      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or victim_cost(block, now_s), see "
-      "ssd/ftl/policy.hpp");
-  static_assert(FtlPages<Pages>,
-                "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see "
-                "ssd/ftl/page_contents.hpp");
+      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or victim_cost(block, now_s), see ssd/ftl/policy.hpp");
+  static_assert(
+      FtlPages<Pages>,
+      "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see ssd/ftl/page_contents.hpp");
   static_assert(
       FaultModel<Faults>,
-      "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see "
-      "ssd/ftl/fault_model.hpp");
+      "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see ssd/ftl/fault_model.hpp");
 
   using slot = write_frontiers::slot;
 
@@ -64,14 +61,12 @@ class block_writer {
 
   const Policy& policy() const { return policy_; }
 
-  // Programs a page of the host. Returns false if no block can take it even after garbage
-  // collection.
+  // Programs a page of the host. False if no block can take it even after garbage collection.
   bool write(page_id page, std::uint32_t c, std::uint32_t frontier) {
     return program(page, [&] { return host_slot(c, frontier); });
   }
 
-  // Collects a full block: moves its live pages and erases dead blocks, with this block among them.
-  // Returns false if the pages to move do not fit.
+  // Moves the live pages of a full block, then erases all dead blocks. False if they do not fit.
   bool collect(block_number block, move_cause cause) {
     const std::uint32_t c = table.channel_of_block(block);
     if (table.at(block).live > room_to_move(c, 0) || !move_all(block, cause)) {
@@ -93,8 +88,7 @@ class block_writer {
     table.close(block);
   }
 
-  // Empties failing blocks, oldest first, as far as their pages fit elsewhere. With
-  // `collect_for_it`, collects other blocks to make room.
+  // Empties failing blocks, oldest first, while their pages fit; `collect_for_it` makes room.
   void empty_failing(std::uint32_t c, bool collect_for_it) {
     while (collect_for_it && free_blocks(c) == 0 && (erase_oldest(c) || collect_cheapest(c))) {
     }
@@ -132,8 +126,7 @@ class block_writer {
     return s.block != no_block && table.at(s.block).state == block_state::open;
   }
 
-  // Programs the page in the slot that next_slot() returns, and again in another slot after a
-  // failure. Returns false if next_slot() has no slot left.
+  // Programs the page in slots of next_slot() until one succeeds. False if no slot is left.
   template <class NextSlot>
   bool program(page_id page, NextSlot&& next_slot) {
     while (slot* s = next_slot()) {
@@ -198,8 +191,7 @@ class block_writer {
     return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
   }
 
-  // Opens a block on the slot's plane, or on the next plane with a free block. Precondition: the
-  // channel has a free block.
+  // Opens a block on the slot's plane or the next with a free block. Precondition: one exists.
   void open(std::uint32_t c, slot& s, std::uint32_t stride) {
     std::uint32_t plane = s.plane;
     while (table.free_blocks(c, plane) == 0) {
@@ -233,8 +225,7 @@ class block_writer {
     return false;
   }
 
-  // The slot for the next moved page: in the channel's one open block for moved pages, in a new
-  // block, or in an open block of the host.
+  // The slot for a moved page: the channel's open block for these, a new one, or one of the host.
   slot* slot_for_moved(std::uint32_t c) {
     slot& s = moved_frontier_.of(c)[0];
     if (!has_room(s)) {

@@ -8,8 +8,8 @@
 
 namespace instinfer::flash {
 
-// Nearest rank: the smallest latency that is not exceeded by at least the given share. 0 if there
-// are no latencies.
+// Nearest rank: the smallest latency such that at least the given share of all latencies is not
+// larger. 0 if there are no latencies.
 struct latencies {
   std::int64_t count = 0;
   std::int64_t p50_ticks = 0;

@@ -111,7 +111,7 @@ inline constexpr timing mlc_by_type_timing{
 // 8 channels and 4 KiB pages: InstInfer §IV-C and set-up. Chips, dies and planes: calibrated on the
 // 7.66 GB/s decode read of Table III. With 2 planes, the formula above gives 5.65, 7.51 and 8.99
 // GB/s for 8, 16 and 32 dies per channel, so 16, which is 2 % too low (dies per chip: assumed).
-// Blocks and pages: an assumed split of 2 TiB raw, 9 % more than the 2 TB sold.
+// Blocks and pages: an assumed split of 2 TiB raw. 9 % of it is spare, beyond the 2 TB sold.
 inline constexpr geometry vnand_v6_2tb{.channels = 8,
                                        .chips = 4,
                                        .dies = 4,

@@ -83,8 +83,8 @@ inline void validate(const read_retry& retry) {
 }
 
 // Each read fails with the same probability, `per_billion` / 10^9, for up to `most` further reads.
-// The mean is the sum of the first `most` powers of the probability. Throws bad_argument for a
-// probability outside of [0, 10^9] / 10^9, or more than max_read_retries.
+// The mean is the sum of the first `most` powers of the probability. Throws bad_argument for
+// per_billion outside of [0, 10^9], or more than max_read_retries.
 constexpr read_retry independent_failures(std::int32_t per_billion, std::int32_t most,
                                           std::uint64_t seed = 1) {
   require(per_billion >= 0 && per_billion <= retry_scale, [&] {
