@@ -72,7 +72,7 @@ class access_plan {
   // the loop around it, and cost 7 ns a page instead of 5. Reading the page takes 130 ns.
   [[gnu::always_inline]] void add(const page_read& read) {
     reads_.push_back(read);
-    pages_ += read.costs_flash() ? 1 : 0;
+    pages_ += read.costs_flash() ? 1u : 0u;
     (read.from != residence::flash ? fast_elements_
      : read.buffered               ? buffered_elements_
                                    : wanted_elements_) += read.wanted_elements();

@@ -27,7 +27,7 @@ struct softmax_state {
 // where -inf - -inf would be NaN.
 template <class T>
 T rescale_factor(T old_max, T new_max) {
-  return old_max == -std::numeric_limits<T>::infinity() ? T{0} : std::exp(old_max - new_max);
+  return old_max > -std::numeric_limits<T>::infinity() ? std::exp(old_max - new_max) : T{0};
 }
 
 // Folds an entry with one logit and one value row [v_dim] into (state, o), counted `weight` times.
@@ -35,7 +35,7 @@ T rescale_factor(T old_max, T new_max) {
 template <class T>
 void fold_entry(softmax_state<T>& state, std::span<T> o, T logit, std::span<const T> value,
                 T weight = T{1}) {
-  if (logit == -std::numeric_limits<T>::infinity()) {
+  if (logit <= -std::numeric_limits<T>::infinity()) {
     return;
   }
   const T new_max = std::max(state.max, logit);

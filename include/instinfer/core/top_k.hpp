@@ -21,7 +21,8 @@ template <std::floating_point T>
 constexpr auto order_key(T x) {
   using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   constexpr bits sign = bits{1} << (sizeof(bits) * 8 - 1);
-  const bits b = std::bit_cast<bits>(x == T{0} ? T{0} : x);  // -0 ties with +0
+  const bits raw = std::bit_cast<bits>(x);
+  const bits b = (raw & ~sign) == 0 ? bits{0} : raw;  // -0 ties with +0
   return (b & sign) != 0 ? static_cast<bits>(~b) : static_cast<bits>(b | sign);
 }
 

@@ -66,7 +66,7 @@ inline cluster_levels nested(const clustering& fine, const clustering& parents) 
   for (std::size_t parent = 0; parent < parents.sizes.size(); ++parent) {
     for (const std::uint32_t child : children.members(parent)) {
       number[child] = next;
-      next += fine.sizes[child] > 0 ? 1 : 0;
+      next += fine.sizes[child] > 0 ? 1u : 0u;
     }
     levels.parent_ends.push_back(next);
   }

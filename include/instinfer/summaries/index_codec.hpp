@@ -55,7 +55,7 @@ template <int Dims>
 struct index_key {
   static_assert(Dims > 0 && Dims % 4 == 0,
                 "instinfer: index keys have a multiple of 4 dims, see summaries/index_codec.hpp");
-  std::array<fp8, Dims> codes{};
+  std::array<fp8, std::size_t{Dims}> codes{};
   float scale = 1.0f;  // a power of two
 
   float operator[](std::size_t i) const { return scale * fp8_values[codes[i].bits]; }
@@ -70,7 +70,7 @@ inline float index_scale(std::span<const float> x) {
   for (const float value : x) {
     most = std::max(most, std::abs(value));
   }
-  if (most == 0) {
+  if (!(most > 0)) {
     return 1.0f;
   }
   int exponent = 0;
@@ -80,7 +80,7 @@ inline float index_scale(std::span<const float> x) {
 
 // Throws bad_argument for NaN or infinity.
 template <int Dims>
-index_key<Dims> encode_index_key(std::span<const float, Dims> x) {
+index_key<Dims> encode_index_key(std::span<const float, std::size_t{Dims}> x) {
   const auto bad = std::ranges::find_if_not(x, [](float value) { return is_finite(value); });
   require(bad == x.end(), [&] {
     return "index key: dim " + std::to_string(bad - x.begin()) + " is " + std::to_string(*bad) +
@@ -94,8 +94,8 @@ index_key<Dims> encode_index_key(std::span<const float, Dims> x) {
 
 // Rotates first, as the indexer does with both queries and keys.
 template <int Dims>
-index_key<Dims> encode_rotated_index_key(std::span<const float, Dims> x) {
-  std::array<float, Dims> rotated;
+index_key<Dims> encode_rotated_index_key(std::span<const float, std::size_t{Dims}> x) {
+  std::array<float, std::size_t{Dims}> rotated;
   std::ranges::copy(x, rotated.begin());
   hadamard(rotated);
   return encode_index_key<Dims>(rotated);

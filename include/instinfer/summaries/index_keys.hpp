@@ -38,7 +38,7 @@ struct index_keys {
     }
     void append(std::span<const element> k, std::span<const element> /*v*/,
                 std::span<const float> index_key) noexcept {
-      std::array<float, Dims> key{};
+      std::array<float, std::size_t{Dims}> key{};
       if (index_key.empty()) {
         std::transform(k.begin(), k.begin() + std::min<std::ptrdiff_t>(Dims, std::ssize(k)),
                        key.begin(), [](element x) { return to_float(x); });
@@ -57,7 +57,7 @@ struct index_keys {
         sum[i] += static_cast<double>(key[i]);
       }
       hadamard(key);
-      keys_.push_back(encode_index_key<Dims>(std::span<const float, Dims>(key)));
+      keys_.push_back(encode_index_key<Dims>(std::span<const float, std::size_t{Dims}>(key)));
     }
     void append(std::span<const element> k, std::span<const element> v) noexcept {
       append(k, v, {});
@@ -89,7 +89,7 @@ struct index_keys {
 
     // The key of the newest token, decoded and rotated back.
     void newest(std::span<double> to) const {
-      std::array<float, Dims> key;
+      std::array<float, std::size_t{Dims}> key;
       for (std::size_t i = 0; i < Dims; ++i) {
         key[i] = keys_.back()[i];
       }

@@ -56,7 +56,7 @@ void score_index(const index_query& q, index_view heads, index_view tokens, cons
     decode(encode_rotated_index_key<Dims>(query), queries.data() + weights.size() * Dims);
     weights.push_back(static_cast<T>(index_weight(q, h)));
   });
-  std::array<T, Dims> key;
+  std::array<T, std::size_t{Dims}> key;
   auto at = to.begin();
   tokens.for_each([&](std::uint32_t t) {
     decode(index.keys()[t], key.data());
@@ -79,7 +79,7 @@ std::uint32_t top_heads(const index_query& q, const Index& index, head_router ro
                              : router == head_router::newest_key && !index.keys().empty() ? 1
                                                                                           : 0;
   std::vector<double> energy(heads, 0.0);
-  std::array<double, Dims> key;
+  std::array<double, std::size_t{Dims}> key;
   for (std::uint32_t row = 0; row < rows; ++row) {
     if (router == head_router::block_means) {
       index.mean(row, key);

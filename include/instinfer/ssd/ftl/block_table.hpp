@@ -199,7 +199,7 @@ class block_table {
 
   void count_read(physical_page page) noexcept {
     std::uint32_t& reads = blocks_[block_of(page)].reads;
-    reads += reads < std::numeric_limits<std::uint32_t>::max() ? 1 : 0;
+    reads += reads < std::numeric_limits<std::uint32_t>::max() ? 1u : 0u;
   }
 
   // Removes the oldest dead block from its list. It becomes free, or bad if the erase failed.
