@@ -1,5 +1,5 @@
 #pragma once
-// One engine for all compute paths, with the paper's commands: config (construction), append, attend, reclaim.
+// One engine for the compute paths that take one KV head at a time. The other commands are in engine/engine_base.hpp.
 
 #include <exception>
 #include <iosfwd>
@@ -11,10 +11,9 @@
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/attend_check.hpp"
 #include "instinfer/engine/concepts.hpp"
-#include "instinfer/engine/design.hpp"
+#include "instinfer/engine/engine_base.hpp"
 #include "instinfer/engine/head_attend.hpp"
 #include "instinfer/store/cache_file.hpp"
-#include "instinfer/store/kv_cache.hpp"
 #include "instinfer/store/memory.hpp"
 
 namespace instinfer {
@@ -25,49 +24,20 @@ namespace instinfer {
 // not run beside anything else on the engine, and end the life of spans and views that it gave out; save reads what attends may
 // feed back to.
 template <Design D, class Format, class Path, class Store = store::memory>
-class engine {
+class engine : public engine_base<D, Format, Store> {
+  using base = engine_base<D, Format, Store>;
+  using base::attention_;
+  using base::cache_;
+  using base::logits_;
+  using base::written_;
+
  public:
-  using element = typename Format::element;
-  using design_type = D;
-  using format = Format;
+  using typename base::element;
+  using typename base::policy;
   using path = Path;
-  using policy = typename D::attention_policy;
   using scratch = workspace<Path, Format>;
-  using summaries = typename policy::summaries::template states<Format>;
-  using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
-  // config: throws bad_argument where the shape, capacity, layout or logit rule cannot be. `channels` is given where a
-  // sweep varies the drive at run time.
-  engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
-         const logit_rule& logits = {},
-         std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
-      : attention_{attention},
-        logits_{(logits.validate(), logits)},
-        cache_{shape, capacity, channels} {
-    static_assert(
-        D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
-        "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
-    require(!attention::own_window<policy> || logits.window == 0, [] {
-      return std::string(
-          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
-    });
-  }
-
-  sequence open() { return cache_.open(); }
-
-  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens, index_dim] of a trained indexer,
-  // for policies that take them (methods/dsa.hpp). Throws unknown_sequence, bad_argument, address_overflow, drive_full; the
-  // cache is then as before.
-  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
-                 std::span<const float> index_keys = {}) {
-    attention::check_index_keys<typename policy::summaries>(
-        index_keys, v.size() / static_cast<std::size_t>(cache_.shape().kv_heads * Format::v_dim),
-        Format::k_dim);
-    written_.clear();
-    traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
-    moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
-    return {moved};
-  }
+  using base::base;
 
   // Brings the index of a layer's heads up to date, for policies that cluster the cache: as much as the policy says is due, which
   // may be nothing. Tokens then change places inside a head, and written() holds the pages. Costs much more than an attend; the
@@ -111,9 +81,6 @@ class engine {
     return {moved};
   }
 
-  // Pages that the last append, build or load wrote, in that order.
-  std::span<const page_id> written() const { return written_; }
-
   // Decode attention over the whole cache of a layer, for the newest token of a sequence: q [q_heads, k_dim], out
   // [q_heads, v_dim]; the token has been appended. For the newest n tokens at once, causal among themselves: q [n, q_heads,
   // k_dim], out [n, q_heads, v_dim], oldest first. An empty cache gives zeros. Throws unknown_sequence and bad_argument;
@@ -155,9 +122,9 @@ class engine {
         std::rethrow_exception(failure);
       }
     }
-    receipt done;
+    traffic moved;
     for (const traffic& head : work.moved) {
-      done.moved += head;
+      moved += head;
     }
     std::size_t q_size = 0;
     std::size_t out_size = 0;
@@ -167,20 +134,8 @@ class engine {
       q_size += r.q.size();
       out_size += r.out.size();
     }
-    using route = typename D::transfer_policy;
-    if (!route::computes_in_drive) {
-      done.moved.filtered_bytes = done.moved.channel_bytes;  // no filter in front of a host
-    }
-    // q and the output cross the link in the storage type's width.
-    const transfer::link_bytes link =
-        route::bytes(done.moved, q_size * sizeof(element), out_size * sizeof(element));
-    done.moved.link_bytes = link.up + link.down;
-    return done;
+    return base::receipt_of(moved, q_size, out_size);
   }
-
-  // Gives up a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence, bad_argument.
-  void reclaim(sequence seq) { cache_.reclaim(seq); }
-  void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
 
   // Writes a sequence to a binary stream, and takes it up again in an open, empty one, of this engine or another of the same
   // model, format, layout and summaries: attends go on bit by bit. `model`: the caller's name for it. See store/cache_file.hpp.
@@ -196,18 +151,6 @@ class engine {
     return {store::load(cache_, seq, model, in, written_)};
   }
 
-  // Live tokens of a layer, reclaimed ones not counted.
-  std::uint32_t tokens(sequence seq, int layer) const {
-    const auto& cache = cache_.at(seq, layer);
-    return cache.tokens() - cache.first();
-  }
-
-  // Tokens ever appended to a layer: the position of the next one, and what reclaim_range::tokens_before counts.
-  std::uint32_t positions(sequence seq, int layer) const { return cache_.at(seq, layer).tokens(); }
-
-  const policy& attention() const { return attention_; }
-  const logit_rule& logits() const { return logits_; }
-  const cache_type& cache() const { return cache_; }
   Store& pages() { return cache_.pages(); }  // for housekeeping of its own; pages are the cache's
 
  private:
@@ -259,11 +202,7 @@ class engine {
     }
   }
 
-  policy attention_;
-  logit_rule logits_;
-  cache_type cache_;
   scratch own_;
-  std::vector<page_id> written_;
 };
 
 }  // namespace instinfer

@@ -42,10 +42,11 @@ struct machine_memory {
   std::vector<float> host_mean;
   std::vector<std::uint32_t> host_dims;  // as chosen on the device
   std::vector<std::uint32_t> host_listed;
-  std::vector<order_key_t<float>> scratch;
-  access_plan plan;
   index_set visible;
+  // Of pages that are gathered: selections and plans before the kernels.
+  std::vector<order_key_t<float>> scratch;
   index_set selection;
+  access_plan plan;
 };
 
 }  // namespace instinfer::cuda
