@@ -41,9 +41,9 @@ void check_as_reference(const logit_rule& rule) {
     const auto& layer = engine.cache().at(seq, 0);
     const attention::index_query no_index;
     worker device;
-    const auto run = [&](std::span<const std::uint32_t> tokens, test::head_record& seen,
+    const auto run = [&](std::span<const std::uint32_t> listed, test::head_record& seen,
                          traffic& of_head) {
-      device.arithmetic.set(dims, tokens);
+      device.arithmetic.set(dims, listed);
       const head_attend head(engine.attention(), engine.logits(), engine.cache(), layer, 0, h,
                              no_index, device, of_head);
       head(1, data.q, out, seen);

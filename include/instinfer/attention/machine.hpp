@@ -14,8 +14,8 @@
 
 namespace instinfer::attention {
 
-// Whether blend_mean applies to a query that sees `visible` tokens of a head. The mean is that of all live V. Where the mask hides
-// live tokens, nothing happens: hidden values must not leak.
+// Whether blend_mean applies to a query that sees `visible` tokens of a head. The mean is that of
+// all live V. Where the mask hides live tokens, it does not apply: hidden values must not leak.
 inline bool mean_applies(const layout::head_pages& head, std::uint32_t visible) {
   return visible == head.tokens - head.first;
 }

@@ -18,7 +18,8 @@ std::uint32_t queries_of(const attend_request& r, const model_shape& shape) {
                                     static_cast<std::size_t>(shape.q_heads * Format::k_dim));
 }
 
-// Throws bad_argument unless a policy can answer the request over `tokens` live tokens. Query: the type that the path rounds q to.
+// Throws bad_argument unless a policy can answer the request over `tokens` live tokens. Query: the
+// type to which the path rounds q.
 template <class Policy, class Format, class Query = fp32>
 void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
   using summaries = typename Policy::summaries::template states<Format>;

@@ -1,5 +1,6 @@
 #pragma once
-// One engine for the compute paths that take one KV head at a time. The other commands are in engine/engine_base.hpp.
+// The engine of the compute paths that attend one KV head at a time. engine/engine_base.hpp has the
+// commands that it shares with the GPU's.
 
 #include <exception>
 #include <iosfwd>

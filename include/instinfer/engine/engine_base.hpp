@@ -1,6 +1,6 @@
 #pragma once
-// What all engines share, whoever computes: the cache of a design, the commands open, append and reclaim, the counts of tokens,
-// and the receipt of an attend.
+// What all engines share, whoever computes: the cache of a design, the commands open, append and
+// reclaim, the counts of tokens, and the receipt of an attend.
 
 #include <string>
 #include <vector>
@@ -23,8 +23,8 @@ class engine_base {
   using summaries = typename policy::summaries::template states<Format>;
   using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
-  // config: throws bad_argument where the shape, capacity, layout or logit rule cannot be. `channels` is given where a
-  // sweep varies the drive at run time.
+  // config: throws bad_argument where the shape, capacity, layout or logit rule cannot be.
+  // `channels` is given where a sweep varies the drive at run time.
   engine_base(const model_shape& shape, const store::capacity& capacity,
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
@@ -42,9 +42,9 @@ class engine_base {
 
   sequence open() { return cache_.open(); }
 
-  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens, index_dim] of a trained indexer,
-  // for policies that take them (methods/dsa.hpp). Throws unknown_sequence, bad_argument, address_overflow, drive_full; the
-  // cache is then as before.
+  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
+  // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
+  // unknown_sequence, bad_argument, address_overflow, drive_full; the cache is then as before.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
@@ -59,7 +59,8 @@ class engine_base {
   // Pages that the last append, build or load wrote, in that order.
   std::span<const page_id> written() const { return written_; }
 
-  // Gives up a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence, bad_argument.
+  // Gives up a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence,
+  // bad_argument.
   void reclaim(sequence seq) { cache_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
 
@@ -69,7 +70,8 @@ class engine_base {
     return cache.tokens() - cache.first();
   }
 
-  // Tokens ever appended to a layer: the position of the next one, and what reclaim_range::tokens_before counts.
+  // Tokens ever appended to a layer: the position of the next one, and what
+  // reclaim_range::tokens_before counts.
   std::uint32_t positions(sequence seq, int layer) const { return cache_.at(seq, layer).tokens(); }
 
   const policy& attention() const { return attention_; }
@@ -77,8 +79,9 @@ class engine_base {
   const cache_type& cache() const { return cache_; }
 
  protected:
-  // The receipt of attends that moved `moved` of pages and summaries, and q and outputs of so many elements. Adds what the route
-  // decides: whether a filter works in front of the reader, and the bytes that cross the link.
+  // The receipt of attends that moved `moved` of pages and summaries, with q and outputs of so many
+  // elements. Adds what the route decides: whether a filter works in front of the reader, and the
+  // bytes that cross the link.
   static receipt receipt_of(traffic moved, std::size_t q_size, std::size_t out_size) {
     using route = typename D::transfer_policy;
     if (!route::computes_in_drive) {

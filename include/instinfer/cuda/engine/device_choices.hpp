@@ -1,7 +1,8 @@
 #pragma once
-// What a GPU chose for one KV head, as an arithmetic of the attention machine that all paths share (attention/machine.hpp). After
-// the kernels, the engine runs the policy on that machine once for each head: it makes the plans, the receipt and the
-// observations, as on every other path.
+// What a GPU chose for one KV head, as an arithmetic of the attention machine that all paths share
+// (attention/machine.hpp). After the kernels, the engine runs the policy on that machine, one KV
+// head at a time. So plans, receipts and observations come from the same code as on the other
+// paths.
 
 #include <span>
 #include <string>
@@ -19,7 +20,7 @@ class device_choices {
     index_view candidates;
   };
 
-  // dims and tokens: what the head keeps, ascending. They must outlive the attend.
+  // dims, tokens: what the head keeps, ascending. They must outlive the attend.
   void set(std::span<const std::uint32_t> dims, std::span<const std::uint32_t> tokens) {
     dims_ = dims;
     tokens_ = tokens;

@@ -1,6 +1,7 @@
 #pragma once
-// The engine of the CUDA path: attention over pages that a GPU reads. Everything but attend is engine_base's, as on the other
-// paths. What differs is where sealed pages live (cuda/engine/page_homes.cuh) and who computes (cuda/engine/machine.cuh).
+// The engine of the CUDA path: attention over pages that a GPU reads. engine_base has everything
+// but attend, as for the other paths. Two things differ here: where sealed pages live
+// (cuda/engine/page_homes.cuh), and who computes (cuda/engine/machine.cuh).
 
 #include <memory>
 
@@ -11,7 +12,7 @@
 
 namespace instinfer::cuda {
 
-// Not for two threads at a time: an engine has one stream and one set of buffers.
+// One thread at a time may use an engine: it has one stream and one set of buffers.
 template <Design D, class Format = kv_format<>,
           class Home = typename home_of<typename D::transfer_policy>::type>
 class engine : public engine_base<D, Format, Home> {
@@ -37,8 +38,8 @@ class engine : public engine_base<D, Format, Home> {
   using typename base::element;
   using typename base::policy;
 
-  // config: throws no_device; bad_argument as instinfer::engine does, for groups above 16, and for layouts without K and V by
-  // token in rows; device_error where the pages do not fit.
+  // config: throws what engine_base does; bad_argument for groups above 16, and for layouts that do
+  // not store K and V by token in rows; no_device; device_error where the pages do not fit.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {},
          std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
@@ -61,7 +62,8 @@ class engine : public engine_base<D, Format, Home> {
         cache_.tiles(), static_cast<std::uint32_t>(shape.kv_heads)));
   }
 
-  // As engine_base::append. Pages are written in host memory; device_pages copies them before this returns.
+  // As engine_base::append. Pages are written in host memory; device_pages copies them before this
+  // returns.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v) {
     const auto rows = static_cast<std::size_t>(cache_.shape().kv_heads * Format::k_dim);
     cache_.pages().prepare_writes(
@@ -71,8 +73,9 @@ class engine : public engine_base<D, Format, Home> {
     return done;
   }
 
-  // Decode attention of one query over the cache of a layer: q [q_heads, k_dim], rounded to the storage type for the tensor
-  // cores; out [q_heads, v_dim]. Throws unknown_sequence, bad_argument, device_error; out is then untouched.
+  // Decode attention of one query over the cache of a layer: q [q_heads, k_dim], rounded to the
+  // storage type for the tensor cores; out [q_heads, v_dim]. An empty cache gives zeros. Throws
+  // unknown_sequence, bad_argument, device_error; out is then untouched.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
     return attend(seq, layer, q, out, watch_nothing{});
   }

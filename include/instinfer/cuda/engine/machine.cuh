@@ -1,9 +1,12 @@
 #pragma once
-// The attention machine that policies meet on a GPU. The library has one machine, attention/machine.hpp, for one KV head at a
-// time; this class is the exception, for the sake of speed: it works on all KV heads of a layer at once, leaves choices on the
-// device, and defers the fold to the end, so that dense attention is one kernel and SparF three. What it shares with the
-// other: the contract (attention/concepts.hpp), query, budgets, mask, the rule of blend_mean, and the planning functions. Plans,
-// receipts and observations are not its business: the engine takes them from the one machine (cuda/engine/device_choices.hpp).
+// The attention machine that policies meet on a GPU. The library has one machine,
+// attention/machine.hpp, which works on one KV head at a time. This class is the exception, for
+// speed: it works on all KV heads of a layer at once, leaves choices on the device, and defers the
+// fold to the end. So dense attention is one kernel, and SparF three.
+// Both machines share the contract (attention/concepts.hpp), the query, budgets, mask, the rule of
+// blend_mean, and the planning functions. This one makes no receipts and has no observers: after
+// the kernels, the engine runs the policy on the other with the device's choices
+// (cuda/engine/device_choices.hpp).
 
 #include <algorithm>
 #include <vector>
@@ -14,7 +17,8 @@
 
 namespace instinfer::cuda {
 
-// Layer is the engine's layer_cache.
+// Layer is the engine's layer_cache. One launch of each kernel serves a query, so a policy that
+// scores, chooses tokens or folds a second time gets bad_argument.
 template <class Format, class Home, class Layer, class Summaries>
 class machine {
  public:
@@ -49,7 +53,7 @@ class machine {
     if (m_.workspace.size() == 0) {
       m_.workspace = m_.fold.workspace(sizes_);
     }
-    check(cudaStreamSynchronize(m_.stream), "cudaStreamSynchronize");  // `words` goes
+    check(cudaStreamSynchronize(m_.stream), "cudaStreamSynchronize");  // `words` is a local
   }
 
   std::uint32_t layer() const { return layer_index_; }
@@ -58,10 +62,8 @@ class machine {
 
   dims top_dims(const query&, budget keep) { return {keep.of(dim, "keep_dims")}; }
 
-  // Throws bad_argument where a policy scores, chooses tokens or folds a second time: one launch of each kernel serves a query.
   scores score_dims(const query& q, dims chosen) {
     once(scored_, "scores by dims");
-    const stream s = score_stream();
     const std::int64_t stride =
         (std::int64_t{head_.tokens} - head_.first + 7 + score_chunk) / score_chunk * score_chunk;
     const std::size_t n = static_cast<std::size_t>(stride);
@@ -71,39 +73,34 @@ class machine {
     m_.keys.grow(kv_heads_ * n);
     m_.kept.grow(std::size_t{kv_heads_} * group_);
     if constexpr (Home::gathers) {
-      for_each_head([&](std::uint32_t h, const layout::head_pages& head) {
-        choose_dims_on_host(h, chosen.count);
-        attention::plan_score_dims(head, m_.visible, m_.selection, m_.plan);
-        m_.pages.gather(m_.plan, h);
-      });
-      m_.pages.flush();
+      m_.gatherer.gather_scored(m_.pages, layer_, kv_heads_, m_.host_q, chosen.count, m_.visible);
     }
-    sparse_ =
-        sparse_arguments<element>{.q = m_.q.data(),
-                                  .k = m_.pages.template tiles<element>(s),
-                                  .tokens = m_.words.data(),
-                                  .first = m_.words.data() + 1,
-                                  .sizes = sizes_,
-                                  .scale = q.logits.scale_for(dim),
-                                  .soft_cap = q.logits.soft_cap,
-                                  .window = q.logits.window,
-                                  .sinks = q.logits.sinks,
-                                  .keep_dims = chosen.count,
-                                  .dims = m_.dims.data(),
-                                  .logits = m_.logits.data(),
-                                  .logit_stride = stride,
-                                  .states = m_.states.data(),
-                                  .keys = m_.keys.data(),
-                                  .listed_counts = m_.words.data() + 2,
-                                  .kept = m_.kept.data(),
-                                  .status = reinterpret_cast<std::uint32_t*>(m_.workspace.data())};
+    sparse_ = sparse_arguments<element>{
+        .q = m_.q.data(),
+        .k = m_.pages.template tiles<element>(attention::keys_by_dim(head_)),
+        .tokens = m_.words.data(),
+        .first = m_.words.data() + 1,
+        .sizes = sizes_,
+        .scale = q.logits.scale_for(dim),
+        .soft_cap = q.logits.soft_cap,
+        .window = q.logits.window,
+        .sinks = q.logits.sinks,
+        .keep_dims = chosen.count,
+        .dims = m_.dims.data(),
+        .logits = m_.logits.data(),
+        .logit_stride = stride,
+        .states = m_.states.data(),
+        .keys = m_.keys.data(),
+        .listed_counts = m_.words.data() + 2,
+        .kept = m_.kept.data(),
+        .status = reinterpret_cast<std::uint32_t*>(m_.workspace.data())};
     return {};
   }
 
-  // The kernels have both; what is ranked tells which is meant.
+  // The kernels compute logits and probabilities. top_tokens tells them which to rank.
   scores softmax(scores) { return {true}; }
 
-  // Scores and selection are one call of kernels; k is known here, as the lengths are.
+  // Starts the kernels that score and select. k is known here, because the host knows the lengths.
   tokens top_tokens(scores s, budget keep, budget newest = 0.0,
                     attention::over_group over = attention::over_group::sum) {
     once(chose_, "chooses tokens");
@@ -131,16 +128,9 @@ class machine {
   void fold(const query& q, tokens chosen, tier = tier::flash) {
     once(folded_, "folds");
     if constexpr (Home::gathers) {
-      for_each_head([&](std::uint32_t h, const layout::head_pages& head) {
-        m_.selection.clear();
-        for (const std::uint32_t t : chosen_tokens(h)) {
-          m_.selection.add(t);
-        }
-        attention::plan_fold(head, chosen.listed ? m_.selection.view() : m_.visible.view(),
-                             m_.plan);
-        m_.pages.gather(m_.plan, h);
+      m_.gatherer.gather_folded(m_.pages, layer_, kv_heads_, [&](std::uint32_t h) {
+        return chosen.listed ? m_.gatherer.as_set(chosen_tokens(h)) : m_.visible.view();
       });
-      m_.pages.flush();
     }
     m_.out.grow(q.values.size());
     attend_ = attend_arguments<element, float>{
@@ -163,7 +153,7 @@ class machine {
     }
   }
 
-  // A policy that does not keep the mean is refused where the shared machine runs it.
+  // A policy without the mean among its summaries is refused where the shared machine runs it.
   void blend_mean(scores, tokens) {
     using mean = typename attention::mean_value::template state<Format>;
     if constexpr (attention::keeps<mean, Summaries>) {
@@ -199,7 +189,7 @@ class machine {
     });
   }
 
-  // What the device chose for one KV head; once finish() has returned.
+  // What the device chose for one KV head. Complete when finish() has returned.
   std::span<const std::uint32_t> chosen_dims(std::uint32_t h) const {
     return of_head(m_.host_dims, h, chose_);
   }
@@ -233,15 +223,6 @@ class machine {
     copy_in(m_.mean_v, m_.host_mean);
     blends_ = true;
   }
-  stream score_stream() const {
-    return head_.tiles.k_by_dim.stored() ? stream::k_by_dim : stream::k_by_token;
-  }
-  template <class F>
-  void for_each_head(F&& f) {
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      f(h, layer_.head(h));
-    }
-  }
   template <class T>
   void copy_in(const array<T>& to, const std::vector<T>& from) {
     check(cudaMemcpyAsync(to.data(), from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice,
@@ -253,17 +234,6 @@ class machine {
     check(cudaMemcpyAsync(to.data(), from.data(), to.size() * sizeof(T), cudaMemcpyDeviceToHost,
                           m_.stream),
           "cudaMemcpyAsync from the device");
-  }
-  // As dim_choice.
-  void choose_dims_on_host(std::uint32_t h, std::uint32_t r) {
-    std::array<float, dim> sums{};
-    for (std::uint32_t g = 0; g < group_; ++g) {
-      for (std::uint32_t i = 0; i < dim; ++i) {
-        sums[i] += std::abs(to_float(m_.host_q[(std::size_t{h} * group_ + g) * dim + i]));
-      }
-    }
-    m_.selection.clear();
-    top_k<float>(sums, r, m_.selection, m_.scratch);
   }
 
   machine_memory<Format, Home>& m_;

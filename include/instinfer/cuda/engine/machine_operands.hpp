@@ -1,6 +1,7 @@
 #pragma once
-// What policies hold of the CUDA path's machine: descriptions, while the values stay on the device. A query is the query_group of
-// all paths (attention/query_group.hpp), with the query heads of all KV heads.
+// The operands of the CUDA path's machine: descriptions, while the values stay on the device. A
+// query is the query_group of all paths (attention/query_group.hpp), with the query heads of all KV
+// heads.
 
 #include <cstdint>
 
