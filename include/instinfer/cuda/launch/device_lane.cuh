@@ -1,6 +1,5 @@
 #pragma once
-// The Lane of a GPU: one thread, with the instructions that kernels use. PTX ISA 8.0, sm_80 and
-// later.
+// The Lane of a GPU: one thread, with the instructions that kernels use. PTX ISA 8.0, sm_80 on.
 
 #include <concepts>
 #include <cstddef>
@@ -16,8 +15,8 @@
 
 namespace instinfer::cuda {
 
-// Kernels are constexpr templates, so the host's compiler sees them, too. Hence these functions are
-// __host__ as well, although the host never calls them.
+// Kernels are constexpr templates, so the host's compiler sees them, too: hence __host__, although
+// the host never calls these functions.
 class device_lane {
  public:
   __device__ explicit device_lane(std::byte* shared) : shared_{shared} {}
@@ -84,8 +83,7 @@ class device_lane {
     return y;
   }
 
-  // Loads eight values of two bytes or one, `stride` apart; zeros unless `wanted`. Neighbours are
-  // aligned and take one load.
+  // Loads eight values of 1 or 2 bytes, `stride` apart; zeros unless `wanted`. Stride 1: one load.
   template <class T>
   __host__ __device__ void load_8(const T* from, std::uint32_t stride, bool wanted,
                                   std::uint32_t (&packed)[2 * sizeof(T)]) const {
@@ -145,8 +143,7 @@ class device_lane {
     asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
   }
 
-  // Loads four 8 x 8 matrices of 16-bit elements. Lane l gives the address of row l % 8 of matrix l
-  // / 8.
+  // Loads four 8 x 8 matrices of 16-bit elements. Lane l points at row l % 8 of matrix l / 8.
   __host__ __device__ void load_matrices(const std::byte* row, std::uint32_t (&m)[4]) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
