@@ -1,4 +1,5 @@
-// Given the choices of another path, the shared machine plans, charges and reports for the GPU what it did there.
+// Given the choices of another path, the shared machine plans, counts and reports the same for the
+// GPU as it did there.
 #include <doctest/doctest.h>
 
 #include "../paths/random_cache.hpp"
@@ -63,10 +64,10 @@ void check_as_reference(const logit_rule& rule) {
     }
   }
   CHECK(out == before);  // the kernels write it, not this
-  CHECK(moved.pages_read == done.moved.pages_read);
-  CHECK(moved.array_bytes == done.moved.array_bytes);
-  CHECK(moved.channel_bytes == done.moved.channel_bytes);
-  CHECK(moved.buffer_bytes == done.moved.buffer_bytes);
+  CHECK(moved.pages_read == done.traffic.pages_read);
+  CHECK(moved.array_bytes == done.traffic.array_bytes);
+  CHECK(moved.channel_bytes == done.traffic.channel_bytes);
+  CHECK(moved.buffer_bytes == done.traffic.buffer_bytes);
 }
 
 }  // namespace

@@ -19,11 +19,13 @@
 
 namespace instinfer {
 
-// Path supplies the arithmetic (reference::path, cpu::path, flash::drawn); Store is where sealed pages live.
+// Path is the arithmetic (reference::path, cpu::path, flash::random_selection); Store holds sealed
+// pages.
 //
-// Attends of one engine may run at the same time, each with a workspace of its own. open, append, build, load and reclaim may
-// not run beside anything else on the engine, and end the life of spans and views that it gave out; save reads what attends may
-// feed back to.
+// Attends of one engine may run at the same time, each with its own workspace. open, append, build,
+// load and reclaim must not run at the same time as any other call on the engine, and invalidate
+// the spans and views that it returned. save must not run at the same time as attends, because
+// attends may change summaries.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine : public engine_base<D, Format, Store> {
   using base = engine_base<D, Format, Store>;
@@ -40,10 +42,11 @@ class engine : public engine_base<D, Format, Store> {
 
   using base::base;
 
-  // Brings the index of a layer's heads up to date, for policies that cluster the cache: as much as the policy says is due, which
-  // may be nothing. Tokens then change places inside a head, and written() holds the pages. Costs much more than an attend; the
-  // time to call it is the caller's. Throws bad_argument, as for a layer without tokens or more clusters than tokens, and
-  // drive_full; heads that were done before stay so, and a further call goes on.
+  // Updates the index of a layer's heads, for policies that cluster the cache, as far as the policy
+  // says it is due; this may be nothing. Tokens then change places inside a head, and written() has
+  // the new pages. It costs much more than an attend; the caller decides when to call it. Throws
+  // bad_argument, for example for a layer without tokens or for more clusters than tokens, and
+  // drive_full. Heads finished before the exception keep their index, and a further call continues.
   receipt build(sequence seq, int layer)
     requires requires { typename policy::indexed_by; }
   {
@@ -71,7 +74,7 @@ class engine : public engine_base<D, Format, Store> {
     return {moved};
   }
 
-  // Appends `count` tokens whose values nobody knows; for stores that hold no data.
+  // Appends `count` tokens without values, for stores that hold no data.
   receipt append_count(sequence seq, int layer, std::uint64_t count)
     requires(!Store::holds_data)
   {
@@ -82,24 +85,28 @@ class engine : public engine_base<D, Format, Store> {
     return {moved};
   }
 
-  // Decode attention over the whole cache of a layer, for the newest token of a sequence: q [q_heads, k_dim], out
-  // [q_heads, v_dim]; the token has been appended. For the newest n tokens at once, causal among themselves: q [n, q_heads,
-  // k_dim], out [n, q_heads, v_dim], oldest first. An empty cache gives zeros. Throws unknown_sequence and bad_argument;
-  // out is then untouched.
+  // Decode attention over the whole cache of a layer.
+  // For the newest token of a sequence: q [q_heads, k_dim], out [q_heads, v_dim]. The token must be
+  // appended before.
+  // For the newest n tokens at once, causal among themselves: q [n, q_heads, k_dim], out [n,
+  // q_heads, v_dim], oldest first.
+  // An empty cache gives zeros. Throws unknown_sequence or bad_argument, and then leaves out
+  // unchanged.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
-    return attend(seq, layer, q, out, own_, parallel::serial{}, watch_nothing{});
+    return attend(seq, layer, q, out, own_, parallel::serial{}, no_observer{});
   }
 
-  template <parallel::Parallel P, class Watch = watch_nothing>
+  template <parallel::Parallel P, class Watch = no_observer>
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
                  scratch& work, const P& workers, Watch&& watch = {}) const {
     const attend_request one{seq, q, out};
     return attend({&one, 1}, layer, work, workers, watch);
   }
 
-  // The same for a batch of sequences. Work is dealt by bytes (core/work_split.hpp): where whole heads would leave workers
-  // waiting, the longest are cut into page ranges. Should one request throw, all outputs are untouched.
-  template <parallel::Parallel P, class Watch = watch_nothing>
+  // The same for a batch of sequences. Work is divided by bytes (core/work_split.hpp): if whole
+  // heads would leave workers idle, the longest heads are split into page ranges. If one request
+  // throws, all outputs stay unchanged.
+  template <parallel::Parallel P, class Watch = no_observer>
   receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
                  Watch&& watch = {}) const {
     const std::uint32_t parts = parallel::parts_of(workers);
@@ -109,7 +116,8 @@ class engine : public engine_base<D, Format, Store> {
     if (work.workers.size() < workers.workers()) {
       work.workers.resize(workers.workers());
     }
-    // The longest heads by all workers, one after the other; then the others, each by one.
+    // First the longest heads, one after the other, each by all workers; then the others, each by
+    // one worker.
     const std::size_t cut = deal(work.jobs, can_share ? parts : 1, work.loads);
     for (std::size_t j = 0; j < cut; ++j) {
       attend_job(batch, layer, j, work, work.workers.front(),
@@ -124,7 +132,7 @@ class engine : public engine_base<D, Format, Store> {
       }
     }
     traffic moved;
-    for (const traffic& head : work.moved) {
+    for (const traffic& head : work.traffic_of) {
       moved += head;
     }
     std::size_t q_size = 0;
@@ -138,8 +146,9 @@ class engine : public engine_base<D, Format, Store> {
     return base::receipt_of(moved, q_size, out_size);
   }
 
-  // Writes a sequence to a binary stream, and takes it up again in an open, empty one, of this engine or another of the same
-  // model, format, layout and summaries: attends go on bit by bit. `model`: the caller's name for it. See store/cache_file.hpp.
+  // Writes a sequence to a binary stream, and loads it into an open, empty sequence of this engine
+  // or of another with the same model, format, layout and summaries. Attends then give the same
+  // bits. `model` is the caller's name of the model. See store/cache_file.hpp.
   void save(sequence seq, std::ostream& out, std::string_view model = {}) const
     requires Store::holds_data
   {
@@ -152,14 +161,15 @@ class engine : public engine_base<D, Format, Store> {
     return {store::load(cache_, seq, model, in, written_)};
   }
 
-  Store& pages() { return cache_.pages(); }  // for housekeeping of its own; pages are the cache's
+  // for the store's own housekeeping; the cache owns the pages
+  Store& pages() { return cache_.pages(); }
 
  private:
   using arithmetic = typename Path::template arithmetic<Format>;
-  // Whether several workers may carry out one operation.
+  // Whether several workers can share one operation.
   static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
 
-  // Checks the requests and lists their heads, without touching any output.
+  // Checks the requests and lists their heads. Writes no output.
   void list_jobs(std::span<const attend_request> batch, int layer, scratch& work) const {
     work.jobs.clear();
     work.out_at.clear();
@@ -177,12 +187,12 @@ class engine : public engine_base<D, Format, Store> {
         work.jobs.push_back({r, h, tokens * Format::token_bytes});
       }
     }
-    work.moved.assign(work.jobs.size(), {});
+    work.traffic_of.assign(work.jobs.size(), {});
     work.failed.assign(work.jobs.size(), nullptr);
     resize_scratch(work.out, out_size);
   }
 
-  // One KV head of one request, by one worker or, cut into page ranges, by a team.
+  // Computes one KV head of one request: by one worker, or split into page ranges by a team.
   template <class Watch>
   void attend_job(std::span<const attend_request> batch, int layer, std::size_t j, scratch& work,
                   typename scratch::worker& worker, const team& with, Watch& watch) const {
@@ -195,7 +205,7 @@ class engine : public engine_base<D, Format, Store> {
       auto&& observer = head_watch(watch, job.request, job.kv_head);
       const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
                              static_cast<std::uint32_t>(layer), job.kv_head, r.index, worker,
-                             work.moved[j]);
+                             work.traffic_of[j]);
       head(queries_of<Format>(r, cache_.shape()), r.q,
            std::span(work.out).subspan(work.out_at[job.request], r.out.size()), observer);
     } catch (...) {

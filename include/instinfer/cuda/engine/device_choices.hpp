@@ -31,7 +31,7 @@ class device_choices {
   void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
     take(dims_, r, "dims", chosen);
   }
-  void top(const scores& /*s*/, attention::over_group /*over*/, std::uint32_t k,
+  void top(const scores& /*s*/, attention::group_reduction /*over*/, std::uint32_t k,
            std::uint32_t /*newest*/, index_set& chosen) {
     take(tokens_, k, "tokens", chosen);
   }

@@ -77,7 +77,7 @@ class engine : public engine_base<D, Format, Home> {
   // storage type for the tensor cores; out [q_heads, v_dim]. An empty cache gives zeros. Throws
   // unknown_sequence, bad_argument, device_error; out is then untouched.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
-    return attend(seq, layer, q, out, watch_nothing{});
+    return attend(seq, layer, q, out, no_observer{});
   }
 
   template <class Watch>

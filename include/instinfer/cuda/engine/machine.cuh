@@ -102,9 +102,9 @@ class machine {
 
   // Starts the kernels that score and select. k is known here, because the host knows the lengths.
   tokens top_tokens(scores s, budget keep, budget newest = 0.0,
-                    attention::over_group over = attention::over_group::sum) {
+                    attention::group_reduction over = attention::group_reduction::sum) {
     once(chose_, "chooses tokens");
-    require(over == attention::over_group::sum, [] {
+    require(over == attention::group_reduction::sum, [] {
       return std::string("cuda::machine: top_tokens ranks by sums over the group only");
     });
     sparse_.rank_by_logits = !s.probabilities;
@@ -125,7 +125,7 @@ class machine {
     return {true, k};
   }
 
-  void fold(const query& q, tokens chosen, tier = tier::flash) {
+  void fold(const query& q, tokens chosen, residence = residence::flash) {
     once(folded_, "folds");
     if constexpr (Home::gathers) {
       m_.gatherer.gather_folded(m_.pages, layer_, kv_heads_, [&](std::uint32_t h) {

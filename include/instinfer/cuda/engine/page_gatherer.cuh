@@ -20,8 +20,8 @@ class page_gatherer {
   using element = typename Format::element;
   static constexpr std::uint32_t dim = Format::k_dim;
 
-  // The pages of score_dims. q [kv_heads * group, dim]. The dims are those that dim_choice will choose
-  // on the device.
+  // The pages of score_dims. q [kv_heads * group, dim]. The dims are those that dim_choice will
+  // choose on the device.
   template <class Layer>
   void gather_scored(call_pages<Home>& pages, const Layer& layer, std::uint32_t kv_heads,
                      std::span<const element> q, std::uint32_t keep_dims, index_view visible) {
