@@ -1,5 +1,5 @@
 #pragma once
-// What all engines share, whoever computes: the cache of a design, the commands open, append and
+// What all engines share, whoever computes: the cache of a design, the calls open, append and
 // reclaim, the counts of tokens, and the receipt of an attend.
 
 #include <string>
