@@ -1,8 +1,15 @@
 #pragma once
 // The reference path: fp64, Eigen, written to be read beside InstInfer Alg. 1. Slow on purpose.
 
-#include "instinfer/attention/machine.hpp"
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/softmax_state.hpp"
+#include "instinfer/layout/head_pages.hpp"
 #include "instinfer/reference/exact.hpp"
 #include "instinfer/reference/score_pool.hpp"
 
