@@ -29,6 +29,8 @@ struct route_spec {
   // Host file system per request. Calibrated: Fig. 14 (InstA = 6.85x FlexGen at batch 64) with the KV shares of Fig. 18
   // (98.9 % and 80.7 %) puts FlexGen's KV rate at 7.66 GB/s / (6.85 * 0.989 / 0.807) = 0.91 GB/s; what is left of
   // 1/0.91 after the two links is 0.92 ns a byte, 121 us a request. GDS is as slow (Fig. 14), so it pays the same.
+  // Whole systems take host_software::cached_request_ns instead (system/spec/host_spec.hpp). That
+  // constant leaves out the drive's part of a request: a system adds it where the page cache misses.
   double file_system_ns = 121'000;
   double nvme_command_ns = 10'000;  // assumed: submission and completion without a file system
 };

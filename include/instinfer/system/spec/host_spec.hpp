@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "instinfer/core/errors.hpp"
+#include "instinfer/transfer/concepts.hpp"
 
 namespace instinfer::system {
 
@@ -12,7 +13,9 @@ namespace instinfer::system {
 // tests/system/test_reproduction.cpp fails where one is not where it belongs.
 struct host_software {
   // A request of 128 KiB from the page cache to a pinned buffer: page faults and copies. On InstA's best over FlexGen's best,
-  // which Fig. 14 gives as 11.1 / 2.08.
+  // which Fig. 14 gives as 11.1 / 2.08. A route has no page cache: its file_system_ns
+  // (transfer/concepts.hpp) is the whole software cost of a request to the drive, calibrated on
+  // batch 64.
   double cached_request_ns = 88'100;
   // KV cache in host memory to the GPU, as DeepSpeed moves it. On InstA's best over DeepSpeed's best, 1.046.
   double pageable_bytes_per_s = 9.92e9;
@@ -30,10 +33,10 @@ struct host_spec {
   // not there for the page cache.
   int copy_threads = 4;
   double copy_buffer_bytes = 2.0 * 1024 * 1024 * 1024;
-  double request_bytes = 128 * 1024;  // the kernel's usual largest block request
+  // Size of a block request, and below the cost of an NVMe command: one value for routes and systems.
+  double request_bytes = transfer::route_spec{}.request_bytes;
   double swap_page_bytes = 4096;
-  // Submission and completion of one NVMe command without a file system; assumed, as transfer/concepts.hpp.
-  double nvme_command_ns = 10'000;
+  double nvme_command_ns = transfer::route_spec{}.nvme_command_ns;
   host_software software = {};
 
   void validate() const {
