@@ -151,7 +151,7 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
                    p.cache_read = cache_read ? "yes" : "no";
                  }),
                  attend<insta_sparf, flash::command_first>(flash::instcsd, {}, 5, 1500, 3,
-                                                           {.reads = {.cache_read = cache_read}}));
+                                                           {.cache_read = cache_read}));
     }
   }
   SUBCASE("codewords of 1 KiB") {

@@ -19,7 +19,7 @@ using oracle::pick;
 
 struct attend_case {
   flash::drive_spec drive;
-  flash::batch_rules rules;
+  flash::drive_rules rules;
   flash::attend_work work;
   std::vector<flash::location> pages;
   std::uint32_t group = 1;

@@ -165,8 +165,8 @@ TEST_CASE("drive: options change what they should") {
   };
   const double plain = ns(flash::instcsd, {});
   // InstInfer Fig. 22: at most 4.7 per thousand.
-  CHECK(ns(flash::instcsd, {.reads = {.retry = flash::worst_read_retry}}) < 1.0047 * plain);
-  CHECK(ns(flash::instcsd, {.reads = {.retry = flash::independent_failures(500'000'000, 5)}}) >
+  CHECK(ns(flash::instcsd, {.retry = flash::worst_read_retry}) < 1.0047 * plain);
+  CHECK(ns(flash::instcsd, {.retry = flash::independent_failures(500'000'000, 5)}) >
         1.2 * plain);
   flash::drive_spec drive = flash::instcsd;
   drive.timing.decode_ps = 10 * flash::ps_per_us;
@@ -174,7 +174,7 @@ TEST_CASE("drive: options change what they should") {
   drive = flash::instcsd;
   drive.timing.types = {.count = 2, .read_upper_ps = 90 * flash::ps_per_us};
   CHECK(ns(drive, {}) > plain);
-  CHECK(ns(flash::instcsd, {.reads = {.cache_read = true}}) > plain);  // the move takes 3 us
+  CHECK(ns(flash::instcsd, {.cache_read = true}) > plain);  // the move takes 3 us
   drive = flash::instcsd;
   drive.timing.cache_move_ps = 0;
   drive.geometry.chips = 1;  // few dies, so that the bus is not the limit
@@ -183,7 +183,7 @@ TEST_CASE("drive: options change what they should") {
       one_step<insta, flash::command_first>(few_heads, 4, 4096, drive).attention_ns;
   CHECK(commands_first < ns(drive, {}));
   CHECK(one_step<insta, flash::command_first>(few_heads, 4, 4096, drive,
-                                              {.reads = {.cache_read = true}})
+                                              {.cache_read = true})
             .attention_ns < commands_first);
   drive = flash::instcsd;
   drive.units.kernel_buffer_pages = 1;
@@ -198,7 +198,7 @@ TEST_CASE("drive: what cannot be is refused, with a sentence") {
     engine e(few_heads, {}, {}, {}, drive, {}, rules);
   };
   CHECK_THROWS_WITH_AS(
-      make({.reads = {.arrive = flash::arrival::one_by_one}}),
+      make({.arrive = flash::arrival::one_by_one}),
       "attend timeline: the pages of a load arrive together; arrival::one_by_one is for batches",
       bad_argument);
   drive.units.kernel_buffer_pages = 0;
@@ -329,7 +329,7 @@ TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the ne
     flash::engine<D, format, flash::drawn, flash::data_out_first, clean_store,
                   flash::background_writes>
         engine(one_head, small_capacity, {}, {}, small_drive, {},
-               {.reads = {.cache_read = cache_read}, .suspend = suspend});
+               {.cache_read = cache_read, .suspend = suspend});
     const sequence seq = engine.open();
     engine.append_count(seq, 0, 16 * 128);
     attend(engine, {&seq, 1});

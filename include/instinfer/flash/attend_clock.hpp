@@ -63,9 +63,9 @@ class attend_clock {
   static drive_type make(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
                          std::uint32_t element_bytes, const Arbitration& arbitration) {
     if constexpr (InDrive) {
-      return {drive, group, element_bytes, rules.reads, arbitration};
+      return {drive, group, element_bytes, rules, arbitration};
     } else {
-      return {drive.geometry, drive.timing, rules.reads, arbitration};
+      return {drive.geometry, drive.timing, rules, arbitration};
     }
   }
 

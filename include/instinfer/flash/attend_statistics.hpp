@@ -30,7 +30,7 @@ class attend_books {
     filtered_[phase * channel_count_ + c] += filter_ticks;
   }
 
-  // channels: with `reads` (read_channel.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these books.
+  // channels: with `replay` (channel_replay.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these books.
   template <class Channels, class Kernels>
   attend_times total(const Channels& channels, const Kernels& kernels, std::int64_t dram_ticks,
                      std::int64_t ticks_per_ps) {
@@ -41,11 +41,12 @@ class attend_books {
       return sum.busy_ticks[static_cast<std::size_t>(u)];
     };
     for (const auto& channel : channels) {
-      loads_.push_back(channel.reads.load());
-      dies_.insert(dies_.end(), channel.reads.die_loads().begin(), channel.reads.die_loads().end());
-      if (channel.reads.active_ticks() > busy(unit::flash)) {
-        busy(unit::flash) = channel.reads.active_ticks();
-        sum.stalled_ticks = channel.reads.stalled_ticks();
+      const channel_statistics& flash = channel.replay.statistics();
+      loads_.push_back(flash.load());
+      dies_.insert(dies_.end(), flash.dies().begin(), flash.dies().end());
+      if (flash.active_ticks() > busy(unit::flash)) {
+        busy(unit::flash) = flash.active_ticks();
+        sum.stalled_ticks = flash.stalled_ticks();
       }
       busy(unit::filter) = std::max(busy(unit::filter), channel.buffer.busy_ticks());
     }

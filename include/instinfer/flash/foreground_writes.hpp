@@ -22,7 +22,9 @@ class foreground_writes {
   // Throws bad_argument for rules that cannot be, and what timelines throw.
   foreground_writes(const drive_spec& drive, const drive_rules& rules,
                     const Arbitration& arbitration = {})
-      : timeline_{drive.geometry, drive.timing, (validate(rules), rules.reads), arbitration} {}
+      : timeline_{drive.geometry, drive.timing, rules, arbitration} {
+    require_together(rules, "flash engine: pages of a call");
+  }
 
   // Fills in moving_ns, flash_write_ns and erase_ns. One batch after the other: what is moved is read, then written; what
   // died by that is erased last.

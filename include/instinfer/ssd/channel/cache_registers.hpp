@@ -44,7 +44,6 @@ class cache_registers {
   // then that one, ready at the end of its move.
   bool leave(flight& f, std::int64_t now, std::int64_t move_ticks) {
     registers& die = dies_[static_cast<std::size_t>(f.die)];
-    die.left = now;
     die.cache_used = die.array_used;
     if (!die.array_used) {
       return false;
@@ -55,15 +54,11 @@ class cache_registers {
     return true;
   }
 
-  // End of the die's last data-out so far.
-  std::int64_t left(std::int32_t die) const { return dies_[static_cast<std::size_t>(die)].left; }
-
  private:
   struct registers {
     bool cache_used = false;
     bool array_used = false;
     flight behind;
-    std::int64_t left = 0;
   };
   std::vector<registers> dies_;
 };

@@ -1,0 +1,45 @@
+#pragma once
+// Tells a sink (report/events.hpp) what a command does: its cycles and incoming data on the bus, and the work of its array.
+
+#include <cstdint>
+
+#include "instinfer/ssd/channel/replay_work.hpp"
+#include "instinfer/ssd/report/events.hpp"
+#include "instinfer/ssd/spec/operation.hpp"
+
+namespace instinfer::flash {
+
+constexpr event_kind array_event(operation what) {
+  return what == operation::read      ? event_kind::array_read
+         : what == operation::program ? event_kind::program
+                                      : event_kind::erase;
+}
+
+// Cycles on the bus, of one kind of command.
+template <bool Mixed, class Sink>
+void report_cycles(Sink& sink, event_kind kind, const replay_work<Mixed>& work, std::int32_t command,
+                   std::int64_t begin, std::int64_t end) {
+  report(sink, kind, work.pages, work.queues.page(command, 0), begin, end);
+}
+
+// The command's pages go to the die one after the other from `begin` on, each in `ticks`, if they have data.
+template <bool Mixed, class Sink>
+void report_data_in(Sink& sink, const replay_work<Mixed>& work, std::int32_t command,
+                    std::int64_t begin, std::int64_t ticks) {
+  for (std::int32_t k = 0; traced<Sink> && ticks > 0 && k < work.queues.page_count(command); ++k) {
+    const std::int64_t at = begin + k * ticks;
+    report(sink, event_kind::data_in, work.pages, work.queues.page(command, k), at, at + ticks);
+  }
+}
+
+// The array works on the command's pages.
+template <bool Mixed, class Sink>
+void report_array(Sink& sink, const replay_work<Mixed>& work, std::int32_t command,
+                  std::int64_t begin, std::int64_t end) {
+  for (std::int32_t k = 0; traced<Sink> && k < work.queues.page_count(command); ++k) {
+    report(sink, array_event(work.queues.what(command)), work.pages, work.queues.page(command, k),
+           begin, end);
+  }
+}
+
+}  // namespace instinfer::flash
