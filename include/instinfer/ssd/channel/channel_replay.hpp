@@ -141,8 +141,9 @@ class channel_replay {
   std::size_t on_drive(std::int32_t die) const {
     return first_die_ + static_cast<std::size_t>(die);
   }
-  bool is_cached(const flight& f) const {
-    return cache_read_ && !(Mixed && suspensions_.suspended(f.die));
+  // Whether the die's reads leave by its cache register.
+  bool is_cached(std::int32_t die) const {
+    return cache_read_ && !(Mixed && suspensions_.suspended(die));
   }
 
   bool data_goes_before(std::int32_t priority) {
@@ -166,7 +167,7 @@ class channel_replay {
         in_flight_.end();
         free_die(die, work);
       } else if (work.queues.what(over.command) == operation::read) {
-        if (is_cached(over)) {
+        if (is_cached(die)) {
           free_die(die, work);
         }
         in_flight_.wait();
@@ -213,13 +214,13 @@ class channel_replay {
     report(sink, event_kind::data_out, work.pages, page, now, free_at_);
     finish(page, free_at_ + work.ticks.decode());
     if (++sending.next_page == work.queues.page_count(sending.command)) {
-      flight done = sending;
+      const std::int32_t die = sending.die;
       in_flight_.sent();
-      statistics_.end(done.die, free_at_);
-      if (!is_cached(done)) {
-        free_die(done.die, work);
-      } else if (registers_.leave(done, free_at_, work.ticks.cache_move())) {
-        in_flight_.add(done);
+      statistics_.end(die, free_at_);
+      if (!is_cached(die)) {
+        free_die(die, work);
+      } else if (const auto next = registers_.leave(die, free_at_, work.ticks.cache_move())) {
+        in_flight_.add(*next);
       }
     }
   }
@@ -251,7 +252,7 @@ class channel_replay {
     const std::int64_t data_in = what == operation::program ? work.ticks.transfer() : 0;
     const std::int64_t array = work.array_ticks(command);
     free_at_ = cycles_end + pages * data_in;
-    flight started{.command = command,
+    const flight started{.command = command,
                    .die = die,
                    .issue = static_cast<std::int32_t>(statistics_.load().commands),
                    .priority = work.queues.priority(command),
@@ -267,9 +268,10 @@ class channel_replay {
     } else {
       report_array(sink, work, command, free_at_, started.ready);
     }
-    if (what != operation::read || !is_cached(started) ||
-        registers_.enter(started, work.ticks.cache_move())) {
+    if (what != operation::read || !is_cached(die)) {
       in_flight_.add(started);
+    } else if (const auto read = registers_.enter(started, work.ticks.cache_move())) {
+      in_flight_.add(*read);
     }
   }
 

@@ -44,7 +44,14 @@ class flight_queue {
     for (; place != working_ && is_ready_before(f, at(place - 1)); --place) {
       at(place) = at(place - 1);
     }
-    at(place) = f;
+    // Field by field: one copy of 32 bytes would wait for the stores of the parts of a flight that was just made.
+    flight& to = at(place);
+    to.command = f.command;
+    to.die = f.die;
+    to.next_page = f.next_page;
+    to.issue = f.issue;
+    to.priority = f.priority;
+    to.ready = f.ready;
   }
 
   // The data of next_ready() waits from now on.
