@@ -30,7 +30,7 @@ class attend_books {
     filtered_[phase * channel_count_ + c] += filter_ticks;
   }
 
-  // channels: with `replay` (channel_replay.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these books.
+  // channels: with `replay` (channel_replay.hpp), `activity` (channel_activity.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these books.
   template <class Channels, class Kernels>
   attend_times total(const Channels& channels, const Kernels& kernels, std::int64_t dram_ticks,
                      std::int64_t ticks_per_ps) {
@@ -41,12 +41,11 @@ class attend_books {
       return sum.busy_ticks[static_cast<std::size_t>(u)];
     };
     for (const auto& channel : channels) {
-      const channel_statistics& flash = channel.replay.statistics();
-      loads_.push_back(flash.load());
-      dies_.insert(dies_.end(), flash.dies().begin(), flash.dies().end());
-      if (flash.active_ticks() > busy(unit::flash)) {
-        busy(unit::flash) = flash.active_ticks();
-        sum.stalled_ticks = flash.stalled_ticks();
+      loads_.push_back(channel.replay.statistics().load());
+      channel.replay.statistics().append_dies(dies_);
+      if (channel.activity.active_ticks() > busy(unit::flash)) {
+        busy(unit::flash) = channel.activity.active_ticks();
+        sum.stalled_ticks = channel.activity.stalled_ticks();
       }
       busy(unit::filter) = std::max(busy(unit::filter), channel.buffer.busy_ticks());
     }

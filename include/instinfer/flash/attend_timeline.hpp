@@ -16,6 +16,7 @@
 #include "instinfer/flash/attend_events.hpp"
 #include "instinfer/flash/attend_statistics.hpp"
 #include "instinfer/flash/attend_times.hpp"
+#include "instinfer/flash/channel_activity.hpp"
 #include "instinfer/ssd/channel/arbitration.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
@@ -47,7 +48,7 @@ class attend_timeline {
         kernels_{units_, drive.units.kernel_buffer_pages, group},
         next_{2 * static_cast<std::size_t>(drive.geometry.channels) + 1} {
     for (std::int32_t c = 0; c < drive.geometry.channels; ++c) {
-      channels_.push_back({.replay = {flash_, rules, arbitration},
+      channels_.push_back({.replay = {flash_, arbitration},
                            .buffer = filter_buffer{drive.units.filter_buffer_pages}});
     }
   }
@@ -88,7 +89,7 @@ class attend_timeline {
   struct channel_state {
     channel_replay<Arbitration> replay;
     filter_buffer buffer;
-    bool stalls = false;                   // data waits for room
+    channel_activity activity = {};
     std::int64_t stands_at = never_ticks;  // when the bus is to be granted next, once room is known
   };
 
@@ -148,7 +149,7 @@ class attend_timeline {
       channel_state& channel = channels_[c];
       channel.replay.begin(static_cast<std::int32_t>(c), flash_);
       channel.buffer.clear();
-      channel.stalls = false;
+      channel.activity = {};
       channel.stands_at = never_ticks;
     }
     dram_.clear();
@@ -182,7 +183,7 @@ class attend_timeline {
       const std::int64_t due = next_.due(bus(c));
       next_.set(bus(c), never_ticks);
       channels_[c].stands_at =
-          run_bus(c, channels_[c].stalls ? std::min(due, now.at) : due, never_ticks, sink);
+          run_bus(c, channels_[c].activity.stalls() ? std::min(due, now.at) : due, never_ticks, sink);
     }
   }
 
@@ -215,8 +216,9 @@ class attend_timeline {
       buffer.come(page, at);
       next_.set_no_later(c, buffer.asks_at());
     };
+    const bool was_active = channel.replay.is_active();
     const bus_grant grant = channel.replay.grant(now, has_room, flash_, decoded, sink.flash);
-    channel.stalls = grant.stalled;
+    channel.activity.note(now, channel.replay, was_active, grant);
     if (grant.stalled && buffer.room_is_known()) {
       return std::min(grant.next, buffer.room_at());
     }
@@ -236,7 +238,7 @@ class attend_timeline {
     books_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
     if (kernels_.all_released()) {
       channel.stands_at = run_bus(c, channel.stands_at, never_ticks, sink);
-    } else if (channel.stalls) {
+    } else if (channel.activity.stalls()) {
       next_.set_no_later(bus(c), end);
     }
     next_.set(c, channel.buffer.asks_at());

@@ -25,7 +25,7 @@ class batch_statistics {
   // The next channel's.
   void add(const channel_statistics& channel) {
     channels_.push_back(channel.load());
-    dies_.insert(dies_.end(), channel.dies().begin(), channel.dies().end());
+    channel.append_dies(dies_);
   }
 
   batch_times total(std::int64_t ticks_per_ps) const {

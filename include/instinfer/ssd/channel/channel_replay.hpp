@@ -57,21 +57,19 @@ class channel_replay {
                 "ssd/channel/arbitration.hpp");
 
  public:
-  using work_type = replay_work<Mixed>;
-
-  channel_replay(const work_type& work, const drive_rules& rules, const Arbitration& arbitration)
+  channel_replay(const replay_work<Mixed>& work, const Arbitration& arbitration)
       : arbitration_{arbitration},
         bus_{arbitration},
-        cache_read_{rules.cache_read},
         dies_(static_cast<std::size_t>(work.ticks.shape().dies_per_channel())),
         statistics_{count()},
         ring_{count()},
         in_flight_{count()},
-        registers_{cache_read_ ? count() : 0},
+        registers_{work.cache_read ? count() : 0},
         suspensions_{Mixed ? count() : 0, work.ticks.suspend()} {}
 
   // The channel is idle at tick 0. What is in the queues of its dies waits; the first turn starts at `first_die`.
-  void begin(std::int32_t channel, const work_type& work, std::int32_t first_die = 0) {
+  template <class Work>
+  void begin(std::int32_t channel, const Work& work, std::int32_t first_die = 0) {
     bus_ = arbitration_;
     first_die_ = static_cast<std::size_t>(channel) * dies_.size();
     free_at_ = 0;
@@ -96,19 +94,22 @@ class channel_replay {
 
   // When the bus is free, as far as it is granted.
   std::int64_t free_at() const { return free_at_; }
+  // Whether a command has begun that is neither done nor suspended.
+  bool is_active() const { return !in_flight_.empty(); }
 
   // Grants the bus at `now`, when it is free: to data only if what is behind it has room. finish(page, tick): a page is
   // decoded, programmed or erased at that tick. For Sink see ssd/report/events.hpp. Precondition: now does not fall, and is
   // no later than what the last grant and what has come since ask for.
-  template <class Finish, class Sink>
-  bus_grant grant(std::int64_t now, bool has_room, work_type& work, Finish&& finish, Sink& sink) {
-    statistics_.end_stall(now);
-    settle(now, work, finish, sink);
+  template <class Work, class Finish, class Sink>
+  bus_grant grant(std::int64_t now, bool has_room, Work& work, Finish&& finish, Sink& sink) {
+    if (Mixed || work.has_cache_read() || work.what(0) != operation::read) {
+      settle(now, work, finish, sink);
+    }
     std::int32_t priority = 0;  // of the dies in the ring
     if constexpr (Mixed) {
       priority = ask_dies(now, work);
     }
-    const bool data_waits = in_flight_.any_waits();
+    const bool data_waits = !in_flight_.empty() && in_flight_.next_to_send().ready <= now;
     if (data_waits && has_room && (ring_.empty() || data_goes_before(priority))) {
       send(now, work, finish, sink);
       return {.next = free_at_};
@@ -118,9 +119,8 @@ class channel_replay {
       return {.next = free_at_};
     }
     if (data_waits) {
-      statistics_.stall(now);
       // Only a move to a cache register frees a die now.
-      return {.next = cache_read_ ? next_change(now) : never_ticks, .stalled = true};
+      return {.next = work.has_cache_read() ? next_change(now) : never_ticks, .stalled = true};
     }
     return {.next = next_change(now)};
   }
@@ -142,8 +142,9 @@ class channel_replay {
     return first_die_ + static_cast<std::size_t>(die);
   }
   // Whether the die's reads leave by its cache register.
-  bool is_cached(std::int32_t die) const {
-    return cache_read_ && !(Mixed && suspensions_.suspended(die));
+  template <class Work>
+  bool is_cached(std::int32_t die, const Work& work) const {
+    return work.has_cache_read() && !(Mixed && suspensions_.suspended(die));
   }
 
   bool data_goes_before(std::int32_t priority) {
@@ -156,9 +157,10 @@ class channel_replay {
     return bus_.choose() == bus_turn::data_out;
   }
 
-  // What is over by now: array times, moves to cache registers, suspensions.
-  template <class Finish, class Sink>
-  void settle(std::int64_t now, const work_type& work, Finish& finish, Sink& sink) {
+  // What is over by now: array times, moves to cache registers, suspensions. Without it the data of plain reads waits as
+  // well, and their dies are not free before it has gone.
+  template <class Work, class Finish, class Sink>
+  void settle(std::int64_t now, const Work& work, Finish& finish, Sink& sink) {
     while (in_flight_.any_works() && in_flight_.next_ready().ready <= now) {
       const flight& over = in_flight_.next_ready();
       const std::int32_t die = over.die;
@@ -166,8 +168,8 @@ class channel_replay {
         suspensions_.take_commands(die);
         in_flight_.end();
         free_die(die, work);
-      } else if (work.queues.what(over.command) == operation::read) {
-        if (is_cached(die)) {
+      } else if (work.what(over.command) == operation::read) {
+        if (is_cached(die, work)) {
           free_die(die, work);
         }
         in_flight_.wait();
@@ -178,8 +180,8 @@ class channel_replay {
   }
 
   // A program's or erase's array time is over.
-  template <class Finish, class Sink>
-  void end_write(const flight& done, const work_type& work, Finish& finish, Sink& sink) {
+  template <class Work, class Finish, class Sink>
+  void end_write(const flight& done, const Work& work, Finish& finish, Sink& sink) {
     for (std::int32_t k = 0; k < work.queues.page_count(done.command); ++k) {
       finish(work.queues.page(done.command, k), done.ready);
     }
@@ -188,13 +190,13 @@ class channel_replay {
       suspensions_.end(done.die);
     }
     in_flight_.end();
-    statistics_.page_done(done.ready);
-    statistics_.end(done.die, done.ready);
+    statistics_.end(done.die, done.ready, done.ready);
     free_die(done.die, work);
   }
 
   // The die takes commands again.
-  void free_die(std::int32_t die, const work_type& work) {
+  template <class Work>
+  void free_die(std::int32_t die, const Work& work) {
     at(die) = die_state::idle;
     if (!Mixed && work.queues.head(on_drive(die)) != work.queues.nothing) {
       at(die) = die_state::asks;
@@ -203,21 +205,20 @@ class channel_replay {
   }
 
   // Sends one page of the oldest data.
-  template <class Finish, class Sink>
-  void send(std::int64_t now, const work_type& work, Finish& finish, Sink& sink) {
+  template <class Work, class Finish, class Sink>
+  void send(std::int64_t now, const Work& work, Finish& finish, Sink& sink) {
     flight& sending = in_flight_.next_to_send();
     const std::size_t page = work.queues.page(sending.command, sending.next_page);
     const std::int64_t transfer = work.transfer_ticks(page);
     free_at_ = now + transfer;
     statistics_.data_out(transfer);
-    statistics_.page_done(free_at_ + work.ticks.decode());
     report(sink, event_kind::data_out, work.pages, page, now, free_at_);
     finish(page, free_at_ + work.ticks.decode());
     if (++sending.next_page == work.queues.page_count(sending.command)) {
       const std::int32_t die = sending.die;
       in_flight_.sent();
-      statistics_.end(die, free_at_);
-      if (!is_cached(die)) {
+      statistics_.end(die, free_at_, free_at_ + work.ticks.decode());
+      if (!is_cached(die, work)) {
         free_die(die, work);
       } else if (const auto next = registers_.leave(die, free_at_, work.ticks.cache_move())) {
         in_flight_.add(*next);
@@ -225,8 +226,8 @@ class channel_replay {
     }
   }
 
-  template <class Sink>
-  void command(std::int32_t die, std::int64_t now, work_type& work, Sink& sink) {
+  template <class Work, class Sink>
+  void command(std::int32_t die, std::int64_t now, Work& work, Sink& sink) {
     if constexpr (Mixed) {
       const command_kind kind = offer_of(die, now, work)->kind;
       if (kind == command_kind::suspend) {
@@ -242,12 +243,12 @@ class channel_replay {
   }
 
   // Command cycles, a program's data, then the array.
-  template <class Sink>
-  void start(std::int32_t die, std::int64_t now, work_type& work, Sink& sink) {
+  template <class Work, class Sink>
+  void start(std::int32_t die, std::int64_t now, Work& work, Sink& sink) {
     const std::int32_t command = work.queues.head(on_drive(die));
     work.queues.pop(on_drive(die));
     const std::int32_t pages = work.queues.page_count(command);
-    const operation what = work.queues.what(command);
+    const operation what = work.what(command);
     const std::int64_t cycles_end = now + work.ticks.cycles(what, pages);
     const std::int64_t data_in = what == operation::program ? work.ticks.transfer() : 0;
     const std::int64_t array = work.array_ticks(command);
@@ -268,7 +269,7 @@ class channel_replay {
     } else {
       report_array(sink, work, command, free_at_, started.ready);
     }
-    if (what != operation::read || !is_cached(die)) {
+    if (what != operation::read || !is_cached(die, work)) {
       in_flight_.add(started);
     } else if (const auto read = registers_.enter(started, work.ticks.cache_move())) {
       in_flight_.add(*read);
@@ -276,7 +277,8 @@ class channel_replay {
   }
 
   // Mixed: the ring gets the dies that ask with the highest priority. Returns it.
-  std::int32_t ask_dies(std::int64_t now, const work_type& work) {
+  template <class Work>
+  std::int32_t ask_dies(std::int64_t now, const Work& work) {
     std::int32_t highest = max_priorities;
     ring_.remove_all();
     for (std::int32_t die = 0; die < count(); ++die) {
@@ -293,10 +295,11 @@ class channel_replay {
   }
 
   // What the die would have the bus for, if anything.
-  std::optional<offer> offer_of(std::int32_t die, std::int64_t now, const work_type& work) const {
+  template <class Work>
+  std::optional<offer> offer_of(std::int32_t die, std::int64_t now, const Work& work) const {
     const std::int32_t head = work.queues.head(on_drive(die));
     const bool waits = head != work.queues.nothing;
-    const bool read_waits = waits && work.queues.what(head) == operation::read;
+    const bool read_waits = waits && work.what(head) == operation::read;
     const std::int32_t priority = waits ? work.queues.priority(head) : max_priorities;
     const bool idle = at(die) == die_state::idle;
     if (idle && suspensions_.suspended(die)) {
@@ -313,8 +316,8 @@ class channel_replay {
     return std::nullopt;
   }
 
-  template <class Sink>
-  void suspend(std::int32_t die, std::int64_t now, const work_type& work, Sink& sink) {
+  template <class Work, class Sink>
+  void suspend(std::int32_t die, std::int64_t now, const Work& work, Sink& sink) {
     free_at_ = now + suspensions_.cycles();
     flight f = in_flight_.remove(die);
     report_array(sink, work, f.command, suspensions_.run_begin(die), free_at_);
@@ -325,8 +328,8 @@ class channel_replay {
     statistics_.suspend(suspensions_.cycles());
   }
 
-  template <class Sink>
-  void resume(std::int32_t die, std::int64_t now, const work_type& work, Sink& sink) {
+  template <class Work, class Sink>
+  void resume(std::int32_t die, std::int64_t now, const Work& work, Sink& sink) {
     free_at_ = now + suspensions_.cycles();
     const flight f = suspensions_.resume(die, free_at_);
     report_cycles(sink, event_kind::resume, work, f.command, now, free_at_);
@@ -346,7 +349,6 @@ class channel_replay {
 
   Arbitration arbitration_;  // as each replay starts with it
   Arbitration bus_;
-  bool cache_read_;
   std::size_t first_die_ = 0;  // of the channel, on the drive
   std::int64_t free_at_ = 0;
   std::vector<die_state> dies_;

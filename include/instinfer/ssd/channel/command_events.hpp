@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/report/events.hpp"
 #include "instinfer/ssd/spec/operation.hpp"
 
@@ -15,16 +14,18 @@ constexpr event_kind array_event(operation what) {
                                       : event_kind::erase;
 }
 
+// Work: replay_work or plain_reads (replay_work.hpp).
+
 // Cycles on the bus, of one kind of command.
-template <bool Mixed, class Sink>
-void report_cycles(Sink& sink, event_kind kind, const replay_work<Mixed>& work, std::int32_t command,
+template <class Work, class Sink>
+void report_cycles(Sink& sink, event_kind kind, const Work& work, std::int32_t command,
                    std::int64_t begin, std::int64_t end) {
   report(sink, kind, work.pages, work.queues.page(command, 0), begin, end);
 }
 
 // The command's pages go to the die one after the other from `begin` on, each in `ticks`, if they have data.
-template <bool Mixed, class Sink>
-void report_data_in(Sink& sink, const replay_work<Mixed>& work, std::int32_t command,
+template <class Work, class Sink>
+void report_data_in(Sink& sink, const Work& work, std::int32_t command,
                     std::int64_t begin, std::int64_t ticks) {
   for (std::int32_t k = 0; traced<Sink> && ticks > 0 && k < work.queues.page_count(command); ++k) {
     const std::int64_t at = begin + k * ticks;
@@ -33,11 +34,11 @@ void report_data_in(Sink& sink, const replay_work<Mixed>& work, std::int32_t com
 }
 
 // The array works on the command's pages.
-template <bool Mixed, class Sink>
-void report_array(Sink& sink, const replay_work<Mixed>& work, std::int32_t command,
+template <class Work, class Sink>
+void report_array(Sink& sink, const Work& work, std::int32_t command,
                   std::int64_t begin, std::int64_t end) {
   for (std::int32_t k = 0; traced<Sink> && k < work.queues.page_count(command); ++k) {
-    report(sink, array_event(work.queues.what(command)), work.pages, work.queues.page(command, k),
+    report(sink, array_event(work.what(command)), work.pages, work.queues.page(command, k),
            begin, end);
   }
 }

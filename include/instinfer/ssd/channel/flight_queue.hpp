@@ -2,6 +2,7 @@
 // The commands of one channel that have left their queues: those that their dies still work on, and those whose data waits
 // for the bus.
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -26,16 +27,16 @@ struct flight {
 class flight_queue {
  public:
   explicit flight_queue(std::int32_t dies)
-      : flights_(std::bit_ceil(static_cast<std::size_t>(dies))) {}
+      : flights_(std::bit_ceil(static_cast<std::size_t>(dies))), mask_{flights_.size() - 1} {}
 
   void clear() { first_ = working_ = end_ = 0; }
 
+  bool empty() const { return first_ == end_; }
   bool any_works() const { return working_ != end_; }
-  bool any_waits() const { return first_ != working_; }
 
   // The next one to be ready. Precondition: any_works().
   const flight& next_ready() const { return at(working_); }
-  // The next one whose data goes. Precondition: any_waits().
+  // The first one that waits, or else next_ready(). Precondition: !empty().
   flight& next_to_send() { return at(first_); }
   const flight& next_to_send() const { return at(first_); }
 
@@ -88,16 +89,20 @@ class flight_queue {
   }
 
   // Removes next_to_send().
-  void sent() { ++first_; }
+  void sent() {
+    ++first_;
+    working_ = std::max(working_, first_);
+  }
 
  private:
   static bool is_ready_before(const flight& a, const flight& b) {
     return a.ready < b.ready || (a.ready == b.ready && a.issue < b.issue);
   }
-  flight& at(std::size_t i) { return flights_[i & (flights_.size() - 1)]; }
-  const flight& at(std::size_t i) const { return flights_[i & (flights_.size() - 1)]; }
+  flight& at(std::size_t i) { return flights_[i & mask_]; }
+  const flight& at(std::size_t i) const { return flights_[i & mask_]; }
 
   std::vector<flight> flights_;
+  std::size_t mask_;
   std::size_t first_ = 0;    // the first one that waits
   std::size_t working_ = 0;  // the first one that works
   std::size_t end_ = 0;

@@ -36,7 +36,7 @@ class mixed_timeline {
   // Throws bad_argument for an invalid geometry, timing or rules, error if a duration does not fit 63 bits of ticks.
   mixed_timeline(const geometry& g, const timing& t, const drive_rules& rules = {},
                  const Arbitration& arbitration = {})
-      : work_{g, t, rules}, arrivals_{g}, channel_{work_, rules, arbitration}, statistics_{g} {
+      : work_{g, t, rules}, arrivals_{g}, channel_{work_, arbitration}, statistics_{g} {
     require_together(rules, "flash requests: requests of one time");
   }
 

@@ -34,7 +34,7 @@ class timeline {
            const Arbitration& arbitration = {})
       : work_{g, t, rules},
         arrive_{rules.arrive},
-        channel_{work_, rules, arbitration},
+        channel_{work_, arbitration},
         statistics_{g} {}
 
   const tick_scale& scale() const { return work_.ticks.scale(); }
@@ -89,14 +89,23 @@ class timeline {
         finish_ticks[page] = at;
       }
     };
+    if (plain_reads::can_be(work_)) {
+      replay_channels(plain_reads{work_}, finish, sink);
+    } else {
+      replay_channels(work_, finish, sink);
+    }
+    return statistics_.total(scale().ticks_per_ps);
+  }
+
+  template <class Work, class Finish, class Sink>
+  void replay_channels(Work&& work, const Finish& finish, Sink& sink) {
     for (std::int32_t c = 0; c < shape().channels; ++c) {
-      channel_.begin(c, work_, work_.queues.first_die(static_cast<std::size_t>(c)));
+      channel_.begin(c, work, work.queues.first_die(static_cast<std::size_t>(c)));
       for (std::int64_t now = 0; now != never_ticks;) {
-        now = channel_.grant(now, true, work_, finish, sink).next;
+        now = channel_.grant(now, true, work, finish, sink).next;
       }
       statistics_.add(channel_.statistics());
     }
-    return statistics_.total(scale().ticks_per_ps);
   }
 
   void check(operation what, std::size_t pages, std::size_t finish_ticks) const {
