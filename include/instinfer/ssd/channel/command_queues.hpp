@@ -143,6 +143,10 @@ class command_queues {
     std::int32_t next_of_row;
     std::int32_t pages;
   };
+  struct row_record {
+    std::uint64_t key;
+    std::int32_t first;  // command that may still wait
+  };
   struct command_kind {
     operation what;
     std::int32_t priority;
@@ -174,11 +178,9 @@ class command_queues {
       const std::size_t slots = std::bit_ceil(std::max<std::size_t>(2 * pages, 2));
       table_.assign(slots, nothing);
       table_shift_ = 64 - std::countr_zero(slots);
-      row_keys_.clear();
-      row_first_.clear();
+      rows_.clear();
+      rows_.reserve(pages);
       last_on_plane_.clear();
-      row_keys_.reserve(pages);
-      row_first_.reserve(pages);
       last_on_plane_.reserve(pages * planes_);
     }
   }
@@ -229,7 +231,7 @@ class command_queues {
   void join_command(std::size_t queue, std::size_t page, const location& at, operation what,
                     std::int32_t priority) {
     const std::size_t row = find_row(row_key(queue, at, what));
-    std::int32_t& first = row_first_[row];
+    std::int32_t& first = rows_[row].first;
     while (first != nothing && is_taken(first)) {
       first = record(first).next_of_row;
     }
@@ -262,15 +264,14 @@ class command_queues {
     std::size_t slot = static_cast<std::size_t>((key * golden_ratio) >> table_shift_);
     while (table_[slot] != nothing) {
       const auto row = static_cast<std::size_t>(table_[slot]);
-      if (row_keys_[row] == key) {
+      if (rows_[row].key == key) {
         return row;
       }
       slot = slot + 1 < table_.size() ? slot + 1 : 0;
     }
-    const std::size_t row = row_keys_.size();
+    const std::size_t row = rows_.size();
     table_[slot] = static_cast<std::int32_t>(row);
-    row_keys_.push_back(key);
-    row_first_.push_back(nothing);
+    rows_.push_back({.key = key, .first = nothing});
     last_on_plane_.resize(last_on_plane_.size() + planes_, nothing);
     return row;
   }
@@ -288,8 +289,7 @@ class command_queues {
   std::vector<std::int32_t> first_die_;      // [channels]
   std::vector<std::int32_t> table_;          // hash of row key -> row
   int table_shift_ = 63;
-  std::vector<std::uint64_t> row_keys_;      // [rows]
-  std::vector<std::int32_t> row_first_;      // [rows] first command that may still wait
+  std::vector<row_record> rows_;
   std::vector<std::int32_t> last_on_plane_;  // [rows, planes] newest command with a page on the plane
 };
 

@@ -28,12 +28,13 @@ struct replay_work {
   operation what(std::int32_t command) const { return queues.what(command); }
   // The planes of a command all work until the slowest is done.
   std::int64_t array_ticks(std::int32_t command) const {
-    if (what(command) == operation::read && ticks.reads_alike()) {
-      return ticks.array(operation::read);
+    const operation of = what(command);
+    if (of == operation::read && ticks.reads_alike()) {
+      return ticks.array(of);
     }
     std::int64_t longest = 0;
     for (std::int32_t k = 0; k < queues.page_count(command); ++k) {
-      longest = std::max(longest, ticks.array(what(command), pages[queues.page(command, k)]));
+      longest = std::max(longest, ticks.array(of, pages[queues.page(command, k)]));
     }
     return longest;
   }
