@@ -1,9 +1,11 @@
-// A selection method with a summary of its own, from scratch: chunks of 16 tokens by their mean key.
+// A selection method with a summary of its own, from scratch: chunks of 16 tokens by their mean
+// key.
 //
-// A summary is told of every token that comes and goes. This one keeps the mean key of each chunk in fast memory; the policy
-// scores the chunks, reads the best ones and a window, and leaves the rest. Nothing else in the library knows of either.
+// A summary is told of every token that comes and goes. This one keeps the mean key of each chunk
+// in fast memory; the policy scores the chunks, reads the best ones and a window, and leaves the
+// rest. Nothing else in the library knows of the two.
 
-#include <instinfer/summaries/summary_rows.hpp>
+#include <instinfer/summaries/chunks.hpp>
 
 #include "support/on_every_path.hpp"
 
@@ -35,8 +37,8 @@ struct chunk_means {
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
     std::uint64_t bytes() const { return means_.size() * sizeof(float); }
 
-    // The chunks as units: rows that a query is scored against, and the tokens that each stands for.
-    std::uint32_t units() const { return static_cast<std::uint32_t>(means_.size() / row_dim); }
+    // One row a chunk: what a query is scored against, and the tokens that each stands for.
+    std::uint32_t chunks() const { return static_cast<std::uint32_t>(means_.size() / row_dim); }
     index_run members(std::uint32_t c) const {
       return {c * chunk, std::min((c + 1) * chunk, tokens_)};
     }
@@ -63,9 +65,9 @@ struct landmarks {
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
     const auto recent = m.steady(q, 0, window);
-    const auto chunks = m.template units_of<chunk_means>(m.subtract(visible, recent));
-    const auto scores = m.softmax(m.template score_units<chunk_means>(q, chunks));
-    const auto best = m.template members<chunk_means>(m.top_units(scores, keep_chunks));
+    const auto chunks = m.template chunks_of<chunk_means>(m.subtract(visible, recent));
+    const auto scores = m.softmax(m.template score_chunks<chunk_means>(q, chunks));
+    const auto best = m.template members<chunk_means>(m.top_chunks(scores, keep_chunks));
     m.fold(q, m.intersect(m.unite(best, recent), visible));
   }
 };

@@ -1,5 +1,6 @@
 #pragma once
-// Runs one design on random values on the reference, the CPU and the flash path, and compares their outputs.
+// Runs one design on random values on the reference, the CPU and the flash path, and compares their
+// outputs.
 
 #include <cmath>
 #include <cstdio>
@@ -11,7 +12,8 @@
 
 namespace instinfer::examples {
 
-// One attend of a fresh engine; prints what it took. k, v [tokens, kv_heads, head_dim], q [q_heads, head_dim].
+// One attend of a fresh engine; prints what it took. k, v [tokens, kv_heads, head_dim],
+// q [q_heads, head_dim].
 template <class Engine, class Format>
 std::vector<float> attend(const char* path, const model_shape& shape,
                           const std::vector<typename Format::element>& k,
@@ -23,8 +25,8 @@ std::vector<float> attend(const char* path, const model_shape& shape,
   std::vector<float> out(static_cast<std::size_t>(shape.q_heads * Format::v_dim));
   const auto receipt = engine.attend(seq, 0, q, out);
   std::printf("%-10s %4.0f pages, %7.1f KB over the link, first output %+.6f", path,
-              static_cast<double>(receipt.moved.pages_read),
-              static_cast<double>(receipt.moved.link_bytes) / 1e3, static_cast<double>(out[0]));
+              static_cast<double>(receipt.traffic.pages_read),
+              static_cast<double>(receipt.traffic.link_bytes) / 1e3, static_cast<double>(out[0]));
   if constexpr (requires { receipt.total_ns(); }) {
     std::printf(", modelled %.0f us", receipt.total_ns() / 1e3);
   }

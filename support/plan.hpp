@@ -1,5 +1,6 @@
 #pragma once
-// Capacity planning: every allowed system on 1, 2, 4, ... drives, with its memory, speed, price, power and wear, and which to take.
+// Capacity planning: every allowed system on 1, 2, 4, ... drives, with its memory, speed, price,
+// power and wear, and which to take.
 
 #include <algorithm>
 #include <cmath>
@@ -10,8 +11,8 @@
 #include <vector>
 
 #include "instinfer/ssd/report/endurance.hpp"
-#include "instinfer/system/spec/prices.hpp"
 #include "instinfer/system.hpp"
+#include "instinfer/system/spec/prices.hpp"
 
 namespace instinfer::plan {
 
@@ -34,8 +35,7 @@ inline constexpr std::string_view system_names[] = {
 struct request {
   system::model_spec model = system::opt_13b;
   system::workload job = system::paper_opt_workload(64);
-  system::machine on =
-      system::paper_machine();  // its drives and weights are for the plan to choose
+  system::server on = system::paper_server();  // its drives and weights are for the plan to choose
   named_drive drive = drive_presets[0];
   int most_drives = 64;
   std::optional<double> usd = {};    // to buy
@@ -49,8 +49,8 @@ inline constexpr double pe_cycles = 3000;
 // What is simulated; a million tokens of one head are 131,072 pages.
 inline constexpr std::int64_t longest_context = 4 << 20;
 
-// Recomputing costs so many tokens a token as the paper's runs of up to 2,048 tokens say (host_spec.hpp); twice that is as far
-// as the figure is taken.
+// Recomputing costs so many tokens a token as the paper's runs of up to 2,048 tokens say
+// (host_spec.hpp); twice that is as far as the figure is taken.
 inline constexpr std::int64_t longest_recomputed_context = 4'096;
 
 enum class limit { none, memory, context, engine, calibration, usd, watts };
@@ -90,7 +90,7 @@ inline std::string remedy(const request& r, const option& o) {
 template <class S, class... More>
 option try_system(const request& r, int drive_count, const More&... more) {
   option o{.system = std::string(S::name), .drives = drive_count};
-  system::machine on = r.on;
+  system::server on = r.on;
   on.drives = std::max(1, drive_count);
   const auto run_with = [&](system::weights_at weights) {
     on.weights = weights;
@@ -139,7 +139,7 @@ option try_system(const request& r, int drive_count, const More&... more) {
 
 inline system::bill bill_of(const request& r, int drive_count, bool computing) {
   return system::bill{}
-      .add(system::server)
+      .add(system::server_chassis)
       .add(system::price_of(r.on.gpu), r.on.gpus)
       .add(system::dram_64gb, r.on.host.memory_bytes / 64e9)
       .add(computing ? r.drive.computing : r.drive.plain, drive_count);
@@ -233,7 +233,8 @@ inline std::vector<option> options(const request& r) {
   return all;
 }
 
-// With a budget the fastest that stays within it, else the cheapest by the token; none where every option fails.
+// The fastest option within the budget; without a budget the cheapest by the token. None if every
+// option fails.
 inline std::optional<option> best(const request& r, const std::vector<option>& all) {
   std::optional<option> found;
   const bool budget = r.usd || r.watts;
@@ -247,8 +248,8 @@ inline std::optional<option> best(const request& r, const std::vector<option>& a
   return found;
 }
 
-// Of each system that fails on any number of drives, the option that comes closest: cheapest of those that fit memory, else the
-// one of the most drives.
+// Of each system that fails on any number of drives, the option that comes closest: cheapest of
+// those that fit memory, else the one of the most drives.
 inline std::vector<option> closest_failures(const std::vector<option>& all) {
   std::vector<option> closest;
   for (const std::string_view name : system_names) {

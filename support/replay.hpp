@@ -1,13 +1,14 @@
 #pragma once
-// Replays the decode of a KV trace on one design: what it reads, how far it is from the exact answer, how long it takes.
+// Replays the decode of a KV trace on one design: what it reads, how far it is from the exact
+// answer, how long it takes.
 
 #include <chrono>
 #include <string>
 #include <vector>
 
 #include "instinfer/cpu.hpp"
-#include "instinfer/ssd/report/chrome_trace.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "instinfer/ssd/report/chrome_trace.hpp"
 #include "kv_trace.hpp"
 
 namespace instinfer::trace {
@@ -69,8 +70,9 @@ inline exact_answers solve_exactly(const kv_trace& trace, std::size_t queries) {
   return all;
 }
 
-// One row of the comparison. Traffic and modelled times are means over layers and steps; a step is one attention call for
-// every sequence of the batch, in one layer. Errors and masses are over single calls.
+// One row of the comparison. Traffic and modelled times are means over layers and steps; a step is
+// one attention call for every sequence of the batch, in one layer. Errors and masses are over
+// single calls.
 struct measurement {
   std::string design;
   double compression = 1;     // of K and V traffic, asked for
@@ -132,8 +134,8 @@ inline double relative_error(std::span<const float> out,
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-// Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s - 1 ends, and all decode
-// side by side. Bars of the last step go to `timeline` if there is one.
+// Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s
+// - 1 ends, and all decode side by side. Bars of the last step go to `timeline` if there is one.
 template <class D, int HeadDim>
 measurement replay(const std::string& name, double compression,
                    const typename D::attention_policy& policy, const kv_trace& trace,
@@ -206,13 +208,13 @@ measurement replay(const std::string& name, double compression,
         sum.rel_error_mean += error;
         sum.rel_error_max = std::max(sum.rel_error_max, error);
       }
-      sum.pages += static_cast<double>(receipt.moved.pages_read);
-      sum.array_bytes += static_cast<double>(receipt.moved.array_bytes);
-      sum.channel_bytes += static_cast<double>(receipt.moved.channel_bytes);
-      sum.filtered_bytes += static_cast<double>(receipt.moved.filtered_bytes);
-      sum.link_bytes += static_cast<double>(receipt.moved.link_bytes);
+      sum.pages += static_cast<double>(receipt.traffic.pages_read);
+      sum.array_bytes += static_cast<double>(receipt.traffic.array_bytes);
+      sum.channel_bytes += static_cast<double>(receipt.traffic.channel_bytes);
+      sum.filtered_bytes += static_cast<double>(receipt.traffic.filtered_bytes);
+      sum.link_bytes += static_cast<double>(receipt.traffic.link_bytes);
       sum.model_us += receipt.total_ns() * 1e-3;
-      constexpr auto ample = flash::units_for(1'000'000'000'000);
+      constexpr auto ample = flash::accelerator_for(1'000'000'000'000);
       sum.flash_us += (receipt.link_ns + drive.last_attend_with(ample).attention_ns) * 1e-3;
     }
   }

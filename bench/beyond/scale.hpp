@@ -1,5 +1,6 @@
 #pragma once
-// From one drive to a million: one pool of computational drives around one machine with GPUs, over networks.
+// From one drive to a million: a pool of computational drives around one server with GPUs, over
+// networks.
 
 #include <array>
 #include <string>
@@ -46,7 +47,7 @@ struct pool {
 
 inline pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t context, int count,
                     int hosts, const system::network_spec& network) {
-  machine on = h100_machine(model);
+  server on = h100_server(model);
   on.gpus = pool_gpus;
   on.drives = count;
   const flash::drive_spec drive = with_engine(flash::pcie5_16ch, model.shape.group());
@@ -64,14 +65,14 @@ inline pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t co
                    t.command_s, network_s}},
          .verdict = s.memory().verdict(),
          .cost = bill{}.add(system::price_of(on.gpu), on.gpus)};
-  p.cost.add(system::server, hosts)
+  p.cost.add(system::server_chassis, hosts)
       .add(system::dram_64gb, hosts)
       .add(system::csd_pcie5, count)
       .add(system::network_port, hosts > 1 ? hosts : 0);
   return p;
 }
 
-// Llama-3-70B, 1,024 sequences of 128 K: 8 KV heads x 1,024 sequences are work for up to 8,192 drives.
+// Llama-3-70B, 1,024 sequences of 128 K: 8 KV heads x 1,024 sequences occupy up to 8,192 drives.
 inline constexpr std::int64_t pool_batch = 1'024;
 inline constexpr std::int64_t pool_context = 128 << 10;
 inline const std::vector<int> pool_drives{1, 4, 16, 32, 64, 128, 256, 512, 1'000};

@@ -1,6 +1,7 @@
 #pragma once
-// What InstInfer could not ask: grouped-query models with long contexts, newer drives, one-byte KV, and the tiers that a drive
-// competes with, by tokens, dollars and joules. Decode only: a prompt costs every tier the same arithmetic.
+// What InstInfer could not ask: grouped-query models with long contexts, newer drives, one-byte KV,
+// and the tiers that a drive competes with, by tokens, dollars and joules. Decode only: a prompt
+// costs every tier the same arithmetic.
 
 #include <algorithm>
 #include <cmath>
@@ -16,8 +17,8 @@
 namespace instinfer::beyond {
 
 using system::bill;
-using system::machine;
 using system::model_spec;
+using system::server;
 
 inline constexpr std::int64_t sequences = 16;
 inline constexpr int drives = 4;
@@ -28,11 +29,13 @@ inline const std::vector<std::int64_t> contexts{8 << 10, 32 << 10, 128 << 10, 51
 inline constexpr double base_dram_bytes = 256e9;
 // Eight channels of DDR5-4800: 8 x 8 B x 4.8e9. Shared by nothing else: generous.
 inline constexpr double dram_bytes_per_s = 307.2e9;
-// Micron's CZ120, 256 GB on PCIe 5 x8, is reported with 36 GB/s for mixed traffic; reads are held to the link's 32.
+// Micron's CZ120, 256 GB on PCIe 5 x8, is reported with 36 GB/s for mixed traffic; reads are held
+// to the link's 32.
 inline constexpr double cxl_module_bytes = 256e9;
 inline constexpr double cxl_module_bytes_per_s = 32e9;
 
-// A drive whose engine keeps up with a group of query heads for each KV head: all rates and units so many times. Assumed.
+// A drive whose accelerator keeps up with a group of query heads for each KV head: all rates and
+// units times the group. Assumed.
 constexpr flash::drive_spec with_engine(flash::drive_spec drive, int times) {
   drive.units.filter_bytes_per_s *= times;
   drive.units.attention_kernels *= times;
@@ -57,18 +60,18 @@ struct answer {
 inline int gpus_for(const model_spec& model, const system::gpu_spec& gpu = system::h100_sxm) {
   return static_cast<int>(std::ceil(model.weight_bytes() / (0.8 * gpu.memory_bytes)));
 }
-inline machine h100_machine(const model_spec& model) {
-  machine on{.gpu = system::h100_sxm,
-             .gpus = gpus_for(model),
-             .gpu_link = system::pcie(5, 16),
-             .drives = drives,
-             .weights = system::weights_at::gpu};
+inline server h100_server(const model_spec& model) {
+  server on{.gpu = system::h100_sxm,
+            .gpus = gpus_for(model),
+            .gpu_link = system::pcie(5, 16),
+            .drives = drives,
+            .weights = system::weights_at::gpu};
   on.host.memory_bytes = base_dram_bytes;
   return on;
 }
-inline bill bill_of(const machine& on) {
+inline bill bill_of(const server& on) {
   return bill{}
-      .add(system::server)
+      .add(system::server_chassis)
       .add(system::price_of(on.gpu), on.gpus)
       .add(system::dram_64gb, base_dram_bytes / 64e9);
 }
@@ -101,7 +104,7 @@ inline std::string busiest(const system::kv_load& load) {
 
 // As many GPUs as hold weights and the whole cache, splitting both without loss: generous.
 inline answer in_hbm(const model_spec& model, const system::workload& job) {
-  machine on = h100_machine(model);
+  server on = h100_server(model);
   const double end = static_cast<double>(job.context_tokens());
   const auto all_resident = [&] {
     const system::recomp_system s(model, on, job);
@@ -118,7 +121,7 @@ enum class tier { dram, cxl, ssd };
 // share: of the KV bytes that a step reads; 1/8 is sparse attention that wastes nothing.
 inline answer in_tier(tier where, const model_spec& model, const system::workload& job,
                       double share = 1) {
-  const machine on = h100_machine(model);
+  const server on = h100_server(model);
   bill cost = bill_of(on);
   const double kv =
       static_cast<double>(job.batch * job.context_tokens()) * model.kv_bytes_per_token();
@@ -150,7 +153,7 @@ inline answer in_tier(tier where, const model_spec& model, const system::workloa
 template <Design D, class Format = kv_format<>>
 answer in_drives(std::string name, const model_spec& model, const system::workload& job,
                  const flash::drive_spec& drive, const system::priced& price, int count = drives) {
-  machine on = h100_machine(model);
+  server on = h100_server(model);
   on.drives = count;
   const system::insta_system<D, Format> s(model, on, job, {}, drive);
   answer a = detail::measured(std::move(name), s, on.gpus, bill_of(on));
@@ -159,7 +162,8 @@ answer in_drives(std::string name, const model_spec& model, const system::worklo
   return a;
 }
 
-// The tiers of one model at one context, in a fixed order: HBM, DRAM, CXL, SSD, the three with 1/8, then drives.
+// The tiers of one model at one context, in a fixed order: HBM, DRAM, CXL, SSD, the three with 1/8,
+// then drives.
 inline std::vector<answer> tiers_at(const model_spec& model, std::int64_t context) {
   const system::workload job{sequences, context, output_tokens};
   std::vector<answer> all{in_hbm(model, job)};
@@ -190,7 +194,8 @@ inline ladder climb(const model_spec& model) {
   return l;
 }
 
-// What one drive may cost for the drives' machine to give as many tokens for a dollar as `other`; below 0 it cannot.
+// The price of one drive at which the drives' server gives as many tokens for a dollar as `other`;
+// below 0 there is none.
 inline double break_even_drive_usd(const answer& ours, const answer& other,
                                    const system::running_costs& costs = {}) {
   const double wanted_usd_per_s =
@@ -202,8 +207,9 @@ inline double break_even_drive_usd(const answer& ours, const answer& other,
   return (usd - ours.cost_without_drives_usd) / drives;
 }
 
-// The context from which `ours` stays ahead of `other` in `value`, straight between contexts on a double logarithmic scale;
-// the shortest context where it always is, none where it is not at the longest.
+// The context from which `ours` stays ahead of `other` in `value`, straight between contexts on a
+// double logarithmic scale; the shortest context where it always is, none where it is not at the
+// longest.
 template <class Value>
 std::optional<double> ahead_from(const ladder& l, std::size_t ours, std::size_t other,
                                  const Value& value) {

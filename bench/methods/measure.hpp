@@ -9,7 +9,8 @@
 
 namespace instinfer::methods {
 
-// Traffic and times are means over layers and measured queries, of all KV heads; errors and masses are over query heads.
+// Traffic and times are means over layers and measured queries, of all KV heads; errors and masses
+// are over query heads.
 struct measurement {
   std::string method;
   std::string workload;
@@ -28,7 +29,8 @@ struct measurement {
   double cpu_us = 0;    // measured: one thread, median
 };
 
-// The tokens whose V one head attends to exactly, and the elements that it reads from a resident copy.
+// The tokens whose V one head attends to exactly, and the elements that it reads from a resident
+// copy.
 struct attended {
   index_set tokens;
   std::uint64_t resident_elements = 0;
@@ -37,7 +39,7 @@ struct attended {
   void accessed(attention::operation op, const access_plan& plan) {
     std::vector<std::uint32_t> folded;
     for (const page_read& read : plan.reads()) {
-      resident_elements += read.from == tier::fast ? read.wanted_elements() : 0;
+      resident_elements += read.from == residence::fast ? read.wanted_elements() : 0;
       if (op != attention::operation::score_dims && read.kind == stream::v_by_token &&
           read.dim_tile == 0) {
         plan.tokens(read).for_each(
@@ -56,7 +58,7 @@ struct attended {
   std::uint32_t tile_tokens = 1;
 };
 
-// Several programs of one head may run (methods/per_query_head.hpp); what they attend to is taken together.
+// Several programs of one head may run (methods/per_query_head.hpp); what they attend to is united.
 struct watch_attended {
   std::vector<attended> heads;
   watch_attended(std::size_t kv_heads, std::uint32_t tile_tokens)
@@ -74,7 +76,7 @@ inline constexpr bool feeds_back<attention::hgca> = true;
 template <>
 inline constexpr bool feeds_back<attention::retro_infer> = true;
 
-// The paper's channels and flash; engine units so fast that these alone decide.
+// The paper's channels and flash; accelerator so fast that these alone decide.
 constexpr flash::drive_spec channels_only() {
   flash::drive_spec drive = flash::instcsd;
   drive.units.filter_bytes_per_s *= 64;
@@ -223,12 +225,12 @@ class bench {
       }
     }
     sum.rel_error += std::sqrt(difference / norm);
-    sum.bytes_flash += static_cast<double>(time.moved.array_bytes);
-    sum.bytes_filtered += static_cast<double>(time.moved.filtered_bytes);
-    sum.bytes_fast += static_cast<double>(time.moved.fast_bytes);
-    sum.bytes_summary += static_cast<double>(time.moved.summary_bytes);
-    sum.bytes_link += static_cast<double>(time.moved.link_bytes);
-    sum.pages += static_cast<double>(time.moved.pages_read);
+    sum.bytes_flash += static_cast<double>(time.traffic.array_bytes);
+    sum.bytes_filtered += static_cast<double>(time.traffic.filtered_bytes);
+    sum.bytes_fast += static_cast<double>(time.traffic.fast_bytes);
+    sum.bytes_summary += static_cast<double>(time.traffic.summary_bytes);
+    sum.bytes_link += static_cast<double>(time.traffic.link_bytes);
+    sum.pages += static_cast<double>(time.traffic.pages_read);
     sum.bytes_resident += static_cast<double>(layer.summary_bytes());
     for (const attended& head : watch.heads) {
       sum.bytes_resident += static_cast<double>(head.resident_elements * sizeof(fp16));

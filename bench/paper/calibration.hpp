@@ -1,5 +1,6 @@
 #pragma once
-// The four constants of system::host_software, solved for the four numbers of Fig. 14 that they are calibrated on.
+// The four constants of system::host_software, solved for the four numbers of Fig. 14 that they are
+// calibrated on.
 
 #include "paper/claims.hpp"
 
@@ -22,7 +23,7 @@ inline system::host_software calibrated() {
   using system::paper_opt_workload;
   system::host_software found;
   const auto on = [&] {
-    system::machine m = system::paper_machine();
+    system::server m = system::paper_server();
     m.host.software = found;
     return m;
   };

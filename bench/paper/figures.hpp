@@ -76,7 +76,8 @@ inline std::vector<double> by_unit(const system::kv_load& load) {
 // Attainable GFLOPS over FLOP a byte: the GPU, and the engine behind the flash channels.
 inline charts::lines roofline() {
   const system::gpu_spec gpu = system::rtx_a6000;
-  const double engine_flops = 650e9;  // InstInfer §III: what a Zynq-7045-class part has at most
+  const double accelerator_flops =
+      650e9;  // InstInfer §III: what a Zynq-7045-class part has at most
   const double flash_bytes = static_cast<double>(flash::instcsd.bus_bytes_per_s());
   const auto roof = [](double flops, double bytes, double intensity) {
     return std::min(flops, bytes * intensity) / 1e9;
@@ -93,7 +94,7 @@ inline charts::lines roofline() {
       "engine, 8 channels", {}, "stroke:black;stroke-width:2;stroke-dasharray:6 3", false};
   for (double x = 0.1; x <= 10'001; x *= std::pow(10.0, 0.125)) {
     on_gpu.points.emplace_back(x, roof(gpu.flops_per_s, gpu.memory_bytes_per_s, x));
-    on_drive.points.emplace_back(x, roof(engine_flops, flash_bytes, x));
+    on_drive.points.emplace_back(x, roof(accelerator_flops, flash_bytes, x));
   }
   const auto operation = [&](const char* name, double flops, double bytes,
                              const charts::curve& where) {
@@ -101,7 +102,7 @@ inline charts::lines roofline() {
     const double x = flops / bytes;
     chart.curves.push_back({name,
                             {{x, gpu_side ? roof(gpu.flops_per_s, gpu.memory_bytes_per_s, x)
-                                          : roof(engine_flops, flash_bytes, x)}}});
+                                          : roof(accelerator_flops, flash_bytes, x)}}});
   };
   const system::model_spec& m = system::opt_13b;
   const double weights = static_cast<double>(m.layer_matrix_elements());

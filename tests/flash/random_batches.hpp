@@ -76,21 +76,21 @@ struct random_case {
 };
 
 template <class Timeline>
-flash::batch_times replay(Timeline& drive, operation what, const std::vector<location>& pages,
+flash::batch_times replay(Timeline& drive, array_operation what, const std::vector<location>& pages,
                           std::span<std::int64_t> finish) {
   switch (what) {
-    case operation::read:
+    case array_operation::read:
       return drive.read(pages, finish);
-    case operation::program:
+    case array_operation::program:
       return drive.program(pages, finish);
-    case operation::erase:
+    case array_operation::erase:
       return drive.erase(pages, finish);
   }
   return {};
 }
 
 template <class Arbitration>
-void check_against_oracle(const random_case& random, operation what,
+void check_against_oracle(const random_case& random, array_operation what,
                           const flash::drive_rules& rules,
                           std::span<const std::int32_t> codewords = {}) {
   std::vector<std::int64_t> finish(random.pages.size(), -1);

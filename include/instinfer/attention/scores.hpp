@@ -1,6 +1,6 @@
 #pragma once
-// Scores of candidates by the query heads of a group, and how the heads' scores become one rank: what selection methods
-// differ in.
+// Scores of candidates for the query heads of a group, and their reduction to one rank.
+// Selection methods differ in this reduction.
 
 #include <algorithm>
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace instinfer::attention {
 // T is float on compute paths, double in the reference.
 template <class T>
 struct score_array {
-  index_view candidates;  // tokens, or units of a summary (pages, clusters)
+  index_view candidates;  // tokens, or chunks of a summary (pages, clusters)
   std::span<T> values;    // [heads, candidates.count()]: logits, or probabilities after softmax
 
   std::span<T> head(std::size_t h) const {
@@ -22,15 +22,15 @@ struct score_array {
   std::size_t heads() const { return candidates.empty() ? 0 : values.size() / candidates.count(); }
 };
 
-// A group shares one selection, so its heads' scores are reduced to one rank. A method whose heads select alone runs head by
-// head instead (per_query_head.hpp).
+// The heads of a group share one selection, so their scores are reduced to one rank. Methods with
+// one selection per head run head by head instead (per_query_head.hpp).
 //   sum   SparQ: of logits; SparF, RetroInfer: of probabilities
-//   max   Quest: keeps a bound a bound for every head; ShadowKV: of probabilities
-enum class over_group : std::uint8_t { sum, max };
+//   max   Quest: of bounds, so that the result bounds every head; ShadowKV: of probabilities
+enum class group_reduction : std::uint8_t { sum, max };
 
-// rank [candidates]: the heads' scores reduced. Zeros where there is no head.
+// rank [candidates]: the reduced scores of the heads. Zeros if there is no head.
 template <class T>
-void reduce(const score_array<T>& scores, over_group how, std::span<T> rank) {
+void reduce(const score_array<T>& scores, group_reduction how, std::span<T> rank) {
   if (scores.heads() == 0) {
     std::ranges::fill(rank, T{0});
     return;
@@ -39,12 +39,12 @@ void reduce(const score_array<T>& scores, over_group how, std::span<T> rank) {
   for (std::size_t h = 1; h < scores.heads(); ++h) {
     const std::span<const T> head = scores.head(h);
     for (std::size_t i = 0; i < rank.size(); ++i) {
-      rank[i] = how == over_group::sum ? rank[i] + head[i] : std::max(rank[i], head[i]);
+      rank[i] = how == group_reduction::sum ? rank[i] + head[i] : std::max(rank[i], head[i]);
     }
   }
 }
 
-// How often a candidate counts in a softmax, when it stands for itself.
+// Softmax weight of a candidate that stands only for itself.
 struct one_each {
   constexpr std::uint32_t operator()(std::uint32_t /*candidate*/) const { return 1; }
 };

@@ -1,14 +1,16 @@
 #pragma once
-// The contract of a page codec: how a sealed page stores values. A layout maps (token, dim) to an element offset in the page,
-// a codec maps element offsets to bytes, as layout and accessor do in mdspan. Codecs store K and V in fewer bytes:
+// The contract of a page codec: how a sealed page stores values.
+// A layout maps (token, dim) to an element offset in the page; a codec maps element offsets to
+// bytes. mdspan splits layout and accessor in the same way. Codecs store K and V in fewer bytes:
 //
-//   plain_pages<E>     the values as they were appended: fp32, fp16, bf16               here
-//   int8_pages<E>      8-bit integers, one scale a page                                 codec/scaled_pages.hpp
-//   fp8_pages<E>       8-bit floating point (e4m3), one scale a page                    codec/scaled_pages.hpp
-//   int4_groups<E>     4-bit codes, scale and minimum for each 64 values (FlexGen)      codec/int4_groups.hpp
+//   plain_pages<E>   the values as they were appended: fp32, fp16, bf16            this header
+//   int8_pages<E>    8-bit integers, one scale per page                            scaled_pages.hpp
+//   fp8_pages<E>     8-bit floating point (e4m3), one scale per page               scaled_pages.hpp
+//   int4_groups<E>   4-bit codes, a step and a minimum per 64 values (FlexGen)     int4_groups.hpp
 //
-// E is what append takes, and what a page holds while it is open in the group buffer. A page is encoded once, when it is
-// sealed; its scales lie in its own bytes. So values are never rounded twice, and what is read from flash is all there is.
+// E is the type that append takes, and the type of a page while it is open in the group buffer. A
+// page is encoded once, when it is sealed, so no value is rounded twice. The scale is stored in the
+// page itself, so reading a page from flash gives everything that decoding needs.
 
 #include <cstddef>
 #include <cstring>
@@ -18,22 +20,23 @@
 
 namespace instinfer {
 
-// Consecutive elements that one unit of a page stores: 1, or the length of a group.
-template <class Unit>
-inline constexpr std::uint32_t unit_elements = 1;
+// Number of consecutive elements in one packed value: 1, or the length of a group.
+template <class Packed>
+inline constexpr std::uint32_t packed_elements = 1;
 
-// A sealed page is an array of units, and, where scale_bytes is not 0, an fp32 in its last bytes that multiplies all values.
-// Semantics: encode writes values [elements] and the scale to a page and fills up with zeros; value gives element i before the
-// scale; holds tells of a finite value whether encode can take it. The CPU path also needs load_at(const unit*, i), see
+// A sealed page is an array of `packed`. If scale_bytes is not 0, its last bytes hold an fp32 that
+// multiplies all values. Semantics: encode() writes values [elements] and the scale to a page, and
+// fills the rest with zeros. value() returns element i before scaling. holds() says whether
+// encode() can store a given finite value. The CPU path also needs load_at(const packed*, i): see
 // cpu/coded_load-inl.hpp.
 template <class C>
 concept PageCodec =
     Element<typename C::element> &&
-    requires(const typename C::unit* units, std::size_t i,
+    requires(const typename C::packed* packed, std::size_t i,
              std::span<const typename C::element> values, std::span<std::byte> page, float x) {
       { C::name } -> std::convertible_to<const char*>;
       { C::scale_bytes } -> std::convertible_to<std::uint32_t>;
-      { C::value(units, i) } noexcept -> std::same_as<float>;
+      { C::value(packed, i) } noexcept -> std::same_as<float>;
       { C::encode(values, page) } noexcept;
       { C::holds(x) } -> std::same_as<bool>;
     };
@@ -41,7 +44,7 @@ concept PageCodec =
 template <Element E>
 struct plain_pages {
   using element = E;
-  using unit = E;
+  using packed = E;
   static constexpr const char* name = element_name<E>;
   static constexpr std::uint32_t scale_bytes = 0;
 
@@ -66,24 +69,24 @@ struct codec_of<E> {
 
 }  // namespace detail
 
-// The codec that a format's storage names: an element type stands for its plain pages.
+// The codec of a format's storage type. An element type stands for its plain pages.
 template <class Storage>
 using codec_of = typename detail::codec_of<Storage>::type;
 
-// Elements that a page has room for.
+// Number of elements that fit in a page.
 template <PageCodec C>
 constexpr std::uint32_t elements_in(std::uint32_t page_bytes) {
-  using unit = typename C::unit;
-  constexpr std::uint32_t unit_bytes = sizeof(unit);
+  using packed = typename C::packed;
+  constexpr std::uint32_t packed_bytes = sizeof(packed);
   if constexpr (C::scale_bytes > 0) {
     if (page_bytes < C::scale_bytes) {
       return 0;
     }
   }
-  return (page_bytes - C::scale_bytes) / unit_bytes * unit_elements<unit>;
+  return (page_bytes - C::scale_bytes) / packed_bytes * packed_elements<packed>;
 }
 
-// Where a sealed page's scale lies; calling it reads it. Without one: 1, and no memory.
+// Reads the scale of a sealed page. A codec without scales gives 1 and reads no memory.
 template <PageCodec C, bool Scaled = (C::scale_bytes > 0)>
 struct page_scale {
   page_scale() = default;
@@ -104,22 +107,24 @@ struct page_scale<C, true> {
   }
 };
 
-// What wanted entries weigh on their way: from sealed pages coded, from open ones as appended.
+// Bytes of wanted entries, without the rest of their pages. Entries of sealed pages are coded,
+// entries of open pages are as appended.
 struct entry_size {
-  std::uint32_t unit_bytes = 0;
-  std::uint32_t unit_elements = 1;
-  std::uint32_t scale_bytes = 0;  // of each page
-  std::uint32_t open_bytes = 0;   // of an element
+  std::uint32_t packed_bytes = 0;
+  std::uint32_t packed_elements = 1;
+  std::uint32_t scale_bytes = 0;  // per page
+  std::uint32_t open_bytes = 0;   // per element
 
-  // A part of a group counts by its elements.
+  // A part of a group counts by its share of elements.
   constexpr std::uint64_t sealed(std::uint64_t elements, std::uint64_t pages) const {
-    return (elements * unit_bytes + unit_elements - 1) / unit_elements + pages * scale_bytes;
+    return (elements * packed_bytes + packed_elements - 1) / packed_elements + pages * scale_bytes;
   }
   constexpr std::uint64_t open(std::uint64_t elements) const { return elements * open_bytes; }
 };
 
 template <PageCodec C>
-inline constexpr entry_size entry_size_of{sizeof(typename C::unit), unit_elements<typename C::unit>,
-                                          C::scale_bytes, sizeof(typename C::element)};
+inline constexpr entry_size entry_size_of{sizeof(typename C::packed),
+                                          packed_elements<typename C::packed>, C::scale_bytes,
+                                          sizeof(typename C::element)};
 
 }  // namespace instinfer

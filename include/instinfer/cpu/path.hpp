@@ -1,5 +1,6 @@
 #pragma once
-// The CPU path, the "in-storage core": fp32 accumulation, SIMD over Highway, pages folded as they lie in the store.
+// The CPU path, the "in-storage core": fp32 accumulation, SIMD by Highway; pages are folded in
+// place in the store.
 
 #include <cmath>
 #include <variant>
@@ -15,7 +16,7 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// The arithmetic of one worker; see reference/path.hpp for the same operations in the paper's words.
+// The arithmetic of one worker. reference/path.hpp has the same operations in the paper's terms.
 template <class Format>
 class arithmetic : public score_pool {
  public:
@@ -23,7 +24,8 @@ class arithmetic : public score_pool {
   using element = typename Format::element;
   using score_pool::scores;
 
-  // Whole heads may be left to a team, which folds and scores page ranges; the rest of an operation is this thread's.
+  // A team can share whole heads: it folds and scores page ranges. This thread does the rest of an
+  // operation.
   void work_with(const team& with) { team_ = with; }
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
@@ -114,24 +116,25 @@ class arithmetic : public score_pool {
                      });
   }
 
-  // A unit of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
-  template <attention::WeightedUnitState Table>
-  void fold_rows(const scores& logits, index_view units, const Table& table) {
-    const std::size_t n = units.count();
+  // A chunk of n members adds n exp(logit) to the sum, and exp(logit) times the sum of their values
+  // to the output.
+  template <attention::WeightedChunkState Table>
+  void fold_rows(const scores& logits, index_view chunks, const Table& table) {
+    const std::size_t n = chunks.count();
     resize_scratch(products_, group_ * n);
     for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
       float* row = products_.data() + h * n;
-      for_each_position(logits.candidates, units, [&](std::uint32_t, std::uint32_t position) {
+      for_each_position(logits.candidates, chunks, [&](std::uint32_t, std::uint32_t position) {
         *row++ = logits.head(h)[position];
       });
       row = products_.data() + h * n;
       exponentials(row, row, n, state_.raise_max(h, max_of(row, n)));
-      units.for_each([&](std::uint32_t u) {
+      chunks.for_each([&](std::uint32_t u) {
         state_.state(h).sum += static_cast<float>(table.weight(u)) * *row++;
       });
     }
     std::size_t at = 0;
-    units.for_each([&](std::uint32_t u) {
+    chunks.for_each([&](std::uint32_t u) {
       for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
         add_row<Heads>(table.value_sum(u).data(), products_.data() + h * n + at, n,
                        state_.output(h).data(), Format::v_dim);
@@ -180,7 +183,7 @@ class arithmetic : public score_pool {
       if (head.tiles.k_by_token.tokens == head.tiles.v_by_token.tokens) {
         open_fold_.fold(scaled_q_, q.logits.soft_cap, plan, sealed, plan.reads().size(), pages,
                         state_, q.first_head);
-      } else {  // some V pages under the open K page are sealed
+      } else {  // some V pages of the open K page are sealed
         tile_fold_.fold(q, plan, sealed, head, pages, state_);
       }
     }
@@ -191,11 +194,11 @@ class arithmetic : public score_pool {
   group_state state_;
   std::vector<float> kept_;       // [group]
   std::vector<float> mean_;       // [v_dim]
-  std::vector<float> products_;   // [group, folded tokens or units]
+  std::vector<float> products_;   // [group, folded tokens or chunks]
   std::vector<float> magnitude_;  // |q| [k_dim]
   std::vector<float> scaled_q_;   // [group, k_dim]
   shared_fold<Format> fold_;
-  // Of open pages, which a codec has not coded yet.
+  // For open pages, which a codec has not encoded yet.
   std::conditional_t<Format::plain, std::monostate, row_fold<typename Format::open>> open_fold_;
   tile_fold<Format> tile_fold_;
   score_pass<Format> score_pass_;

@@ -1,5 +1,6 @@
 #pragma once
-// Score arrays of one query on the CPU path, and what is done with them whatever they score: softmax, rank, top-k.
+// Score arrays of one query on the CPU path, and the operations on any scores: softmax, rank,
+// top-k.
 
 #include <cmath>
 #include <deque>
@@ -11,18 +12,18 @@
 #include "instinfer/cpu/row_passes-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 #include "instinfer/cpu/top_k-inl.hpp"
-#include "instinfer/summaries/summary_rows.hpp"
+#include "instinfer/summaries/chunks.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// The part of a worker's arithmetic that needs no pages. Keeps its memory between queries.
+// The part of a worker's arithmetic that needs no pages. It keeps its memory between queries.
 class score_pool {
  public:
   using scores = attention::score_array<float>;
 
-  // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
+  // exp(logit) / sum of n exp(logit), with n = weight_of(candidate): how often a candidate counts.
   template <class Weight>
   scores softmax(const scores& logits, Weight&& weight_of) {
     const scores p = new_scores(logits.candidates, logits.heads());
@@ -42,25 +43,25 @@ class score_pool {
     return p;
   }
 
-  // Logits of the queries against the rows of a summary, such as centroids.
-  template <attention::UnitState Table>
-  scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
+  // Logits of the queries against the rows of a summary, for example centroids.
+  template <attention::ChunkState Table>
+  scores score_rows(const attention::query_group& q, index_view chunks, const Table& table) {
     constexpr std::size_t dims = Table::row_dim;
     static_assert(
         dims % lanes == 0,
-        "instinfer: rows of a summary must be a multiple of 16 long, see summaries/summary_rows.hpp");
-    const scores logits = new_scores(units, q.group);
+        "instinfer: rows of a summary must be a multiple of 16 long, see summaries/chunks.hpp");
+    const scores logits = new_scores(chunks, q.group);
     resize_scratch(prepared_, q.group * dims);
     resize_scratch(row_, dims);
     for (std::uint32_t h = 0; h < q.group; ++h) {
       Table::prepare(q.head(h), std::span(prepared_).subspan(h * dims, dims));
     }
     std::size_t at = 0;
-    units.for_each([&](std::uint32_t u) {
+    chunks.for_each([&](std::uint32_t u) {
       const float* row = std::span<const float>(table.row(u, row_)).data();
       for_head_blocks(q.group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
         dot_row<Heads>(row, prepared_.data() + h * dims, dims,
-                       logits.values.data() + h * units.count() + at, units.count());
+                       logits.values.data() + h * chunks.count() + at, chunks.count());
       });
       ++at;
     });
@@ -77,11 +78,11 @@ class score_pool {
     return sums;
   }
 
-  std::span<const float> rank(const scores& s, attention::over_group over) {
+  std::span<const float> rank(const scores& s, attention::group_reduction over) {
     return s.heads() == 1 ? s.head(0) : own_rank(s, over);
   }
 
-  void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
+  void top(const scores& s, attention::group_reduction over, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
     const std::span<const float> by = newest > 0 ? own_rank(s, over) : rank(s, over);
     std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
@@ -93,7 +94,7 @@ class score_pool {
  protected:
   void begin_scores() { used_ = 0; }
 
-  // Room for the scores of `candidates`; stays where it is until the next query.
+  // A new score array for `candidates`. It does not move until the next query.
   scores new_scores(index_view candidates, std::size_t heads) {
     if (used_ == arrays_.size()) {
       arrays_.emplace_back();
@@ -108,8 +109,8 @@ class score_pool {
   }
 
  private:
-  // The heads' scores reduced, in an array that may be changed.
-  std::span<const float> own_rank(const scores& s, attention::over_group over) {
+  // The reduced scores of the heads, in an array that may be changed.
+  std::span<const float> own_rank(const scores& s, attention::group_reduction over) {
     resize_scratch(rank_, s.candidates.count());
     attention::reduce<float>(s, over, rank_);
     return rank_;

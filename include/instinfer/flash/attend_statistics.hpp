@@ -1,5 +1,5 @@
 #pragma once
-// The books of a replay of an attend: what each phase, channel and die did, and the sums that its result gives.
+// Statistics of a replay of an attend: what each phase, channel and die did, and the sums that its result gives.
 
 #include <algorithm>
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace instinfer::flash {
 
-class attend_books {
+class attend_statistics {
  public:
   void begin(std::size_t channels) {
     channel_count_ = channels;
@@ -30,7 +30,8 @@ class attend_books {
     filtered_[phase * channel_count_ + c] += filter_ticks;
   }
 
-  // channels: with `replay` (channel_replay.hpp), `activity` (channel_activity.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these books.
+  // channels: with `replay` (channel_replay.hpp), `activity` (channel_activity.hpp) and `buffer` (filter_buffer.hpp) each.
+  // The spans view these statistics.
   template <class Channels, class Kernels>
   attend_times total(const Channels& channels, const Kernels& kernels, std::int64_t dram_ticks,
                      std::int64_t ticks_per_ps) {

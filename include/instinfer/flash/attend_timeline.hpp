@@ -38,7 +38,7 @@ namespace instinfer::flash {
 template <class Arbitration = data_out_first>
 class attend_timeline {
  public:
-  // group: query heads of a KV head. Throws bad_argument for a drive without engine units or buffers, rules that cannot
+  // group: query heads of a KV head. Throws bad_argument for a drive without accelerator or buffers, rules that cannot
   // be, or pages that arrive one by one; error if a duration does not fit 63 bits of ticks.
   attend_timeline(const drive_spec& drive, std::uint32_t group, std::uint32_t element_bytes,
                   const drive_rules& rules = {}, Arbitration arbitration = {})
@@ -72,7 +72,7 @@ class attend_timeline {
       if (release != nullptr && release->at <= now) {
         take_release(*release, sink);
       } else if (now == never_ticks) {
-        return books_.total(channels_, kernels_, dram_.busy_ticks(), scale().ticks_per_ps);
+        return statistics_.total(channels_, kernels_, dram_.busy_ticks(), scale().ticks_per_ps);
       } else if (first < channels_.size()) {
         filter_page(first, now, sink);
       } else if (first == channels_.size()) {
@@ -95,9 +95,9 @@ class attend_timeline {
 
   static void check(const drive_spec& drive, const drive_rules& rules) {
     require(drive.units.present(), [] {
-      return std::string("attend timeline: the drive has no engine units, which attend in it");
+      return std::string("attend timeline: the drive has no accelerator, which attends in it");
     });
-    const engine_units& u = drive.units;
+    const accelerator_spec& u = drive.units;
     require(u.filter_buffer_pages > 0 && u.kernel_buffer_pages > 0, [&] {
       return "attend timeline: filter_buffer_pages and kernel_buffer_pages must be positive, got " +
              std::to_string(u.filter_buffer_pages) + " and " +
@@ -120,7 +120,8 @@ class attend_timeline {
       elements += work.pages[i].elements;
     }
     // Even one page after the other, through one unit after the other, stays inside 63 bits.
-    const double each = flash_.ticks.longest(operation::read) + static_cast<double>(units_.filter_page);
+    const double each = flash_.ticks.longest(array_operation::read) +
+                        static_cast<double>(units_.filter_page);
     const double longest = static_cast<double>(pages.size() + 1) * each +
                            units_.dram.about(elements * element_bytes_) +
                            kernels_.longest(work, elements);
@@ -154,7 +155,7 @@ class attend_timeline {
     }
     dram_.clear();
     next_.clear();
-    books_.begin(channels_.size());
+    statistics_.begin(channels_.size());
     kernels_.begin(work, sink);
   }
 
@@ -235,7 +236,7 @@ class attend_timeline {
     const std::int64_t ticks = filter_ticks(task);
     const std::int64_t end = channel.buffer.pass(begin, ticks);
     sink.filter(c, task, begin, end);
-    books_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
+    statistics_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
     if (kernels_.all_released()) {
       channel.stands_at = run_bus(c, channel.stands_at, never_ticks, sink);
     } else if (channel.activity.stalls()) {
@@ -264,12 +265,12 @@ class attend_timeline {
 
   replay_work<> flash_;
   std::uint32_t element_bytes_;
-  unit_ticks units_;
+  accelerator_ticks units_;
   kernel_pipeline<> kernels_;
   std::vector<channel_state> channels_;
-  earliest<> next_;
+  event_queue<> next_;
   dram_queue dram_;
-  attend_books books_;
+  attend_statistics statistics_;
   const attend_work* work_ = nullptr;
   std::vector<std::int32_t> codewords_;  // [pages], empty where whole pages cross the buses
   std::int64_t least_filter_ = 0;        // of any page

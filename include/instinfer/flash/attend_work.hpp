@@ -115,7 +115,7 @@ class attend_recorder {
     explicit head_recorder(const attend_recorder& all)
         : work_{all.work_}, group_{all.group_}, k_dim_{all.k_dim_}, codewords_{all.codewords_} {}
 
-    // Top-k ranks all dims, what was visible, or the units that were scored; choices by position rank nothing.
+    // Top-k ranks all dims, what was visible, or the chunks that were scored; choices by position rank nothing.
     void chose(attention::operation op, index_view chosen) {
       switch (op) {
         case attention::operation::all_tokens:
@@ -127,7 +127,7 @@ class attend_recorder {
         case attention::operation::top_tokens:
           ranked_ += visible_;
           break;
-        case attention::operation::top_units:
+        case attention::operation::top_chunks:
           ranked_ += units_;
           break;
         default:
@@ -148,7 +148,7 @@ class attend_recorder {
       std::uint32_t v_set = none;
       std::uint32_t k_tile = 0;
       for (const page_read& read : plan.reads()) {
-        if (read.from != tier::flash) {
+        if (read.from != residence::flash) {
           continue;  // attended where the copy is, not in the drive
         }
         const bool is_v = read.kind == stream::v_by_token;

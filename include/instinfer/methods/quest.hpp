@@ -1,5 +1,5 @@
 #pragma once
-// Quest (Tang et al., ICML 2024): pages by an upper bound of the logits inside.
+// Quest (Tang et al., ICML 2024): selects pages by an upper bound of their logits.
 
 #include <algorithm>
 
@@ -8,8 +8,9 @@
 
 namespace instinfer::attention {
 
-// A page is a group of PageTokens tokens with the box of its keys. The pages with the largest bounds are folded whole; a page
-// that is left out is known to hold no larger logit than its bound. The newest page is always read, the first layers are dense.
+// A page is a group of PageTokens tokens, with the box of its keys. The pages with the largest
+// bounds are folded whole. No logit of a skipped page exceeds the bound of that page. The newest
+// page is always read; the first layers are dense.
 template <std::uint32_t PageTokens = 16>
 struct basic_quest {
   budget keep_pages = 1.0 / 8;
@@ -22,16 +23,16 @@ struct basic_quest {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
-    const auto pages = m.template units_of<boxes>(visible);
+    const auto pages = m.template chunks_of<boxes>(visible);
     const std::uint32_t kept =
         std::max(least_pages, keep_pages.positive("keep_pages").of(pages.count(), "keep_pages"));
     if (m.layer() < dense_layers || kept >= pages.count()) {
       m.fold(q, visible);
       return;
     }
-    const auto bounds = m.template score_units<boxes>(q, pages);
+    const auto bounds = m.template score_chunks<boxes>(q, pages);
     const auto best =
-        m.top_units(bounds, budget::exactly(kept), budget::at_most(1), over_group::max);
+        m.top_chunks(bounds, budget::exactly(kept), budget::at_most(1), group_reduction::max);
     m.fold(q, m.intersect(m.template members<boxes>(best), visible));
   }
 };

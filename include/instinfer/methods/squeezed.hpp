@@ -1,6 +1,7 @@
 #pragma once
-// Squeezed Attention (Hooper et al., 2024): a fixed prompt is clustered once; a query attends to the clusters whose keys it would
-// give more than a calibrated probability, and to all that follows the prompt.
+// Squeezed Attention (Hooper et al., 2024): a fixed prompt is clustered once.
+// A query attends to the clusters whose keys have more than a calibrated probability, and to all
+// tokens after the prompt.
 
 #include <string>
 
@@ -10,14 +11,16 @@
 
 namespace instinfer::attention {
 
-// One threshold serves a whole model, so flat heads keep many tokens and peaked heads few. Where there are coarse clusters, only
-// fine clusters under the coarse ones that pass are looked at. Thresholds come from methods/threshold_calibration.hpp;
-// 0 keeps everything. engine::build makes the clusters, once; the last `window` tokens of the prompt stay out of them.
+// One threshold serves a whole model, so heads with flat weights keep many tokens and heads with
+// peaked weights few. With coarse clusters, only the fine clusters of the coarse clusters above
+// their threshold are scored. Thresholds come from methods/threshold_calibration.hpp; 0 keeps
+// everything. engine::build makes the clusters, once; it does not cluster the last `window` tokens
+// of the prompt.
 struct squeezed {
   double threshold = 0.0;
   double coarse_threshold = 0.0;
-  budget clusters = 0.05;        // of the clustered tokens
-  budget coarse_clusters = 0.0;  // of the clustered tokens: 0 for one level, 0.01 with two
+  budget clusters = 0.05;        // share of the clustered tokens
+  budget coarse_clusters = 0.0;  // share of the clustered tokens: 0 for one level, 0.01 for two
   std::uint32_t window = 100;
   std::uint64_t seed = 1;
 
@@ -28,21 +31,21 @@ struct squeezed {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const index_run prompt = m.template summary<cluster_index>().indexed();
-    m.fold(q, m.subtract(m.all_tokens(q), m.run(prompt)), tier::fast);
+    m.fold(q, m.subtract(m.all_tokens(q), m.run(prompt)), residence::fast);
 
-    auto candidates = m.template all_units<cluster_index>();
-    if (m.template summary<cluster_tree>().units() > 0) {
-      const auto coarse = m.template all_units<cluster_tree>();
+    auto candidates = m.template all_chunks<cluster_index>();
+    if (m.template summary<cluster_tree>().chunks() > 0) {
+      const auto coarse = m.template all_chunks<cluster_tree>();
       const auto p =
-          m.template softmax<cluster_tree>(m.template score_units<cluster_tree>(q, coarse));
+          m.template softmax<cluster_tree>(m.template score_chunks<cluster_tree>(q, coarse));
       candidates = m.template members<cluster_tree>(passing(m, p, coarse_threshold));
     }
     const auto p =
-        m.template softmax<cluster_index>(m.template score_units<cluster_index>(q, candidates));
+        m.template softmax<cluster_index>(m.template score_chunks<cluster_index>(q, candidates));
     m.fold(q, m.template members<cluster_index>(passing(m, p, threshold)));
   }
 
-  // The whole prompt but its window, once.
+  // The whole prompt without its window, once.
   index_run to_index(index_run indexed, std::uint32_t first, std::uint32_t tokens) const {
     const std::uint32_t end = tokens - std::min(window, tokens);
     return indexed.size() > 0 || end <= first ? index_run{end, end} : index_run{first, end};
@@ -68,7 +71,7 @@ struct squeezed {
     require(least >= 0.0 && least < 1.0, [&] {
       return "squeezed: a threshold is a probability in [0, 1), got " + std::to_string(least);
     });
-    return m.units_above(p, least > 0.0 ? least : -1.0, over_group::max);
+    return m.chunks_above(p, least > 0.0 ? least : -1.0, group_reduction::max);
   }
 };
 

@@ -1,5 +1,6 @@
 #pragma once
-// Score arrays of one query on the reference path, and what is done with them whatever they score: softmax, rank, top-k.
+// Score arrays of one query on the reference path, and the operations on any scores: softmax, rank,
+// top-k.
 
 #include <cmath>
 #include <deque>
@@ -9,7 +10,7 @@
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/scores.hpp"
 #include "instinfer/core/top_k.hpp"
-#include "instinfer/summaries/summary_rows.hpp"
+#include "instinfer/summaries/chunks.hpp"
 
 namespace instinfer::reference {
 
@@ -17,17 +18,17 @@ class score_pool {
  public:
   using scores = attention::score_array<double>;
 
-  // Logits of the queries against the rows of a summary, such as centroids.
-  template <attention::UnitState Table>
-  scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
+  // Logits of the queries against the rows of a summary, for example centroids.
+  template <attention::ChunkState Table>
+  scores score_rows(const attention::query_group& q, index_view chunks, const Table& table) {
     std::vector<float> prepared(Table::row_dim);
     std::vector<float> buffer(Table::row_dim);
     const double scale = q.logits.scale_for<double>(static_cast<int>(q.values.size() / q.group));
-    scores logits = new_scores(units, q.group);
+    scores logits = new_scores(chunks, q.group);
     for (std::uint32_t h = 0; h < q.group; ++h) {
       Table::prepare(q.head(h), prepared);
       auto to = logits.head(h).begin();
-      units.for_each([&](std::uint32_t u) {
+      chunks.for_each([&](std::uint32_t u) {
         const std::span<const float> row = table.row(u, buffer);
         double product = 0.0;
         for (std::size_t i = 0; i < row.size(); ++i) {
@@ -47,7 +48,7 @@ class score_pool {
     return sums;
   }
 
-  // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
+  // exp(logit) / sum of n exp(logit), with n = weight_of(candidate): how often a candidate counts.
   template <class Weight>
   scores softmax(const scores& logits, Weight&& weight_of) {
     scores p = new_scores(logits.candidates, logits.heads());
@@ -67,14 +68,15 @@ class score_pool {
     return p;
   }
 
-  std::span<const double> rank(const scores& s, attention::over_group over) {
+  std::span<const double> rank(const scores& s, attention::group_reduction over) {
     rank_.assign(s.candidates.count(), 0.0);
     attention::reduce<double>(s, over, rank_);
     return rank_;
   }
 
-  // l. 10: the k largest over the group; the `newest` last ones come first.
-  void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
+  // l. 10: the k candidates with the largest rank; the `newest` last candidates are always among
+  // them.
+  void top(const scores& s, attention::group_reduction over, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
     rank(s, over);
     std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<double>::infinity());
@@ -86,7 +88,7 @@ class score_pool {
  protected:
   void begin_scores() { scores_.clear(); }
 
-  // Room for the scores of `candidates`; stays where it is until the next query.
+  // A new score array for `candidates`. It does not move until the next query.
   scores new_scores(index_view candidates, std::size_t heads) {
     auto& values = scores_.emplace_back(heads * candidates.count());
     return {candidates, values};
@@ -98,7 +100,7 @@ class score_pool {
   }
 
  private:
-  std::deque<std::vector<double>> scores_;  // one a score operation of this query
+  std::deque<std::vector<double>> scores_;  // one per score operation of this query
   std::vector<double> rank_;                // [candidates]
   std::vector<order_key_t<double>> keys_;
 };

@@ -1,21 +1,23 @@
 #pragma once
-// DeepSpeed (ZeRO-Inference): weights and the KV cache in host memory; the kernel swaps where it overflows (InstInfer §III).
+// DeepSpeed (ZeRO-Inference): weights and KV cache in host memory; the kernel swaps what overflows
+// (InstInfer §III).
 
 #include "instinfer/system/concepts.hpp"
 #include "instinfer/system/gpu_side.hpp"
 
 namespace instinfer::system {
 
-// KV of each layer crosses the GPU's link in each step. Host memory holds the cache twice, since a tensor that grows by a token is
-// made anew (assumed: old and new at once, pinned blocks in powers of two); then the paper's batch of 32 overflows 96 GB and 16
-// does not. Each step walks the whole cache, so that under least-recently-used replacement all of it is swapped, not what
-// overflows.
+// In each step, the KV of each layer crosses the GPU's link. Host memory holds the cache twice,
+// because a tensor that grows by a token is allocated again (assumed: old and new tensor at the
+// same time, pinned blocks in powers of two). The paper's batch of 32 then overflows 96 GB, and a
+// batch of 16 does not. Each step reads the whole cache in order, so least-recently-used
+// replacement swaps all of it, not only the overflow.
 class deepspeed_system {
  public:
   static constexpr std::string_view name = "DeepSpeed";
   static constexpr double kv_copies = 2;
 
-  deepspeed_system(const model_spec& model, const machine& on, const workload& job)
+  deepspeed_system(const model_spec& model, const server& on, const workload& job)
       : gpu_{model, on, job} {}
 
   const workload& job() const { return gpu_.job(); }
@@ -23,7 +25,7 @@ class deepspeed_system {
   bool swaps(double context) const { return host_bytes(context) > gpu_.on().host.memory_bytes; }
 
   decode_step step(double context) const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double layers = gpu_.model().shape.layers;
     const double kv = gpu_.kv_bytes(context);
     decode_step s;
@@ -38,7 +40,7 @@ class deepspeed_system {
     s.time.kv_write_s = written / rate();
     s.bytes = {.weights = gpu_.streamed_bytes(),
                .gpu_link_kv = kv,
-               .drive_link = 2 * swapped,  // in, and out
+               .drive_link = 2 * swapped,  // swapped in and out
                .flash_read = swapped,
                .kv_wanted = kv,
                .kv_written = written};
@@ -50,7 +52,7 @@ class deepspeed_system {
   }
 
   memory_use memory() const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double layer_kv =
         gpu_.kv_bytes(static_cast<double>(job().context_tokens())) / gpu_.model().shape.layers;
     return {.gpu = {gpu_.weight_bytes() + gpu_.decode_activation_bytes() + 2 * layer_kv,

@@ -1,5 +1,6 @@
 #pragma once
-// In-storage attention: only q goes down and the attention output comes up, peer to peer (InstInfer §IV-A).
+// In-storage attention: only q goes down and only the attention output comes up, peer to peer
+// (InstInfer §IV-A).
 
 #include "instinfer/transfer/peer_to_peer.hpp"
 
@@ -13,8 +14,8 @@ struct in_storage {
     return {.up = output_bytes, .down = query_bytes};
   }
 
-  static route_time time(link_bytes moved, const machine_spec& machine) {
-    return peer_to_peer::time(moved, machine);
+  static route_time time(link_bytes moved, const route_spec& route) {
+    return peer_to_peer::time(moved, route);
   }
 };
 

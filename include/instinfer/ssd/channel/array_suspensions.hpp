@@ -8,7 +8,7 @@
 
 #include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/channel/flight_queue.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/suspension.hpp"
 
 namespace instinfer::flash {
@@ -21,10 +21,10 @@ class array_suspensions {
 
   void clear() { std::ranges::fill(dies_, die_state{}); }
 
-  bool allowed(operation what) const { return ticks_.allows(what); }
+  bool allowed(array_operation what) const { return ticks_.allows(what); }
 
   // A program or erase works in its die's array from `begin` to f.ready.
-  void start(const flight& f, operation what, std::int64_t begin) {
+  void start(const flight& f, array_operation what, std::int64_t begin) {
     at(f.die) = {
         .now = phase::works, .what = what, .begin = begin, .suspend_from = 0, .left = 0, .work = f};
   }
@@ -83,7 +83,7 @@ class array_suspensions {
   enum class phase { none, works, suspending, suspended };
   struct die_state {
     phase now = phase::none;
-    operation what = operation::program;
+    array_operation what = array_operation::program;
     std::int64_t begin = 0;         // of the run
     std::int64_t suspend_from = 0;  // the earliest suspend command
     std::int64_t left = 0;

@@ -10,7 +10,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/channel/event_queue.hpp"
-#include "instinfer/ssd/channel/request.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 
 namespace instinfer::flash {
@@ -22,7 +22,7 @@ class arrivals {
 
   // Throws bad_argument for a request outside of the geometry, a priority that does not exist, too many codewords, or an
   // arrival that is negative or before the one in front of it. Keeps its memory; views `requests` until the next call.
-  void sort(std::span<const request> requests, std::int64_t ticks_per_ps) {
+  void sort(std::span<const io_request> requests, std::int64_t ticks_per_ps) {
     check(requests);
     requests_ = requests;
     ticks_per_ps_ = ticks_per_ps;
@@ -51,10 +51,10 @@ class arrivals {
   }
 
  private:
-  void check(std::span<const request> requests) const {
+  void check(std::span<const io_request> requests) const {
     std::int64_t before = 0;
     for (std::size_t i = 0; i < requests.size(); ++i) {
-      const request& r = requests[i];
+      const io_request& r = requests[i];
       const auto complain = [&](const std::string& what) {
         return "flash requests: request " + std::to_string(i) + " " + what;
       };
@@ -79,7 +79,7 @@ class arrivals {
   }
 
   geometry geometry_;
-  std::span<const request> requests_;
+  std::span<const io_request> requests_;
   std::int64_t ticks_per_ps_ = 1;
   std::vector<std::size_t> first_of_channel_;
   std::vector<std::size_t> next_of_channel_;  // [requests]; as many as there are requests: none

@@ -17,7 +17,7 @@
 #include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/channel/flight_queue.hpp"
 #include "instinfer/ssd/report/events.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
@@ -102,7 +102,7 @@ class channel_replay {
   // no later than what the last grant and what has come since ask for.
   template <class Work, class Finish, class Sink>
   bus_grant grant(std::int64_t now, bool has_room, Work& work, Finish&& finish, Sink& sink) {
-    if (Mixed || work.has_cache_read() || work.what(0) != operation::read) {
+    if (Mixed || work.has_cache_read() || work.what(0) != array_operation::read) {
       settle(now, work, finish, sink);
     }
     std::int32_t priority = 0;  // of the dies in the ring
@@ -168,7 +168,7 @@ class channel_replay {
         suspensions_.take_commands(die);
         in_flight_.end();
         free_die(die, work);
-      } else if (work.what(over.command) == operation::read) {
+      } else if (work.what(over.command) == array_operation::read) {
         if (is_cached(die, work)) {
           free_die(die, work);
         }
@@ -248,9 +248,9 @@ class channel_replay {
     const std::int32_t command = work.queues.head(on_drive(die));
     work.queues.pop(on_drive(die));
     const std::int32_t pages = work.queues.page_count(command);
-    const operation what = work.what(command);
+    const array_operation what = work.what(command);
     const std::int64_t cycles_end = now + work.ticks.cycles(what, pages);
-    const std::int64_t data_in = what == operation::program ? work.ticks.transfer() : 0;
+    const std::int64_t data_in = what == array_operation::program ? work.ticks.transfer() : 0;
     const std::int64_t array = work.array_ticks(command);
     free_at_ = cycles_end + pages * data_in;
     const flight started{.command = command,
@@ -264,12 +264,12 @@ class channel_replay {
     at(die) = die_state::busy;
     report_cycles(sink, event_kind::command, work, command, now, cycles_end);
     report_data_in(sink, work, command, cycles_end, data_in);
-    if (Mixed && what != operation::read) {
+    if (Mixed && what != array_operation::read) {
       suspensions_.start(started, what, free_at_);
     } else {
       report_array(sink, work, command, free_at_, started.ready);
     }
-    if (what != operation::read || !is_cached(die, work)) {
+    if (what != array_operation::read || !is_cached(die, work)) {
       in_flight_.add(started);
     } else if (const auto read = registers_.enter(started, work.ticks.cache_move())) {
       in_flight_.add(*read);
@@ -299,7 +299,7 @@ class channel_replay {
   std::optional<offer> offer_of(std::int32_t die, std::int64_t now, const Work& work) const {
     const std::int32_t head = work.queues.head(on_drive(die));
     const bool waits = head != work.queues.nothing;
-    const bool read_waits = waits && work.what(head) == operation::read;
+    const bool read_waits = waits && work.what(head) == array_operation::read;
     const std::int32_t priority = waits ? work.queues.priority(head) : max_priorities;
     const bool idle = at(die) == die_state::idle;
     if (idle && suspensions_.suspended(die)) {

@@ -4,13 +4,13 @@
 #include <cstdint>
 
 #include "instinfer/ssd/report/events.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
-constexpr event_kind array_event(operation what) {
-  return what == operation::read      ? event_kind::array_read
-         : what == operation::program ? event_kind::program
+constexpr event_kind array_event(array_operation what) {
+  return what == array_operation::read      ? event_kind::array_read
+         : what == array_operation::program ? event_kind::program
                                       : event_kind::erase;
 }
 

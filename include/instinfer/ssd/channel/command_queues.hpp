@@ -12,11 +12,11 @@
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/ssd/channel/request.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
@@ -43,7 +43,7 @@ class command_queues {
 
   // Makes room for `pages` pages; each is added when it comes. what: the operation of all, unless Mixed. Keeps its memory.
   // Throws bad_argument for 2^30 pages or more.
-  void begin(std::size_t pages, operation what = operation::read) {
+  void begin(std::size_t pages, array_operation what = array_operation::read) {
     require(pages < max_pages, [&] {
       return "flash timeline: a batch must have fewer than 2^30 pages, got " +
              std::to_string(pages);
@@ -53,7 +53,7 @@ class command_queues {
   }
 
   // Begins, and adds a batch that comes at once. Throws bad_argument also for a page outside of the geometry.
-  void sort(std::span<const location> pages, operation what, arrival arrive)
+  void sort(std::span<const location> pages, array_operation what, arrival arrive)
     requires(!Mixed)
   {
     begin(pages.size(), what);
@@ -85,7 +85,7 @@ class command_queues {
   {
     add(i, at, what_, 0, alone);
   }
-  void add(std::size_t i, const location& at, operation what, std::int32_t priority)
+  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority)
     requires(Mixed)
   {
     add(i, at, what, priority, false);
@@ -113,7 +113,7 @@ class command_queues {
     }
   }
 
-  operation what(std::int32_t command) const {
+  array_operation what(std::int32_t command) const {
     if constexpr (Mixed) {
       return kinds_[static_cast<std::size_t>(command)].what;
     }
@@ -148,7 +148,7 @@ class command_queues {
     std::int32_t first;  // command that may still wait
   };
   struct command_kind {
-    operation what;
+    array_operation what;
     std::int32_t priority;
   };
 
@@ -185,7 +185,7 @@ class command_queues {
     }
   }
 
-  void add(std::size_t i, const location& at, operation what, std::int32_t priority, bool alone) {
+  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority, bool alone) {
     const std::size_t die =
         (static_cast<std::size_t>(at.channel) * static_cast<std::size_t>(geometry_.dies) +
          static_cast<std::size_t>(at.die)) *
@@ -203,15 +203,15 @@ class command_queues {
   }
 
   // Distinct for each queue, operation and row of a drive of less than 2^59 pages.
-  std::uint64_t row_key(std::size_t queue, const location& at, operation what) const {
+  std::uint64_t row_key(std::size_t queue, const location& at, array_operation what) const {
     const std::int32_t block = pair_ == pairing::same_page ? 0 : at.block;
-    const std::int32_t page = what == operation::erase ? 0 : at.page;
+    const std::int32_t page = what == array_operation::erase ? 0 : at.page;
     const std::uint64_t rows = Mixed ? 3 * queue + static_cast<std::size_t>(what) : queue;
     return rows * static_cast<std::uint64_t>(geometry_.pages_per_plane()) +
            static_cast<std::uint64_t>(std::int64_t{block} * geometry_.pages + page);
   }
 
-  std::int32_t open_command(std::size_t queue, std::size_t page, operation what,
+  std::int32_t open_command(std::size_t queue, std::size_t page, array_operation what,
                             std::int32_t priority) {
     const auto command = static_cast<std::int32_t>(commands_.size());
     commands_.push_back({.next_on_die = nothing, .next_of_row = nothing, .pages = 1});
@@ -228,7 +228,7 @@ class command_queues {
     return command;
   }
 
-  void join_command(std::size_t queue, std::size_t page, const location& at, operation what,
+  void join_command(std::size_t queue, std::size_t page, const location& at, array_operation what,
                     std::int32_t priority) {
     const std::size_t row = find_row(row_key(queue, at, what));
     std::int32_t& first = rows_[row].first;
@@ -279,7 +279,7 @@ class command_queues {
   geometry geometry_;
   pairing pair_;
   std::size_t planes_;
-  operation what_ = operation::read;
+  array_operation what_ = array_operation::read;
   std::vector<command_record> commands_;
   std::vector<command_kind> kinds_;     // [commands], if Mixed
   std::vector<std::int32_t> members_;   // [commands, planes] pages, the first `pages` of each row

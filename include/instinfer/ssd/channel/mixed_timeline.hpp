@@ -16,12 +16,12 @@
 #include "instinfer/ssd/channel/batch_times.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
-#include "instinfer/ssd/channel/request.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/report/events.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
@@ -48,7 +48,7 @@ class mixed_timeline {
   // arrivals::sort refuses, or ticks that might not fit 63 bits; finish_ticks is then untouched.
   // Allocates only while streams still grow.
   template <class Sink = no_events>
-  batch_times run(std::span<const request> requests, std::span<std::int64_t> finish_ticks = {},
+  batch_times run(std::span<const io_request> requests, std::span<std::int64_t> finish_ticks = {},
                   Sink&& sink = {}) {
     require(finish_ticks.empty() || finish_ticks.size() == requests.size(), [&] {
       return "flash requests: finish_ticks must be empty or have one entry per request (" +
@@ -78,12 +78,12 @@ class mixed_timeline {
   }
 
  private:
-  void begin(std::span<const request> requests) {
+  void begin(std::span<const io_request> requests) {
     arrivals_.sort(requests, scale().ticks_per_ps);
     work_.queues.begin(requests.size());
     pages_.clear();
     codewords_.clear();
-    for (const request& r : requests) {
+    for (const io_request& r : requests) {
       pages_.push_back(r.where);
       codewords_.push_back(r.codewords);
     }
@@ -93,11 +93,11 @@ class mixed_timeline {
   }
 
   // Even one request after the other, each suspending and resuming another, stays inside 63 bits.
-  void check_range(std::span<const request> requests) const {
+  void check_range(std::span<const io_request> requests) const {
     const operation_ticks& ticks = work_.ticks;
     const double longest =
-        std::max({ticks.longest(operation::read), ticks.longest(operation::program),
-                  ticks.longest(operation::erase)}) +
+        std::max({ticks.longest(array_operation::read), ticks.longest(array_operation::program),
+                  ticks.longest(array_operation::erase)}) +
         ticks.suspend().longest();
     const double last = requests.empty() ? 0.0 : static_cast<double>(requests.back().arrival_ps);
     constexpr double most = 0.99 * 9223372036854775807.0;

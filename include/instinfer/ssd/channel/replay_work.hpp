@@ -11,7 +11,7 @@
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
@@ -25,11 +25,11 @@ struct replay_work {
       : ticks{g, t, rules}, queues{g, rules.pair}, cache_read{rules.cache_read} {}
 
   bool has_cache_read() const { return cache_read; }
-  operation what(std::int32_t command) const { return queues.what(command); }
+  array_operation what(std::int32_t command) const { return queues.what(command); }
   // The planes of a command all work until the slowest is done.
   std::int64_t array_ticks(std::int32_t command) const {
-    const operation of = what(command);
-    if (of == operation::read && ticks.reads_alike()) {
+    const array_operation of = what(command);
+    if (of == array_operation::read && ticks.reads_alike()) {
       return ticks.array(of);
     }
     std::int64_t longest = 0;
@@ -54,7 +54,7 @@ struct replay_work {
 // makes a batch of such reads a tenth faster.
 struct plain_reads {
   static bool can_be(const replay_work<>& work) {
-    return !work.cache_read && work.queues.what(0) == operation::read && work.ticks.reads_alike() &&
+    return !work.cache_read && work.queues.what(0) == array_operation::read && work.ticks.reads_alike() &&
            work.codewords.empty();
   }
   // Precondition: can_be(work).
@@ -62,8 +62,8 @@ struct plain_reads {
       : ticks{work.ticks}, queues{work.queues}, pages{work.pages} {}
 
   static constexpr bool has_cache_read() { return false; }
-  static constexpr operation what(std::int32_t /*command*/) { return operation::read; }
-  std::int64_t array_ticks(std::int32_t /*command*/) const { return ticks.array(operation::read); }
+  static constexpr array_operation what(std::int32_t /*command*/) { return array_operation::read; }
+  std::int64_t array_ticks(std::int32_t /*command*/) const { return ticks.array(array_operation::read); }
   std::int64_t transfer_ticks(std::size_t /*page*/) const { return ticks.transfer(); }
 
   const operation_ticks& ticks;

@@ -18,7 +18,7 @@
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
@@ -47,7 +47,7 @@ class timeline {
   template <class Sink = no_events>
   batch_times read(std::span<const location> pages, std::span<std::int64_t> finish_ticks = {},
                    Sink&& sink = {}) {
-    return replay(operation::read, pages, {}, finish_ticks, sink);
+    return replay(array_operation::read, pages, {}, finish_ticks, sink);
   }
 
   // The same where of page i only codewords[i] cross the bus, which are neighbours; 0: all of them. Empty: all of all pages.
@@ -57,13 +57,13 @@ class timeline {
                              std::span<const std::int32_t> codewords,
                              std::span<std::int64_t> finish_ticks = {}, Sink&& sink = {}) {
     check_codewords(codewords, pages.size(), shape());
-    return replay(operation::read, pages, codewords, finish_ticks, sink);
+    return replay(array_operation::read, pages, codewords, finish_ticks, sink);
   }
 
   template <class Sink = no_events>
   batch_times program(std::span<const location> pages, std::span<std::int64_t> finish_ticks = {},
                       Sink&& sink = {}) {
-    return replay(operation::program, pages, {}, finish_ticks, sink);
+    return replay(array_operation::program, pages, {}, finish_ticks, sink);
   }
 
   // Erases the block of each location; the page coordinate must be inside the geometry and is
@@ -71,12 +71,12 @@ class timeline {
   template <class Sink = no_events>
   batch_times erase(std::span<const location> blocks, std::span<std::int64_t> finish_ticks = {},
                     Sink&& sink = {}) {
-    return replay(operation::erase, blocks, {}, finish_ticks, sink);
+    return replay(array_operation::erase, blocks, {}, finish_ticks, sink);
   }
 
  private:
   template <class Sink>
-  batch_times replay(operation what, std::span<const location> pages,
+  batch_times replay(array_operation what, std::span<const location> pages,
                      std::span<const std::int32_t> codewords, std::span<std::int64_t> finish_ticks,
                      Sink& sink) {
     check(what, pages.size(), finish_ticks.size());
@@ -108,7 +108,7 @@ class timeline {
     }
   }
 
-  void check(operation what, std::size_t pages, std::size_t finish_ticks) const {
+  void check(array_operation what, std::size_t pages, std::size_t finish_ticks) const {
     require(finish_ticks == 0 || finish_ticks == pages, [&] {
       return "flash timeline: finish_ticks must be empty or have one entry per page (" +
              std::to_string(pages) + "), got " + std::to_string(finish_ticks);

@@ -1,6 +1,6 @@
 #pragma once
-// Programs pages into blocks, and gets free blocks back: erases, cleaning (moving what is live out of a block), and the
-// rescue of pages from blocks that fail.
+// Programs pages into blocks and frees blocks: erases, garbage collection (move the live pages of a
+// victim block, then erase it), and the rescue of pages from failing blocks.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,26 +17,25 @@
 
 namespace instinfer::flash {
 
-// The mechanism of an FTL; ftl.hpp has its promises. Pages never leave their channel.
+// The mechanism of an FTL; ftl.hpp has its guarantees. Pages never leave their channel.
 //
-// Why cleaning never gets stuck: a channel of G usable blocks has at most (G - kept - 1) x pages live pages, and the host leaves
-// `kept` blocks free. While every other block is full, some full block has a dead page; its live pages fit into the open
-// block for moved pages and one kept block; and its erase gives a block back. One kept
-// block is enough for that. More are for blocks that fail: with fewer usable blocks than pages were promised for, the host may
+// Why garbage collection always makes progress: a channel of G usable blocks has at most (G - kept
+// - 1) x pages live pages, and the host leaves `kept` blocks free. So when every other block is
+// full, some full block has a dead page. Its live pages fit into the open block for moved pages and
+// one kept block, and its erase frees a block. One kept block is enough for this. Further kept
+// blocks are for failures: if fewer blocks are usable than the promised pages need, the host may
 // take all kept blocks but one.
 template <class Policy, class Pages, class Faults>
 class block_writer {
   static_assert(
       FtlPolicy<Policy>,
-      "instinfer: an FTL policy lacks a knob, frontier_of(unit) or clean_cost(block, now_s), see "
-      "ssd/ftl/policy.hpp");
-  static_assert(FtlPages<Pages>,
-                "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see "
-                "ssd/ftl/page_contents.hpp");
+      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or victim_cost(block, now_s), see ssd/ftl/policy.hpp");
+  static_assert(
+      FtlPages<Pages>,
+      "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see ssd/ftl/page_contents.hpp");
   static_assert(
       FaultModel<Faults>,
-      "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see "
-      "ssd/ftl/fault_model.hpp");
+      "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see ssd/ftl/fault_model.hpp");
 
   using slot = write_frontiers::slot;
 
@@ -44,16 +43,16 @@ class block_writer {
   // Precondition: the policy is valid, channels x pages_per_channel < 2^32 - 1.
   block_writer(const geometry& g, std::uint64_t pages_per_channel, const Policy& policy,
                const Faults& faults)
-      : books{g},
-        numbers{books.channels(), pages_per_channel},
+      : table{g},
+        numbers{table.channels(), pages_per_channel},
         pages{g},
         policy_{policy},
         faults_{faults},
-        frontiers_{policy.frontiers, books.channels(), books.lanes(), policy.stripe},
-        cleaning_{1, books.channels(), books.lanes(), 1} {}
+        frontiers_{policy.frontiers, table.channels(), table.planes(), policy.stripe},
+        moved_frontier_{1, table.channels(), table.planes(), 1} {}
 
-  block_books books;
-  logical_pages numbers;
+  block_table table;
+  mapping_table numbers;
   [[no_unique_address]] Pages pages;
   ftl_counters counters;
   ftl_operations operations;
@@ -62,15 +61,15 @@ class block_writer {
 
   const Policy& policy() const { return policy_; }
 
-  // Programs a page of the host; false if no block takes it, in spite of cleaning.
+  // Programs a page of the host. False if no block can take it even after garbage collection.
   bool write(page_id page, std::uint32_t c, std::uint32_t frontier) {
     return program(page, [&] { return host_slot(c, frontier); });
   }
 
-  // Empties a full block and erases dead blocks, itself among them; false where there is no room to do so.
-  bool clean(block_number block, move_cause cause) {
-    const std::uint32_t c = books.channel_of_block(block);
-    if (books.at(block).live > cleaning_room(c, 0) || !move_all(block, cause)) {
+  // Moves the live pages of a full block, then erases all dead blocks. False if they do not fit.
+  bool collect(block_number block, move_cause cause) {
+    const std::uint32_t c = table.channel_of_block(block);
+    if (table.at(block).live > room_to_move(c, 0) || !move_all(block, cause)) {
       return false;
     }
     while (erase_oldest(c)) {
@@ -78,69 +77,69 @@ class block_writer {
     return true;
   }
 
-  // An open block that shall not be filled.
+  // Closes an open block that must not be filled.
   void close(block_number block) {
-    const std::uint32_t c = books.channel_of_block(block);
-    for (const std::span<slot> slots : {frontiers_.of(c), cleaning_.of(c)}) {
+    const std::uint32_t c = table.channel_of_block(block);
+    for (const std::span<slot> slots : {frontiers_.of(c), moved_frontier_.of(c)}) {
       for (slot& s : slots) {
         s.block = s.block == block ? no_block : s.block;
       }
     }
-    books.close(block);
+    table.close(block);
   }
 
-  // Empties failing blocks, oldest first, as far as there is room; if `clean_for_it`, cleans others to have it.
-  void empty_failing(std::uint32_t c, bool clean_for_it) {
-    while (clean_for_it && free_blocks(c) == 0 && (erase_oldest(c) || clean_cheapest(c))) {
+  // Empties failing blocks, oldest first, while their pages fit; `collect_for_it` makes room.
+  void empty_failing(std::uint32_t c, bool collect_for_it) {
+    while (collect_for_it && free_blocks(c) == 0 && (erase_oldest(c) || collect_cheapest(c))) {
     }
-    for (block_number b; (b = books.first(c, block_state::failing)) != no_block;) {
-      while (books.at(b).live > cleaning_room(c, 1)) {
-        if (!erase_oldest(c) && !(clean_for_it && clean_cheapest(c))) {
+    for (block_number b; (b = table.first(c, block_state::failing)) != no_block;) {
+      while (table.at(b).live > room_to_move(c, 1)) {
+        if (!erase_oldest(c) && !(collect_for_it && collect_cheapest(c))) {
           return;
         }
       }
       if (!move_all(b, move_cause::failure)) {
         return;
       }
-      books.retire(b);
+      table.retire(b);
     }
   }
 
   bool erase_oldest(std::uint32_t c) {
-    const block_number b = books.first(c, block_state::dead);
+    const block_number b = table.first(c, block_state::dead);
     if (b == no_block) {
       return false;
     }
     if (recording) {
-      operations.erases.push_back(books.locate(b));
+      operations.erases.push_back(table.locate(b));
     }
-    const bool failed = faults_.erase_fails(books.locate(b));
-    books.end_erase(b, failed);
+    const bool failed = faults_.erase_fails(table.locate(b));
+    table.end_erase(b, failed);
     ++counters.erases;
     counters.failed_erases += failed ? 1 : 0;
     return true;
   }
 
  private:
-  std::uint32_t free_blocks(std::uint32_t c) const { return books.count(c, block_state::free); }
+  std::uint32_t free_blocks(std::uint32_t c) const { return table.count(c, block_state::free); }
   bool has_room(const slot& s) const {
-    return s.block != no_block && books.at(s.block).state == block_state::open;
+    return s.block != no_block && table.at(s.block).state == block_state::open;
   }
 
-  // Programs the page where next_slot() says, and again where it says then if that fails; false if it knows no more.
+  // Programs the page in slots of next_slot() until one succeeds. False if no slot is left.
   template <class NextSlot>
   bool program(page_id page, NextSlot&& next_slot) {
     while (slot* s = next_slot()) {
-      const location at = books.locate(s->block, books.at(s->block).written);
+      const location at = table.locate(s->block, table.at(s->block).written);
       if (recording) {
         operations.programs.push_back(at);
       }
       const bool failed = faults_.program_fails(at);
       if (failed) {
-        books.fail_program(s->block, now_s);
+        table.fail_program(s->block, now_s);
         ++counters.failed_programs;
       } else {
-        numbers.set_physical(page, books.program(s->block, page, now_s));
+        numbers.set_physical(page, table.program(s->block, page, now_s));
       }
       if (!has_room(*s)) {
         s->block = no_block;
@@ -152,8 +151,9 @@ class block_writer {
     return false;
   }
 
-  // Where the host's next page goes: to its own frontier. Where that can open no more blocks, a block is cleaned if half of
-  // it is dead; else an open block of another frontier is taken over; else whatever cleaning gains will do.
+  // The slot for the host's next page is in its own frontier. If the frontier can open no more
+  // blocks: collect the cheapest block if at least half of it is dead; otherwise take over an open
+  // block of another frontier; otherwise collect the cheapest block, however little it frees.
   slot* host_slot(std::uint32_t c, std::uint32_t frontier) {
     for (;;) {
       slot* empty = nullptr;
@@ -170,38 +170,38 @@ class block_writer {
       }
       const block_number victim = cheapest(c);
       const bool half_dead =
-          victim != no_block && 2 * books.at(victim).live <= books.pages_per_block();
+          victim != no_block && 2 * table.at(victim).live <= table.pages_per_block();
       if (!half_dead && take_over(c, *empty)) {
         return empty;
       }
-      if (!clean_cheapest(c)) {
+      if (!collect_cheapest(c)) {
         return take_over(c, *empty) ? empty : nullptr;
       }
     }
   }
 
-  // Whether the host may open a block, after erases if the policy has them now.
+  // Whether the host may open a block, after the erases that the policy asks for now.
   bool may_open(std::uint32_t c) {
     const std::uint32_t wanted = std::max(policy_.erase_below_blocks, policy_.kept_blocks + 1);
     while (free_blocks(c) < wanted && (erase_oldest(c) || close_dead_slot(c))) {
     }
     const std::uint64_t spare = std::uint64_t{policy_.kept_blocks} + 1;
-    const bool as_promised = numbers.live(c) + spare * books.pages_per_block() <=
-                             std::uint64_t{books.usable_blocks(c)} * books.pages_per_block();
+    const bool as_promised = numbers.live(c) + spare * table.pages_per_block() <=
+                             std::uint64_t{table.usable_blocks(c)} * table.pages_per_block();
     return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
   }
 
-  // On the slot's lane or the next that has a free block. Precondition: the channel has one.
+  // Opens a block on the slot's plane or the next with a free block. Precondition: one exists.
   void open(std::uint32_t c, slot& s, std::uint32_t stride) {
-    std::uint32_t lane = s.lane;
-    while (books.free_blocks(c, lane) == 0) {
-      lane = (lane + 1) % books.lanes();
+    std::uint32_t plane = s.plane;
+    while (table.free_blocks(c, plane) == 0) {
+      plane = (plane + 1) % table.planes();
     }
-    s.block = books.open(c, lane);
-    s.lane = (s.lane + stride) % books.lanes();
+    s.block = table.open(c, plane);
+    s.plane = (s.plane + stride) % table.planes();
   }
 
-  // A slot of the host that has room; nullptr if none has.
+  // A slot of the host with room; nullptr if there is none.
   slot* any_room(std::uint32_t c) {
     const std::span<slot> slots = frontiers_.of(c);
     const auto at = std::ranges::find_if(slots, [&](const slot& s) { return has_room(s); });
@@ -214,10 +214,10 @@ class block_writer {
     }
     return from != nullptr;
   }
-  // Closes an open block of which every page written is dead. True if there was one.
+  // Closes an open block in which every written page is dead. Returns whether there was one.
   bool close_dead_slot(std::uint32_t c) {
     for (slot& s : frontiers_.of(c)) {
-      if (has_room(s) && books.at(s.block).live == 0 && books.at(s.block).written > 0) {
+      if (has_room(s) && table.at(s.block).live == 0 && table.at(s.block).written > 0) {
         close(s.block);
         return true;
       }
@@ -225,9 +225,9 @@ class block_writer {
     return false;
   }
 
-  // Where the next moved page goes: to the channel's one open block for that, or a new one, or room of the host's.
-  slot* cleaning_slot(std::uint32_t c) {
-    slot& s = cleaning_.of(c)[0];
+  // The slot for a moved page: the channel's open block for these, a new one, or one of the host.
+  slot* slot_for_moved(std::uint32_t c) {
+    slot& s = moved_frontier_.of(c)[0];
     if (!has_room(s)) {
       if (free_blocks(c) == 0) {
         return any_room(c);
@@ -236,26 +236,26 @@ class block_writer {
     }
     return &s;
   }
-  // Pages that can be moved while `kept` blocks stay free.
-  std::uint64_t cleaning_room(std::uint32_t c, std::uint32_t kept) {
-    const slot& s = cleaning_.of(c)[0];
+  // Number of pages that can be moved while `kept` blocks stay free.
+  std::uint64_t room_to_move(std::uint32_t c, std::uint32_t kept) {
+    const slot& s = moved_frontier_.of(c)[0];
     const std::uint32_t in_block =
-        has_room(s) ? books.pages_per_block() - books.at(s.block).written : 0;
+        has_room(s) ? table.pages_per_block() - table.at(s.block).written : 0;
     const std::uint32_t blocks = free_blocks(c) > kept ? free_blocks(c) - kept : 0;
-    return in_block + std::uint64_t{blocks} * books.pages_per_block();
+    return in_block + std::uint64_t{blocks} * table.pages_per_block();
   }
 
-  // The full block with a dead page that costs least to clean.
+  // The victim with the lowest cost among the full blocks with a dead page.
   block_number cheapest(std::uint32_t c) const {
     block_number best = no_block;
     double best_cost = 0;
-    const std::uint32_t per_channel = books.blocks_per_channel();
+    const std::uint32_t per_channel = table.blocks_per_channel();
     for (block_number b = c * per_channel; b < (c + 1) * per_channel; ++b) {
-      const block_info& block = books.at(b);
+      const block_info& block = table.at(b);
       if (block.state != block_state::closed || block.live == block.written) {
         continue;
       }
-      const double cost = policy_.clean_cost(block, now_s);
+      const double cost = policy_.victim_cost(block, now_s);
       if (best == no_block || cost < best_cost) {
         best = b;
         best_cost = cost;
@@ -264,28 +264,28 @@ class block_writer {
     return best;
   }
 
-  bool clean_cheapest(std::uint32_t c) {
+  bool collect_cheapest(std::uint32_t c) {
     const block_number victim = cheapest(c);
-    return victim != no_block && clean(victim, move_cause::space);
+    return victim != no_block && collect(victim, move_cause::space);
   }
 
-  // Moves the live pages of a block to others; false if room ran out.
+  // Moves the live pages of a block to other blocks. Returns false if room ran out.
   bool move_all(block_number block, move_cause cause) {
-    const std::uint32_t c = books.channel_of_block(block);
-    for (std::uint32_t i = 0; i < books.pages_per_block() && books.at(block).live > 0; ++i) {
-      const physical_page from{block * books.pages_per_block() + i};
-      const page_id page = books.owner(from);
+    const std::uint32_t c = table.channel_of_block(block);
+    for (std::uint32_t i = 0; i < table.pages_per_block() && table.at(block).live > 0; ++i) {
+      const physical_page from{block * table.pages_per_block() + i};
+      const page_id page = table.owner(from);
       if (page == no_page) {
         continue;
       }
       if (recording) {
-        operations.reads.push_back(books.locate(from));
+        operations.reads.push_back(table.locate(from));
       }
-      if (!program(page, [&] { return cleaning_slot(c); })) {
+      if (!program(page, [&] { return slot_for_moved(c); })) {
         return false;
       }
       pages.copy(from, numbers.physical(page));
-      books.release(from);
+      table.release(from);
       counters.count_move(cause);
     }
     return true;
@@ -294,7 +294,7 @@ class block_writer {
   Policy policy_;
   [[no_unique_address]] Faults faults_;
   write_frontiers frontiers_;
-  write_frontiers cleaning_;  // one block a channel
+  write_frontiers moved_frontier_;  // one block per channel
 };
 
 }  // namespace instinfer::flash

@@ -31,7 +31,7 @@ struct drive_rules {
   bool cache_read = false;             // ssd/channel/cache_registers.hpp
   read_retry retry = {};
   suspension suspend = {};  // of programs and erases for reads of higher priority
-  transfer_unit transfer = transfer_unit::page;  // of attention's reads (codewords.hpp)
+  transfer_size transfer = transfer_size::page;  // of attention's reads (codewords.hpp)
 };
 
 // The reference simulator's (MQSim): a request of many pages, such as a sequential batch, and a burst of requests of one page.

@@ -1,5 +1,5 @@
 #pragma once
-// A machine: GPUs, host, links, how many drives. The drive itself comes with a system's design.
+// A server: GPUs, host, links and number of drives. The drive itself is part of a system's design.
 
 #include <string>
 
@@ -9,12 +9,13 @@
 
 namespace instinfer::system {
 
-// Where the weights rest between steps. host: streamed to the GPU layer by layer in each step. The paper's bars say so:
-// FlexGen spends 1.1 % of a step of 80 s at batch 64 outside of KV access, which is OPT-13B's 25.7 GB at 32 GB/s, and the batches
-// at which FlexGen is best are those whose KV fits the host memory that weights leave.
+// Where the weights are between steps. host: each step streams them to the GPU layer by layer. The
+// paper's bars show this: at batch 64, FlexGen spends 1.1 % of a step of 80 s outside of KV access,
+// the time of OPT-13B's 25.7 GB at 32 GB/s. And FlexGen's best batches are those whose KV fits in
+// the host memory that weights leave free.
 enum class weights_at { host, gpu };
 
-struct machine {
+struct server {
   gpu_spec gpu = rtx_a6000;
   int gpus = 1;
   host_spec host = xeon_5320;
@@ -28,16 +29,16 @@ struct machine {
     gpu.validate();
     host.validate();
     require(gpus > 0 && drives > 0, [&] {
-      return "machine: gpus and drives must be positive, got " + std::to_string(gpus) + " and " +
+      return "server: gpus and drives must be positive, got " + std::to_string(gpus) + " and " +
              std::to_string(drives);
     });
     require(gpu_link.bytes_per_s > 0 && gpu_link.latency_ns >= 0,
-            [] { return std::string("machine: gpu_link needs a positive bytes_per_s"); });
+            [] { return std::string("server: gpu_link needs a positive bytes_per_s"); });
   }
 };
 
 // InstInfer §VI-A; OPT-30B runs on two of the GPUs.
-constexpr machine paper_machine(int drives = 1, int gpus = 1) {
+constexpr server paper_server(int drives = 1, int gpus = 1) {
   return {.gpus = gpus, .drives = drives};
 }
 
