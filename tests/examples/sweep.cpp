@@ -76,7 +76,7 @@ void check_same(const design_point& point, const flash::receipt& expected) {
   REQUIRE(cost.step.phases.size() == expected.phases.size());
   for (std::size_t i = 0; i < expected.phases.size(); ++i) {
     CHECK(cost.step.phases[i].pages == expected.phases[i].pages);
-    CHECK(cost.step.phases[i].total_ns() == expected.phases[i].total_ns());
+    CHECK(cost.step.phases[i].total() == expected.phases[i].total());
   }
   const auto row = row_of(p, cost);
   CHECK(row["step_us"].get<double>() == doctest::Approx(expected.total_ns() * 1e-3));
@@ -151,7 +151,7 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
                    p.cache_read = cache_read ? "yes" : "no";
                  }),
                  attend<insta_sparf, flash::command_first>(flash::instcsd, {}, 5, 1500, 3,
-                                                           {.reads = {.cache_read = cache_read}}));
+                                                           {.cache_read = cache_read}));
     }
   }
   SUBCASE("codewords of 1 KiB") {

@@ -173,11 +173,11 @@ class kv_access {
     note_buffers(clock.inner().cache(), batch.front().seq);
 
     kv_load load;
-    for (const flash::phase_time& phase : done.phases) {
-      load.filter_s += phase.filter_ns * 1e-9;
-      load.gemv_s += phase.gemv_ns * 1e-9;
-      load.softmax_s += phase.softmax_ns * 1e-9;
-      load.top_k_s += phase.top_k_ns * 1e-9;
+    for (const flash::phase_ns& phase : done.phases) {
+      load.filter_s += phase.filter * 1e-9;
+      load.gemv_s += phase.gemv * 1e-9;
+      load.softmax_s += phase.softmax * 1e-9;
+      load.top_k_s += phase.top_k * 1e-9;
     }
     load.flash_s = done.units[flash::unit::flash] * 1e-9;
     load.stalled_s = done.stalled_ns * 1e-9;
