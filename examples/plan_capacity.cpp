@@ -165,7 +165,10 @@ int run(const plan::request& r, const std::string& json_file, const std::string&
   if (!plot_file.empty()) {
     const std::string data = std::filesystem::path(plot_file).replace_extension(".json").string();
     write_json(whole, data);
-    return examples::draw(INSTINFER_CHARTS, data, plot_file) ? 0 : 1;
+    if (!examples::draw(INSTINFER_CHARTS, data, plot_file)) {
+      return 1;
+    }
+    fmt::print(stderr, "written {} from {}\n", plot_file, data);
   }
   return 0;
 }

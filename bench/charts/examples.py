@@ -49,13 +49,17 @@ def spans(low: float, high: float, factor: float) -> bool:
 
 
 def draw_sweep(data: dict, file: Path) -> None:
-    """Medians as lines, least to greatest as bars. Axes of numbers that span much are logarithmic."""
+    """Medians as marks, least to greatest as bars. Axes of numbers that span much are logarithmic."""
     fig, axes = style.figure(8.8, 4.2)
     points = [p for line in data["lines"] for p in line["points"]]
     places = list(dict.fromkeys(p["x"] for p in points))
     numbers = all(isinstance(x, (int, float)) for x in places)
-    for line, look in zip(data["lines"], style.LINES):
-        x = [p["x"] if numbers else places.index(p["x"]) for p in line["points"]]
+    for i, (line, look) in enumerate(zip(data["lines"], style.LINES)):
+        if numbers:
+            x = [p["x"] for p in line["points"]]
+        else:  # side by side and not joined, as nothing lies between two words
+            x = [places.index(p["x"]) + 0.07 * (i - (len(data["lines"]) - 1) / 2) for p in line["points"]]
+            look = {**look, "linestyle": "none"}
         y = [p["median"] for p in line["points"]]
         bars = [[p["median"] - p["least"] for p in line["points"]], [p["greatest"] - p["median"] for p in line["points"]]]
         name = line["name"] if isinstance(line["name"], str) else f"{line['name']:g}"
@@ -77,7 +81,7 @@ def draw_sweep(data: dict, file: Path) -> None:
     axes.set_xlabel(data["x_label"])
     axes.set_ylabel(data["y_label"])
     spread = any(p["least"] < p["greatest"] for p in points)
-    axes.set_title("Line: median; bar: least to greatest over all else that varies" if spread else "Sweep of design points")
+    axes.set_title("Mark: median; bar: least to greatest over all else that varies" if spread else "Sweep of design points")
     if data["by_label"]:
         style.beside(axes, title=data["by_label"])
     style.save(fig, file)
@@ -97,7 +101,7 @@ def draw_plan(data: dict, file: Path) -> None:
         else:
             axes.plot([o["drives"] for o in mine], [o["tokens_per_s"] for o in mine], label=name, **look)
     if data["chosen"]:
-        axes.plot([max(1, data["chosen"]["drives"])], [data["chosen"]["tokens_per_s"]], marker="o", markersize=15,
+        axes.plot([max(1, data["chosen"]["drives"])], [data["chosen"]["tokens_per_s"]], marker="o", markersize=12,
                   markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.6, linestyle="none", label="chosen")
     style.logarithmic(axes.xaxis)
     style.logarithmic(axes.yaxis)

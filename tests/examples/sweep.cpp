@@ -366,8 +366,9 @@ TEST_CASE(
   CHECK(one_line["lines"][0]["points"][0]["median"] == 15.0);
 
   // Without `by` all rows are one line.
-  const nlohmann::ordered_json together =
-      sweep_chart(rows, {.x = "channels", .y = "step_us", .by = ""});
+  chart_choice all_together = choice;
+  all_together.by.clear();
+  const nlohmann::ordered_json together = sweep_chart(rows, all_together);
   REQUIRE(together["lines"].size() == 1);
   CHECK(together["lines"][0]["points"].size() == 3);
 
