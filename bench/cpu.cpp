@@ -18,7 +18,7 @@
 
 #include "baselines.hpp"
 #include "filled_cache.hpp"
-#include "machine.hpp"
+#include "processor.hpp"
 
 namespace {
 

@@ -236,9 +236,9 @@ void home(benchmark::State& state, std::uint32_t tokens) {
   }
   using route = typename D::transfer_policy;
   const transfer::link_bytes moved =
-      route::bytes(done.moved, q.size() * sizeof(element), out.size() * sizeof(element));
+      route::bytes(done.traffic, q.size() * sizeof(element), out.size() * sizeof(element));
   state.counters["model_us"] = route::time(moved, {}).total_ns() / 1e3;
-  state.counters["link_bytes"] = static_cast<double>(done.moved.link_bytes);
+  state.counters["link_bytes"] = static_cast<double>(done.traffic.link_bytes);
 }
 
 // The case ends with the error's text where something throws.

@@ -129,13 +129,13 @@ void add(const drive_case& c, const std::string& more) {
   }
 }
 
-std::vector<flash::request> draw_mixed(const flash::geometry& shape, std::int64_t count,
+std::vector<flash::io_request> draw_mixed(const flash::geometry& shape, std::int64_t count,
                                        std::mt19937& random) {
   const std::vector<flash::location> pages = draw(shape, false, count, random);
-  std::vector<flash::request> requests;
+  std::vector<flash::io_request> requests;
   for (std::int64_t n = 0; n < count; ++n) {
     const bool reads = n % 4 != 0;
-    requests.push_back({.what = reads ? flash::operation::read : flash::operation::program,
+    requests.push_back({.what = reads ? flash::array_operation::read : flash::array_operation::program,
                         .where = pages[static_cast<std::size_t>(n)],
                         .arrival_ps = n * 2 * flash::ps_per_us,
                         .priority = reads ? 0 : 1});
@@ -148,7 +148,7 @@ void replay_mixed(benchmark::State& state, std::int32_t planes) {
   const flash::mixed_rules rules{.suspend = {.of_programs = true}};
   std::mt19937 random{7};
   flash::mixed_timeline<> drive{c.shape, c.times, rules};
-  const std::vector<flash::request> few = draw_mixed(c.shape, 1000, random);
+  const std::vector<flash::io_request> few = draw_mixed(c.shape, 1000, random);
   std::vector<std::int64_t> finish(few.size());
   drive.run(few, finish);
   if (finish != oracle::mixed_drive(c.shape, c.times, rules, true).run(few).finish) {
@@ -156,7 +156,7 @@ void replay_mixed(benchmark::State& state, std::int32_t planes) {
     return;
   }
   constexpr std::int64_t count = 10'000;
-  std::vector<std::vector<flash::request>> streams;
+  std::vector<std::vector<flash::io_request>> streams;
   for (int i = 0; i < 16; ++i) {
     streams.push_back(draw_mixed(c.shape, count, random));
   }
@@ -186,7 +186,7 @@ void decode(benchmark::State& state, int batch) {
   double pages = 0;
   for (auto _ : state) {
     const flash::receipt done = drive.attend_batch(0, requests);
-    pages = static_cast<double>(done.moved.pages_read);
+    pages = static_cast<double>(done.traffic.pages_read);
     benchmark::DoNotOptimize(done.attention_ns);
   }
   state.counters["pages_per_second"] =

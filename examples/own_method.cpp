@@ -3,7 +3,7 @@
 // A summary is told of every token that comes and goes. This one keeps the mean key of each chunk in fast memory; the policy
 // scores the chunks, reads the best ones and a window, and leaves the rest. Nothing else in the library knows of either.
 
-#include <instinfer/summaries/summary_rows.hpp>
+#include <instinfer/summaries/chunks.hpp>
 
 #include "support/on_every_path.hpp"
 
@@ -63,9 +63,9 @@ struct landmarks {
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
     const auto recent = m.steady(q, 0, window);
-    const auto chunks = m.template units_of<chunk_means>(m.subtract(visible, recent));
-    const auto scores = m.softmax(m.template score_units<chunk_means>(q, chunks));
-    const auto best = m.template members<chunk_means>(m.top_units(scores, keep_chunks));
+    const auto chunks = m.template chunks_of<chunk_means>(m.subtract(visible, recent));
+    const auto scores = m.softmax(m.template score_chunks<chunk_means>(q, chunks));
+    const auto best = m.template members<chunk_means>(m.top_chunks(scores, keep_chunks));
     m.fold(q, m.intersect(m.unite(best, recent), visible));
   }
 };

@@ -17,7 +17,7 @@ struct over_cxl {
 
   // CXL 3 over PCIe 5 x8: 32 GB/s raw, of which 236 of 256 bytes a flit are payload (256 B flit mode). Latency assumed.
   static transfer::route_time time(transfer::link_bytes moved,
-                                   const transfer::machine_spec& /*machine*/) {
+                                   const transfer::route_spec& /*machine*/) {
     const double payload_bytes_per_ns = 32.0 * 236 / 256;
     return {.link_ns = static_cast<double>(moved.up + moved.down) / payload_bytes_per_ns,
             .latency_ns = 400,
@@ -45,7 +45,7 @@ void time_step(const char* name) {
   }
   const flash::receipt receipt = drive.attend_batch(0, batch);
   std::printf("%-18s %6.1f MB over the link, %6.2f ms\n", name,
-              static_cast<double>(receipt.moved.link_bytes) / 1e6, receipt.total_ns() / 1e6);
+              static_cast<double>(receipt.traffic.link_bytes) / 1e6, receipt.total_ns() / 1e6);
 }
 
 int main() {

@@ -56,7 +56,7 @@ nlohmann::json json_of(const option& o) {
   if (o.fails == plan::limit::none || o.fails == plan::limit::usd ||
       o.fails == plan::limit::watts) {
     const system::memory_use& m = o.run.memory;
-    const auto tier = [](const system::tier_use& use) {
+    const auto residence = [](const system::tier_use& use) {
       return nlohmann::json{{"needed_bytes", use.needed_bytes},
                             {"available_bytes", use.available_bytes}};
     };
@@ -65,10 +65,10 @@ nlohmann::json json_of(const option& o) {
     row["seconds_per_token"] = o.run.mean.time.total_s();
     row["prefill_s"] = o.run.prefill.total_s;
     row["usd_per_million_tokens"] = o.usd_per_million_tokens;
-    row["memory"] = {{"gpu", tier(m.gpu)},
-                     {"host", tier(m.host)},
-                     {"drives", tier(m.drive)},
-                     {"drive_dram", tier(m.drive_dram)}};
+    row["memory"] = {{"gpu", residence(m.gpu)},
+                     {"host", residence(m.host)},
+                     {"drives", residence(m.drive)},
+                     {"drive_dram", residence(m.drive_dram)}};
     if (o.drives > 0) {
       row["drive_lifetime_years"] = o.lifetime_years;
     }
@@ -104,17 +104,17 @@ void print(const plan::request& r, const std::vector<option>& all, const option&
           : "",
       chosen.weights == system::weights_at::gpu ? "GPU" : "host's memory",
       chosen.run.tokens_per_s(), chosen.run.mean.time.total_s(), chosen.run.prefill.total_s);
-  const auto tier = [](const char* name, const system::tier_use& use) {
+  const auto residence = [](const char* name, const system::tier_use& use) {
     if (use.needed_bytes > 0) {
       fmt::print("  {:<22}{:>10.1f} GB of {:.1f} GB{}\n", name, use.needed_bytes / 1e9,
                  use.available_bytes / 1e9,
                  use.fits() ? "" : ": more than there is, which the model allows");
     }
   };
-  tier("GPU memory", m.gpu);
-  tier("host memory", m.host);
-  tier("drives", m.drive);
-  tier("DRAM of the drives", m.drive_dram);
+  residence("GPU memory", m.gpu);
+  residence("host memory", m.host);
+  residence("drives", m.drive);
+  residence("DRAM of the drives", m.drive_dram);
   if (chosen.drives > 0) {
     fmt::print("  {:<22}{:>10.1f} years of drives that are always busy ({:.0f} P/E cycles)\n",
                "lifetime", chosen.lifetime_years, plan::pe_cycles);

@@ -31,8 +31,8 @@ int main() {
   const flash::receipt time = clock.attend(timed, 0, q, out);
 
   std::printf("%s: %llu pages, %llu KB filtered, %llu KB over the link, %.0f us on the drive\n",
-              cpu::target_name(), static_cast<unsigned long long>(moved.moved.pages_read),
-              static_cast<unsigned long long>(moved.moved.filtered_bytes / 1000),
-              static_cast<unsigned long long>(moved.moved.link_bytes / 1000),
+              cpu::target_name(), static_cast<unsigned long long>(moved.traffic.pages_read),
+              static_cast<unsigned long long>(moved.traffic.filtered_bytes / 1000),
+              static_cast<unsigned long long>(moved.traffic.link_bytes / 1000),
               time.total_ns() / 1e3);
 }

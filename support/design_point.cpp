@@ -67,8 +67,8 @@ struct chosen_arbitration {
 
 // The three routes to the GPU are one, host_bounce, on three machines: DMA to the GPU has no second hop, and without a file
 // system there is one command for all pages, whose cost shows once. A test compares them with the routes themselves.
-transfer::machine_spec machine_of(const design_point& p) {
-  transfer::machine_spec machine;
+transfer::route_spec machine_of(const design_point& p) {
+  transfer::route_spec machine;
   constexpr double unlimited = std::numeric_limits<double>::infinity();
   if (p.route == "gpu_direct" || p.route == "peer_to_peer") {
     machine.gpu_link = {unlimited, 0};
@@ -82,14 +82,14 @@ transfer::machine_spec machine_of(const design_point& p) {
 
 flash::drive_rules rules_of(const design_point& p) {
   return {.reads = {.cache_read = p.cache_read == "yes"},
-          .transfer = p.transfer == "codeword" ? flash::transfer_unit::codeword
-                                               : flash::transfer_unit::page};
+          .transfer = p.transfer == "codeword" ? flash::transfer_size::codeword
+                                               : flash::transfer_size::page};
 }
 
 template <class Layout, class Route>
 step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
   using point = design<chosen_attention, Layout, with_pages_of(Layout::page_bytes), Route>;
-  using engine = flash::engine<point, format, flash::drawn, chosen_arbitration>;
+  using engine = flash::engine<point, format, flash::random_selection, chosen_arbitration>;
   const auto whole = [](double x) { return static_cast<std::uint32_t>(x); };
   const flash::drive_spec drive = drive_of(p);
   const std::uint32_t dims = whole(p.dims);
@@ -118,7 +118,7 @@ step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
   cost.step = clock.attend_batch(0, batch, trace);
 
   // A wanted element takes a multiplication and an addition for each query head of its group; on the GPU they are not ours.
-  const traffic& moved = cost.step.moved;
+  const traffic& moved = cost.step.traffic;
   const double wanted = static_cast<double>(moved.filtered_bytes + moved.buffer_bytes) /
                         static_cast<double>(format::element_bytes);
   cost.energy_j =
@@ -212,7 +212,7 @@ flash::drive_spec drive_of(const design_point& p) {
   drive.timing.read_ps = read_ps;
   flash::validate(drive);
   if (p.units == "scaled") {
-    drive.units = flash::units_for(std::llround(flash::sequential_read_bytes_per_s(drive)));
+    drive.units = flash::accelerator_for(std::llround(flash::sequential_read_bytes_per_s(drive)));
   }
   require(p.route != "in_storage" || drive.units.present(),
           [&] { return "units: " + p.drive + " has no engine; choose units scaled to its rate"; });

@@ -23,7 +23,7 @@ struct design_point {
   double bus_gb_s = 0;  // of one channel
   double tr_us = 0;     // array read
   std::string units =
-      "preset";  // engine units: the preset's, or `scaled`: as many as the drive's sequential rate asks for
+      "preset";  // accelerator: the preset's, or `scaled`: as many as the drive's sequential rate asks for
 
   std::string arbitration = "data_out_first";  // command_first
   std::string cache_read = "no";               // yes: a die reads while its last page leaves
@@ -45,7 +45,7 @@ struct design_point {
 };
 
 // Choices that say the same made one: dense attention has compression 1, a layout without dim-indexed pages no dims, a route
-// to the GPU no engine units, and numbers of the drive are filled in from the preset. Throws bad_argument that names the parameter.
+// to the GPU no accelerator, and numbers of the drive are filled in from the preset. Throws bad_argument that names the parameter.
 design_point resolved(design_point point);
 
 // The drive of a resolved point. Throws bad_argument that names the parameter.

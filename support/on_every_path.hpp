@@ -23,8 +23,8 @@ std::vector<float> attend(const char* path, const model_shape& shape,
   std::vector<float> out(static_cast<std::size_t>(shape.q_heads * Format::v_dim));
   const auto receipt = engine.attend(seq, 0, q, out);
   std::printf("%-10s %4.0f pages, %7.1f KB over the link, first output %+.6f", path,
-              static_cast<double>(receipt.moved.pages_read),
-              static_cast<double>(receipt.moved.link_bytes) / 1e3, static_cast<double>(out[0]));
+              static_cast<double>(receipt.traffic.pages_read),
+              static_cast<double>(receipt.traffic.link_bytes) / 1e3, static_cast<double>(out[0]));
   if constexpr (requires { receipt.total_ns(); }) {
     std::printf(", modelled %.0f us", receipt.total_ns() / 1e3);
   }

@@ -131,13 +131,13 @@ class option_costs {
     const flash::drive_spec& drive = flash::instcsd;
     const auto pages = random_pages(drive.geometry, 2'400);
     for (const int how : {0, 1, 2, 3}) {
-      std::vector<flash::request> requests;
+      std::vector<flash::io_request> requests;
       for (int i = 0; i < 2'000; ++i) {
         const std::int64_t arrival_ps = i * 5 * flash::ps_per_us;
         if (how > 0 && i % 20 == 0) {
           for (int write = 0; write < 4; ++write) {
             requests.push_back(
-                {.what = flash::operation::program,
+                {.what = flash::array_operation::program,
                  .where = pages[static_cast<std::size_t>(2'000 + i / 20 * 4 + write)],
                  .arrival_ps = arrival_ps,
                  .priority = how == 1 ? 0 : 1});
@@ -151,7 +151,7 @@ class option_costs {
       timeline.run(requests, finish);
       std::vector<std::int64_t> scratch;
       const flash::latencies of = flash::stream_latencies(requests, finish, timeline.scale(),
-                                                          flash::operation::read, 0, scratch);
+                                                          flash::array_operation::read, 0, scratch);
       const auto us = [&](std::int64_t ticks) {
         return static_cast<double>(ticks) /
                static_cast<double>(timeline.scale().ticks_per_ps * flash::ps_per_us);

@@ -72,7 +72,7 @@ inline const std::vector<parameter>& parameters() {
        .most = 1e6,
        .whole = false},
       {.name = "units",
-       .meaning = "engine units",
+       .meaning = "accelerator",
        .field = &d::units,
        .words = {"preset", "scaled"}},
       {.name = "arbitration",

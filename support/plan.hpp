@@ -34,8 +34,8 @@ inline constexpr std::string_view system_names[] = {
 struct request {
   system::model_spec model = system::opt_13b;
   system::workload job = system::paper_opt_workload(64);
-  system::machine on =
-      system::paper_machine();  // its drives and weights are for the plan to choose
+  system::server on =
+      system::paper_server();  // its drives and weights are for the plan to choose
   named_drive drive = drive_presets[0];
   int most_drives = 64;
   std::optional<double> usd = {};    // to buy
@@ -90,7 +90,7 @@ inline std::string remedy(const request& r, const option& o) {
 template <class S, class... More>
 option try_system(const request& r, int drive_count, const More&... more) {
   option o{.system = std::string(S::name), .drives = drive_count};
-  system::machine on = r.on;
+  system::server on = r.on;
   on.drives = std::max(1, drive_count);
   const auto run_with = [&](system::weights_at weights) {
     on.weights = weights;
@@ -139,7 +139,7 @@ option try_system(const request& r, int drive_count, const More&... more) {
 
 inline system::bill bill_of(const request& r, int drive_count, bool computing) {
   return system::bill{}
-      .add(system::server)
+      .add(system::server_chassis)
       .add(system::price_of(r.on.gpu), r.on.gpus)
       .add(system::dram_64gb, r.on.host.memory_bytes / 64e9)
       .add(computing ? r.drive.computing : r.drive.plain, drive_count);

@@ -206,13 +206,13 @@ measurement replay(const std::string& name, double compression,
         sum.rel_error_mean += error;
         sum.rel_error_max = std::max(sum.rel_error_max, error);
       }
-      sum.pages += static_cast<double>(receipt.moved.pages_read);
-      sum.array_bytes += static_cast<double>(receipt.moved.array_bytes);
-      sum.channel_bytes += static_cast<double>(receipt.moved.channel_bytes);
-      sum.filtered_bytes += static_cast<double>(receipt.moved.filtered_bytes);
-      sum.link_bytes += static_cast<double>(receipt.moved.link_bytes);
+      sum.pages += static_cast<double>(receipt.traffic.pages_read);
+      sum.array_bytes += static_cast<double>(receipt.traffic.array_bytes);
+      sum.channel_bytes += static_cast<double>(receipt.traffic.channel_bytes);
+      sum.filtered_bytes += static_cast<double>(receipt.traffic.filtered_bytes);
+      sum.link_bytes += static_cast<double>(receipt.traffic.link_bytes);
       sum.model_us += receipt.total_ns() * 1e-3;
-      constexpr auto ample = flash::units_for(1'000'000'000'000);
+      constexpr auto ample = flash::accelerator_for(1'000'000'000'000);
       sum.flash_us += (receipt.link_ns + drive.last_attend_with(ample).attention_ns) * 1e-3;
     }
   }

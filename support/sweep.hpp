@@ -68,7 +68,7 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   nlohmann::ordered_json row = parameters_of(p);
   const flash::receipt& step = cost.step;
   const double step_ns = step.total_ns();
-  const traffic& moved = step.moved;
+  const traffic& moved = step.traffic;
   const auto count = [](std::uint64_t n) { return static_cast<double>(n); };
   row["step_us"] = step_ns * 1e-3;
   row["tokens_per_s"] = p.batch / (step_ns * 1e-9 * p.layers);

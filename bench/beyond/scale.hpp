@@ -46,7 +46,7 @@ struct pool {
 
 inline pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t context, int count,
                     int hosts, const system::network_spec& network) {
-  machine on = h100_machine(model);
+  server on = h100_server(model);
   on.gpus = pool_gpus;
   on.drives = count;
   const flash::drive_spec drive = with_engine(flash::pcie5_16ch, model.shape.group());
@@ -64,7 +64,7 @@ inline pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t co
                    t.command_s, network_s}},
          .verdict = s.memory().verdict(),
          .cost = bill{}.add(system::price_of(on.gpu), on.gpus)};
-  p.cost.add(system::server, hosts)
+  p.cost.add(system::server_chassis, hosts)
       .add(system::dram_64gb, hosts)
       .add(system::csd_pcie5, count)
       .add(system::network_port, hosts > 1 ? hosts : 0);

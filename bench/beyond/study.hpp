@@ -16,7 +16,7 @@
 namespace instinfer::beyond {
 
 using system::bill;
-using system::machine;
+using system::server;
 using system::model_spec;
 
 inline constexpr std::int64_t sequences = 16;
@@ -57,8 +57,8 @@ struct answer {
 inline int gpus_for(const model_spec& model, const system::gpu_spec& gpu = system::h100_sxm) {
   return static_cast<int>(std::ceil(model.weight_bytes() / (0.8 * gpu.memory_bytes)));
 }
-inline machine h100_machine(const model_spec& model) {
-  machine on{.gpu = system::h100_sxm,
+inline server h100_server(const model_spec& model) {
+  server on{.gpu = system::h100_sxm,
              .gpus = gpus_for(model),
              .gpu_link = system::pcie(5, 16),
              .drives = drives,
@@ -66,9 +66,9 @@ inline machine h100_machine(const model_spec& model) {
   on.host.memory_bytes = base_dram_bytes;
   return on;
 }
-inline bill bill_of(const machine& on) {
+inline bill bill_of(const server& on) {
   return bill{}
-      .add(system::server)
+      .add(system::server_chassis)
       .add(system::price_of(on.gpu), on.gpus)
       .add(system::dram_64gb, base_dram_bytes / 64e9);
 }
@@ -101,7 +101,7 @@ inline std::string busiest(const system::kv_load& load) {
 
 // As many GPUs as hold weights and the whole cache, splitting both without loss: generous.
 inline answer in_hbm(const model_spec& model, const system::workload& job) {
-  machine on = h100_machine(model);
+  server on = h100_server(model);
   const double end = static_cast<double>(job.context_tokens());
   const auto all_resident = [&] {
     const system::recomp_system s(model, on, job);
@@ -118,7 +118,7 @@ enum class tier { dram, cxl, ssd };
 // share: of the KV bytes that a step reads; 1/8 is sparse attention that wastes nothing.
 inline answer in_tier(tier where, const model_spec& model, const system::workload& job,
                       double share = 1) {
-  const machine on = h100_machine(model);
+  const server on = h100_server(model);
   bill cost = bill_of(on);
   const double kv =
       static_cast<double>(job.batch * job.context_tokens()) * model.kv_bytes_per_token();
@@ -150,7 +150,7 @@ inline answer in_tier(tier where, const model_spec& model, const system::workloa
 template <Design D, class Format = kv_format<>>
 answer in_drives(std::string name, const model_spec& model, const system::workload& job,
                  const flash::drive_spec& drive, const system::priced& price, int count = drives) {
-  machine on = h100_machine(model);
+  server on = h100_server(model);
   on.drives = count;
   const system::insta_system<D, Format> s(model, on, job, {}, drive);
   answer a = detail::measured(std::move(name), s, on.gpus, bill_of(on));

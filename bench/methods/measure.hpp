@@ -37,7 +37,7 @@ struct attended {
   void accessed(attention::operation op, const access_plan& plan) {
     std::vector<std::uint32_t> folded;
     for (const page_read& read : plan.reads()) {
-      resident_elements += read.from == tier::fast ? read.wanted_elements() : 0;
+      resident_elements += read.from == residence::fast ? read.wanted_elements() : 0;
       if (op != attention::operation::score_dims && read.kind == stream::v_by_token &&
           read.dim_tile == 0) {
         plan.tokens(read).for_each(
@@ -74,7 +74,7 @@ inline constexpr bool feeds_back<attention::hgca> = true;
 template <>
 inline constexpr bool feeds_back<attention::retro_infer> = true;
 
-// The paper's channels and flash; engine units so fast that these alone decide.
+// The paper's channels and flash; accelerator so fast that these alone decide.
 constexpr flash::drive_spec channels_only() {
   flash::drive_spec drive = flash::instcsd;
   drive.units.filter_bytes_per_s *= 64;
@@ -223,12 +223,12 @@ class bench {
       }
     }
     sum.rel_error += std::sqrt(difference / norm);
-    sum.bytes_flash += static_cast<double>(time.moved.array_bytes);
-    sum.bytes_filtered += static_cast<double>(time.moved.filtered_bytes);
-    sum.bytes_fast += static_cast<double>(time.moved.fast_bytes);
-    sum.bytes_summary += static_cast<double>(time.moved.summary_bytes);
-    sum.bytes_link += static_cast<double>(time.moved.link_bytes);
-    sum.pages += static_cast<double>(time.moved.pages_read);
+    sum.bytes_flash += static_cast<double>(time.traffic.array_bytes);
+    sum.bytes_filtered += static_cast<double>(time.traffic.filtered_bytes);
+    sum.bytes_fast += static_cast<double>(time.traffic.fast_bytes);
+    sum.bytes_summary += static_cast<double>(time.traffic.summary_bytes);
+    sum.bytes_link += static_cast<double>(time.traffic.link_bytes);
+    sum.pages += static_cast<double>(time.traffic.pages_read);
     sum.bytes_resident += static_cast<double>(layer.summary_bytes());
     for (const attended& head : watch.heads) {
       sum.bytes_resident += static_cast<double>(head.resident_elements * sizeof(fp16));

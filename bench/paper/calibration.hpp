@@ -22,7 +22,7 @@ inline system::host_software calibrated() {
   using system::paper_opt_workload;
   system::host_software found;
   const auto on = [&] {
-    system::machine m = system::paper_machine();
+    system::server m = system::paper_server();
     m.host.software = found;
     return m;
   };

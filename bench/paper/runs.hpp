@@ -12,7 +12,7 @@
 
 namespace instinfer::paper {
 
-using system::machine;
+using system::server;
 using system::model_spec;
 using system::report;
 using system::workload;
@@ -56,7 +56,7 @@ struct panel {
 inline const std::vector<std::int64_t> batches{4, 8, 16, 32, 64, 128, 256};
 
 template <class S>
-series sweep(const model_spec& model, const machine& on, std::int64_t tokens,
+series sweep(const model_spec& model, const server& on, std::int64_t tokens,
              const std::vector<std::int64_t>& over) {
   series all{std::string(S::name), {}};
   for (const std::int64_t batch : over) {
@@ -66,7 +66,7 @@ series sweep(const model_spec& model, const machine& on, std::int64_t tokens,
 }
 
 inline panel run_panel(std::string figure, std::string title, const model_spec& model,
-                       const machine& on, std::int64_t tokens,
+                       const server& on, std::int64_t tokens,
                        const std::vector<std::int64_t>& over = batches) {
   return {std::move(figure),
           std::move(title),
@@ -113,16 +113,16 @@ struct all_runs {
 
 // 5 to 10 seconds on one core.
 inline all_runs run_everything(const system::host_software& software = {}) {
-  const auto with = [&](machine m) {
+  const auto with = [&](server m) {
     m.host.software = software;
     return m;
   };
-  const machine one = with(system::paper_machine());
+  const server one = with(system::paper_server());
   all_runs all{run_panel("Fig. 14", "OPT-13B, one drive", system::opt_13b, one, 1024),
                run_panel("Fig. 15", "OPT-13B, two drives", system::opt_13b,
-                         with(system::paper_machine(2)), 1024),
+                         with(system::paper_server(2)), 1024),
                run_panel("Fig. 16", "OPT-30B, two GPUs, one drive", system::opt_30b,
-                         with(system::paper_machine(1, 2)), 1024, {4, 8, 16, 32, 64, 128}),
+                         with(system::paper_server(1, 2)), 1024, {4, 8, 16, 32, 64, 128}),
                run_panel("Fig. 17", "Llama-2-13B, one drive", system::llama2_13b, one, 2048,
                          {4, 8, 16, 32, 64, 128}),
                {},
@@ -135,7 +135,7 @@ inline all_runs run_everything(const system::host_software& software = {}) {
                0,
                0};
   for (const int drives : {1, 2, 4, 8, 12, 16, 20}) {
-    const machine on = with(system::paper_machine(drives));
+    const server on = with(system::paper_server(drives));
     const workload job = system::paper_opt_workload(256);
     all.drives.push_back({drives, system::run(system::insta_system<>(system::opt_13b, on, job)),
                           system::run(system::insta_sparf_system<>(system::opt_13b, on, job))});

@@ -40,14 +40,14 @@ class decoder {
   // k and v [new_tokens, kv_heads, 64].
   void append(std::span<const float> k, std::span<const float> v,
               std::span<const float> index_keys = {}) {
-    moved = engine.append(seq, 0, k, v, index_keys).moved;
+    moved = engine.append(seq, 0, k, v, index_keys).traffic;
   }
 
   receipt build()
     requires Clustered<Policy>
   {
     const receipt done = engine.build(seq, 0);
-    moved = done.moved;
+    moved = done.traffic;
     return done;
   }
 
@@ -57,7 +57,7 @@ class decoder {
     seen = recorder(static_cast<int>(seen.heads.size()));
     engine.cache().pages().reads.clear();
     const attend_request one{seq, q, out, index};
-    moved = engine.attend(std::span(&one, 1), 0, work, parallel::serial{}, seen).moved;
+    moved = engine.attend(std::span(&one, 1), 0, work, parallel::serial{}, seen).traffic;
     return out;
   }
 
@@ -134,7 +134,7 @@ void check_equals_attention_over_folded(Decoder& d, const random_cache<method_fo
   }
 }
 
-// Pages that the path reads = pages that the plans name = what the receipt counts, tier by tier.
+// Pages that the path reads = pages that the plans name = what the receipt counts, residence by residence.
 template <class Decoder>
 void check_plan_is_access(const Decoder& d) {
   CHECK(d.engine.cache().pages().reads == d.seen.pages());
@@ -142,17 +142,17 @@ void check_plan_is_access(const Decoder& d) {
   for (const head_record& head : d.seen.heads) {
     for (const page_read& read : head.reads) {
       const std::uint64_t bytes = read.wanted_elements() * sizeof(float);
-      (read.from != tier::flash ? counted.fast_bytes
+      (read.from != residence::flash ? counted.fast_bytes
        : read.buffered          ? counted.buffer_bytes
                                 : counted.filtered_bytes) += bytes;
       counted.pages_read += read.costs_flash() ? 1 : 0;
     }
   }
-  CHECK(d.moved.pages_read == counted.pages_read);
-  CHECK(d.moved.array_bytes == counted.pages_read * 4096);
-  CHECK(d.moved.fast_bytes == counted.fast_bytes);
-  CHECK(d.moved.buffer_bytes == counted.buffer_bytes);
-  CHECK(d.moved.filtered_bytes == counted.filtered_bytes);
+  CHECK(d.traffic.pages_read == counted.pages_read);
+  CHECK(d.traffic.array_bytes == counted.pages_read * 4096);
+  CHECK(d.traffic.fast_bytes == counted.fast_bytes);
+  CHECK(d.traffic.buffer_bytes == counted.buffer_bytes);
+  CHECK(d.traffic.filtered_bytes == counted.filtered_bytes);
 }
 
 template <class Policy, class Path, class Layout>

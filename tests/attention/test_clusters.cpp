@@ -23,17 +23,17 @@ template <class Decoder>
 attention::clustering clustering_of(const Decoder& d, std::uint32_t kv_head = 0) {
   const auto& index = d.template summary<attention::cluster_index>(kv_head);
   const index_run run = index.indexed();
-  attention::clustering c{std::vector<std::uint32_t>(run.size(), index.units()),
-                          std::vector<std::uint32_t>(index.units())};
-  for (std::uint32_t u = 0; u < index.units(); ++u) {
+  attention::clustering c{std::vector<std::uint32_t>(run.size(), index.chunks()),
+                          std::vector<std::uint32_t>(index.chunks())};
+  for (std::uint32_t u = 0; u < index.chunks(); ++u) {
     for (std::uint32_t t = index.members(u).first; t < index.members(u).last; ++t) {
       std::uint32_t& cluster = c.cluster_of.at(index.position(t) - run.first);
-      CHECK(cluster == index.units());  // each position once
+      CHECK(cluster == index.chunks());  // each position once
       cluster = u;
       ++c.sizes[u];
     }
   }
-  CHECK(std::ranges::count(c.cluster_of, index.units()) == 0);
+  CHECK(std::ranges::count(c.cluster_of, index.chunks()) == 0);
   return c;
 }
 
@@ -102,7 +102,7 @@ struct two_clusters {
   static constexpr std::size_t row_dim = 1;
   static constexpr std::size_t row_bytes = 4;
   std::array<float, 2> rows;
-  std::uint32_t units() const { return 2; }
+  std::uint32_t chunks() const { return 2; }
   std::span<const float> row(std::uint32_t u, std::span<float>) const {
     return std::span(rows).subspan(u, 1);
   }
@@ -197,10 +197,10 @@ TEST_CASE_TEMPLATE("RetroInfer is its definition: three zones", Path, reference:
                                    expected.out.row(h)) <= test::tolerance<Path>(tokens));
       }
       // Centroids of all, value sums of the estimated, steady rows in fast memory, retrieved ones from flash or its buffer.
-      CHECK(d.moved.summary_bytes ==
+      CHECK(d.traffic.summary_bytes ==
             (static_cast<std::uint64_t>(index.clusters()) + expected.estimated.size()) * 64 * 4);
-      CHECK(d.moved.fast_bytes == 2 * 68 * test::row_bytes);
-      CHECK(d.moved.filtered_bytes + d.moved.buffer_bytes ==
+      CHECK(d.traffic.fast_bytes == 2 * 68 * test::row_bytes);
+      CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes ==
             2 * (expected.tokens.size() - 68) * test::row_bytes);
       test::check_plan_is_access(d);
     }
@@ -229,10 +229,10 @@ TEST_CASE_TEMPLATE("RetroInfer: clusters of one token are estimated exactly", Pa
                                2);
   d.append(data.k, data.v);
   d.build();
-  REQUIRE(d.template summary<attention::cluster_index>().units() == 160);
+  REQUIRE(d.template summary<attention::cluster_index>().chunks() == 160);
   d.attend(data.q);
   CHECK(d.folded().empty());
-  CHECK(d.moved.pages_read == 0);
+  CHECK(d.traffic.pages_read == 0);
   for (int h = 0; h < 2; ++h) {
     const row_vector expected =
         reference::exact_attention(data.Q(h), data.K(0, 0, tokens), data.V(0, 0, tokens));
@@ -345,14 +345,14 @@ TEST_CASE("RetroInfer: the result does not depend on the wave buffer, bit for bi
         blocks += read.kind == stream::k_by_token ? 1 : 0;
       }
       requested += blocks;
-      CHECK(cold.moved.pages_read == 2 * blocks);
+      CHECK(cold.traffic.pages_read == 2 * blocks);
       for (const on_cpu* d :
            {&small, &large}) {  // what is not read from flash comes from fast memory
         CHECK(d->moved.filtered_bytes + d->moved.fast_bytes ==
-              cold.moved.filtered_bytes + cold.moved.fast_bytes);
+              cold.traffic.filtered_bytes + cold.traffic.fast_bytes);
       }
       if (round == 1) {
-        CHECK(large.moved.pages_read == 0);  // all of it is there by now
+        CHECK(large.traffic.pages_read == 0);  // all of it is there by now
       }
     }
   }
@@ -379,7 +379,7 @@ TEST_CASE_TEMPLATE("RetroInfer: segments that are indexed during a decode keep i
   for (std::size_t t = 150; t < tokens; ++t) {
     d.append(rows_of(data.k, 2 * t, 2), rows_of(data.v, 2 * t, 2));
     const std::uint32_t before = index.indexed().last;
-    const traffic built = d.build().moved;
+    const traffic built = d.build().traffic;
     const auto now = static_cast<std::uint32_t>(t) + 1;
     CHECK(index.indexed().last == (now - 30 >= before + 64 ? before + 64 : before));
     CHECK((built == traffic{}) == (index.indexed().last == before));
@@ -396,7 +396,7 @@ TEST_CASE_TEMPLATE("RetroInfer: segments that are indexed during a decode keep i
     }
   }
   std::uint32_t members = 0;
-  for (std::uint32_t u = 0; u < index.units(); ++u) {
+  for (std::uint32_t u = 0; u < index.chunks(); ++u) {
     members += index.weight(u);
   }
   CHECK(members == index.indexed().size());
@@ -437,9 +437,9 @@ TEST_CASE_TEMPLATE("Squeezed keeps the clusters above the threshold", Path, refe
         }
         CHECK(kept == above);
       }
-      CHECK(d.moved.summary_bytes == static_cast<std::uint64_t>(index.clusters()) * 64 * 4);
-      CHECK(d.moved.fast_bytes == 2 * 100 * test::row_bytes);
-      CHECK(d.moved.filtered_bytes + d.moved.buffer_bytes == 2 * kept.size() * test::row_bytes);
+      CHECK(d.traffic.summary_bytes == static_cast<std::uint64_t>(index.clusters()) * 64 * 4);
+      CHECK(d.traffic.fast_bytes == 2 * 100 * test::row_bytes);
+      CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes == 2 * kept.size() * test::row_bytes);
       test::check_plan_is_access(d);
       test::check_equals_attention_over_folded(d, data);
     }
@@ -465,19 +465,19 @@ TEST_CASE_TEMPLATE("Squeezed with two levels looks only under the coarse cluster
     const attention::clustering fine = clustering_of(d);
     const auto& tree = d.template summary<attention::cluster_tree>();
     const auto& index = d.template summary<attention::cluster_index>();
-    REQUIRE(tree.units() > 4);
-    std::vector<std::uint32_t> parent(fine.sizes.size(), tree.units());
-    for (std::uint32_t u = 0; u < tree.units(); ++u) {
+    REQUIRE(tree.chunks() > 4);
+    std::vector<std::uint32_t> parent(fine.sizes.size(), tree.chunks());
+    for (std::uint32_t u = 0; u < tree.chunks(); ++u) {
       std::uint32_t weight = 0;
       for (std::uint32_t child = tree.members(u).first; child < tree.members(u).last; ++child) {
-        CHECK(parent.at(child) == tree.units());
+        CHECK(parent.at(child) == tree.chunks());
         parent[child] = u;
         weight += index.weight(child);
       }
       CHECK(tree.weight(u) == weight);
     }
-    CHECK(std::ranges::count(parent, tree.units()) == 0);
-    attention::clustering of_centroids{parent, std::vector<std::uint32_t>(tree.units())};
+    CHECK(std::ranges::count(parent, tree.chunks()) == 0);
+    attention::clustering of_centroids{parent, std::vector<std::uint32_t>(tree.chunks())};
     of_centroids.count_sizes();
     const test::cluster_index fine_index = test::index_of(K, V, fine);
     const test::cluster_index coarse_index =
@@ -492,7 +492,7 @@ TEST_CASE_TEMPLATE("Squeezed with two levels looks only under the coarse cluster
     for (const std::uint32_t p : parent) {
       looked_at += coarse_threshold == 0.0 || of_parent[p] > coarse_threshold ? 1 : 0;
     }
-    CHECK(d.moved.summary_bytes == (tree.units() + looked_at) * 64 * 4);
+    CHECK(d.traffic.summary_bytes == (tree.chunks() + looked_at) * 64 * 4);
     if (coarse_threshold == 0.0) {  // then the coarse level changes nothing
       decoder<squeezed, Path> one(flat);
       one.append(data.k, data.v);
@@ -518,7 +518,7 @@ TEST_CASE("a calibrated threshold keeps the wanted share of all heads' tokens to
   for (std::uint32_t h = 0; h < 3; ++h) {
     const auto& index = d.summary<attention::cluster_index>(h);
     calibration.add(index, rows_of(data.q, h, 1));
-    for (std::uint32_t u = 0; u < index.units(); ++u) {
+    for (std::uint32_t u = 0; u < index.chunks(); ++u) {
       largest = std::max(largest, index.weight(u));
     }
   }
@@ -655,7 +655,7 @@ TEST_CASE("a drive too full to reorder leaves all as it was") {
   const std::vector<float> before = d.out;
   CHECK_THROWS_AS(d.build(), drive_full);
   CHECK(d.summary<attention::cluster_index>().indexed().size() == 0);
-  CHECK(d.summary<attention::cluster_index>().units() == 0);
+  CHECK(d.summary<attention::cluster_index>().chunks() == 0);
   d.attend(data.q);
   CHECK(d.out == before);
   CHECK(d.folded() == test::tokens_from_to(0, 176));
@@ -670,7 +670,7 @@ TEST_CASE("what cannot be clustered is refused, and the cache is as before") {
     d.append(rows_of(data.k, 0, static_cast<std::size_t>(tokens)),
              rows_of(data.v, 0, static_cast<std::size_t>(tokens)));
     const std::string message = test::refusal_of([&] { d.build(); });
-    CHECK(d.template summary<attention::cluster_index>().units() == 0);
+    CHECK(d.template summary<attention::cluster_index>().chunks() == 0);
     d.engine.reclaim(d.seq,
                      {.tokens_before = static_cast<std::uint32_t>(tokens)});  // nothing needs them
     return message;

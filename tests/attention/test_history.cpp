@@ -86,7 +86,7 @@ class transcribed_h2o {
 };
 
 template <class Path>
-void check_h2o(int heavy, int recent, int group, tier from) {
+void check_h2o(int heavy, int recent, int group, residence from) {
   const int tokens = 240;
   const test::random_cache<test::method_format> data(31, tokens, group, 1);
   const test::random_cache<test::method_format> queries(32, tokens, group, group);  // k as queries
@@ -121,9 +121,9 @@ void check_h2o(int heavy, int recent, int group, tier from) {
     }
     // What it reads is the cache, and no more.
     const std::uint64_t bytes = 2 * attended * test::row_bytes;
-    CHECK(d.moved.fast_bytes == (from == tier::fast ? bytes : 0));
-    CHECK(d.moved.filtered_bytes + d.moved.buffer_bytes == (from == tier::flash ? bytes : 0));
-    CHECK((from == tier::flash || d.moved.pages_read == 0));
+    CHECK(d.traffic.fast_bytes == (from == residence::fast ? bytes : 0));
+    CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes == (from == residence::flash ? bytes : 0));
+    CHECK((from == residence::flash || d.traffic.pages_read == 0));
   }
   test::check_plan_is_access(d);
 }
@@ -157,10 +157,10 @@ void check_hgca_against_transcription(const workload::sample& s, attention::weig
     CHECK(past.older().size() % 32 == 0);
     CHECK(past.window().size() <= 128);
     // The window and the queries are in fast memory; flash is read for the context alone.
-    CHECK(d.moved.fast_bytes == 2 * past.window().size() * test::row_bytes);
-    CHECK(d.moved.filtered_bytes + d.moved.buffer_bytes ==
+    CHECK(d.traffic.fast_bytes == 2 * past.window().size() * test::row_bytes);
+    CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes ==
           2 * past.context().count() * test::row_bytes);
-    CHECK(d.moved.link_bytes == 2 * test::row_bytes);  // q and the output, whatever the context
+    CHECK(d.traffic.link_bytes == 2 * test::row_bytes);  // q and the output, whatever the context
   }
   for (std::size_t i = 0; i < expected.weights().size(); ++i) {
     const auto token =
@@ -244,8 +244,8 @@ TEST_CASE("StreamingLLM keeps the first tokens and the newest, from fast memory"
     const int sinks = std::min(4, n);
     CHECK(d.folded() == test::joined(test::tokens_from_to(0, sinks),
                                      test::tokens_from_to(std::max(sinks, n - 60), n)));
-    CHECK(d.moved.fast_bytes == 2 * std::min<std::uint64_t>(64, t + 1) * test::row_bytes);
-    CHECK(d.moved.pages_read + d.moved.filtered_bytes + d.moved.buffer_bytes == 0);
+    CHECK(d.traffic.fast_bytes == 2 * std::min<std::uint64_t>(64, t + 1) * test::row_bytes);
+    CHECK(d.traffic.pages_read + d.traffic.filtered_bytes + d.traffic.buffer_bytes == 0);
   }
 }
 
@@ -358,7 +358,7 @@ TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not no
           CHECK(test::relative_error(rows_of(d.out, static_cast<std::size_t>(h), 1), expected) <=
                 test::tolerance<Path>(tokens));
         }
-        CHECK(d.moved.filtered_bytes + d.moved.buffer_bytes ==
+        CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes ==
               static_cast<std::uint64_t>(tokens + keep) * test::row_bytes);
         test::check_plan_is_access(d);
       }
@@ -382,8 +382,8 @@ TEST_CASE("top values on the synthetic workload: a tenth of V gives an error bel
     const double held = test::mass_held(d, q, K);
     mass += held / s.queries();
     least = std::min(least, held);
-    CHECK(d.moved.pages_read >= 8192 / 16);                           // all of K
-    CHECK(d.moved.filtered_bytes == (8192 + 820) * test::row_bytes);  // and 10 % of V, rounded up
+    CHECK(d.traffic.pages_read >= 8192 / 16);                           // all of K
+    CHECK(d.traffic.filtered_bytes == (8192 + 820) * test::row_bytes);  // and 10 % of V, rounded up
   }
   CHECK(error < 1e-2);  // 2.8e-3 measured on the specification's prototype
   CHECK(mass > 0.97);   // 0.986
@@ -399,11 +399,11 @@ TEST_CASE("top values: a larger share holds at least the mass of a smaller one")
 // ---- H2O ----
 
 TEST_CASE_TEMPLATE("H2O is its definition, step by step", Path, reference::path, cpu::path) {
-  check_h2o<Path>(12, 20, 1, tier::fast);
-  check_h2o<Path>(20, 12, 3, tier::flash);
-  check_h2o<Path>(0, 16, 1, tier::fast);
-  check_h2o<Path>(16, 0, 2, tier::fast);
-  check_h2o<Path>(300, 300, 1, tier::fast);
+  check_h2o<Path>(12, 20, 1, residence::fast);
+  check_h2o<Path>(20, 12, 3, residence::flash);
+  check_h2o<Path>(0, 16, 1, residence::fast);
+  check_h2o<Path>(16, 0, 2, residence::fast);
+  check_h2o<Path>(300, 300, 1, residence::fast);
 }
 
 TEST_CASE("H2O drops the token of least weight among those that are not recent") {

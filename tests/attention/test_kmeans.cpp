@@ -280,9 +280,9 @@ TEST_CASE("as many clusters as rows give each row its own") {
     CHECK(cosine_kmeans{.clusters = 70, .seed = seed}(x, 5).sizes ==
           std::vector<std::uint32_t>(70, 1));
     // By inner product a row may prefer a neighbour's centroid; on the unit sphere it cannot.
-    std::vector<float> unit = x;
-    attention::detail::normalise_rows(unit, 5);
-    CHECK(segmented_kmeans{.clusters = 70, .centred = false}(unit, 5).sizes ==
+    std::vector<float> chunk = x;
+    attention::detail::normalise_rows(chunk, 5);
+    CHECK(segmented_kmeans{.clusters = 70, .centred = false}(chunk, 5).sizes ==
           std::vector<std::uint32_t>(70, 1));
   }
 }

@@ -42,12 +42,12 @@ auto boxes_of(const std::vector<float>& k) {
   return boxes;
 }
 
-// The bound of one unit for a query, in double.
+// The bound of one chunk for a query, in double.
 template <class Boxes>
-double bound_of(const Boxes& boxes, std::uint32_t unit, std::span<const float> q) {
+double bound_of(const Boxes& boxes, std::uint32_t chunk, std::span<const float> q) {
   std::vector<float> row(128);
   std::vector<float> prepared(128);
-  boxes.row(unit, row);
+  boxes.row(chunk, row);
   Boxes::prepare(q, prepared);
   return matrix_of(row, 128).row(0).dot(matrix_of(prepared, 128).row(0));
 }
@@ -139,8 +139,8 @@ TEST_CASE(
   const workload::sample s = workload::topics{.tokens = 500, .queries = 16, .key_noise = 0.05f}();
   const auto pages = boxes_of<16>(s.k);
   const auto tokens = boxes_of<1>(s.k);
-  REQUIRE(pages.units() == 32);
-  REQUIRE(tokens.units() == 500);
+  REQUIRE(pages.chunks() == 32);
+  REQUIRE(tokens.chunks() == 500);
   CHECK(pages.weight(31) == 4);
   CHECK(pages.bytes() == 32 * 2 * 64 * 4);
   const matrix K = matrix_of(s.k);
@@ -198,11 +198,11 @@ TEST_CASE_TEMPLATE("Quest reads the newest page and those of the largest bounds"
       const int kept = std::max(3, (pages + 3) / 4);
       CHECK(d.folded() == (kept >= pages ? test::tokens_from_to(0, tokens)
                                          : test::quest_tokens(bounds, tokens, 16, kept)));
-      CHECK(d.moved.summary_bytes ==
+      CHECK(d.traffic.summary_bytes ==
             (kept >= pages ? 0 : static_cast<std::uint64_t>(pages) * 2 * test::row_bytes));
-      CHECK(d.moved.filtered_bytes + d.moved.buffer_bytes ==
+      CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes ==
             2 * d.folded().size() * test::row_bytes);
-      CHECK(d.moved.pages_read <= static_cast<std::uint64_t>(2 * kept));
+      CHECK(d.traffic.pages_read <= static_cast<std::uint64_t>(2 * kept));
       test::check_plan_is_access(d);
     }
   }
@@ -214,7 +214,7 @@ TEST_CASE("Quest is dense in the first layers, and under a mask keeps to what is
   first.append(data.k, data.v);
   first.attend(data.q);
   CHECK(first.folded() == test::tokens_from_to(0, 320));
-  CHECK(first.moved.summary_bytes == 0);
+  CHECK(first.traffic.summary_bytes == 0);
   decoder<quest, cpu::path> masked(quest_of(0.3), 1, 1, {.window = 200, .sinks = 3});
   masked.append(data.k, data.v);
   masked.attend(data.q);
@@ -254,11 +254,11 @@ TEST_CASE("heads that select alone do what each would do by itself") {
   one.append(data.k, data.v);
   for (std::size_t h = 0; h < 4; ++h) {
     one.attend(rows_of(data.q, h, 1));
-    sum += one.moved;
+    sum += one.traffic;
     CHECK(std::ranges::equal(one.out, rows_of(together.out, h, 1)));
   }
-  sum.link_bytes = together.moved.link_bytes;
-  CHECK(together.moved == sum);  // what several heads want is read for each
+  sum.link_bytes = together.traffic.link_bytes;
+  CHECK(together.traffic == sum);  // what several heads want is read for each
 }
 
 // ---- DSA and MISA ----
@@ -289,8 +289,8 @@ TEST_CASE_TEMPLATE("DSA takes the tokens of the largest index scores", Path, ref
   const auto k = static_cast<std::int64_t>(good.size());
   indexed<dsa, Path> some(s, dsa{.keep_tokens = budget::exactly(k)});
   CHECK(some.tokens(0) == good);
-  CHECK(some.d.moved.summary_bytes == 300 * 132);  // every key is read: codes and a scale
-  CHECK(some.d.moved.filtered_bytes + some.d.moved.buffer_bytes ==
+  CHECK(some.d.traffic.summary_bytes == 300 * 132);  // every key is read: codes and a scale
+  CHECK(some.d.traffic.filtered_bytes + some.d.traffic.buffer_bytes ==
         2 * good.size() * test::row_bytes);
   CHECK(some.d.seen.heads[0].products == 4 * 300);
   test::check_plan_is_access(some.d);
@@ -432,9 +432,9 @@ TEST_CASE(
     // Products: heads with block means, few heads with all keys, all heads with the candidates.
     CHECK(some.d.seen.heads[0].products == 64u * 64 + static_cast<unsigned>(heads) * 8192u +
                                                64u * static_cast<unsigned>(candidates));
-    CHECK(some.d.moved.summary_bytes ==
+    CHECK(some.d.traffic.summary_bytes ==
           64u * 128 * 4 + 132u * (8192 + static_cast<unsigned>(candidates)));
-    CHECK(some.d.moved.filtered_bytes == 2 * 1024 * test::row_bytes);
+    CHECK(some.d.traffic.filtered_bytes == 2 * 1024 * test::row_bytes);
     return mean;
   };
   double before = 0;
@@ -488,7 +488,7 @@ TEST_CASE_TEMPLATE("SparQ: mean values, constant values, bytes", Path, reference
     some.attend(data.q);
     const auto r = static_cast<std::uint64_t>(64 * dims);
     // 512 tokens fill whole pages of the row copies; the copy by dims may be in the buffer.
-    CHECK(some.moved.filtered_bytes + some.moved.buffer_bytes == (512 * r + 2 * 64 * 64) * 4);
+    CHECK(some.traffic.filtered_bytes + some.traffic.buffer_bytes == (512 * r + 2 * 64 * 64) * 4);
     test::check_plan_is_access(some);
   }
   on_dual mean({}, 2);

@@ -36,11 +36,11 @@ struct coded_page {
     Codec::encode(values, bytes);
     scale = page_scale<Codec>(bytes.data(), bytes.size())();
     for (std::size_t i = 0; i < values.size(); ++i) {
-      decoded.push_back(Codec::value(units(), i) * scale);
+      decoded.push_back(Codec::value(packed(), i) * scale);
     }
   }
-  const typename Codec::unit* units() const {
-    return reinterpret_cast<const typename Codec::unit*>(bytes.data());
+  const typename Codec::packed* packed() const {
+    return reinterpret_cast<const typename Codec::packed*>(bytes.data());
   }
 
   static constexpr std::size_t page_bytes = 4096;
@@ -177,8 +177,8 @@ TEST_CASE_TEMPLATE("int4 groups: (max - min) / 30 and the rounding of step and m
         min = std::min(min, as_double(to_float(values[i])));
         max = std::max(max, as_double(to_float(values[i])));
       }
-      const double step = as_double(to_float(page.units()[g].step));
-      const double low = as_double(to_float(page.units()[g].low));
+      const double step = as_double(to_float(page.packed()[g].step));
+      const double low = as_double(to_float(page.packed()[g].low));
       CHECK(std::abs(low - min) <= std::max(std::abs(min) * 0x1p-11, 0x1p-25));
       CHECK(std::abs(step - (max - min) / 15) <=
             std::max((max - min) / 15 * 0x1p-11, 0x1p-25) * (1 + 2 * eps));
@@ -220,8 +220,8 @@ TEST_CASE("int4 groups: 36 bytes for 64 values, the even code in the high half o
 TEST_CASE("a last group that is not full ends in zeros, which its minimum and maximum see") {
   const std::vector<fp32> values(70, 3.0f);
   const coded_page<int4_groups<fp32>> page(values);
-  CHECK(to_float(page.units()[0].step) == 0.0f);
-  CHECK(to_float(page.units()[1].low) == 0.0f);
+  CHECK(to_float(page.packed()[0].step) == 0.0f);
+  CHECK(to_float(page.packed()[1].low) == 0.0f);
   CHECK(page.decoded[0] == 3.0f);
   CHECK(page.decoded[69] == doctest::Approx(3.0).epsilon(0.001));
 }

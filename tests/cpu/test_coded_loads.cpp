@@ -13,15 +13,15 @@ using namespace instinfer;
 namespace {
 
 template <class Codec>
-void check_vectors(const std::vector<typename Codec::unit>& units, std::size_t elements,
+void check_vectors(const std::vector<typename Codec::packed>& packed, std::size_t elements,
                    std::size_t step) {
-  const float factor = cpu::load_factor<typename Codec::unit>;
+  const float factor = cpu::load_factor<typename Codec::packed>;
   for (std::size_t i = 0; i + cpu::lanes <= elements; i += step) {
     float loaded[cpu::lanes];
-    cpu::hn::StoreU(cpu::load_at(units.data(), i), cpu::float_tag{}, loaded);
+    cpu::hn::StoreU(cpu::load_at(packed.data(), i), cpu::float_tag{}, loaded);
     for (std::size_t lane = 0; lane < cpu::lanes; ++lane) {
-      REQUIRE(loaded[lane] * factor == Codec::value(units.data(), i + lane));
-      REQUIRE(cpu::value_at<Codec>(units.data(), i + lane) == loaded[lane]);
+      REQUIRE(loaded[lane] * factor == Codec::value(packed.data(), i + lane));
+      REQUIRE(cpu::value_at<Codec>(packed.data(), i + lane) == loaded[lane]);
     }
   }
 }

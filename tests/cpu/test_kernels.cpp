@@ -59,37 +59,37 @@ double ulps(float a, double b) {
   return std::abs(as_double(a) - b) / as_double(up);
 }
 
-template <class Unit>
-Unit random_unit(std::mt19937& random) {
-  if constexpr (Element<Unit>) {
-    return from_float<Unit>(std::uniform_real_distribution<float>{-2.0f, 2.0f}(random));
-  } else if constexpr (std::is_same_v<Unit, fp8>) {
+template <class Packed>
+Packed random_packed(std::mt19937& random) {
+  if constexpr (Element<Packed>) {
+    return from_float<Packed>(std::uniform_real_distribution<float>{-2.0f, 2.0f}(random));
+  } else if constexpr (std::is_same_v<Packed, fp8>) {
     return {static_cast<std::uint8_t>(random() % 127 | (random() & 128))};  // 127 is NaN
-  } else if constexpr (std::is_same_v<Unit, int4_group>) {
+  } else if constexpr (std::is_same_v<Packed, int4_group>) {
     int4_group g;
     std::ranges::generate(g.codes, [&] { return static_cast<std::uint8_t>(random()); });
-    g.step = random_unit<fp16>(random);
-    g.low = random_unit<fp16>(random);
+    g.step = random_packed<fp16>(random);
+    g.low = random_packed<fp16>(random);
     return g;
   } else {
-    return static_cast<Unit>(random());
+    return static_cast<Packed>(random());
   }
 }
 
-// Rows of units at any address that their type allows, also the odd ones that no vector is aligned to.
-template <class Unit>
+// Rows of packed at any address that their type allows, also the odd ones that no vector is aligned to.
+template <class Packed>
 class rows_of {
  public:
   rows_of(std::size_t rows, std::size_t dims, std::mt19937& random)
-      : dims_{dims}, units_(rows * (dims / unit_elements<Unit> + 1) + 1) {
-    const std::size_t in_row = dims / unit_elements<Unit>;
+      : dims_{dims}, packed_(rows * (dims / packed_elements<Packed> + 1) + 1) {
+    const std::size_t in_row = dims / packed_elements<Packed>;
     for (std::size_t r = 0; r < rows; ++r) {
-      Unit* row = units_.data() + 1 + r * (in_row + 1);  // a row of odd length after each other
-      std::generate_n(row, in_row, [&] { return random_unit<Unit>(random); });
+      Packed* row = packed_.data() + 1 + r * (in_row + 1);  // a row of odd length after each other
+      std::generate_n(row, in_row, [&] { return random_packed<Packed>(random); });
       pointers_.push_back(row);
     }
   }
-  const Unit* const* data() const { return pointers_.data(); }
+  const Packed* const* data() const { return pointers_.data(); }
   double operator()(std::size_t row, std::size_t i) const {
     return as_double(to_float(pointers_[row][i]));
   }
@@ -97,8 +97,8 @@ class rows_of {
 
  private:
   std::size_t dims_;
-  std::vector<Unit> units_;
-  std::vector<const Unit*> pointers_;
+  std::vector<Packed> packed_;
+  std::vector<const Packed*> pointers_;
 };
 
 // The bound for a sum of n products in any order, with or without fused multiply-adds: n eps times the sum of their
@@ -504,32 +504,32 @@ TEST_CASE_TEMPLATE("row kernels: products and sums of rows, all heads at once, a
 }
 
 // Row by row, K and V by turns: the same sums in the same order as one after the other, so the same bits.
-template <std::uint32_t KDim, std::uint32_t VDim, class Unit>
+template <std::uint32_t KDim, std::uint32_t VDim, class Packed>
 void check_interleaved(unsigned seed) {
-  if constexpr (cpu::rows_interleave<KDim, VDim> && KDim % unit_elements<Unit> == 0 &&
-                VDim % unit_elements<Unit> == 0) {
+  if constexpr (cpu::rows_interleave<KDim, VDim> && KDim % packed_elements<Packed> == 0 &&
+                VDim % packed_elements<Packed> == 0) {
     CAPTURE(KDim);
     CAPTURE(VDim);
     std::mt19937 random(seed);
-    const rows_of<Unit> k(32, KDim, random);
-    const rows_of<Unit> v(32, VDim, random);
+    const rows_of<Packed> k(32, KDim, random);
+    const rows_of<Packed> v(32, VDim, random);
     guarded q(KDim, 3), weights(16, 1), o(VDim, 5), mine(16, 0), expected(16, 0);
     fill(q.span(), random, -3.0f, 3.0f);
     fill(weights.span(), random, 0.0f, 1.0f);
     fill(o.span(), random, -1.0f, 1.0f);
     std::vector<float> sums(o.span().begin(), o.span().end());
-    cpu::hn::StoreU(cpu::score_rows<1, KDim, Unit>(k.data(), q.data(), {}), cpu::float_tag{},
+    cpu::hn::StoreU(cpu::score_rows<1, KDim, Packed>(k.data(), q.data(), {}), cpu::float_tag{},
                     expected.data());
-    cpu::accumulate_rows<1, VDim, Unit>(v.data(), 16, weights.data(), sums.data(), {});
+    cpu::accumulate_rows<1, VDim, Packed>(v.data(), 16, weights.data(), sums.data(), {});
     // Rows to bring to the cache: of both, of K alone, of V alone.
-    cpu::rows_ahead<Unit> k_ahead, v_ahead;
+    cpu::rows_ahead<Packed> k_ahead, v_ahead;
     if (seed % 3 != 0) {
       k_ahead = {k.data(), k.data() + 16};
     }
     if (seed % 3 != 1) {
       v_ahead = {v.data(), v.data() + 16};
     }
-    cpu::hn::StoreU(cpu::score_and_accumulate<KDim, VDim, Unit>(
+    cpu::hn::StoreU(cpu::score_and_accumulate<KDim, VDim, Packed>(
                         k.data(), q.data(), v.data(), weights.data(), o.data(), k_ahead, v_ahead),
                     cpu::float_tag{}, mine.data());
     CHECK(o.guards_hold());
@@ -539,13 +539,13 @@ void check_interleaved(unsigned seed) {
   }
 }
 
-TEST_CASE_TEMPLATE("row kernels of K and V by turns", Unit, fp32, fp16, bf16, std::int8_t, fp8,
+TEST_CASE_TEMPLATE("row kernels of K and V by turns", Packed, fp32, fp16, bf16, std::int8_t, fp8,
                    int4_group) {
-  check_interleaved<16, 16, Unit>(301);
-  check_interleaved<64, 64, Unit>(302);
-  check_interleaved<80, 96, Unit>(303);
-  check_interleaved<128, 128, Unit>(304);
-  check_interleaved<256, 64, Unit>(305);
+  check_interleaved<16, 16, Packed>(301);
+  check_interleaved<64, 64, Packed>(302);
+  check_interleaved<80, 96, Packed>(303);
+  check_interleaved<128, 128, Packed>(304);
+  check_interleaved<256, 64, Packed>(305);
 }
 
 TEST_CASE_TEMPLATE("column kernel: products of chosen dims for runs of tokens", E, fp32, fp16,

@@ -60,7 +60,7 @@ void check_dense(int tokens, int group, const logit_rule& rule = {}) {
                                      rule);
   const sequence same = other.open();
   other.append(same, 0, data.k, data.v);
-  CHECK(other.attend(same, 0, data.q, out).moved == done.moved);
+  CHECK(other.attend(same, 0, data.q, out).traffic == done.traffic);
 }
 
 // The dims and tokens that the device chose, then fp64 with the same choice.
@@ -103,7 +103,7 @@ void check_sparse(int tokens, int group) {
       CHECK(test::relative_error(std::span(out).subspan(at, 64), exact.out.row(g)) <= tolerance);
     }
   }
-  CHECK(done.moved.pages_read == pages);
+  CHECK(done.traffic.pages_read == pages);
 }
 
 }  // namespace

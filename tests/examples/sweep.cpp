@@ -50,7 +50,7 @@ template <class D, class Arbitration = flash::data_out_first>
 flash::receipt attend(const flash::drive_spec& drive, const typename D::attention_policy& policy,
                       int heads, std::uint32_t tokens, int batch,
                       const flash::drive_rules& rules = {}) {
-  using engine = flash::engine<D, kv_format<fp16, 128>, flash::drawn, Arbitration>;
+  using engine = flash::engine<D, kv_format<fp16, 128>, flash::random_selection, Arbitration>;
   engine clock(
       {.layers = 1, .q_heads = heads, .kv_heads = heads},
       {.bytes = static_cast<std::uint64_t>(drive.geometry.bytes()) / 40, .context_tokens = tokens},
@@ -71,7 +71,7 @@ void check_same(const design_point& point, const flash::receipt& expected) {
   const step_cost cost = cost_of(p);
   CHECK(cost.step.total_ns() == expected.total_ns());
   CHECK(cost.step.link_ns == expected.link_ns);
-  CHECK(cost.step.moved == expected.moved);
+  CHECK(cost.step.traffic == expected.traffic);
   REQUIRE(cost.step.phases.size() == expected.phases.size());
   for (std::size_t i = 0; i < expected.phases.size(); ++i) {
     CHECK(cost.step.phases[i].pages == expected.phases[i].pages);
@@ -79,9 +79,9 @@ void check_same(const design_point& point, const flash::receipt& expected) {
   }
   const auto row = row_of(p, cost);
   CHECK(row["step_us"].get<double>() == doctest::Approx(expected.total_ns() * 1e-3));
-  CHECK(row["pages"].get<std::uint64_t>() == expected.moved.pages_read);
-  CHECK(row["filtered_bytes"].get<std::uint64_t>() == expected.moved.filtered_bytes);
-  CHECK(row["link_bytes"].get<std::uint64_t>() == expected.moved.link_bytes);
+  CHECK(row["pages"].get<std::uint64_t>() == expected.traffic.pages_read);
+  CHECK(row["filtered_bytes"].get<std::uint64_t>() == expected.traffic.filtered_bytes);
+  CHECK(row["link_bytes"].get<std::uint64_t>() == expected.traffic.link_bytes);
   CHECK(row["tokens_per_s"].get<double>() ==
         doctest::Approx(p.batch / (40 * expected.total_ns() * 1e-9)));
   CHECK(row["skipped"].get<std::string>().empty());
@@ -164,7 +164,7 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
           p.codeword_kib = 1;
           p.transfer = "codeword";
         }),
-        attend<insta_sparf>(drive, {}, 5, 1500, 3, {.transfer = flash::transfer_unit::codeword}));
+        attend<insta_sparf>(drive, {}, 5, 1500, 3, {.transfer = flash::transfer_size::codeword}));
   }
   SUBCASE("the three routes to the GPU, on a drive without an engine") {
     const auto over = [&](const char* route) {
@@ -197,7 +197,7 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
       return spec;
     }();
     flash::drive_spec scaled = drive;
-    scaled.units = flash::units_for(
+    scaled.units = flash::accelerator_for(
         static_cast<std::int64_t>(std::llround(flash::sequential_read_bytes_per_s(drive))));
     using d = design<attention::sparf, layout::dual<16'384, 8>, drive, transfer::in_storage>;
     check_same(with([](design_point& p) {

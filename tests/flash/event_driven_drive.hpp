@@ -14,7 +14,7 @@
 #include "instinfer/ssd/channel/batch_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace oracle {
@@ -27,7 +27,7 @@ using instinfer::flash::pairing;
 using instinfer::flash::timing;
 
 struct rules {
-  operation what = operation::read;
+  operation what = array_operation::read;
   bool data_first = true;
   pairing pair = pairing::same_block_and_page;
   arrival arrive = arrival::together;
@@ -143,10 +143,10 @@ class event_driven_drive {
       }
     } else if (e.what == kind::decoded) {
       done(e.page);
-    } else if (e.what == kind::array_done && r_.what == operation::read && r_.cache_read) {
+    } else if (e.what == kind::array_done && r_.what == array_operation::read && r_.cache_read) {
       die.array_full = true;
       move(e.channel, e.die);
-    } else if (r_.what == operation::read) {
+    } else if (r_.what == array_operation::read) {
       offer(channel, e.die);
       die.busy = !r_.cache_read;
     } else {
@@ -254,7 +254,7 @@ class event_driven_drive {
   }
 
   bool pairs(const location& a, const location& b) const {
-    const bool page = r_.what == operation::erase || a.page == b.page;
+    const bool page = r_.what == array_operation::erase || a.page == b.page;
     switch (r_.pair) {
       case pairing::none:
         return false;
@@ -268,13 +268,13 @@ class event_driven_drive {
 
   std::int64_t bus_ticks(std::int32_t p) const {
     switch (r_.what) {
-      case operation::read:
+      case array_operation::read:
         return (t_.read_command_ps + p * t_.read_address_ps + (p - 1) * t_.read_next_plane_ps) *
                ticks_per_ps_;
-      case operation::program:
+      case array_operation::program:
         return (t_.program_command_ps + (p - 1) * t_.program_next_plane_ps) * ticks_per_ps_ +
                p * transfer_;
-      case operation::erase:
+      case array_operation::erase:
         return (t_.erase_command_ps + (p - 1) * t_.erase_next_plane_ps) * ticks_per_ps_;
     }
     return 0;
@@ -282,7 +282,7 @@ class event_driven_drive {
 
   std::int64_t array_ticks(const die_state& die) const {
     switch (r_.what) {
-      case operation::read: {
+      case array_operation::read: {
         std::int64_t slowest = 0;
         for (const std::size_t page : die.taken) {
           slowest = std::max(slowest, (1 + r_.retry.draw(pages_[page])) *
@@ -290,14 +290,14 @@ class event_driven_drive {
         }
         return slowest * ticks_per_ps_;
       }
-      case operation::program: {
+      case array_operation::program: {
         std::int64_t slowest = 0;
         for (const std::size_t page : die.taken) {
           slowest = std::max(slowest, tprog_ps(pages_[page].page));
         }
         return slowest * ticks_per_ps_;
       }
-      case operation::erase:
+      case array_operation::erase:
         return t_.erase_ps * ticks_per_ps_;
     }
     return 0;

@@ -33,7 +33,7 @@ class mixed_drive {
               bool data_first)
       : g_{g}, t_{t}, r_{r}, data_first_{data_first}, scale_{flash::ticks_of(t, g)} {}
 
-  outcome run(const std::vector<flash::request>& requests) {
+  outcome run(const std::vector<flash::io_request>& requests) {
     requests_ = &requests;
     taken_.assign(requests.size(), false);
     result_.finish.assign(requests.size(), -1);
@@ -92,7 +92,7 @@ class mixed_drive {
   };
 
   std::int64_t ticks(std::int64_t ps) const { return ps * scale_.ticks_per_ps; }
-  const flash::request& request(std::size_t i) const { return (*requests_)[i]; }
+  const flash::io_request& request(std::size_t i) const { return (*requests_)[i]; }
 
   void happen(int c) {
     channel& ch = channels_[static_cast<std::size_t>(c)];
@@ -105,7 +105,7 @@ class mixed_drive {
       if (work && work->in_array && work->array_end == now_) {
         work->in_array = false;
         result_.array[{c, static_cast<int>(d)}] += now_ - work->array_begin;
-        if (work->what != flash::operation::read) {
+        if (work->what != flash::array_operation::read) {
           for (const std::size_t i : work->pages) {
             done(i, now_);
           }
@@ -165,7 +165,7 @@ class mixed_drive {
       const std::optional<job>& j = data_of(ch.dies[d]);
       const bool leaves =
           ch.dies[d].cached ||
-          (j && j->plain && j->what == flash::operation::read && j->issue >= 0 && !j->in_array);
+          (j && j->plain && j->what == flash::array_operation::read && j->issue >= 0 && !j->in_array);
       if (leaves && (!out || rank(d) < rank(*out))) {
         out = d;
       }
@@ -208,13 +208,13 @@ class mixed_drive {
     }
     const std::optional<std::size_t> head = next_request(c, d);
     if (!on.current && !on.parked) {
-      if (!head || (on.cached && request(*head).what != flash::operation::read)) {
+      if (!head || (on.cached && request(*head).what != flash::array_operation::read)) {
         return {};
       }
       return std::pair{request(*head).priority, [=, this] { start(c, d, *head); }};
     }
     if (!on.current) {
-      if (head && request(*head).what == flash::operation::read &&
+      if (head && request(*head).what == flash::array_operation::read &&
           request(*head).priority < on.parked->priority) {
         return std::pair{request(*head).priority, [=, this] { start(c, d, *head); }};
       }
@@ -222,12 +222,12 @@ class mixed_drive {
     }
     const job& j = *on.current;
     const flash::suspension& s = r_.suspend;
-    const bool allowed = (j.what == flash::operation::program && s.of_programs) ||
-                         (j.what == flash::operation::erase && s.of_erases);
+    const bool allowed = (j.what == flash::array_operation::program && s.of_programs) ||
+                         (j.what == flash::array_operation::erase && s.of_erases);
     const std::int64_t latency =
-        ticks(j.what == flash::operation::program ? s.program_ps : s.erase_ps);
+        ticks(j.what == flash::array_operation::program ? s.program_ps : s.erase_ps);
     if (!head || !allowed || !j.in_array || now_ < j.may_suspend_at ||
-        request(*head).what != flash::operation::read || request(*head).priority >= j.priority ||
+        request(*head).what != flash::array_operation::read || request(*head).priority >= j.priority ||
         now_ + ticks(s.command_ps) + latency >= j.array_end) {
       return {};
     }
@@ -248,11 +248,11 @@ class mixed_drive {
 
   void start(int c, std::size_t d, std::size_t head) {
     channel& ch = channels_[static_cast<std::size_t>(c)];
-    const flash::request first = request(head);
+    const flash::io_request first = request(head);
     job j{.what = first.what, .priority = first.priority, .pages = {}};
     std::set<int> planes;
     for (const std::size_t i : ch.dies[d].requests) {
-      const flash::request& r = request(i);
+      const flash::io_request& r = request(i);
       const bool goes = i == head || (i > head && waits(i) && r.what == first.what &&
                                       r.priority == first.priority && pairs(first, r));
       if (goes && planes.insert(r.where.plane).second) {
@@ -264,20 +264,20 @@ class mixed_drive {
     std::int64_t bus = 0;
     std::int64_t array = 0;
     switch (first.what) {
-      case flash::operation::read:
+      case flash::array_operation::read:
         bus = ticks(t_.read_command_ps + p * t_.read_address_ps + (p - 1) * t_.read_next_plane_ps);
         for (const std::size_t i : j.pages) {
           array = std::max(array, read_ticks(request(i).where));
         }
         break;
-      case flash::operation::program:
+      case flash::array_operation::program:
         bus = ticks(t_.program_command_ps + (p - 1) * t_.program_next_plane_ps) +
               p * scale_.page_transfer_ticks;
         for (const std::size_t i : j.pages) {
           array = std::max(array, ticks(t_.program_array_ps(t_.types.of(request(i).where.page))));
         }
         break;
-      case flash::operation::erase:
+      case flash::array_operation::erase:
         bus = ticks(t_.erase_command_ps + (p - 1) * t_.erase_next_plane_ps);
         array = ticks(t_.erase_ps);
         break;
@@ -339,8 +339,8 @@ class mixed_drive {
     });
   }
 
-  bool pairs(const flash::request& a, const flash::request& b) const {
-    const bool page = a.what == flash::operation::erase || a.where.page == b.where.page;
+  bool pairs(const flash::io_request& a, const flash::io_request& b) const {
+    const bool page = a.what == flash::array_operation::erase || a.where.page == b.where.page;
     return r_.pair != flash::pairing::none && page &&
            (r_.pair == flash::pairing::same_page || a.where.block == b.where.block);
   }
@@ -359,7 +359,7 @@ class mixed_drive {
   flash::mixed_rules r_;
   bool data_first_;
   flash::tick_scale scale_;
-  const std::vector<flash::request>* requests_ = nullptr;
+  const std::vector<flash::io_request>* requests_ = nullptr;
   std::vector<bool> taken_;
   std::vector<channel> channels_;
   std::set<std::int64_t> moments_;

@@ -79,11 +79,11 @@ template <class Timeline>
 flash::batch_times replay(Timeline& drive, operation what, const std::vector<location>& pages,
                           std::span<std::int64_t> finish) {
   switch (what) {
-    case operation::read:
+    case array_operation::read:
       return drive.read(pages, finish);
-    case operation::program:
+    case array_operation::program:
       return drive.program(pages, finish);
-    case operation::erase:
+    case array_operation::erase:
       return drive.erase(pages, finish);
   }
   return {};

@@ -65,7 +65,7 @@ TEST_CASE("allocations: none in a batch as large as one before") {
   for (const bool cache_read : {false, true}) {
     const flash::batch_rules rules{.cache_read = cache_read, .retry = flash::worst_read_retry};
     flash::timeline<> time{drive.geometry, drive.timing, rules};
-    for (const operation what : {operation::read, operation::program, operation::erase}) {
+    for (const operation what : {array_operation::read, array_operation::program, array_operation::erase}) {
       CHECK(allocations_when_warm([&](int n) {
               oracle::replay(time, what, batches[n], finish);
               CHECK(flash::latencies_of(finish).count == count);
@@ -82,11 +82,11 @@ TEST_CASE("allocations: they are counted") {
 
 TEST_CASE("allocations: none in a mixed stream as large as one before") {
   const flash::drive_spec& drive = flash::instcsd;
-  std::vector<flash::request> streams[2];
+  std::vector<flash::io_request> streams[2];
   for (unsigned n = 0; n < 2; ++n) {
     for (const flash::location& at : burst(drive.geometry, n)) {
       const auto i = static_cast<std::int64_t>(streams[n].size());
-      streams[n].push_back({.what = i % 5 == 0 ? operation::program : operation::read,
+      streams[n].push_back({.what = i % 5 == 0 ? array_operation::program : array_operation::read,
                             .where = at,
                             .arrival_ps = i * flash::ps_per_us,
                             .priority = i % 5 == 0 ? 1 : 0});

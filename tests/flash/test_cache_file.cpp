@@ -47,11 +47,11 @@ TEST_CASE("a sequence of a plain engine is loaded to the drive, and costs its pr
   timed_engine timed(shape, capacity);
   const sequence b = timed.open();
   const flash::receipt loaded = timed.load(b, file);
-  CHECK(loaded.moved.pages_written == 2 * plain.cache().at(a, 0).extent().pages);
-  CHECK(loaded.moved.pages_written == timed.pages().translation().counters().host_pages);
-  CHECK(loaded.moved.link_bytes == file.str().size());
+  CHECK(loaded.traffic.pages_written == 2 * plain.cache().at(a, 0).extent().pages);
+  CHECK(loaded.traffic.pages_written == timed.pages().translation().counters().host_pages);
+  CHECK(loaded.traffic.link_bytes == file.str().size());
   // 16 planes program at a time, 450 us each; the bus between them is far less, the link not seen.
-  const double programs = static_cast<double>(loaded.moved.pages_written) / 16 * 450e3;
+  const double programs = static_cast<double>(loaded.traffic.pages_written) / 16 * 450e3;
   CHECK(loaded.flash_write_ns >= programs);
   CHECK(loaded.flash_write_ns < 1.5 * programs);
   CHECK(loaded.link_ns == 0);

@@ -28,7 +28,7 @@ constexpr flash::timing whole_us{.read_ps = 10 * flash::ps_per_us,
                                  .read_address_ps = 0,
                                  .read_turnaround_ps = 0};
 
-flash::receipt attend(int codeword_bytes, flash::transfer_unit unit, std::uint32_t tokens = 2000) {
+flash::receipt attend(int codeword_bytes, flash::transfer_size unit, std::uint32_t tokens = 2000) {
   flash::drive_spec drive = flash::instcsd;
   drive.geometry.codeword_bytes = codeword_bytes;
   flash::engine<insta_sparf> engine({.layers = 1, .q_heads = 4, .kv_heads = 4},
@@ -59,9 +59,9 @@ TEST_CASE("codewords: equal to the event-driven drive, every page, every option"
     for (std::size_t i = 0; i < drive.pages.size(); ++i) {
       codewords.push_back(pick(random, 0, drive.shape.codewords_per_page()));
     }
-    oracle::check_against_oracle<flash::data_out_first>(drive, flash::operation::read, rules,
+    oracle::check_against_oracle<flash::data_out_first>(drive, flash::array_operation::read, rules,
                                                         codewords);
-    oracle::check_against_oracle<flash::command_first>(drive, flash::operation::read, rules,
+    oracle::check_against_oracle<flash::command_first>(drive, flash::array_operation::read, rules,
                                                        codewords);
   }
 }
@@ -100,24 +100,24 @@ TEST_CASE("codewords: how many hold the wanted bytes") {
 }
 
 TEST_CASE("codewords: an attend moves those with wanted entries, and the same entries pass") {
-  const flash::receipt whole = attend(1024, flash::transfer_unit::page);
-  const flash::receipt parts = attend(1024, flash::transfer_unit::codeword);
-  CHECK(parts.moved.pages_read == whole.moved.pages_read);
-  CHECK(parts.moved.array_bytes == whole.moved.array_bytes);
-  CHECK(parts.moved.filtered_bytes == whole.moved.filtered_bytes);
-  CHECK(whole.moved.channel_bytes == whole.moved.array_bytes);
-  CHECK(parts.moved.channel_bytes < 0.7 * static_cast<double>(whole.moved.channel_bytes));
-  CHECK(parts.moved.channel_bytes >= parts.moved.filtered_bytes);
+  const flash::receipt whole = attend(1024, flash::transfer_size::page);
+  const flash::receipt parts = attend(1024, flash::transfer_size::codeword);
+  CHECK(parts.traffic.pages_read == whole.traffic.pages_read);
+  CHECK(parts.traffic.array_bytes == whole.traffic.array_bytes);
+  CHECK(parts.traffic.filtered_bytes == whole.traffic.filtered_bytes);
+  CHECK(whole.traffic.channel_bytes == whole.traffic.array_bytes);
+  CHECK(parts.traffic.channel_bytes < 0.7 * static_cast<double>(whole.traffic.channel_bytes));
+  CHECK(parts.traffic.channel_bytes >= parts.traffic.filtered_bytes);
   CHECK(parts.attention_ns < whole.attention_ns);
   CHECK(parts.units[flash::unit::filter] < whole.units[flash::unit::filter]);
   // One codeword a page is the whole page.
-  const flash::receipt one = attend(4096, flash::transfer_unit::codeword);
-  CHECK(one.moved == whole.moved);
+  const flash::receipt one = attend(4096, flash::transfer_size::codeword);
+  CHECK(one.traffic == whole.traffic);
   CHECK(one.attention_ns == doctest::Approx(whole.attention_ns));
 }
 
 TEST_CASE("codewords: on the way to a GPU, fewer bytes cross the link, too") {
-  const auto with = [](flash::transfer_unit unit) {
+  const auto with = [](flash::transfer_size unit) {
     flash::drive_spec drive = flash::pcie4_ssd;
     drive.geometry.codeword_bytes = 1024;
     flash::engine<flexgen_sparq> engine({.layers = 1, .q_heads = 4, .kv_heads = 4},
@@ -129,13 +129,13 @@ TEST_CASE("codewords: on the way to a GPU, fewer bytes cross the link, too") {
     std::vector<float> out(q.size());
     return engine.attend(seq, 0, q, out);
   };
-  const flash::receipt whole = with(flash::transfer_unit::page);
-  const flash::receipt parts = with(flash::transfer_unit::codeword);
-  CHECK(parts.moved.array_bytes == whole.moved.array_bytes);
-  CHECK(parts.moved.channel_bytes < whole.moved.channel_bytes);
-  CHECK(parts.moved.filtered_bytes == parts.moved.channel_bytes);
-  CHECK(parts.moved.link_bytes == parts.moved.channel_bytes + parts.moved.buffer_bytes);
-  CHECK(whole.moved.link_bytes == whole.moved.channel_bytes + whole.moved.buffer_bytes);
+  const flash::receipt whole = with(flash::transfer_size::page);
+  const flash::receipt parts = with(flash::transfer_size::codeword);
+  CHECK(parts.traffic.array_bytes == whole.traffic.array_bytes);
+  CHECK(parts.traffic.channel_bytes < whole.traffic.channel_bytes);
+  CHECK(parts.traffic.filtered_bytes == parts.traffic.channel_bytes);
+  CHECK(parts.traffic.link_bytes == parts.traffic.channel_bytes + parts.traffic.buffer_bytes);
+  CHECK(whole.traffic.link_bytes == whole.traffic.channel_bytes + whole.traffic.buffer_bytes);
   CHECK(parts.attention_ns < whole.attention_ns);
 }
 
@@ -161,6 +161,6 @@ TEST_CASE("codewords: bad input is refused") {
                              {},
                              flash::instcsd,
                              {},
-                             {.transfer = flash::transfer_unit::codeword}}),
+                             {.transfer = flash::transfer_size::codeword}}),
                   bad_argument);
 }

@@ -23,7 +23,7 @@ flash::receipt attend(Engine& engine, std::span<const sequence> all) {
   const model_shape& shape = engine.inner().cache().shape();
   const std::vector<float> q(static_cast<std::size_t>(shape.q_heads * 128), 1.0f);
   std::vector<float> out(q.size());
-  std::vector<typename Engine::request> batch;
+  std::vector<typename Engine::io_request> batch;
   for (const sequence seq : all) {
     batch.push_back({seq, q, out});
   }
@@ -35,7 +35,7 @@ template <class D, class... Rest>
 flash::receipt one_step(const model_shape& shape, int batch, std::uint64_t tokens,
                         const flash::drive_spec& drive = D::drive,
                         const flash::drive_rules& rules = {}) {
-  flash::engine<D, format, flash::drawn, Rest...> engine(
+  flash::engine<D, format, flash::random_selection, Rest...> engine(
       shape, {.bytes = std::uint64_t{8} << 30, .context_tokens = 2048}, {}, {}, drive, {}, rules);
   std::vector<sequence> all;
   for (int i = 0; i < batch; ++i) {
@@ -46,7 +46,7 @@ flash::receipt one_step(const model_shape& shape, int batch, std::uint64_t token
 }
 
 double read_gb_per_s(const flash::receipt& done) {
-  return static_cast<double>(done.moved.array_bytes) / done.attention_ns;
+  return static_cast<double>(done.traffic.array_bytes) / done.attention_ns;
 }
 
 constexpr model_shape opt_13b{.layers = 1, .q_heads = 40, .kv_heads = 40};
@@ -68,14 +68,14 @@ using clean_store =
 using greedy_store = flash::ftl_store<small, flash::greedy_pages{}>;
 
 template <class Store, template <class> class Writes = flash::foreground_writes>
-using engine_on = flash::engine<insta, format, flash::drawn, flash::data_out_first, Store, Writes>;
+using engine_on = flash::engine<insta, format, flash::random_selection, flash::data_out_first, Store, Writes>;
 
 }  // namespace
 
 // InstInfer Table III: 7.66 GB/s of decode reads at batch 64. Half way through 1024 + 1024 tokens.
 TEST_CASE("drive: OPT-13B at batch 64 reads at the paper's rate, within 5 %") {
   const flash::receipt dense = one_step<insta>(opt_13b, 64, 1536);
-  CHECK(dense.moved.pages_read == 64u * 40 * 2 * 1536 / 16);
+  CHECK(dense.traffic.pages_read == 64u * 40 * 2 * 1536 / 16);
   CHECK(read_gb_per_s(dense) > 0.95 * 7.66);
   CHECK(read_gb_per_s(dense) < 1.05 * 7.66);
   // All units but the flash have time to spare.
@@ -151,11 +151,11 @@ TEST_CASE("drive: heads interleave, and a head's own phases do not overlap") {
 
 TEST_CASE("drive: the group buffer is read from DRAM, at its rate") {
   const flash::receipt done = one_step<insta>(few_heads, 2, 16 * 100 + 7);
-  CHECK(done.moved.buffer_bytes == 2u * 4 * 7 * 2 * 128 * 2);
+  CHECK(done.traffic.buffer_bytes == 2u * 4 * 7 * 2 * 128 * 2);
   CHECK(done.units[flash::unit::dram] ==
-        doctest::Approx(static_cast<double>(done.moved.buffer_bytes) / 19.2).epsilon(1e-4));
+        doctest::Approx(static_cast<double>(done.traffic.buffer_bytes) / 19.2).epsilon(1e-4));
   const flash::receipt only = one_step<insta>(few_heads, 1, 7);
-  CHECK(only.moved.pages_read == 0);
+  CHECK(only.traffic.pages_read == 0);
   CHECK(only.attention_ns >= only.units[flash::unit::dram]);
 }
 
@@ -238,13 +238,13 @@ TEST_CASE("drive on an FTL: sequences that go as a whole are never moved, and er
     const sequence seq = engine.open();
     const sequence same = plain.open();
     const flash::receipt written = engine.append_count(seq, 0, 16 * 128);  // 256 pages
-    CHECK(written.moved == plain.append_count(same, 0, 16 * 128).moved);
+    CHECK(written.traffic == plain.append_count(same, 0, 16 * 128).traffic);
     CHECK(written.flash_write_ns > 450'000);
     CHECK(written.moving_ns == 0);
     write_ns += written.flash_write_ns;
     erase_ns += written.erase_ns;
     const flash::receipt done = attend(engine, {&seq, 1});
-    CHECK(done.moved == attend(plain, {&same, 1}).moved);
+    CHECK(done.traffic == attend(plain, {&same, 1}).traffic);
     CHECK(done.attention_ns > 0);
     engine.reclaim(seq);
     plain.reclaim(same);
@@ -326,7 +326,7 @@ TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the ne
                    D, insta, insta_sparf) {
   constexpr bool two_phases = std::is_same_v<D, insta_sparf>;
   const auto run = [](const flash::suspension& suspend, bool cache_read = false) {
-    flash::engine<D, format, flash::drawn, flash::data_out_first, clean_store,
+    flash::engine<D, format, flash::random_selection, flash::data_out_first, clean_store,
                   flash::background_writes>
         engine(one_head, small_capacity, {}, {}, small_drive, {},
                {.reads = {.cache_read = cache_read}, .suspend = suspend});
@@ -338,10 +338,10 @@ TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the ne
     CHECK(quiet.background_ns == 0);
     const sequence other = engine.open();
     const flash::receipt written = engine.append_count(other, 0, 16 * 20);
-    CHECK(written.moved.pages_written >= 40);
+    CHECK(written.traffic.pages_written >= 40);
     CHECK(written.total_ns() == written.link_ns);
     const flash::receipt beside = attend(engine, {&seq, 1});
-    CHECK(beside.moved == quiet.moved);
+    CHECK(beside.traffic == quiet.traffic);
     CHECK(beside.attention_ns == doctest::Approx(quiet.attention_ns + beside.delay_ns));
     CHECK(beside.background_ns > 450'000);
     CHECK(attend(engine, {&seq, 1}).delay_ns == 0);  // once
@@ -360,7 +360,7 @@ TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the ne
 }
 
 TEST_CASE("background writes: host routes, too") {
-  flash::engine<flexgen, format, flash::drawn, flash::data_out_first, store::ledger,
+  flash::engine<flexgen, format, flash::random_selection, flash::data_out_first, store::ledger,
                 flash::background_writes>
       engine(few_heads, {.bytes = 64 << 20, .context_tokens = 2048});
   const sequence seq = engine.open();

@@ -70,7 +70,7 @@ TEST_CASE("energy: each part from its own count") {
                                .bus_j_per_byte = 1e-9,
                                .link_j_per_byte = 2e-9,
                                .dram_j_per_byte = 3e-9,
-                               .engine_j_per_flop = 4e-9};
+                               .accelerator_j_per_flop = 4e-9};
   constexpr timing t{.read_ps = 49'980'000,  // 50 us with the turnaround
                      .program_ps = 500 * ps_per_us,
                      .erase_ps = 4'000 * ps_per_us,
@@ -81,7 +81,7 @@ TEST_CASE("energy: each part from its own count") {
                                   .bus_bytes = 5'000'000,
                                   .link_bytes = 1'000'000,
                                   .dram_bytes = 2'000'000,
-                                  .engine_flops = 3e6},
+                                  .accelerator_flops = 3e6},
                                  t, rates);
   CHECK(e.array_read_j == doctest::Approx(1000 * 50e-6 * 0.1));
   CHECK(e.program_j == doctest::Approx(100 * 500e-6 * 0.1));
@@ -89,7 +89,7 @@ TEST_CASE("energy: each part from its own count") {
   CHECK(e.bus_j == doctest::Approx(5e-3));
   CHECK(e.link_j == doctest::Approx(2e-3));
   CHECK(e.dram_j == doctest::Approx(6e-3));
-  CHECK(e.engine_j == doctest::Approx(12e-3));
+  CHECK(e.accelerator_j == doctest::Approx(12e-3));
   CHECK(e.total_j() == doctest::Approx(0.005 + 0.005 + 0.004 + 0.025));
   energy sum = e;
   sum += e;

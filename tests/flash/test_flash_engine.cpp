@@ -43,7 +43,7 @@ double flash_ns(const flash::receipt& done) {
 }
 
 void check_same(const flash::receipt& a, const flash::receipt& b) {
-  CHECK(a.moved == b.moved);
+  CHECK(a.traffic == b.traffic);
   CHECK(a.link_ns == b.link_ns);
   CHECK(a.flash_write_ns == b.flash_write_ns);
   REQUIRE(a.phases.size() == b.phases.size());
@@ -159,9 +159,9 @@ void check_decode(unsigned seed) {
       const auto [a, b, c, d] = with_all([&](auto& engine) {
         return engine.append(t, l, data.k_tokens(first, tokens), data.v_tokens(first, tokens));
       });
-      CHECK(a.moved == b.moved);
-      CHECK(a.moved == c.moved);
-      CHECK(a.moved == d.moved);
+      CHECK(a.traffic == b.traffic);
+      CHECK(a.traffic == c.traffic);
+      CHECK(a.traffic == d.traffic);
       CHECK((a.total_ns() > 0) == (tokens > first));
     }
     if (step == 40) {
@@ -180,9 +180,9 @@ void check_decode(unsigned seed) {
     const receipt d = exact.attend(t, layer, data.q, out[3]);
     CHECK(out[0] == out[1]);
     CHECK(out[2] == out[3]);
-    CHECK(a.moved == b.moved);
-    CHECK(a.moved == c.moved);
-    CHECK(a.moved == d.moved);
+    CHECK(a.traffic == b.traffic);
+    CHECK(a.traffic == c.traffic);
+    CHECK(a.traffic == d.traffic);
     check_same(a, c);  // the same pages take the same time
 
     const test::recorder mine = watch(timed.inner(), t, layer, data.q);
@@ -191,7 +191,7 @@ void check_decode(unsigned seed) {
     for (const auto& [page, n] : mine.pages()) {
       planned_pages += static_cast<std::uint64_t>(n);
     }
-    CHECK(charged_pages(a) == a.moved.pages_read);
+    CHECK(charged_pages(a) == a.traffic.pages_read);
     CHECK(charged_pages(a) == planned_pages);
     CHECK(mine.pages() == theirs.pages());
     CHECK(planned(mine) == planned(theirs));
@@ -203,13 +203,13 @@ void check_decode(unsigned seed) {
 
 // A drawn engine that holds `tokens` in one sequence of one layer.
 template <class D, class Format = format>
-struct drawn_cache {
+struct random_cache {
   using engine_type = flash::engine<D, Format>;
   engine_type engine;
   std::vector<float> q;
   std::vector<float> out;
 
-  explicit drawn_cache(const flash::drive_spec& drive = D::drive,
+  explicit random_cache(const flash::drive_spec& drive = D::drive,
                        const model_shape& heads = {1, 6, 2})
       : engine(heads, {.bytes = 256 << 20, .context_tokens = 2048}, {}, {}, drive),
         q(static_cast<std::size_t>(heads.q_heads * Format::k_dim), 1.0f),
@@ -222,7 +222,7 @@ struct drawn_cache {
   }
   flash::receipt attend(sequence seq) { return engine.attend(seq, 0, q, out); }
   flash::receipt attend_all(std::span<const sequence> all) {
-    std::vector<typename engine_type::request> batch;
+    std::vector<typename engine_type::io_request> batch;
     for (const sequence seq : all) {
       batch.push_back({seq, q, out});
     }
@@ -232,7 +232,7 @@ struct drawn_cache {
 
 template <class D>
 flash::receipt one_attend(std::uint64_t tokens, const flash::drive_spec& drive = D::drive) {
-  drawn_cache<D> cache(drive);
+  random_cache<D> cache(drive);
   return cache.attend(cache.filled(tokens));
 }
 
@@ -272,7 +272,7 @@ void check_drawn() {
   constexpr bool sparse = !std::is_same_v<typename D::attention_policy, attention::dense>;
   for (const std::uint32_t tokens : {0u, 1u, 31u, 32u, 33u, 511u, 512u, 700u, 2500u}) {
     CAPTURE(tokens);
-    drawn_cache<D> cache;
+    random_cache<D> cache;
     const sequence seq = cache.filled(tokens);
     const flash::receipt done = cache.attend(seq);
     CHECK(cache.out == std::vector<float>(cache.out.size(), 0.0f));
@@ -299,7 +299,7 @@ void check_drawn() {
       }
     }
     CHECK(charged_pages(done) == pages);
-    CHECK(done.moved.pages_read == pages);
+    CHECK(done.traffic.pages_read == pages);
     check_same(done, cache.attend(seq));      // again
     check_same(done, one_attend<D>(tokens));  // elsewhere
     if constexpr (!sparse) {                  // nothing to draw: as with data
@@ -339,11 +339,11 @@ TEST_CASE("flash engine: a cache of 215 GB is timed without the bytes") {
   constexpr std::uint64_t token_bytes = 40 * 2 * 128 * 2;
   const std::vector<float> q(40 * 128, 1.0f);
   std::vector<float> out(40 * 128, -1.0f);
-  std::vector<engine_type::request> batch;
+  std::vector<engine_type::io_request> batch;
   traffic written;
   for (int i = 0; i < 256; ++i) {
     const sequence seq = engine.open();
-    written += engine.append_count(seq, i % 40, tokens).moved;
+    written += engine.append_count(seq, i % 40, tokens).traffic;
     if (i % 40 == 7) {
       batch.push_back({seq, q, out});
     }
@@ -357,10 +357,10 @@ TEST_CASE("flash engine: a cache of 215 GB is timed without the bytes") {
   CHECK(resident < tokens * token_bytes / 500);  // an L2P entry a page, no group buffer
 
   const flash::receipt done = engine.attend_batch(7, batch);
-  CHECK(done.moved.array_bytes == batch.size() * tokens * token_bytes);
-  CHECK(done.moved.pages_read == charged_pages(done));
+  CHECK(done.traffic.array_bytes == batch.size() * tokens * token_bytes);
+  CHECK(done.traffic.pages_read == charged_pages(done));
   // Between the buses' rate and the sequential read rate of the preset.
-  const double bytes = static_cast<double>(done.moved.array_bytes);
+  const double bytes = static_cast<double>(done.traffic.array_bytes);
   CHECK(flash_ns(done) > bytes / static_cast<double>(engine.drive().bus_bytes_per_s()) * 1e9);
   CHECK(flash_ns(done) < 1.2 * bytes / flash::sequential_read_bytes_per_s(engine.drive()) * 1e9);
   CHECK(out == std::vector<float>(out.size(), 0.0f));
@@ -371,10 +371,10 @@ TEST_CASE("flash engine: a cache of 215 GB is timed without the bytes") {
 
 TEST_CASE_TEMPLATE("flash engine: dense reads more pages for more tokens, never fewer", D, insta,
                    flexgen) {
-  drawn_cache<D> cache;
+  random_cache<D> cache;
   const sequence seq = cache.engine.open();
   flash::receipt before = cache.attend(seq);
-  CHECK(before.moved.pages_read == 0);
+  CHECK(before.traffic.pages_read == 0);
   std::mt19937 random(31);
   for (int total = 0; total < 3000;) {
     const int more = 1 + static_cast<int>(random() % 90);
@@ -382,9 +382,9 @@ TEST_CASE_TEMPLATE("flash engine: dense reads more pages for more tokens, never 
     total += more;
     CAPTURE(total);
     const flash::receipt now = cache.attend(seq);
-    CHECK(now.moved.pages_read >= before.moved.pages_read);
-    CHECK(now.moved.pages_read == static_cast<std::uint64_t>(2 * 2 * (total / 32)));
-    CHECK(now.moved.filtered_bytes + now.moved.buffer_bytes ==
+    CHECK(now.traffic.pages_read >= before.traffic.pages_read);
+    CHECK(now.traffic.pages_read == static_cast<std::uint64_t>(2 * 2 * (total / 32)));
+    CHECK(now.traffic.filtered_bytes + now.traffic.buffer_bytes ==
           static_cast<std::uint64_t>(total) * 2 * 2 * dim *
               2);  // pages of whole groups: all wanted
     before = now;
@@ -413,7 +413,7 @@ TEST_CASE_TEMPLATE("flash engine: a faster bus or more channels do not slow dens
       flash::drive_spec drive = D::drive;
       drive.geometry.channels = channels;
       if (drive.units.present()) {
-        drive.units = flash::units_for(1'000'000'000'000);
+        drive.units = flash::accelerator_for(1'000'000'000'000);
       }
       const flash::receipt done = one_attend<D>(tokens, drive);
       CHECK(done.total_ns() <= total_ns);
@@ -428,7 +428,7 @@ TEST_CASE_TEMPLATE(
   for (const unsigned seed : {41u, 42u, 43u}) {
     CAPTURE(seed);
     std::mt19937 random(seed);
-    drawn_cache<D> cache;
+    random_cache<D> cache;
     std::vector<sequence> all;
     traffic moved;
     double ns = 0;
@@ -436,17 +436,17 @@ TEST_CASE_TEMPLATE(
     for (int i = 0; i < 12; ++i) {
       all.push_back(cache.filled(random() % 1500));
       const flash::receipt alone = cache.attend(all.back());
-      moved += alone.moved;
+      moved += alone.traffic;
       ns += alone.total_ns();
       slowest_ns = std::max(slowest_ns, alone.total_ns());
       const flash::receipt together = cache.attend_all(all);
-      CHECK(together.moved == moved);
+      CHECK(together.traffic == moved);
       CHECK(charged_pages(together) == moved.pages_read);
       CHECK(together.total_ns() <= ns);
       CHECK(together.total_ns() >= slowest_ns);
     }
   }
-  CHECK(drawn_cache<D>{}.attend_all({}).moved == traffic{});
+  CHECK(random_cache<D>{}.attend_all({}).traffic == traffic{});
 }
 
 TEST_CASE_TEMPLATE("flash engine: host routes take at least the links' time and the software's", D,
@@ -455,9 +455,9 @@ TEST_CASE_TEMPLATE("flash engine: host routes take at least the links' time and 
   for (const std::uint64_t tokens : {1u, 40u, 700u, 5000u}) {
     CAPTURE(tokens);
     const flash::receipt done = one_attend<D>(tokens);
-    const auto bytes = static_cast<double>(done.moved.link_bytes);
-    CHECK(done.moved.link_bytes == done.moved.channel_bytes + done.moved.buffer_bytes);
-    CHECK(done.moved.filtered_bytes == done.moved.channel_bytes);  // no filter in front of a host
+    const auto bytes = static_cast<double>(done.traffic.link_bytes);
+    CHECK(done.traffic.link_bytes == done.traffic.channel_bytes + done.traffic.buffer_bytes);
+    CHECK(done.traffic.filtered_bytes == done.traffic.channel_bytes);  // no filter in front of a host
     double route_ns = 0;
     for (const flash::phase_time& phase : done.phases) {
       route_ns += phase.route_ns;
@@ -477,11 +477,11 @@ TEST_CASE_TEMPLATE("flash engine: in storage, only the query and the output cros
                    fp16, bf16, fp32) {
   const auto check = [&]<class D>(const D&) {
     for (const std::uint64_t tokens : {0u, 1u, 700u}) {
-      drawn_cache<D, kv_format<E, 64, 80>> cache;
+      random_cache<D, kv_format<E, 64, 80>> cache;
       const flash::receipt done = cache.attend(cache.filled(tokens));
-      CHECK(done.moved.link_bytes == (6 * 64 + 6 * 80) * sizeof(E));
-      CHECK(done.moved.filtered_bytes <= done.moved.channel_bytes);
-      CHECK(done.moved.channel_bytes == done.moved.array_bytes);
+      CHECK(done.traffic.link_bytes == (6 * 64 + 6 * 80) * sizeof(E));
+      CHECK(done.traffic.filtered_bytes <= done.traffic.channel_bytes);
+      CHECK(done.traffic.channel_bytes == done.traffic.array_bytes);
       // Peer to peer: 7 GB/s, 2 us for the first byte, 10 us for the command.
       CHECK(done.link_ns == doctest::Approx((6 * 64 + 6 * 80) * sizeof(E) / 7.0 + 2'000 + 10'000));
       for (const flash::phase_time& phase : done.phases) {
@@ -500,12 +500,12 @@ TEST_CASE("flash engine: a sparse policy filters, and ranks what the paper's uni
   REQUIRE(done.phases.size() == 2);
   CHECK(done.phases[0].op == attention::operation::score_dims);
   CHECK(done.phases[1].op == attention::operation::fold);
-  CHECK(done.moved.filtered_bytes < done.moved.channel_bytes);
+  CHECK(done.traffic.filtered_bytes < done.traffic.channel_bytes);
   // One element a cycle of 285 MHz: 64 dims before the first pass, 2048 tokens before the second, 2 KV heads.
   CHECK(done.phases[0].top_k_ns == doctest::Approx(2 * 64 / 0.285).epsilon(1e-3));
   CHECK(done.phases[1].top_k_ns == doctest::Approx(2 * 2048 / 0.285).epsilon(1e-3));
   // Wanted bytes: 8 of 64 dims of K, all tokens; then 128 of 2048 tokens, K and V. 2 bytes an element, 2 heads.
-  CHECK(done.moved.filtered_bytes + done.moved.buffer_bytes == 2 * 2 * (8 * 2048 + 128 * 2 * 64));
+  CHECK(done.traffic.filtered_bytes + done.traffic.buffer_bytes == 2 * 2 * (8 * 2048 + 128 * 2 * 64));
   // GeMV: 2 FLOP a wanted element and query head, on two kernels of 12.7 GFLOPS.
   CHECK(done.phases[0].gemv_ns == doctest::Approx(2 * 6 * 8 * 2048 / 25.4).epsilon(1e-3));
   CHECK(done.phases[1].gemv_ns == doctest::Approx(2 * 6 * 128 * 2 * 64 / 25.4).epsilon(1e-3));
@@ -525,14 +525,14 @@ TEST_CASE("flash engine: the arbitration is part of the model") {
   const model_shape heads{.layers = 1, .q_heads = 2, .kv_heads = 2};
   const auto data_first = attend(flash::engine<insta_sparf, format>(heads, {}));
   const auto commands_first =
-      attend(flash::engine<insta_sparf, format, flash::drawn, flash::command_first>(heads, {}));
-  CHECK(data_first.moved == commands_first.moved);
+      attend(flash::engine<insta_sparf, format, flash::random_selection, flash::command_first>(heads, {}));
+  CHECK(data_first.traffic == commands_first.traffic);
   CHECK(flash_ns(data_first) != flash_ns(commands_first));
 }
 
 // 64 groups of K and 64 of V over 8 channels, one KV head: 16 pages each. A single head must not leave a channel idle.
 TEST_CASE("flash engine: the pages of one head lie on all channels alike") {
-  drawn_cache<insta> cache(flash::instcsd, {.layers = 1, .q_heads = 3, .kv_heads = 1});
+  random_cache<insta> cache(flash::instcsd, {.layers = 1, .q_heads = 3, .kv_heads = 1});
   flash::chrome_trace trace;
   const sequence seq = cache.filled(64 * 32);
   cache.engine.attend(seq, 0, cache.q, cache.out, &trace);
@@ -547,21 +547,21 @@ TEST_CASE("flash engine: the pages of one head lie on all channels alike") {
 }
 
 TEST_CASE("flash engine: appends take the slower of link and flash") {
-  drawn_cache<insta> cache;
+  random_cache<insta> cache;
   const sequence seq = cache.engine.open();
   const flash::receipt one = cache.engine.append_count(seq, 0, 1);  // into the group buffer
-  CHECK(one.moved.pages_written == 0);
+  CHECK(one.traffic.pages_written == 0);
   CHECK(one.flash_write_ns == 0);
-  CHECK(one.moved.link_bytes == 2 * 2 * dim * 2);
+  CHECK(one.traffic.link_bytes == 2 * 2 * dim * 2);
   CHECK(one.link_ns == doctest::Approx(2 * 2 * dim * 2 / 7.0 + 12'000));
   const flash::receipt group = cache.engine.append_count(seq, 0, 31);  // seals K and V of two heads
-  CHECK(group.moved.pages_written == 4);
-  CHECK(group.moved.written_bytes == 4 * 4096);
+  CHECK(group.traffic.pages_written == 4);
+  CHECK(group.traffic.written_bytes == 4 * 4096);
   CHECK(group.flash_write_ns > 450'000);  // tPROG
   CHECK(group.link_ns == 0);
   CHECK(group.total_ns() == group.flash_write_ns);
   const flash::receipt prompt = cache.engine.append_count(seq, 0, 32 * 1024);
-  CHECK(prompt.moved.pages_written == 4 * 1024);
+  CHECK(prompt.traffic.pages_written == 4 * 1024);
   CHECK(prompt.total_ns() >= 4 * 1024 * 4096 / 7.0);
 }
 
@@ -631,7 +631,7 @@ TEST_CASE("flash engine: a call that throws leaves cache and output as they were
 
 TEST_CASE_TEMPLATE("chrome trace: reads back, every bar in a named row, nothing overlaps on a bus",
                    D, insta, insta_sparf, flexgen, flexgen_sparq) {
-  drawn_cache<D> cache;
+  random_cache<D> cache;
   const sequence seq = cache.filled(1000);
   flash::chrome_trace trace;
   CHECK(trace.empty());
@@ -652,7 +652,7 @@ TEST_CASE_TEMPLATE("chrome trace: reads back, every bar in a named row, nothing 
     rows[{bar.group, bar.row}].push_back({bar.begin_us, bar.begin_us + bar.duration_us});
     end_us = std::max(end_us, bar.begin_us + bar.duration_us);
   }
-  const auto pages = static_cast<int>(done.moved.pages_read);
+  const auto pages = static_cast<int>(done.traffic.pages_read);
   CHECK(names["data out"] == pages);
   CHECK(names["array read"] == pages);
   CHECK(names["command"] > 0);
@@ -714,12 +714,12 @@ TEST_CASE("chrome trace: any name is written so that it reads back") {
   CHECK(bars[1].name.empty());
 }
 
-TEST_CASE("flash engine: attention in storage on a drive without engine units is refused") {
+TEST_CASE("flash engine: attention in storage on a drive without accelerator is refused") {
   using no_engine =
       design<attention::dense, layout::token_indexed<>, flash::pcie4_ssd, transfer::in_storage>;
   CHECK_THROWS_WITH_AS(
       (flash::engine<no_engine>({}, {})),
-      "flash engine: attention in storage needs a drive with engine units, this one has none",
+      "flash engine: attention in storage needs a drive with accelerator, this one has none",
       bad_argument);
 }
 

@@ -39,7 +39,7 @@ std::uint32_t number(page_id page) { return static_cast<std::uint32_t>(page); }
 
 template <class Ftl>
 void check_books(const Ftl& f, std::size_t live) {
-  const block_books& books = f.blocks();
+  const block_table& books = f.blocks();
   std::uint64_t live_in_blocks = 0;
   for (std::uint32_t c = 0; c < f.channels(); ++c) {
     std::uint32_t seen[block_states] = {};
@@ -200,7 +200,7 @@ namespace {
 template <class Policy>
 ftl_counters serve(const Policy& policy, std::uint64_t capacity, bool by_halves = false,
                    wear_summary* wear = nullptr) {
-  struct request {
+  struct io_request {
     std::uint32_t unit = 0;
     std::size_t wanted = 0;
     std::vector<page_id> pages;
@@ -208,16 +208,16 @@ ftl_counters serve(const Policy& policy, std::uint64_t capacity, bool by_halves 
   std::mt19937 random{7};
   ftl<Policy> f(measured, capacity, policy);
   std::vector<bool> units(64);  // in use
-  std::vector<request> open(8);
-  std::vector<request> done;
-  const auto start = [&](request& r) {
+  std::vector<io_request> open(8);
+  std::vector<io_request> done;
+  const auto start = [&](io_request& r) {
     const auto unit = std::find(units.begin(), units.end(), false);
     *unit = true;
     r = {static_cast<std::uint32_t>(unit - units.begin()), 400 + random() % 2800, {}};
   };
   const auto make_room = [&] {
     const std::size_t i = random() % done.size();
-    request& r = done[i];
+    io_request& r = done[i];
     std::vector<page_id> kept;
     for (std::size_t n = 0; n < r.pages.size(); ++n) {
       if (by_halves && r.pages.size() > 100 && random() % 2 == 0) {
@@ -234,7 +234,7 @@ ftl_counters serve(const Policy& policy, std::uint64_t capacity, bool by_halves 
   };
   std::for_each(open.begin(), open.end(), start);
   for (int step = 0; step < 16'000; ++step) {
-    for (request& r : open) {
+    for (io_request& r : open) {
       while (f.free_pages() == 0) {
         make_room();
       }

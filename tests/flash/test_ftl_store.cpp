@@ -84,7 +84,7 @@ flash::ftl_counters decode_with_reclaim(unsigned seed, std::uint64_t pages) {
       for (int l = 0; l < layers; ++l) {
         const receipt ra = plain.append(a, l, k, v);
         const receipt rb = on_flash.append(b, l, k, v);
-        REQUIRE(ra.moved == rb.moved);
+        REQUIRE(ra.traffic == rb.traffic);
       }
     } catch (const drive_full&) {
       plain.reclaim(a);

@@ -24,7 +24,7 @@ using flash::location;
 using flash::mixed_rules;
 using flash::mixed_timeline;
 using flash::operation;
-using flash::request;
+using flash::io_request;
 using flash::timing;
 using oracle::pick;
 using oracle::random_case;
@@ -34,12 +34,12 @@ namespace {
 template <flash::suspension S>
 constexpr bool as_template_argument = S.of_programs;
 static_assert(as_template_argument<flash::suspension{.of_programs = true}>);
-static_assert(!flash::suspension{}.allows(operation::program));
+static_assert(!flash::suspension{}.allows(array_operation::program));
 
 struct random_stream {
   random_case drive;
   mixed_rules rules;
-  std::vector<request> requests;
+  std::vector<io_request> requests;
 
   explicit random_stream(unsigned seed) : drive{seed} {
     std::mt19937 random{seed * 104729};
@@ -71,14 +71,14 @@ struct random_stream {
     const int mix = pick(random, 0, 2);
     for (const location& at : drive.pages) {
       const int draw = pick(random, 0, 9);
-      const operation what = draw < (mix == 0 ? 9 : 6) ? operation::read
-                             : draw < 9                ? operation::program
-                                                       : operation::erase;
+      const operation what = draw < (mix == 0 ? 9 : 6) ? array_operation::read
+                             : draw < 9                ? array_operation::program
+                                                       : array_operation::erase;
       int priority = pick(random, 0, priorities - 1);
       if (mix == 2) {  // reads before writes before erases
         priority = static_cast<int>(what);
       }
-      const bool part = what == operation::read && seed % 3 == 0;
+      const bool part = what == array_operation::read && seed % 3 == 0;
       requests.push_back(
           {what, at,
            span_us == 0
@@ -138,8 +138,8 @@ TEST_CASE("mixed: one operation at time 0 takes the ticks of a batch") {
   for (unsigned seed = 1; seed <= 200; ++seed) {
     INFO("seed " << seed);
     random_stream random{seed};
-    for (const operation what : {operation::read, operation::program, operation::erase}) {
-      std::vector<request> requests;
+    for (const operation what : {array_operation::read, array_operation::program, array_operation::erase}) {
+      std::vector<io_request> requests;
       for (const location& at : random.drive.pages) {
         requests.push_back({.what = what, .where = at, .priority = 3});
       }
@@ -175,9 +175,9 @@ TEST_CASE(
     "mixed: with cache read a die reads on while a page leaves; a program waits for both registers") {
   timing t = whole_ns;
   t.cache_move_ps = flash::ps_per_us;
-  const std::vector<request> requests{{.where = {.page = 0}},
+  const std::vector<io_request> requests{{.where = {.page = 0}},
                                       {.where = {.page = 1}},
-                                      {.what = operation::program, .where = {.page = 2}}};
+                                      {.what = array_operation::program, .where = {.page = 2}}};
   std::vector<std::int64_t> finish(3);
   mixed_timeline<flash::command_first> drive{one_die, t, {.cache_read = true}};
   drive.run(requests, finish);
@@ -191,8 +191,8 @@ TEST_CASE(
 
 // RC + tR + 20 ns + T = 48,310 ns for a read alone; a program's bus time is 361 ns + T.
 TEST_CASE("mixed: a read waits for a program, or suspends it, at the stated cost") {
-  const std::array requests{request{.what = operation::program, .where = {}, .priority = 1},
-                            request{.where = {.page = 9}, .arrival_ps = 10 * flash::ps_per_us}};
+  const std::array requests{io_request{.what = array_operation::program, .where = {}, .priority = 1},
+                            io_request{.where = {.page = 9}, .arrival_ps = 10 * flash::ps_per_us}};
   std::array<std::int64_t, 2> finish{};
   mixed_timeline<> waits{one_die, whole_ns};
   CHECK(waits.run(requests, finish).suspensions == 0);
@@ -216,7 +216,7 @@ TEST_CASE("mixed: a read waits for a program, or suspends it, at the stated cost
   other[1].priority = 1;
   CHECK(suspends.run(other).suspensions == 0);
   other = requests;
-  other[1].what = operation::program;
+  other[1].what = array_operation::program;
   CHECK(suspends.run(other).suspensions == 0);
   other = requests;
   other[1].arrival_ps = 3'361'000 + 450'000'000 - 100'140'000;
@@ -228,7 +228,7 @@ TEST_CASE("mixed: a read waits for a program, or suspends it, at the stated cost
 }
 
 TEST_CASE("mixed: a resumed program runs for a while before it is suspended again") {
-  std::vector<request> requests{{.what = operation::program, .where = {}, .priority = 1}};
+  std::vector<io_request> requests{{.what = array_operation::program, .where = {}, .priority = 1}};
   for (std::int64_t n = 0; n < 2; ++n) {
     requests.push_back({.where = {.page = 9}, .arrival_ps = (10 + 200 * n) * flash::ps_per_us});
   }
@@ -243,27 +243,27 @@ TEST_CASE("mixed: a resumed program runs for a while before it is suspended agai
 TEST_CASE("mixed: attention reads before background writes") {
   std::mt19937 random{3};
   const flash::placement place{flash::instcsd.geometry};
-  std::vector<request> requests;
+  std::vector<io_request> requests;
   for (int i = 0; i < 4000; ++i) {
     const bool reads = i % 4 != 0;
-    requests.push_back({.what = reads ? operation::read : operation::program,
+    requests.push_back({.what = reads ? array_operation::read : array_operation::program,
                         .where = place.striped(pick(random, 0, 400'000)),
                         .arrival_ps = i * flash::ps_per_us / 2,
                         .priority = reads ? 0 : 1});
   }
-  const auto reads_of = [&](std::span<const request> stream, const mixed_rules& rules) {
+  const auto reads_of = [&](std::span<const io_request> stream, const mixed_rules& rules) {
     std::vector<std::int64_t> finish(stream.size());
     mixed_timeline<> drive{flash::instcsd.geometry, flash::instcsd.timing, rules};
     drive.run(stream, finish);
     std::vector<std::int64_t> scratch;
-    return flash::stream_latencies(stream, finish, drive.scale(), operation::read, 0, scratch);
+    return flash::stream_latencies(stream, finish, drive.scale(), array_operation::read, 0, scratch);
   };
   const flash::latencies ranked = reads_of(requests, {});
   mixed_rules quick = suspending;
   quick.suspend.program_ps = 20 * flash::ps_per_us;
   const flash::latencies with_suspend = reads_of(requests, quick);
-  std::vector<request> equal = requests;
-  for (request& r : equal) {
+  std::vector<io_request> equal = requests;
+  for (io_request& r : equal) {
     r.priority = 0;
   }
   const flash::latencies unranked = reads_of(equal, {});
@@ -272,19 +272,19 @@ TEST_CASE("mixed: attention reads before background writes") {
 }
 
 TEST_CASE("mixed: latencies of one stream count from its arrivals") {
-  const std::array requests{request{.priority = 1}, request{.what = operation::program},
-                            request{.arrival_ps = 1}, request{.arrival_ps = 20, .priority = 1}};
+  const std::array requests{io_request{.priority = 1}, io_request{.what = array_operation::program},
+                            io_request{.arrival_ps = 1}, io_request{.arrival_ps = 20, .priority = 1}};
   const std::array<std::int64_t, 4> finish{700, 700, 807, 840};  // of 7 ticks a ps
   const flash::tick_scale sevenths{.ticks_per_ps = 7};
   std::vector<std::int64_t> scratch;
-  CHECK(flash::stream_latencies(requests, finish, sevenths, operation::read, 1, scratch) ==
+  CHECK(flash::stream_latencies(requests, finish, sevenths, array_operation::read, 1, scratch) ==
         flash::latencies{2, 700, 700, 700, 700});
-  CHECK(flash::stream_latencies(requests, finish, sevenths, operation::read, 0, scratch) ==
+  CHECK(flash::stream_latencies(requests, finish, sevenths, array_operation::read, 0, scratch) ==
         flash::latencies{1, 800, 800, 800, 800});
-  CHECK(flash::stream_latencies(requests, finish, sevenths, operation::erase, 0, scratch) ==
+  CHECK(flash::stream_latencies(requests, finish, sevenths, array_operation::erase, 0, scratch) ==
         flash::latencies{});
   CHECK_THROWS_AS(flash::stream_latencies(requests, std::span(finish).first(3), sevenths,
-                                          operation::read, 0, scratch),
+                                          array_operation::read, 0, scratch),
                   instinfer::bad_argument);
 }
 
@@ -322,10 +322,10 @@ TEST_CASE("mixed: bus events ascend, each operation's array runs add up to its t
     CHECK(data == booked_data);
     CHECK(suspensions == times.suspensions);
     for (std::size_t i = 0; i < array.size(); ++i) {
-      const request& r = random.requests[i];
+      const io_request& r = random.requests[i];
       REQUIRE(finish[i] > drive.scale().from_ps(r.arrival_ps));
-      if (r.what != operation::read) {
-        REQUIRE(array[i] == drive.scale().from_ps(r.what == operation::program
+      if (r.what != array_operation::read) {
+        REQUIRE(array[i] == drive.scale().from_ps(r.what == array_operation::program
                                                       ? random.drive.times.program_ps
                                                       : random.drive.times.erase_ps));
       }
@@ -339,7 +339,7 @@ TEST_CASE("mixed: bus events ascend, each operation's array runs add up to its t
 TEST_CASE("mixed: no request, repeatable, and late arrivals") {
   mixed_timeline<> drive{one_die, whole_ns};
   CHECK(drive.run({}).makespan_ticks == 0);
-  const std::array late{request{.arrival_ps = flash::ps_per_s}};
+  const std::array late{io_request{.arrival_ps = flash::ps_per_s}};
   CHECK(drive.run(late).makespan_ticks == flash::ps_per_s + 48'310'000);
   CHECK(drive.run(late).makespan_ticks == flash::ps_per_s + 48'310'000);
 }
@@ -347,7 +347,7 @@ TEST_CASE("mixed: no request, repeatable, and late arrivals") {
 TEST_CASE("mixed: bad input is refused with a sentence, and nothing is written") {
   mixed_timeline<> drive{one_die, v6};
   std::array<std::int64_t, 2> finish{-1, -1};
-  const auto complaint = [&](const request& a, const request& b) -> std::string {
+  const auto complaint = [&](const io_request& a, const io_request& b) -> std::string {
     const std::array requests{a, b};
     try {
       drive.run(requests, finish);
@@ -365,7 +365,7 @@ TEST_CASE("mixed: bad input is refused with a sentence, and nothing is written")
   CHECK(complaint({}, {.where = {.page = 64}}).find("page 64") != std::string::npos);
   CHECK(complaint({}, {.arrival_ps = std::numeric_limits<std::int64_t>::max()})
             .find("overflow 63 bits") != std::string::npos);
-  const std::array one{request{}};
+  const std::array one{io_request{}};
   CHECK_THROWS_AS(drive.run(one, finish), instinfer::bad_argument);
   const auto rules_complaint = [](const flash::suspension& s) -> std::string {
     try {

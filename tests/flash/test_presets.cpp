@@ -1,4 +1,4 @@
-// Presets are valid, structural, and reach the rates their comments state; the engine units
+// Presets are valid, structural, and reach the rates their comments state; the accelerator
 // reproduce Table I.
 
 #include <doctest/doctest.h>
@@ -77,9 +77,9 @@ TEST_CASE("presets: bad links and memories are refused") {
   CHECK_THROWS_AS(flash::validate(drive), instinfer::bad_argument);
 }
 
-TEST_CASE("engine units: Table I, one head and 16 tokens") {
-  const flash::engine_units& units = flash::instcsd.units;
-  flash::engine_units one_kernel = units;
+TEST_CASE("accelerator: Table I, one head and 16 tokens") {
+  const flash::accelerator_spec& units = flash::instcsd.units;
+  flash::accelerator_spec one_kernel = units;
   one_kernel.attention_kernels = 1;
   CHECK(one_kernel.gemv_ps(16 * 128 * 2) == 322'520);  // 4096 FLOP; the paper prints 0.32 us
   CHECK(units.gemv_ps(16 * 128 * 2) == 161'260);
@@ -90,8 +90,8 @@ TEST_CASE("engine units: Table I, one head and 16 tokens") {
 }
 
 TEST_CASE(
-    "engine units: keep up with the measured 7.66 GB/s, and one softmax unit fewer does not") {
-  flash::engine_units units = flash::instcsd.units;
+    "accelerator: keep up with the measured 7.66 GB/s, and one softmax unit fewer does not") {
+  flash::accelerator_spec units = flash::instcsd.units;
   const std::int64_t tokens = 7'660'000'000 / 512;  // of one second
   const std::int64_t scores = 7'660'000'000 / 128;  // of the first pass of SparF
   CHECK(units.softmax_ps(scores) <= flash::ps_per_s);
@@ -110,5 +110,5 @@ TEST_CASE("work_ps: exact, rounded up, checked") {
   CHECK_THROWS_AS((void)flash::work_ps(-1, 1), instinfer::bad_argument);
   CHECK_THROWS_AS((void)flash::work_ps(std::numeric_limits<std::int64_t>::max(), 1),
                   instinfer::bad_argument);
-  CHECK_THROWS_AS((void)flash::engine_units{}.gemv_ps(1), instinfer::bad_argument);
+  CHECK_THROWS_AS((void)flash::accelerator_spec{}.gemv_ps(1), instinfer::bad_argument);
 }

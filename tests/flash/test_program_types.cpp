@@ -36,14 +36,14 @@ TEST_CASE_TEMPLATE("programs by page type: 0 ticks off the event-driven drive", 
     std::mt19937 draw{seed};
     random.times.types = random_types(draw);
     const flash::batch_rules rules{.pair = static_cast<flash::pairing>(seed % 3)};
-    oracle::check_against_oracle<A>(random, flash::operation::program, rules);
+    oracle::check_against_oracle<A>(random, flash::array_operation::program, rules);
 
     // As a stream of one priority that all comes at once.
     flash::timeline<A> batch{random.shape, random.times, rules};
     flash::mixed_timeline<A> mixed{random.shape, random.times, {.pair = rules.pair}};
-    std::vector<flash::request> requests;
+    std::vector<flash::io_request> requests;
     for (const flash::location& at : random.pages) {
-      requests.push_back({.what = flash::operation::program, .where = at});
+      requests.push_back({.what = flash::array_operation::program, .where = at});
     }
     std::vector<std::int64_t> a(requests.size()), b(requests.size());
     batch.program(random.pages, a);

@@ -38,17 +38,17 @@ TEST_CASE("pages, time and bytes on the drive follow the codec") {
   const calls wide = timed<kv_format<fp16, 128>>();
   const calls int4 = timed<kv_format<int4_groups<fp16>, 128>>();
   const calls int8 = timed<kv_format<int8_pages<fp16>, 128>>();
-  CHECK(wide.append.moved.pages_written == 32u * 2 * 448);
-  CHECK(int4.append.moved.pages_written == 32u * 2 * 128);
-  CHECK(int8.append.moved.pages_written == 32u * 2 * (7168 / 31));
+  CHECK(wide.append.traffic.pages_written == 32u * 2 * 448);
+  CHECK(int4.append.traffic.pages_written == 32u * 2 * 128);
+  CHECK(int8.append.traffic.pages_written == 32u * 2 * (7168 / 31));
   // The drive quantises: K and V come down the link as they are.
-  CHECK(int4.append.moved.link_bytes == wide.append.moved.link_bytes);
-  CHECK(wide.attend.moved.filtered_bytes == 32u * 7168 * 2 * 256);
-  CHECK(int4.attend.moved.filtered_bytes == 32u * 7168 * 2 * 72);
-  CHECK(int4.attend.moved.buffer_bytes == 0);
+  CHECK(int4.append.traffic.link_bytes == wide.append.traffic.link_bytes);
+  CHECK(wide.attend.traffic.filtered_bytes == 32u * 7168 * 2 * 256);
+  CHECK(int4.attend.traffic.filtered_bytes == 32u * 7168 * 2 * 72);
+  CHECK(int4.attend.traffic.buffer_bytes == 0);
   // 7 tokens are left open: they are read from the group buffer, as appended.
-  CHECK(int8.attend.moved.buffer_bytes == 32u * (7168 % 31) * 2 * 256);
-  CHECK(int8.attend.moved.filtered_bytes == 32u * 2 * (7168 / 31) * (31 * 128 + 4));
+  CHECK(int8.attend.traffic.buffer_bytes == 32u * (7168 % 31) * 2 * 256);
+  CHECK(int8.attend.traffic.filtered_bytes == 32u * 2 * (7168 / 31) * (31 * 128 + 4));
   const auto flash_ns = [](const calls& c) { return c.attend.phases.at(0).flash_ns; };
   // 3.5 and 1.94 times fewer pages; the first array read does not shrink.
   CHECK(flash_ns(wide) / flash_ns(int4) == doctest::Approx(3.5).epsilon(0.05));

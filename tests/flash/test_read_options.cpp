@@ -89,9 +89,9 @@ TEST_CASE("read options: equal to the event-driven drive, every page") {
   for (unsigned seed = 1; seed <= 700; ++seed) {
     INFO("seed " << seed);
     const random_options random{seed};
-    oracle::check_against_oracle<flash::data_out_first>(random.drive, operation::read,
+    oracle::check_against_oracle<flash::data_out_first>(random.drive, array_operation::read,
                                                         random.rules);
-    oracle::check_against_oracle<flash::command_first>(random.drive, operation::read, random.rules);
+    oracle::check_against_oracle<flash::command_first>(random.drive, array_operation::read, random.rules);
   }
 }
 
@@ -109,8 +109,8 @@ TEST_CASE("read options: equal to the event-driven drive on bursts of the preset
     for (const bool cache_read : {false, true}) {
       const batch_rules rules{.cache_read = cache_read,
                               .retry = flash::independent_failures(30'000'000, 5)};
-      oracle::check_against_oracle<flash::data_out_first>(burst, operation::read, rules);
-      oracle::check_against_oracle<flash::command_first>(burst, operation::read, rules);
+      oracle::check_against_oracle<flash::data_out_first>(burst, array_operation::read, rules);
+      oracle::check_against_oracle<flash::command_first>(burst, array_operation::read, rules);
     }
   }
 }

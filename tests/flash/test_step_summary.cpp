@@ -76,7 +76,7 @@ TEST_CASE("step summary: by hand") {
   }
 
   hand_receipt other = done;
-  other.moved.pages_read = 2;
+  other.traffic.pages_read = 2;
   CHECK_THROWS_WITH_AS(flash::summarize(other, trace),
                        doctest::Contains("the receipt has 2 page reads, the trace 3"),
                        bad_argument);
@@ -94,9 +94,9 @@ TEST_CASE("step summary: of an engine's attend") {
   const flash::receipt done = clock.attend(seq, 0, q, out, &trace);
   const flash::step_summary all = flash::summarize(done, trace);
   CHECK(all.total_ns == done.total_ns());
-  CHECK(all.moved == done.moved);
+  CHECK(all.traffic == done.traffic);
   REQUIRE(all.phases.size() == done.phases.size());
-  const std::uint64_t pages = done.moved.pages_read;
+  const std::uint64_t pages = done.traffic.pages_read;
   for (std::size_t i = 0; i < all.phases.size(); ++i) {
     CHECK(all.phases[i].op == done.phases[i].op);
     CHECK(all.phases[i].pages == done.phases[i].pages);

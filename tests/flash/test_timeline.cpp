@@ -101,7 +101,7 @@ TEST_CASE("timeline: equal to the event-driven drive, every page, every rule") {
          {flash::pairing::none, flash::pairing::same_page, flash::pairing::same_block_and_page}) {
       for (const auto arrive : {flash::arrival::together, flash::arrival::one_by_one}) {
         INFO("pairing " << static_cast<int>(pair) << ", arrival " << static_cast<int>(arrive));
-        for (const auto what : {operation::read, operation::program, operation::erase}) {
+        for (const auto what : {array_operation::read, array_operation::program, array_operation::erase}) {
           INFO("operation " << static_cast<int>(what));
           check_against_oracle<flash::data_out_first>(random, what, {pair, arrive});
           check_against_oracle<flash::command_first>(random, what, {pair, arrive});
@@ -126,8 +126,8 @@ TEST_CASE("timeline: equal to the event-driven drive on bursts of random pages o
         burst.pages.push_back(
             place.striped(std::uniform_int_distribution<std::int64_t>{0, 200'000}(random)));
       }
-      check_against_oracle<flash::data_out_first>(burst, operation::read, {});
-      check_against_oracle<flash::command_first>(burst, operation::read, {});
+      check_against_oracle<flash::data_out_first>(burst, array_operation::read, {});
+      check_against_oracle<flash::command_first>(burst, array_operation::read, {});
     }
   }
 }
@@ -136,7 +136,7 @@ TEST_CASE("timeline: never faster than a bus or a die, and busy times add up") {
   for (unsigned seed = 1; seed <= 200; ++seed) {
     INFO("seed " << seed);
     const random_case random{seed};
-    for (const auto what : {operation::read, operation::program, operation::erase}) {
+    for (const auto what : {array_operation::read, array_operation::program, array_operation::erase}) {
       timeline<> drive{random.shape, random.times};
       std::vector<std::int64_t> finish(random.pages.size());
       const batch_times times = replay(drive, what, random.pages, finish);
@@ -145,7 +145,7 @@ TEST_CASE("timeline: never faster than a bus or a die, and busy times add up") {
       for (const flash::channel_load& channel : times.channels) {
         CHECK(channel.bus_ticks() <= channel.end_ticks);
         CHECK(channel.data_ticks ==
-              (what == operation::erase ? 0 : channel.pages * drive.scale().page_transfer_ticks));
+              (what == array_operation::erase ? 0 : channel.pages * drive.scale().page_transfer_ticks));
         pages += channel.pages;
       }
       CHECK(pages == static_cast<std::int64_t>(random.pages.size()));
@@ -288,13 +288,13 @@ TEST_CASE("timeline: events tile the bus and the dies, and agree with the busy t
   for (unsigned seed = 1; seed <= 60; ++seed) {
     INFO("seed " << seed);
     const random_case random{seed};
-    for (const auto what : {operation::read, operation::program, operation::erase}) {
+    for (const auto what : {array_operation::read, array_operation::program, array_operation::erase}) {
       std::vector<flash::event> events;
       const auto record = [&](const flash::event& e) { events.push_back(e); };
       std::vector<std::int64_t> finish(random.pages.size());
       timeline<> drive{random.shape, random.times};
-      const batch_times times = what == operation::read ? drive.read(random.pages, finish, record)
-                                : what == operation::program
+      const batch_times times = what == array_operation::read ? drive.read(random.pages, finish, record)
+                                : what == array_operation::program
                                     ? drive.program(random.pages, finish, record)
                                     : drive.erase(random.pages, finish, record);
       const auto channels = static_cast<std::size_t>(random.shape.channels);
@@ -310,8 +310,8 @@ TEST_CASE("timeline: events tile the bus and the dies, and agree with the busy t
           bus_free[channel] = e.end_ticks;
           (is_command ? commands : data)[channel] += e.end_ticks - e.begin_ticks;
         }
-        const bool is_last = what == operation::read      ? e.kind == flash::event_kind::data_out
-                             : what == operation::program ? e.kind == flash::event_kind::program
+        const bool is_last = what == array_operation::read      ? e.kind == flash::event_kind::data_out
+                             : what == array_operation::program ? e.kind == flash::event_kind::program
                                                           : e.kind == flash::event_kind::erase;
         if (is_last) {
           REQUIRE(e.end_ticks == finish[e.index]);

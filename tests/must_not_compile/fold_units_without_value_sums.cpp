@@ -1,4 +1,4 @@
-// expect: instinfer: fold_units needs a summary with value_sum(unit), see summaries/summary_rows.hpp
+// expect: instinfer: fold_chunks needs a summary with value_sum(chunk), see summaries/chunks.hpp
 // A policy that estimates pages by their bounds, which say nothing of the values inside.
 #include "instinfer/cpu.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
@@ -13,8 +13,8 @@ struct estimating {
   using summaries = instinfer::attention::summary_list<kept>;
   template <instinfer::attention::AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
-    const auto all = m.template all_units<kept>();
-    m.template fold_units<kept>(m.template score_units<kept>(q, all), all);
+    const auto all = m.template all_chunks<kept>();
+    m.template fold_chunks<kept>(m.template score_chunks<kept>(q, all), all);
   }
 };
 

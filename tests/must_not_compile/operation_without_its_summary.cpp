@@ -12,8 +12,8 @@ struct forgetful {
 #endif
   template <instinfer::attention::AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
-    const auto bounds = m.template score_units<boxes>(q, m.template all_units<boxes>());
-    m.fold(q, m.template members<boxes>(m.top_units(bounds, 0.125)));
+    const auto bounds = m.template score_chunks<boxes>(q, m.template all_chunks<boxes>());
+    m.fold(q, m.template members<boxes>(m.top_chunks(bounds, 0.125)));
   }
 };
 

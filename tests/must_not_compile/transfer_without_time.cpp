@@ -11,7 +11,7 @@ struct timeless {
   }
 #ifdef CONTROL
   static instinfer::transfer::route_time time(instinfer::transfer::link_bytes moved,
-                                              const instinfer::transfer::machine_spec& machine) {
+                                              const instinfer::transfer::route_spec& machine) {
     return instinfer::transfer::in_storage::time(moved, machine);
   }
 #endif

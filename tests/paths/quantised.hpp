@@ -181,16 +181,16 @@ traffic check_coded_traffic(int tokens) {
         (read.buffered ? buffered : elements) += read.wanted_elements();
         pages += read.buffered ? 0 : 1;
       }
-      using unit = typename Format::unit;
-      const std::uint64_t group = unit_elements<unit>;
-      wanted += (elements * sizeof(unit) + group - 1) / group;
+      using packed = typename Format::packed;
+      const std::uint64_t group = packed_elements<packed>;
+      wanted += (elements * sizeof(packed) + group - 1) / group;
     }
   }
-  CHECK(done.moved.pages_read == pages);
-  CHECK(done.moved.array_bytes == pages * 4096);
-  CHECK(done.moved.buffer_bytes == buffered * sizeof(typename Format::element));
-  CHECK(done.moved.filtered_bytes == wanted + pages * Format::codec::scale_bytes);
-  return done.moved;
+  CHECK(done.traffic.pages_read == pages);
+  CHECK(done.traffic.array_bytes == pages * 4096);
+  CHECK(done.traffic.buffer_bytes == buffered * sizeof(typename Format::element));
+  CHECK(done.traffic.filtered_bytes == wanted + pages * Format::codec::scale_bytes);
+  return done.traffic;
 }
 
 }  // namespace instinfer::test

@@ -280,10 +280,10 @@ void check_plan_is_access(int tokens) {
       pages += read.buffered ? 0 : 1;
     }
   }
-  CHECK(done.moved.pages_read == pages);
-  CHECK(done.moved.array_bytes == pages * 4096);
-  CHECK(done.moved.buffer_bytes == buffered);
-  CHECK(done.moved.filtered_bytes ==
+  CHECK(done.traffic.pages_read == pages);
+  CHECK(done.traffic.array_bytes == pages * 4096);
+  CHECK(done.traffic.buffer_bytes == buffered);
+  CHECK(done.traffic.filtered_bytes ==
         (D::transfer_policy::computes_in_drive ? wanted : pages * 4096));
 }
 

@@ -63,7 +63,7 @@ struct filled_batch {
     typename Engine::scratch scratch;
     const receipt done = engine.attend(requests, 0, scratch, workers);
     if (moved != nullptr) {
-      *moved = done.moved;
+      *moved = done.traffic;
     }
     return outputs;
   }
@@ -73,7 +73,7 @@ struct filled_batch {
     std::vector<std::vector<float>> all;
     for (const attend_request& r : requests) {
       std::vector<float>& out = all.emplace_back(r.out.size());
-      moved += engine.attend(r.seq, 0, r.q, out).moved;
+      moved += engine.attend(r.seq, 0, r.q, out).traffic;
     }
     return all;
   }

@@ -27,7 +27,7 @@ void check_request(Engine& engine, const request& r, int layer, double bound) {
     CHECK(test::relative_error(std::span(out).subspan(static_cast<std::size_t>(h) * 64, 64),
                                expected) <= bound);
   }
-  CHECK(done.moved.pages_read <= static_cast<std::uint64_t>(2 * 2 * ((r.tokens + 31) / 32)));
+  CHECK(done.traffic.pages_read <= static_cast<std::uint64_t>(2 * 2 * ((r.tokens + 31) / 32)));
 }
 
 template <class Engine>
@@ -108,7 +108,7 @@ TEST_CASE("300 steps of SparF on the CPU path equal the reference path") {
     }
     const receipt m = fast.attend(a, 0, data.q, mine);
     const receipt n = exact.attend(b, 0, data.q, theirs);
-    CHECK(m.moved == n.moved);
+    CHECK(m.traffic == n.traffic);
     for (std::size_t i = 0; i < mine.size(); ++i) {
       CHECK(mine[i] ==
             doctest::Approx(theirs[i]).epsilon(test::tolerance<cpu::path>(900)).scale(1.0));

@@ -119,11 +119,11 @@ TEST_CASE("the parallel policies give the same bits") {
       });
     }
   });
-  CHECK(engine.attend(seq, 0, data.q, other, scratch, threads).moved == alone.moved);
+  CHECK(engine.attend(seq, 0, data.q, other, scratch, threads).traffic == alone.traffic);
   CHECK(serial == other);
 #if defined(_OPENMP)
   std::ranges::fill(other, 0.0f);
-  CHECK(engine.attend(seq, 0, data.q, other, scratch, parallel::openmp{2}).moved == alone.moved);
+  CHECK(engine.attend(seq, 0, data.q, other, scratch, parallel::openmp{2}).traffic == alone.traffic);
   CHECK(serial == other);
 #endif
 }

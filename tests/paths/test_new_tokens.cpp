@@ -35,7 +35,7 @@ void check_new_tokens(unsigned seed, int before, int n, const logit_rule& rule =
   const auto row = static_cast<std::size_t>(q_heads * 64);
   std::vector<float> out(row * static_cast<std::size_t>(n), -1.0f);
   const receipt moved = together.attend(a, 0, queries.q, out);
-  CHECK(moved.moved.link_bytes ==
+  CHECK(moved.traffic.link_bytes ==
         2 * row * static_cast<std::size_t>(n) * sizeof(typename Engine::element));
   for (int i = 0; i < n; ++i) {
     CAPTURE(i);
@@ -125,9 +125,9 @@ TEST_CASE("common tokens are read once for all queries of a dense call") {
   const std::vector<float> q(8 * 2 * 64, 0.1f);
   std::vector<float> out(q.size());
   std::vector<float> single(2 * 64);
-  CHECK(engine.attend(seq, 0, std::span(q).first(128), single).moved.pages_read == 40);
+  CHECK(engine.attend(seq, 0, std::span(q).first(128), single).traffic.pages_read == 40);
   // The last page of K and that of V once more for each of 7 queries that see more than the first does.
-  CHECK(engine.attend(seq, 0, q, out).moved.pages_read == 40 + 7 * 2);
+  CHECK(engine.attend(seq, 0, q, out).traffic.pages_read == 40 + 7 * 2);
 }
 
 TEST_CASE("what cannot be asked for is refused, and the output untouched") {

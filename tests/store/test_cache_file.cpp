@@ -178,7 +178,7 @@ void check_goes_on(const any_method& policy, bool by_tokens, std::uint32_t recla
   decoder b(second, second.open(), 1);
   const std::string file = saved(first, a.seq);
   std::istringstream in(file);
-  const traffic loaded = second.load(b.seq, in, "model A").moved;
+  const traffic loaded = second.load(b.seq, in, "model A").traffic;
   CHECK(saved(second, b.seq) == file);
   CHECK(loaded.pages_written == free_before - second.cache().pages().free_pages());
   CHECK(loaded.pages_written == second.written().size());
@@ -209,7 +209,7 @@ void check_goes_on(const any_method& policy, bool by_tokens, std::uint32_t recla
       CHECK((c.step() == expected) == by_tokens);
     }
     if (i == 35) {
-      CHECK(first.build(a.seq, 1).moved == second.build(b.seq, 1).moved);
+      CHECK(first.build(a.seq, 1).traffic == second.build(b.seq, 1).traffic);
     }
     if (i == 40 && reclaimed > 0) {
       first.reclaim(a.seq, {.tokens_before = reclaimed + 170});

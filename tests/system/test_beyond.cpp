@@ -98,7 +98,7 @@ template <class Arbitration>
 double dense_layer_ns(int wide) {
   using design_point =
       design<attention::dense, layout::token_indexed<>, flash::pcie5_16ch, transfer::in_storage>;
-  using engine = flash::engine<design_point, kv_format<>, flash::drawn, Arbitration>;
+  using engine = flash::engine<design_point, kv_format<>, flash::random_selection, Arbitration>;
   constexpr std::uint32_t tokens = 16'384;
   engine drive({.layers = 1, .q_heads = 32, .kv_heads = 8},
                {.bytes = std::uint64_t{1} << 30, .context_tokens = tokens}, {}, {},
@@ -143,7 +143,7 @@ TEST_CASE("more drives overtake a memory behind the GPU's link, never the GPU's 
 TEST_CASE("shares add up to the step of the cluster itself") {
   const beyond::pool p =
       beyond::pool_of(system::llama3_8b, 64, 32 << 10, 32, 4, system::fabric_400g);
-  system::machine on = beyond::h100_machine(system::llama3_8b);
+  system::server on = beyond::h100_server(system::llama3_8b);
   on.gpus = beyond::pool_gpus;
   on.drives = 32;
   using inside = system::insta_system<insta_sparf>;

@@ -100,7 +100,7 @@ TEST_CASE("int8 pages: half the bytes, 16/31 of the pages") {
   narrow.kv_element_bytes = 1;
   CHECK(narrow.kv_bytes_per_token() == small().kv_bytes_per_token() / 2);
   CHECK(narrow.weight_bytes() == small().weight_bytes());
-  const machine on{.drives = 1, .weights = weights_at::gpu};
+  const server on{.drives = 1, .weights = weights_at::gpu};
   const insta_system<> wide(small(), on, job);
   const insta_system<insta, int8_kv> half(narrow, on, job);
   CHECK(half.step(1'088).bytes.flash_read ==

@@ -13,19 +13,19 @@ namespace {
 
 static_assert(System<tier_system>);
 
-machine host_with_h100() {
+server host_with_h100() {
   return {.gpu = h100_sxm, .gpu_link = pcie(5, 16), .weights = weights_at::gpu};
 }
 constexpr workload job{.batch = 16, .input_tokens = 65'536, .output_tokens = 1'024};
 
-double step_s(const machine& on, const memory_tier& tier, double share = 1) {
+double step_s(const server& on, const memory_tier& tier, double share = 1) {
   return tier_system(llama3_8b, on, job, tier, share).step(65'536).time.total_s();
 }
 
 }  // namespace
 
 TEST_CASE("KV crosses the slower of link and tier, and compute hides behind it") {
-  const machine on = host_with_h100();
+  const server on = host_with_h100();
   const memory_tier slow{"slow", 1e12, 20e9};
   // 2 x 32 layers x 8 heads x 128 x 2 B = 131,072 B a token; 16 x 65,536 tokens: 137.4 GB.
   const double kv = 16.0 * 65'536 * 131'072;
@@ -39,7 +39,7 @@ TEST_CASE("KV crosses the slower of link and tier, and compute hides behind it")
 }
 
 TEST_CASE("more bandwidth is never slower; without limits the GPU's time is left") {
-  machine on = host_with_h100();
+  server on = host_with_h100();
   double before = 1e300;
   for (double rate = 1e9; rate < 1e15; rate *= 4) {
     on.gpu_link.bytes_per_s = rate;

@@ -32,7 +32,7 @@ TEST_CASE("an option's numbers are those of the system itself") {
   const plan::request r = small();
   const plan::option& o = at("InstA-SparF", 2);
   CHECK(o.weights == system::weights_at::gpu);
-  const system::machine on{.drives = 2, .weights = system::weights_at::gpu};
+  const system::server on{.drives = 2, .weights = system::weights_at::gpu};
   const system::insta_sparf_system<> s(r.model, on, r.job);
   const system::report direct = system::run(s);
   CHECK(o.run.tokens_per_s() == direct.tokens_per_s());

@@ -103,7 +103,7 @@ std::vector<traffic> generate(cpu::engine<D, format>& engine, int steps, std::ve
       const std::vector<float> in = normed(x);
       engine.append(seq, l, stored(b.k(in)), stored(b.v(in)));
       std::vector<float> attended(256);
-      step_moved += engine.attend(seq, l, b.q(in), attended).moved;
+      step_moved += engine.attend(seq, l, b.q(in), attended).traffic;
       add(x, b.o(attended));
       const std::vector<float> mid = normed(x);
       std::vector<float> inner = b.gate(mid);
@@ -157,7 +157,7 @@ std::vector<int> check(const System& charged, const typename D::attention_policy
 }  // namespace
 
 TEST_CASE("what the systems charge is what the CPU path reads, on a model run end to end") {
-  const system::machine on = system::paper_machine();
+  const system::server on = system::paper_server();
   const auto dense = check<insta>(system::insta_system<insta, format>(small, on, job), {}, true);
   // Files, dense: the same pages; and every policy of the same selection, the same tokens.
   const auto files =

@@ -67,7 +67,7 @@ TEST_CASE("bad specs say what is wrong") {
                        bad_argument);
   CHECK_THROWS_WITH_AS((workload{0, 1, 1}.validate()),
                        doctest::Contains("must be positive, got 0, 1, 1"), bad_argument);
-  machine two = paper_machine(0);
+  server two = paper_server(0);
   CHECK_THROWS_WITH_AS(two.validate(), doctest::Contains("gpus and drives"), bad_argument);
   gpu_spec gpu = t4;
   gpu.flops_per_s = 0;

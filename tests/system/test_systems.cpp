@@ -30,7 +30,7 @@ constexpr model_spec tiny() {
 constexpr workload job{.batch = 6, .input_tokens = 512, .output_tokens = 256};
 
 template <class S>
-void check_run(const machine& on, const workload& of) {
+void check_run(const server& on, const workload& of) {
   const S s(tiny(), on, of);
   CAPTURE(std::string(S::name));
   const report done = run(s);
@@ -58,7 +58,7 @@ void check_run(const machine& on, const workload& of) {
 }
 
 template <class S>
-double seconds(const machine& on, const workload& of = job) {
+double seconds(const server& on, const workload& of = job) {
   const report done = run(S(tiny(), on, of), 8);
   return done.total_s();
 }
@@ -66,9 +66,9 @@ double seconds(const machine& on, const workload& of = job) {
 template <class S>
 void check_bandwidths() {
   CAPTURE(std::string(S::name));
-  const machine plain = paper_machine();
+  const server plain = paper_server();
   const double before = seconds<S>(plain);
-  machine m = plain;
+  server m = plain;
   m.gpu_link.bytes_per_s *= 2;
   CHECK(seconds<S>(m) <= before);
   m = plain;
@@ -94,7 +94,7 @@ void check_memory_grows() {
   CAPTURE(std::string(S::name));
   memory_use last;
   for (const std::int64_t batch : {1, 2, 5, 16}) {
-    const memory_use now = S(tiny(), paper_machine(), workload{batch, 512, 256}).memory();
+    const memory_use now = S(tiny(), paper_server(), workload{batch, 512, 256}).memory();
     CHECK(now.gpu.needed_bytes >= last.gpu.needed_bytes);
     CHECK(now.host.needed_bytes >= last.host.needed_bytes);
     CHECK(now.drive.needed_bytes >= last.drive.needed_bytes);
@@ -118,9 +118,9 @@ void for_every_system(F&& f) {
 
 TEST_CASE("parts add up") {
   for_every_system([]<class S>() {
-    check_run<S>(paper_machine(), job);
-    check_run<S>(paper_machine(2), job);
-    check_run<S>(paper_machine(3, 2), {1, 64, 16});
+    check_run<S>(paper_server(), job);
+    check_run<S>(paper_server(2), job);
+    check_run<S>(paper_server(3, 2), {1, 64, 16});
   });
 }
 
@@ -130,12 +130,12 @@ TEST_CASE("more bandwidth is never slower") {
   const auto with_link = [](std::int64_t bytes_per_s) {
     flash::drive_spec drive = flash::pcie4_ssd;
     drive.link_bytes_per_s = bytes_per_s;
-    return run(flexgen_gds_system<>(tiny(), paper_machine(), job, {}, drive)).total_s();
+    return run(flexgen_gds_system<>(tiny(), paper_server(), job, {}, drive)).total_s();
   };
   CHECK(with_link(7'000'000'000) < with_link(3'500'000'000));
   for (int drives = 1; drives < 8; drives *= 2) {
-    CHECK(seconds<flexgen_gds_system<>>(paper_machine(2 * drives)) <=
-          seconds<flexgen_gds_system<>>(paper_machine(drives)));
+    CHECK(seconds<flexgen_gds_system<>>(paper_server(2 * drives)) <=
+          seconds<flexgen_gds_system<>>(paper_server(drives)));
   }
 }
 
@@ -148,14 +148,14 @@ TEST_CASE("random machines: a better part is never slower") {
       return std::exp(std::uniform_real_distribution<>(std::log(low), std::log(high))(random));
     };
     const model_spec& model = *all_models[random() % std::size(all_models)];
-    machine m = paper_machine(1, 1 + static_cast<int>(random() % 4));
+    server m = paper_server(1, 1 + static_cast<int>(random() % 4));
     m.gpu = {"random", between(1e9, 1e12), between(1e10, 1e13), between(1e12, 1e15), 0};
     m.host.memory_bytes = between(1e9, 1e13);
     m.gpu_link.bytes_per_s = between(1e9, 1e12);
     const workload of{1 + static_cast<std::int64_t>(random() % 300),
                       1 + static_cast<std::int64_t>(random() % 4096),
                       1 + static_cast<std::int64_t>(random() % 4096)};
-    machine better = m;
+    server better = m;
     const double gain = between(1.01, 10);
     switch (random() % 3) {
       case 0:
@@ -188,7 +188,7 @@ TEST_CASE("a larger batch never needs less memory") {
 TEST_CASE("traffic by hand") {
   const double kv_token = tiny().kv_bytes_per_token();
   const double context = 640;
-  const decode_step dense = insta_system<>(tiny(), paper_machine(), job).step(context);
+  const decode_step dense = insta_system<>(tiny(), paper_server(), job).step(context);
   // q, k, v down and the output up: 4 vectors of 1024 fp16 a sequence and layer.
   CHECK(dense.bytes.gpu_link_kv == 6 * 4 * 4 * 1024 * 2.0);
   CHECK(dense.bytes.drive_link == dense.bytes.gpu_link_kv);
@@ -196,12 +196,12 @@ TEST_CASE("traffic by hand") {
   CHECK(dense.bytes.weights == tiny().weight_bytes());
   // 6 sequences x 4 layers x 10 us.
   CHECK(dense.time.command_s == doctest::Approx(6 * 4 * 10e-6));
-  const decode_step sparf = insta_sparf_system<>(tiny(), paper_machine(), job).step(context);
+  const decode_step sparf = insta_sparf_system<>(tiny(), paper_server(), job).step(context);
   CHECK(sparf.bytes.kv_written == 1.5 * 6 * kv_token);
   CHECK(sparf.bytes.flash_read < dense.bytes.flash_read);
 
   // DeepSpeed moves the whole cache in each step, at the rate of pageable memory.
-  const decode_step host = deepspeed_system(tiny(), paper_machine(), job).step(context);
+  const decode_step host = deepspeed_system(tiny(), paper_server(), job).step(context);
   CHECK(host.bytes.gpu_link_kv == 6 * context * kv_token);
   CHECK(
       host.time.kv_link_s ==
@@ -209,7 +209,7 @@ TEST_CASE("traffic by hand") {
   CHECK(host.time.kv_software_s == 0);
 
   // FlexGen from the page cache: nothing of the drive, one request each 128 KiB. All heads and tokens are wanted.
-  const flexgen_system<> cached(tiny(), paper_machine(), job);
+  const flexgen_system<> cached(tiny(), paper_server(), job);
   CHECK(cached.in_page_cache(context));
   const decode_step files = cached.step(context);
   CHECK(files.bytes.drive_link == 0);
@@ -218,12 +218,12 @@ TEST_CASE("traffic by hand") {
                                                     xeon_5320.software.cached_request_ns * 1e-9));
 
   // Recomp moves nothing over any link.
-  const decode_step gpu = recomp_system(tiny(), paper_machine(), job).step(context);
+  const decode_step gpu = recomp_system(tiny(), paper_server(), job).step(context);
   CHECK(gpu.bytes.gpu_link_kv + gpu.bytes.drive_link + gpu.bytes.weights == 0);
 }
 
 TEST_CASE("the page cache holds what weights and buffers leave, or nothing") {
-  machine small = paper_machine();
+  server small = paper_server();
   const double kv = 6 * 640 * tiny().kv_bytes_per_token();
   const double others = tiny().weight_bytes() + 4 * 2.0 * 1024 * 1024 * 1024;
   small.host.memory_bytes = others + kv;
@@ -234,13 +234,13 @@ TEST_CASE("the page cache holds what weights and buffers leave, or nothing") {
   CHECK(at_limit.step(641).bytes.drive_link > 0.9 * kv);
   CHECK(at_limit.step(641).time.total_s() > at_limit.step(640).time.total_s());
   // GDS goes past it.
-  CHECK(!flexgen_gds_system<>(tiny(), paper_machine(), job).in_page_cache(1));
+  CHECK(!flexgen_gds_system<>(tiny(), paper_server(), job).in_page_cache(1));
   CHECK(at_limit.memory().fits());  // slower, but it runs
 }
 
 TEST_CASE("DeepSpeed swaps all of its cache when two copies overflow the host") {
-  const deepspeed_system fits(opt_13b, paper_machine(), paper_opt_workload(16));
-  const deepspeed_system swaps(opt_13b, paper_machine(), paper_opt_workload(32));
+  const deepspeed_system fits(opt_13b, paper_server(), paper_opt_workload(16));
+  const deepspeed_system swaps(opt_13b, paper_server(), paper_opt_workload(32));
   CHECK(!fits.swaps(2048));
   CHECK(!swaps.swaps(1024));
   CHECK(swaps.swaps(2048));
@@ -253,7 +253,7 @@ TEST_CASE("DeepSpeed swaps all of its cache when two copies overflow the host") 
 
 TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
   const auto memory = [](std::int64_t batch) {
-    return flexgen_system<>(opt_13b, paper_machine(), paper_opt_workload(batch)).memory();
+    return flexgen_system<>(opt_13b, paper_server(), paper_opt_workload(batch)).memory();
   };
   CHECK(memory(64).fits());
   const memory_use over = memory(128);
@@ -265,7 +265,7 @@ TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
                          2 * 128.0 * 1024 * 20'480;
   CHECK(over.gpu.needed_bytes == doctest::Approx(by_hand));
   // A run that does not fit has no throughput, but says what it would take.
-  const report none = run(flexgen_system<>(opt_13b, paper_machine(), paper_opt_workload(128)), 2);
+  const report none = run(flexgen_system<>(opt_13b, paper_server(), paper_opt_workload(128)), 2);
   CHECK(none.tokens_per_s() == 0);
   CHECK(none.total_s() > 0);
 }
@@ -278,7 +278,7 @@ TEST_CASE("verdicts name the first tier that overflows") {
   use.drive = {};
   CHECK(use.fits());  // the drive's DRAM is told, not judged
   // A drive that is too small.
-  machine one = paper_machine();
+  server one = paper_server();
   const workload endless{.batch = 100'000, .input_tokens = 64, .output_tokens = 64 * 1024};
   CHECK(insta_system<>(tiny(), one, endless).memory().overflows() == system::tier::drive);
 }
@@ -300,7 +300,7 @@ TEST_CASE("infinitely fast drives leave the GPU's own time") {
                  .softmax_units = 1,
                  .softmax_flops_per_s = fast,
                  .top_k_elements_per_s = fast};
-  machine on = paper_machine();
+  server on = paper_server();
   on.host.nvme_command_ns = 0;
   on.gpu_link = {.bytes_per_s = 1e18, .latency_ns = 0};
   const insta_sparf_system<> s(tiny(), on, job, {}, drive);
@@ -309,9 +309,9 @@ TEST_CASE("infinitely fast drives leave the GPU's own time") {
 }
 
 TEST_CASE("Recomp runs at the GPU's speed while the cache fits, and pays for what does not") {
-  const recomp_system few(opt_13b, paper_machine(), paper_opt_workload(8));
+  const recomp_system few(opt_13b, paper_server(), paper_opt_workload(8));
   CHECK(few.resident(2048) == 8);
-  const recomp_system many(opt_13b, paper_machine(), paper_opt_workload(256));
+  const recomp_system many(opt_13b, paper_server(), paper_opt_workload(256));
   // (0.9 x 48 - 25.7) GB less activations, over 2048 x 819,200 B.
   CHECK(many.resident(2048) == 10);
   CHECK(few.step(2048).time.total_s() ==

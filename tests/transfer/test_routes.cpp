@@ -25,43 +25,43 @@ struct without_side : in_storage {
 };
 struct without_bytes {
   static constexpr bool computes_in_drive = true;
-  static route_time time(link_bytes, const machine_spec&);
+  static route_time time(link_bytes, const route_spec&);
 };
 struct without_time {
   static constexpr bool computes_in_drive = true;
   static link_bytes bytes(const traffic&, std::uint64_t, std::uint64_t);
 };
 struct time_as_number : without_time {
-  static double time(link_bytes, const machine_spec&);
+  static double time(link_bytes, const route_spec&);
 };
 struct time_by_conversion : without_time {
   struct soon {
     operator route_time() const;  // NOLINT: what the concept must not be content with
   };
-  static soon time(link_bytes, const machine_spec&);
+  static soon time(link_bytes, const route_spec&);
 };
 struct bytes_as_number : without_bytes {
   static std::uint64_t bytes(const traffic&, std::uint64_t, std::uint64_t);
 };
 struct with_state : without_time {  // a route is stateless: its functions are called on the type
-  route_time time(link_bytes, const machine_spec&);
+  route_time time(link_bytes, const route_spec&);
 };
 struct changes_machine : without_time {
-  static route_time time(link_bytes, machine_spec&);
+  static route_time time(link_bytes, route_spec&);
 };
 struct complete : without_time {
-  static route_time time(link_bytes, const machine_spec&);
+  static route_time time(link_bytes, const route_spec&);
 };
 
 static_assert(Transfer<complete>);
-static_assert(!Transfer<int> && !Transfer<machine_spec>);
+static_assert(!Transfer<int> && !Transfer<route_spec>);
 static_assert(!Transfer<without_side> && !Transfer<without_bytes> && !Transfer<without_time>);
 static_assert(!Transfer<time_as_number> && !Transfer<time_by_conversion> &&
               !Transfer<bytes_as_number>);
 static_assert(!Transfer<with_state> && !Transfer<changes_machine>);
 
 // Numbers that divide well: 2 bytes a ns to the host, 4 to the GPU, requests of 1000 bytes.
-constexpr machine_spec plain{.drive_link = {.bytes_per_s = 2e9, .latency_ns = 30},
+constexpr route_spec plain{.drive_link = {.bytes_per_s = 2e9, .latency_ns = 30},
                              .gpu_link = {.bytes_per_s = 4e9, .latency_ns = 500},
                              .request_bytes = 1000,
                              .file_system_ns = 70,
@@ -77,11 +77,11 @@ constexpr traffic moved{.pages_read = 3,
                         .link_bytes = 77};
 
 template <class Route>
-void check_time(link_bytes bytes, const machine_spec& machine, double link, double latency,
+void check_time(link_bytes bytes, const route_spec& route, double link, double latency,
                 double software) {
   CAPTURE(bytes.up);
   CAPTURE(bytes.down);
-  const route_time time = Route::time(bytes, machine);
+  const route_time time = Route::time(bytes, route);
   CHECK(time.link_ns == doctest::Approx(link).epsilon(1e-12));
   CHECK(time.latency_ns == doctest::Approx(latency).epsilon(1e-12));
   CHECK(time.software_ns == doctest::Approx(software).epsilon(1e-12));
@@ -170,32 +170,32 @@ TEST_CASE_TEMPLATE("more bytes never take less time", Route, host_bounce, gpu_di
   double before = 0;
   for (std::uint64_t bytes = 1; bytes < (std::uint64_t{1} << 40); bytes += 1 + bytes / 3) {
     CAPTURE(bytes);
-    const double ns = Route::time({.up = bytes}, machine_spec{}).total_ns();
+    const double ns = Route::time({.up = bytes}, route_spec{}).total_ns();
     CHECK(ns >= before);
     before = ns;
   }
 }
 
 TEST_CASE("a machine without rates, or with negative times, is refused") {
-  CHECK_NOTHROW(validate(machine_spec{}));
+  CHECK_NOTHROW(validate(route_spec{}));
   CHECK_NOTHROW(validate(plain));
   const auto refused = [](auto&& change) {
-    machine_spec machine;
-    change(machine);
-    CHECK_THROWS_AS(validate(machine), bad_argument);
+    route_spec route;
+    change(route);
+    CHECK_THROWS_AS(validate(route), bad_argument);
   };
   const double nan = std::numeric_limits<double>::quiet_NaN();
   for (const double rate : {0.0, -1.0, nan}) {
     CAPTURE(rate);
-    refused([&](machine_spec& m) { m.drive_link.bytes_per_s = rate; });
-    refused([&](machine_spec& m) { m.gpu_link.bytes_per_s = rate; });
-    refused([&](machine_spec& m) { m.request_bytes = rate; });
+    refused([&](route_spec& m) { m.drive_link.bytes_per_s = rate; });
+    refused([&](route_spec& m) { m.gpu_link.bytes_per_s = rate; });
+    refused([&](route_spec& m) { m.request_bytes = rate; });
   }
   for (const double time : {-1.0, nan}) {
     CAPTURE(time);
-    refused([&](machine_spec& m) { m.drive_link.latency_ns = time; });
-    refused([&](machine_spec& m) { m.gpu_link.latency_ns = time; });
-    refused([&](machine_spec& m) { m.file_system_ns = time; });
-    refused([&](machine_spec& m) { m.nvme_command_ns = time; });
+    refused([&](route_spec& m) { m.drive_link.latency_ns = time; });
+    refused([&](route_spec& m) { m.gpu_link.latency_ns = time; });
+    refused([&](route_spec& m) { m.file_system_ns = time; });
+    refused([&](route_spec& m) { m.nvme_command_ns = time; });
   }
 }

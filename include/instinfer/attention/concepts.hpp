@@ -29,8 +29,8 @@
 
 namespace instinfer::attention {
 
-// The operations, with the operand types that a machine names: query, dims, scores, tokens, units. A unit is what a summary
-// has a row for: a page, a cluster (summaries/summary_rows.hpp). Semantics:
+// The operations, with the operand types that a machine names: query, dims, scores, tokens, chunks. A chunk is what a summary
+// has a row for: a page, a cluster (summaries/chunks.hpp). Semantics:
 //
 // choose
 //   all_tokens(q)                  the visible tokens
@@ -39,27 +39,27 @@ namespace instinfer::attention {
 //   top_dims(q, keep)              the dims with the largest sum of |q| over the group; ties to the lower dim
 //   top_tokens(scores, keep, newest, over)  the candidates with the largest rank; the `newest` last ones of the kept are always
 //                                  among them; ties to the lower index. keep is of the candidates, newest of the kept
-//   top_units(scores, keep, newest, over)   the same for units
-//   units_above(scores, x, over)   the units whose rank is above x
+//   top_chunks(scores, keep, newest, over)   the same for chunks
+//   chunks_above(scores, x, over)   the chunks whose rank is above x
 //   view(set), run(first, last)    a set that a summary keeps
-//   unite, intersect, subtract     of two sets of tokens, or of units
-//   all_units<S>()                 the units of summary S
-//   units_of<S>(tokens)            the units of summary S with a member among the tokens
-//   members<S>(units)              the tokens of the units
+//   unite, intersect, subtract     of two sets of tokens, or of chunks
+//   all_chunks<S>()                 the chunks of summary S
+//   chunks_of<S>(tokens)            the chunks of summary S with a member among the tokens
+//   members<S>(chunks)              the tokens of the chunks
 // score: logits, unless said otherwise; one a query head and candidate
 //   score_dims(q, dims)            q[dims].K[:, dims] of the visible tokens at SparQ's temperature; reads K by dim where the
 //                                  layout has it
 //   score_tokens(q, tokens, from)  q.K exactly
-//   score_units<S>(q, units)       q against the rows of summary S
+//   score_chunks<S>(q, chunks)       q against the rows of summary S
 //   index_heads(q), top_heads<S>(q, keep, router)  heads of a trained indexer: all, or the most telling
 //   score_index<S>(q, heads, tokens)  one score a token, of index keys S
 //   softmax(logits)                probabilities over the candidates
-//   softmax<S>(logits)             of one member of each unit, if every member scored as its unit does
+//   softmax<S>(logits)             of one member of each chunk, if every member scored as its chunk does
 // fold: into the result so far; what is folded one after the other must be disjoint
 //   fold(q, tokens, from)          exact softmax attention over the tokens' K and V
 //   fold_scored(logits, tokens, from)  the same where the logits are there: reads V only
 //   fold_through<S>(q, tokens)     fold, by way of the block cache S
-//   fold_units<S>(logits, units)   each unit as so many tokens of its logit and mean value (an estimate)
+//   fold_chunks<S>(logits, chunks)   each chunk as so many tokens of its logit and mean value (an estimate)
 // correct: once, after the folds
 //   blend_mean(p, tokens)          result = a * result + (1 - a) * mean V, with a = the sum of p over the tokens. Nothing
 //                                  happens where a window hides live tokens
@@ -72,7 +72,7 @@ namespace instinfer::attention {
 template <class M>
 concept AttentionMachine =
     requires(M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
-             typename M::tokens tokens, budget keep, tier from, over_group over) {
+             typename M::tokens tokens, budget keep, residence from, group_reduction over) {
       { m.all_tokens(q) } -> std::same_as<typename M::tokens>;
       { m.top_dims(q, keep) } -> std::same_as<typename M::dims>;
       { m.score_dims(q, dims) } -> std::same_as<typename M::scores>;
@@ -91,7 +91,7 @@ struct machine_archetype {
     std::uint32_t count() const;
     bool empty() const;
   };
-  struct units {
+  struct chunks {
     std::uint32_t count() const;
     bool empty() const;
   };
@@ -99,9 +99,9 @@ struct machine_archetype {
   tokens steady(const query&, std::uint32_t, budget);
   query moved_back(const query&, std::uint32_t, const rope&);
   dims top_dims(const query&, budget);
-  tokens top_tokens(scores, budget, budget = 0.0, over_group = over_group::sum);
-  units top_units(scores, budget, budget = 0.0, over_group = over_group::sum);
-  units units_above(scores, double, over_group = over_group::sum);
+  tokens top_tokens(scores, budget, budget = 0.0, group_reduction = group_reduction::sum);
+  chunks top_chunks(scores, budget, budget = 0.0, group_reduction = group_reduction::sum);
+  chunks chunks_above(scores, double, group_reduction = group_reduction::sum);
   template <class Set>
   Set unite(Set, Set);
   template <class Set>
@@ -109,31 +109,31 @@ struct machine_archetype {
   template <class Set>
   Set subtract(Set, Set);
   template <class S>
-  units all_units();
+  chunks all_chunks();
   template <class S>
-  units units_of(tokens);
+  chunks chunks_of(tokens);
   template <class S>
-  tokens members(units);
+  tokens members(chunks);
   tokens view(index_view);
   tokens run(index_run);
   scores score_dims(const query&, dims);
-  scores score_tokens(const query&, tokens, tier = tier::flash);
+  scores score_tokens(const query&, tokens, residence = residence::flash);
   template <class S>
-  scores score_units(const query&, units);
-  units index_heads(const query&);
+  scores score_chunks(const query&, chunks);
+  chunks index_heads(const query&);
   template <class S>
-  units top_heads(const query&, budget, head_router);
+  chunks top_heads(const query&, budget, head_router);
   template <class S>
-  scores score_index(const query&, units, tokens);
+  scores score_index(const query&, chunks, tokens);
   scores softmax(scores);
   template <class S>
   scores softmax(scores);
-  void fold(const query&, tokens, tier = tier::flash);
-  void fold_scored(scores, tokens, tier = tier::flash);
+  void fold(const query&, tokens, residence = residence::flash);
+  void fold_scored(scores, tokens, residence = residence::flash);
   template <class S>
   void fold_through(const query&, tokens);
   template <class S>
-  void fold_units(scores, units);
+  void fold_chunks(scores, chunks);
   void blend_mean(scores, tokens);
   void attenuate(scores, tokens);
   scores weights(scores);

@@ -23,13 +23,13 @@ namespace instinfer::attention {
 //   rank(scores, over)                    [candidates] of values, for choices by threshold
 //   score_dims(q, dims, tokens, plan)     -> logits over `tokens`, read as planned
 //   score_tokens(q, tokens, plan)         -> logits
-//   score_rows(q, units, table)           -> logits against the rows of a summary
+//   score_rows(q, chunks, table)           -> logits against the rows of a summary
 //   softmax(logits, weight_of)            -> probabilities; a candidate counts weight_of(candidate) times
 //   weights(logits)                       -> probabilities within the state
 //   fold(q, plan)                         merge into the state of q's heads; q may be a part of what begin() was given
 //   work_with(team)                       optional: from here on, operations may be shared by the team's workers
 //   fold_scored(logits, tokens, plan)     merge V rows by known logits
-//   fold_rows(logits, units, table)       merge value sums
+//   fold_rows(logits, chunks, table)       merge value sums
 //   keep_mass(p, tokens)                  note alpha
 //   blend_mean(p, tokens, mean)           note alpha and the mean
 //   finish(out)                           out: [group, v_dim]
@@ -45,7 +45,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   using typename base::dims;
   using typename base::query;
   using typename base::tokens;
-  using typename base::units;
+  using typename base::chunks;
   using scores = typename Arithmetic::scores;
   using format = typename Arithmetic::format;
 
@@ -85,17 +85,17 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   }
 
   tokens top_tokens(const scores& s, budget keep, budget newest = 0.0,
-                    over_group over = over_group::sum) {
+                    group_reduction over = group_reduction::sum) {
     return top(operation::top_tokens, s, keep, "keep_tokens", newest, over);
   }
-  units top_units(const scores& s, budget keep, budget newest = 0.0,
-                  over_group over = over_group::sum) {
-    return top(operation::top_units, s, keep, "keep_units", newest, over);
+  chunks top_chunks(const scores& s, budget keep, budget newest = 0.0,
+                  group_reduction over = group_reduction::sum) {
+    return top(operation::top_chunks, s, keep, "keep_chunks", newest, over);
   }
-  units units_above(const scores& s, double threshold, over_group over = over_group::sum) {
+  chunks chunks_above(const scores& s, double threshold, group_reduction over = group_reduction::sum) {
     index_set& set = scratch_.next_selection();
     above(s, arithmetic_.rank(s, over), threshold, set);
-    watch_.chose(operation::top_units, set);
+    watch_.chose(operation::top_chunks, set);
     return set;
   }
 
@@ -106,33 +106,33 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
     return arithmetic_.score_dims(q, chosen, visible, scratch_.plan, head_, pages_);
   }
 
-  scores score_tokens(const query& q, tokens chosen, tier from = tier::flash) {
+  scores score_tokens(const query& q, tokens chosen, residence from = residence::flash) {
     plan_rows(head_, keys_by_row(head_), chosen, scratch_.plan, from);
     account(operation::score_tokens);
     return arithmetic_.score_tokens(q, chosen, scratch_.plan, head_, pages_);
   }
 
   template <class S>
-  scores score_units(const query& q, units chosen) {
-    const auto& table = this->template unit_table<S>();
+  scores score_chunks(const query& q, chunks chosen) {
+    const auto& table = this->template chunk_table<S>();
     scored(chosen.count(), table.row_dim, table.row_bytes, q.group);
     return arithmetic_.score_rows(q, chosen, table);
   }
 
   template <class S>
-  units top_heads(const query& q, budget keep, head_router router) {
+  chunks top_heads(const query& q, budget keep, head_router router) {
     const auto& index = this->template summary<S>();
     const std::uint32_t heads = q.index_heads();
     index_set& set = scratch_.next_selection();
     const std::uint32_t rows = index.top_heads(q.index_of_dims(S::index_dims), router,
                                                keep.of(heads, "active_heads"), set);
     scored(rows, S::index_dims, S::index_dims * sizeof(float), heads);
-    watch_.chose(operation::top_units, set);
+    watch_.chose(operation::top_chunks, set);
     return set;
   }
 
   template <class S>
-  scores score_index(const query& q, units heads, tokens chosen) {
+  scores score_index(const query& q, chunks heads, tokens chosen) {
     const auto& index = this->template summary<S>();
     scored(chosen.count(), S::index_dims, index.key_bytes, heads.count());
     return arithmetic_.score_index(q.index_of_dims(S::index_dims), heads, chosen, index);
@@ -141,11 +141,11 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   scores softmax(const scores& logits) { return arithmetic_.softmax(logits, one_each{}); }
   template <class S>
   scores softmax(const scores& logits) {
-    const auto& table = this->template unit_table<S>();
+    const auto& table = this->template chunk_table<S>();
     return arithmetic_.softmax(logits, [&](std::uint32_t u) { return table.weight(u); });
   }
 
-  void fold(const query& q, tokens chosen, tier from = tier::flash) {
+  void fold(const query& q, tokens chosen, residence from = residence::flash) {
     fold_where(q, chosen, all_from{from});
   }
 
@@ -158,18 +158,18 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
     cache.settle();
   }
 
-  void fold_scored(const scores& logits, tokens chosen, tier from = tier::flash) {
+  void fold_scored(const scores& logits, tokens chosen, residence from = residence::flash) {
     plan_rows(head_, stream::v_by_token, chosen, scratch_.plan, from);
     account(operation::fold_scored);
     arithmetic_.fold_scored(logits, chosen, scratch_.plan, head_, pages_);
   }
 
   template <class S>
-  void fold_units(const scores& logits, units chosen) {
-    const auto& table = this->template unit_table<S>();
+  void fold_chunks(const scores& logits, chunks chosen) {
+    const auto& table = this->template chunk_table<S>();
     static_assert(
-        WeightedUnitState<std::remove_cvref_t<decltype(table)>>,
-        "instinfer: fold_units needs a summary with value_sum(unit), see summaries/summary_rows.hpp");
+        WeightedChunkState<std::remove_cvref_t<decltype(table)>>,
+        "instinfer: fold_chunks needs a summary with value_sum(chunk), see summaries/chunks.hpp");
     scored(chosen.count(), format::v_dim, format::v_dim * sizeof(float), 0);
     arithmetic_.fold_rows(logits, chosen, table);
   }
@@ -193,7 +193,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
 
  private:
   index_view top(operation op, const scores& s, budget keep, const char* what, budget newest,
-                 over_group over) {
+                 group_reduction over) {
     const std::uint32_t k = keep.of(s.candidates.count(), what);
     index_set& set = scratch_.next_selection();
     arithmetic_.top(s, over, k, newest.of(k, "newest"), set);
@@ -216,8 +216,8 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   // `heads`: queries that are multiplied with the rows; 0 where rows are only added up.
   void scored(std::uint32_t rows, std::size_t row_dim, std::size_t row_bytes, std::uint32_t heads) {
     moved_.summary_bytes += rows * row_bytes;
-    if constexpr (requires { watch_.scored(operation::score_units, rows, row_dim, heads); }) {
-      watch_.scored(operation::score_units, rows, row_dim, heads);
+    if constexpr (requires { watch_.scored(operation::score_chunks, rows, row_dim, heads); }) {
+      watch_.scored(operation::score_chunks, rows, row_dim, heads);
     }
   }
 

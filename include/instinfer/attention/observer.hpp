@@ -13,9 +13,9 @@ enum class operation : std::uint8_t {
   score_dims,
   top_tokens,
   fold,
-  choose_tokens,  // by position, or as members of units
-  top_units,
-  score_units,
+  choose_tokens,  // by position, or as members of chunks
+  top_chunks,
+  score_chunks,
   score_tokens,
   fold_scored
 };

@@ -75,7 +75,7 @@ class stream_planner {
 
   // Adds the pages of a tile of tokens for the wanted ones of them, if there are any.
   [[gnu::always_inline]] void add(std::uint32_t token_tile, page_read::run_slice tokens,
-                                  tier from = tier::flash) {
+                                  residence from = residence::flash) {
     const bool buffered = token_tile >= sealed_tiles_;
     if (token_tile + tiles_ahead < sealed_tiles_) {
       pages_.prefetch(token_tile + tiles_ahead, 0);
@@ -154,17 +154,17 @@ constexpr stream keys_by_row(const layout::head_pages& head) {
 // Where the tokens of a tile of K are read, given its first token.
 template <class T>
 concept TierOfTile = requires(const T& t, std::uint32_t first_token) {
-  { t(first_token) } -> std::convertible_to<tier>;
+  { t(first_token) } -> std::convertible_to<residence>;
 };
 
 struct all_from {
-  tier from = tier::flash;
-  tier operator()(std::uint32_t /*first_token*/) const { return from; }
+  residence from = residence::flash;
+  residence operator()(std::uint32_t /*first_token*/) const { return from; }
 };
 
 // score_tokens: all dims of K of `tokens`. fold_scored: of V.
 inline void plan_rows(const layout::head_pages& head, stream s, index_view tokens,
-                      access_plan& plan, tier from = tier::flash) {
+                      access_plan& plan, residence from = residence::flash) {
   plan.clear();
   const index_run all{0, head.of(s).dim_tiles * head.tiles.of(s).dims};
   detail::stream_planner pages(plan, head, s, {{&all, 1}, all.size()});
@@ -193,7 +193,7 @@ void plan_fold(const layout::head_pages& head, index_view tokens, access_plan& p
   const bool alike = k_tile.tokens == v_tile.tokens;
   const auto add = [&](std::uint32_t tile, std::uint32_t first, std::uint32_t last) {
     const page_read::run_slice wanted = k_clip(first, last);
-    const tier from = where(first);
+    const residence from = where(first);
     k_pages.add(tile, wanted, from);
     if (alike) {
       v_pages.add(tile, wanted, from);

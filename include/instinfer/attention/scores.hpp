@@ -13,7 +13,7 @@ namespace instinfer::attention {
 // T is float on compute paths, double in the reference.
 template <class T>
 struct score_array {
-  index_view candidates;  // tokens, or units of a summary (pages, clusters)
+  index_view candidates;  // tokens, or chunks of a summary (pages, clusters)
   std::span<T> values;    // [heads, candidates.count()]: logits, or probabilities after softmax
 
   std::span<T> head(std::size_t h) const {
@@ -26,11 +26,11 @@ struct score_array {
 // head instead (per_query_head.hpp).
 //   sum   SparQ: of logits; SparF, RetroInfer: of probabilities
 //   max   Quest: keeps a bound a bound for every head; ShadowKV: of probabilities
-enum class over_group : std::uint8_t { sum, max };
+enum class group_reduction : std::uint8_t { sum, max };
 
 // rank [candidates]: the heads' scores reduced. Zeros where there is no head.
 template <class T>
-void reduce(const score_array<T>& scores, over_group how, std::span<T> rank) {
+void reduce(const score_array<T>& scores, group_reduction how, std::span<T> rank) {
   if (scores.heads() == 0) {
     std::ranges::fill(rank, T{0});
     return;
@@ -39,7 +39,7 @@ void reduce(const score_array<T>& scores, over_group how, std::span<T> rank) {
   for (std::size_t h = 1; h < scores.heads(); ++h) {
     const std::span<const T> head = scores.head(h);
     for (std::size_t i = 0; i < rank.size(); ++i) {
-      rank[i] = how == over_group::sum ? rank[i] + head[i] : std::max(rank[i], head[i]);
+      rank[i] = how == group_reduction::sum ? rank[i] + head[i] : std::max(rank[i], head[i]);
     }
   }
 }

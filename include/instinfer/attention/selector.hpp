@@ -11,7 +11,7 @@
 #include "instinfer/core/index_algebra.hpp"
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/summaries/concepts.hpp"
-#include "instinfer/summaries/summary_rows.hpp"
+#include "instinfer/summaries/chunks.hpp"
 
 namespace instinfer::attention {
 
@@ -22,7 +22,7 @@ class selector {
   using query = query_group;
   using dims = index_view;
   using tokens = index_view;
-  using units = index_view;
+  using chunks = index_view;
 
   selector(const layout::head_pages& head, Summaries& summaries, machine_scratch& scratch,
            Watch& watch)
@@ -60,18 +60,18 @@ class selector {
   tokens subtract(index_view a, index_view b) { return algebra(add_difference, a, b); }
 
   template <class S>
-  units all_units() {
+  chunks all_chunks() {
     index_set& set = scratch_.next_selection();
-    set.add(0, unit_table<S>().units());
+    set.add(0, chunk_table<S>().chunks());
     return set;
   }
 
   template <class S>
-  units units_of(tokens of) {
-    const auto& table = unit_table<S>();
+  chunks chunks_of(tokens of) {
+    const auto& table = chunk_table<S>();
     index_set& set = scratch_.next_selection();
     auto run = of.runs().begin();
-    for (std::uint32_t u = 0; u < table.units() && run != of.runs().end(); ++u) {
+    for (std::uint32_t u = 0; u < table.chunks() && run != of.runs().end(); ++u) {
       const index_run members = table.members(u);
       while (run != of.runs().end() && run->last <= members.first) {
         ++run;
@@ -84,8 +84,8 @@ class selector {
   }
 
   template <class S>
-  tokens members(units chosen) {
-    const auto& table = unit_table<S>();
+  tokens members(chunks chosen) {
+    const auto& table = chunk_table<S>();
     index_set& set = scratch_.next_selection();
     chosen.for_each(
         [&](std::uint32_t u) { set.add(table.members(u).first, table.members(u).last); });
@@ -94,7 +94,7 @@ class selector {
   }
 
   // Index heads, of the query's own index or else of the group.
-  units index_heads(const query& q) {
+  chunks index_heads(const query& q) {
     index_set& set = scratch_.next_selection();
     set.add(0, q.index_heads());
     return set;
@@ -111,10 +111,10 @@ class selector {
 
  protected:
   template <class S>
-  const auto& unit_table() {
+  const auto& chunk_table() {
     using state = typename S::template state<typename Format::decoded>;
-    static_assert(UnitState<state>,
-                  "instinfer: the summary has no units with rows, see summaries/summary_rows.hpp");
+    static_assert(ChunkState<state>,
+                  "instinfer: the summary has no chunks with rows, see summaries/chunks.hpp");
     return std::as_const(summary<S>());
   }
 

@@ -26,7 +26,7 @@ struct int4_group {
 static_assert(sizeof(int4_group) == 36);
 
 template <>
-inline constexpr std::uint32_t unit_elements<int4_group> = int4_group::size;
+inline constexpr std::uint32_t packed_elements<int4_group> = int4_group::size;
 
 // In rows a group runs along d, as in FlexGen; in columns (K by dim) along the tokens of one dim. FlexGen keeps 1 / step; the
 // step takes the same two bytes and saves a division in the kernel.
@@ -36,7 +36,7 @@ inline constexpr std::uint32_t unit_elements<int4_group> = int4_group::size;
 template <Element E = fp16>
 struct int4_groups {
   using element = E;
-  using unit = int4_group;
+  using packed = int4_group;
   static constexpr const char* name = "int4";
   static constexpr std::uint32_t scale_bytes = 0;
 

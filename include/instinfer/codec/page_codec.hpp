@@ -18,22 +18,22 @@
 
 namespace instinfer {
 
-// Consecutive elements that one unit of a page stores: 1, or the length of a group.
-template <class Unit>
-inline constexpr std::uint32_t unit_elements = 1;
+// Consecutive elements that one packed value of a page stores: 1, or the length of a group.
+template <class Packed>
+inline constexpr std::uint32_t packed_elements = 1;
 
-// A sealed page is an array of units, and, where scale_bytes is not 0, an fp32 in its last bytes that multiplies all values.
+// A sealed page is an array of packed, and, where scale_bytes is not 0, an fp32 in its last bytes that multiplies all values.
 // Semantics: encode writes values [elements] and the scale to a page and fills up with zeros; value gives element i before the
-// scale; holds tells of a finite value whether encode can take it. The CPU path also needs load_at(const unit*, i), see
+// scale; holds tells of a finite value whether encode can take it. The CPU path also needs load_at(const packed*, i), see
 // cpu/coded_load-inl.hpp.
 template <class C>
 concept PageCodec =
     Element<typename C::element> &&
-    requires(const typename C::unit* units, std::size_t i,
+    requires(const typename C::packed* packed, std::size_t i,
              std::span<const typename C::element> values, std::span<std::byte> page, float x) {
       { C::name } -> std::convertible_to<const char*>;
       { C::scale_bytes } -> std::convertible_to<std::uint32_t>;
-      { C::value(units, i) } noexcept -> std::same_as<float>;
+      { C::value(packed, i) } noexcept -> std::same_as<float>;
       { C::encode(values, page) } noexcept;
       { C::holds(x) } -> std::same_as<bool>;
     };
@@ -41,7 +41,7 @@ concept PageCodec =
 template <Element E>
 struct plain_pages {
   using element = E;
-  using unit = E;
+  using packed = E;
   static constexpr const char* name = element_name<E>;
   static constexpr std::uint32_t scale_bytes = 0;
 
@@ -73,14 +73,14 @@ using codec_of = typename detail::codec_of<Storage>::type;
 // Elements that a page has room for.
 template <PageCodec C>
 constexpr std::uint32_t elements_in(std::uint32_t page_bytes) {
-  using unit = typename C::unit;
-  constexpr std::uint32_t unit_bytes = sizeof(unit);
+  using packed = typename C::packed;
+  constexpr std::uint32_t packed_bytes = sizeof(packed);
   if constexpr (C::scale_bytes > 0) {
     if (page_bytes < C::scale_bytes) {
       return 0;
     }
   }
-  return (page_bytes - C::scale_bytes) / unit_bytes * unit_elements<unit>;
+  return (page_bytes - C::scale_bytes) / packed_bytes * packed_elements<packed>;
 }
 
 // Where a sealed page's scale lies; calling it reads it. Without one: 1, and no memory.
@@ -106,20 +106,20 @@ struct page_scale<C, true> {
 
 // What wanted entries weigh on their way: from sealed pages coded, from open ones as appended.
 struct entry_size {
-  std::uint32_t unit_bytes = 0;
-  std::uint32_t unit_elements = 1;
+  std::uint32_t packed_bytes = 0;
+  std::uint32_t packed_elements = 1;
   std::uint32_t scale_bytes = 0;  // of each page
   std::uint32_t open_bytes = 0;   // of an element
 
   // A part of a group counts by its elements.
   constexpr std::uint64_t sealed(std::uint64_t elements, std::uint64_t pages) const {
-    return (elements * unit_bytes + unit_elements - 1) / unit_elements + pages * scale_bytes;
+    return (elements * packed_bytes + packed_elements - 1) / packed_elements + pages * scale_bytes;
   }
   constexpr std::uint64_t open(std::uint64_t elements) const { return elements * open_bytes; }
 };
 
 template <PageCodec C>
-inline constexpr entry_size entry_size_of{sizeof(typename C::unit), unit_elements<typename C::unit>,
+inline constexpr entry_size entry_size_of{sizeof(typename C::packed), packed_elements<typename C::packed>,
                                           C::scale_bytes, sizeof(typename C::element)};
 
 }  // namespace instinfer

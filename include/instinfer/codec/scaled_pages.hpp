@@ -35,7 +35,7 @@ struct code_8bit<fp8> {
 template <class Code, Element E>
 struct scaled_pages {
   using element = E;
-  using unit = Code;
+  using packed = Code;
   static constexpr const char* name = code_8bit<Code>::name;
   static constexpr std::uint32_t scale_bytes = sizeof(float);
 

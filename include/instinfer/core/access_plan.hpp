@@ -15,7 +15,7 @@ namespace instinfer {
 
 // Where the entries of a read are kept: in flash, or as a copy in fast memory beside the attention units (a window on the
 // GPU) or in a cache of pages there, where they cost no flash read. The values are the same.
-enum class tier : std::uint8_t { flash, fast, cached };
+enum class residence : std::uint8_t { flash, fast, cached };
 
 // One page and the entries wanted inside: the elements (t, i) with t in `tokens` and i in `dims`, both local to the
 // page's tile and given as slices of the plan's run pool.
@@ -31,12 +31,12 @@ struct page_read {
   std::uint32_t dim_tile = 0;
   page_id page = no_page;
   bool buffered = false;  // still in the group buffer in DRAM: costs no flash read
-  tier from = tier::flash;
+  residence from = residence::flash;
   run_slice tokens;
   run_slice dims;
 
   std::uint64_t wanted_elements() const { return std::uint64_t{tokens.count} * dims.count; }
-  bool costs_flash() const { return !buffered && from == tier::flash; }
+  bool costs_flash() const { return !buffered && from == residence::flash; }
 };
 
 class access_plan {
@@ -71,7 +71,7 @@ class access_plan {
   [[gnu::always_inline]] void add(const page_read& read) {
     reads_.push_back(read);
     pages_ += read.costs_flash() ? 1 : 0;
-    (read.from != tier::flash ? fast_elements_
+    (read.from != residence::flash ? fast_elements_
      : read.buffered          ? buffered_elements_
                               : wanted_elements_) += read.wanted_elements();
   }

@@ -22,12 +22,12 @@ struct kv_format {
                 "instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp");
   using storage = Storage;
   using codec = codec_of<Storage>;
-  using unit = typename codec::unit;        // what sealed pages are arrays of
+  using packed = typename codec::packed;        // what sealed pages are arrays of
   using element = typename codec::element;  // what append takes
   static constexpr bool plain = std::is_same_v<codec, plain_pages<element>>;
   static_assert(
-      KDim % static_cast<int>(unit_elements<unit>) == 0 &&
-          VDim % static_cast<int>(unit_elements<unit>) == 0,
+      KDim % static_cast<int>(packed_elements<packed>) == 0 &&
+          VDim % static_cast<int>(packed_elements<packed>) == 0,
       "instinfer: a codec of groups needs head sizes that its groups divide, see codec/int4_groups.hpp");
 
   using open = kv_format<element, KDim, VDim>;  // pages in the group buffer, before they are sealed
@@ -37,7 +37,7 @@ struct kv_format {
   static constexpr int v_dim = VDim;
   static constexpr int element_bytes = sizeof(element);
   static constexpr int token_bytes =  // K and V once, in sealed pages, without their scales
-      (KDim + VDim) / static_cast<int>(unit_elements<unit>) * static_cast<int>(sizeof(unit));
+      (KDim + VDim) / static_cast<int>(packed_elements<packed>) * static_cast<int>(sizeof(packed));
 };
 
 // Heads and layers of a model. MHA: q_heads == kv_heads; MQA: kv_heads == 1; GQA: between.

@@ -1,5 +1,5 @@
 #pragma once
-// Loads of the units that sealed pages are arrays of: fp32, fp16, bf16, and the codes of int8, fp8 and 4-bit groups.
+// Loads of the packed that sealed pages are arrays of: fp32, fp16, bf16, and the codes of int8, fp8 and 4-bit groups.
 
 #include <algorithm>
 #include <cstring>
@@ -13,12 +13,12 @@ namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
 // What the vectors of load_at must be multiplied by, beside the page's scale: kernels fold both into one factor.
-template <class Unit>
+template <class Packed>
 inline constexpr float load_factor = 1.0f;
 template <>
 inline constexpr float load_factor<fp8> = 0x1p8f;
 
-// Elements [i, i + lanes) of an array of units as fp32. In a group, i is a multiple of lanes.
+// Elements [i, i + lanes) of an array of packed as fp32. In a group, i is a multiple of lanes.
 template <Element E>
 HWY_INLINE float_vec load_at(const E* elements, std::size_t i) {
   return load(elements + i);
@@ -83,8 +83,8 @@ HWY_INLINE float_vec load_at(const int4_group* groups, std::size_t i) {
 
 // Element i of load_at.
 template <class Codec>
-HWY_INLINE float value_at(const typename Codec::unit* units, std::size_t i) {
-  return Codec::value(units, i) * (1.0f / load_factor<typename Codec::unit>);
+HWY_INLINE float value_at(const typename Codec::packed* packed, std::size_t i) {
+  return Codec::value(packed, i) * (1.0f / load_factor<typename Codec::packed>);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -17,7 +17,7 @@ inline namespace HWY_NAMESPACE {
 // One dim of K whose tokens are contiguous, which dim it is, and what its tokens are multiplied by.
 template <class Storage>
 struct column {
-  const typename codec_of<Storage>::unit* tokens;
+  const typename codec_of<Storage>::packed* tokens;
   std::uint32_t dim;
   float scale = 1.0f;
 };
@@ -33,9 +33,9 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
                             std::size_t q_stride, float* products, std::size_t stride, bool more,
                             std::span<const column<Storage>> next) {
   using codec = codec_of<Storage>;
-  using unit = typename codec::unit;
-  constexpr std::uint32_t group = unit_elements<unit>;
-  const unit* tokens[columns_at_once];
+  using packed = typename codec::packed;
+  constexpr std::uint32_t group = packed_elements<packed>;
+  const packed* tokens[columns_at_once];
   float query[Heads][columns_at_once];
   HWY_UNROLL(4)
   for (std::size_t c = 0; c < columns_at_once; ++c) {  // a missing column weighs nothing
@@ -45,7 +45,7 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
       query[h][c] = c < columns.size() ? q[h * q_stride + from.dim] * from.scale : 0.0f;
     }
   }
-  constexpr std::uint32_t line = std::max<std::uint32_t>(line_bytes / sizeof(unit), 1) * group;
+  constexpr std::uint32_t line = std::max<std::uint32_t>(line_bytes / sizeof(packed), 1) * group;
   // Vectors begin where a group allows it; tokens before the run are then computed for nobody.
   std::uint32_t t = group == 1 ? run.first : run.first / lanes * lanes;
   for (; t + lanes <= run.last; t += lanes) {
@@ -102,7 +102,7 @@ HWY_NOINLINE void score_columns(std::span<const column<Storage>> columns, index_
 // The wanted dims of one token tile as columns.
 template <class Storage>
 struct column_block {
-  using unit = typename codec_of<Storage>::unit;
+  using packed = typename codec_of<Storage>::packed;
 
   std::vector<column<Storage>> columns;
   index_view tokens;  // wanted ones, local to the tile
@@ -117,12 +117,12 @@ struct column_block {
          at < reads.size() && reads[at].token_tile == reads[begin].token_tile; ++at) {
       const auto view = pages(reads[at]);
       const auto& page = layout::view_as<Storage>(view);
-      const float scale = page.scale() * load_factor<unit>;
+      const float scale = page.scale() * load_factor<packed>;
       tokens = plan.tokens(reads[at]);
       first_token = reads[at].token_tile * page.shape.tokens;
       const std::uint32_t first_dim = reads[at].dim_tile * page.shape.dims;
       plan.dims(reads[at]).for_each([&](std::uint32_t i) {
-        columns.push_back({page.data + std::size_t{i} * page.shape.dim_stride / unit_elements<unit>,
+        columns.push_back({page.data + std::size_t{i} * page.shape.dim_stride / packed_elements<packed>,
                            first_dim + i, scale});
       });
     }

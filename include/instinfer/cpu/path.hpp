@@ -114,24 +114,24 @@ class arithmetic : public score_pool {
                      });
   }
 
-  // A unit of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
-  template <attention::WeightedUnitState Table>
-  void fold_rows(const scores& logits, index_view units, const Table& table) {
-    const std::size_t n = units.count();
+  // A chunk of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
+  template <attention::WeightedChunkState Table>
+  void fold_rows(const scores& logits, index_view chunks, const Table& table) {
+    const std::size_t n = chunks.count();
     resize_scratch(products_, group_ * n);
     for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
       float* row = products_.data() + h * n;
-      for_each_position(logits.candidates, units, [&](std::uint32_t, std::uint32_t position) {
+      for_each_position(logits.candidates, chunks, [&](std::uint32_t, std::uint32_t position) {
         *row++ = logits.head(h)[position];
       });
       row = products_.data() + h * n;
       exponentials(row, row, n, state_.raise_max(h, max_of(row, n)));
-      units.for_each([&](std::uint32_t u) {
+      chunks.for_each([&](std::uint32_t u) {
         state_.state(h).sum += static_cast<float>(table.weight(u)) * *row++;
       });
     }
     std::size_t at = 0;
-    units.for_each([&](std::uint32_t u) {
+    chunks.for_each([&](std::uint32_t u) {
       for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
         add_row<Heads>(table.value_sum(u).data(), products_.data() + h * n + at, n,
                        state_.output(h).data(), Format::v_dim);
@@ -191,7 +191,7 @@ class arithmetic : public score_pool {
   group_state state_;
   std::vector<float> kept_;       // [group]
   std::vector<float> mean_;       // [v_dim]
-  std::vector<float> products_;   // [group, folded tokens or units]
+  std::vector<float> products_;   // [group, folded tokens or chunks]
   std::vector<float> magnitude_;  // |q| [k_dim]
   std::vector<float> scaled_q_;   // [group, k_dim]
   shared_fold<Format> fold_;

@@ -16,7 +16,7 @@ inline namespace HWY_NAMESPACE {
 template <class Format>
 class row_fold {
  public:
-  using unit = typename Format::unit;
+  using packed = typename Format::packed;
   static constexpr bool scaled = Format::codec::scale_bytes > 0;
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
@@ -28,7 +28,7 @@ class row_fold {
   static constexpr std::uint32_t prefetch_distance =
       Heads > 1 || std::is_pointer_v<Rows>
           ? block_rows
-          : std::clamp<std::uint32_t>(1024 / row_bytes<Dims, unit>, 4, block_rows);
+          : std::clamp<std::uint32_t>(1024 / row_bytes<Dims, packed>, 4, block_rows);
   // Sums of so many rows are taken apart, then merged: a sum of 32K terms in fp32 would lose three more bits.
   static constexpr std::size_t merge_rows = 1024;
 
@@ -79,8 +79,8 @@ class row_fold {
     for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
       const float* heads = q + std::size_t{h} * k_dim;
       if (adjacent) {
-        fold_block<Heads>(h, heads, adjacent_rows<k_dim, unit>{k.rows[0]},
-                          adjacent_rows<v_dim, unit>{v.rows[0]}, pending, soft_cap);
+        fold_block<Heads>(h, heads, adjacent_rows<k_dim, packed>{k.rows[0]},
+                          adjacent_rows<v_dim, packed>{v.rows[0]}, pending, soft_cap);
       } else {
         fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending, soft_cap);
       }
@@ -94,8 +94,8 @@ class row_fold {
                              float soft_cap) {
     constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
     HWY_ALIGN float products[block_rows * slots<Heads>];  // [row, slot]
-    rows_ahead<unit> k_ahead;
-    rows_ahead<unit> v_ahead;
+    rows_ahead<packed> k_ahead;
+    rows_ahead<packed> v_ahead;
     if (h == 0) {  // other blocks of heads find the rows in the cache
       k_ahead = window_.k_ahead(prefetch_distance<Heads, KRows, k_dim>);
       if (pending) {
@@ -104,7 +104,7 @@ class row_fold {
     }
     if constexpr (Heads == 1 && rows_interleave<k_dim, v_dim>) {
       if (window_.k().count > 0) {
-        hn::Store(score_and_accumulate<k_dim, v_dim, unit>(k, q, v_before, weights_of(h),
+        hn::Store(score_and_accumulate<k_dim, v_dim, packed>(k, q, v_before, weights_of(h),
                                                            o_.data() + std::size_t{h} * v_dim,
                                                            k_ahead, v_ahead),
                   float_tag{}, products);
@@ -113,7 +113,7 @@ class row_fold {
       }
     } else {
       for (std::uint32_t t = 0; t < block_rows && window_.k().count > 0; t += tile_rows) {
-        hn::Store(score_rows<Heads, k_dim, unit>(k + t, q, k_ahead.from(t)), float_tag{},
+        hn::Store(score_rows<Heads, k_dim, packed>(k + t, q, k_ahead.from(t)), float_tag{},
                   products + t * slots<Heads>);
       }
       if (pending) {
@@ -127,8 +127,8 @@ class row_fold {
 
   // The rows of a block whose weights are there; those beyond its end weigh nothing.
   template <std::uint32_t Heads, class VRows>
-  HWY_INLINE void fold_values(std::uint32_t h, VRows v, rows_ahead<unit> ahead) {
-    accumulate_rows<Heads, v_dim, unit>(v, block_rows, weights_of(h),
+  HWY_INLINE void fold_values(std::uint32_t h, VRows v, rows_ahead<packed> ahead) {
+    accumulate_rows<Heads, v_dim, packed>(v, block_rows, weights_of(h),
                                         o_.data() + std::size_t{h} * v_dim, ahead);
   }
 

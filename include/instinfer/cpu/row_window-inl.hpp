@@ -18,25 +18,25 @@ inline namespace HWY_NAMESPACE {
 inline constexpr std::uint32_t block_rows = 16;
 
 // The rows that a kernel takes at once.
-template <class Unit>
+template <class Packed>
 struct row_block {
-  std::array<const Unit*, block_rows> rows{};  // the last one again and again where there are fewer
+  std::array<const Packed*, block_rows> rows{};  // the last one again and again where there are fewer
   std::array<float, block_rows> scales{};  // what they are multiplied by; of pages with scales only
   std::uint32_t count = 0;
   bool adjacent = false;  // the block is full, and its rows lie one after the other in memory
 };
 
 // The rows some way ahead of those of a block: the rest of it, then the first ones of the next block. Empty: none.
-template <class Unit>
+template <class Packed>
 struct rows_ahead {
-  const Unit* const* now = nullptr;
-  const Unit* const* next = nullptr;
+  const Packed* const* now = nullptr;
+  const Packed* const* next = nullptr;
   std::uint32_t distance = block_rows;
 
   explicit operator bool() const { return now != nullptr; }
   // The same for the rows of the block from the t-th one on.
   HWY_INLINE rows_ahead from(std::uint32_t t) const { return {now, next, distance + t}; }
-  HWY_INLINE const Unit* operator[](std::size_t t) const {
+  HWY_INLINE const Packed* operator[](std::size_t t) const {
     return t + distance < block_rows ? now[t + distance] : next[t + distance - block_rows];
   }
 };
@@ -46,7 +46,7 @@ template <class Storage>
 class row_cursor {
  public:
   using codec = codec_of<Storage>;
-  using unit = typename codec::unit;
+  using packed = typename codec::packed;
   static constexpr bool scaled = codec::scale_bytes > 0;
 
   // Reads [first, last) of a plan, of which it takes those of `values` (V) or not (K).
@@ -61,10 +61,10 @@ class row_cursor {
   // they are known: memory then works while the plan is read (one SparF head of 2K among 32K tokens on Zen 4: 270 us, against
   // 330 from within the kernel).
   template <class Pages>
-  void take(const access_plan& plan, const Pages& pages, row_block<unit>& to) {
+  void take(const access_plan& plan, const Pages& pages, row_block<packed>& to) {
     std::uint32_t count = 0;
     bool adjacent = true;
-    const unit* end = nullptr;  // of the rows so far
+    const packed* end = nullptr;  // of the rows so far
     while (count < block_rows && (!runs_.empty() || next_page(plan, pages))) {
       const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - count);
       adjacent &= stride_ == dims_ && (end == nullptr || end == row_);
@@ -90,7 +90,7 @@ class row_cursor {
     to.adjacent = adjacent && count == block_rows;
     if (!to.adjacent) {
       for (std::uint32_t t = 0; t < count; ++t) {
-        prefetch(to.rows[t], dims_ * sizeof(unit));
+        prefetch(to.rows[t], dims_ * sizeof(packed));
       }
     }
   }
@@ -109,12 +109,12 @@ class row_cursor {
     const auto& page =
         layout::view_as<Storage>(view);  // a copy would be read back wider than written
     data_ = page.data;
-    stride_ = page.shape.token_stride / unit_elements<unit>;
-    dims_ = page.shape.dims / unit_elements<unit>;
+    stride_ = page.shape.token_stride / packed_elements<packed>;
+    dims_ = page.shape.dims / packed_elements<packed>;
     runs_ = plan.tokens(reads[read_]).runs();
     ++read_;
     if constexpr (scaled) {
-      scale_ = page.scale() * load_factor<unit>;
+      scale_ = page.scale() * load_factor<packed>;
       prefetch_next_scale(plan, pages);
     }
     start_run();
@@ -144,10 +144,10 @@ class row_cursor {
   std::size_t read_ = 0;
   std::size_t last_read_ = 0;
   std::span<const index_run> runs_;  // left of the page, the current one first
-  const unit* data_ = nullptr;
-  const unit* row_ = nullptr;
-  std::size_t stride_ = 0;  // in units
-  std::size_t dims_ = 0;    // in units
+  const packed* data_ = nullptr;
+  const packed* row_ = nullptr;
+  std::size_t stride_ = 0;  // in packed
+  std::size_t dims_ = 0;    // in packed
   float scale_ = 1.0f;
   std::uint32_t token_ = 0;
 };
@@ -156,10 +156,10 @@ class row_cursor {
 template <class Storage>
 class row_window {
   using cursor = row_cursor<Storage>;
-  using unit = typename cursor::unit;
+  using packed = typename cursor::packed;
 
  public:
-  using block = row_block<unit>;
+  using block = row_block<packed>;
 
   // Reads [first, last) of a plan, which begin with a K page and end with V pages.
   template <class Pages>
@@ -188,20 +188,20 @@ class row_window {
 
   // The rows `distance` after those of the current K block, and after those of the V block before: what a kernel should
   // bring to the cache. None where rows lie here and there.
-  rows_ahead<unit> k_ahead(std::uint32_t distance) const {
+  rows_ahead<packed> k_ahead(std::uint32_t distance) const {
     return ahead(k(), k_[(k_now_ + 1) % 2], distance);
   }
-  rows_ahead<unit> v_ahead(std::uint32_t distance) const {
+  rows_ahead<packed> v_ahead(std::uint32_t distance) const {
     return ahead(v_before(), v(), distance);
   }
 
  private:
   // `now` has rows; at the end of the plan `next` has none.
-  static rows_ahead<unit> ahead(const block& now, const block& next, std::uint32_t distance) {
+  static rows_ahead<packed> ahead(const block& now, const block& next, std::uint32_t distance) {
     const block& then = next.count > 0 ? next : now;
     return now.adjacent || then.adjacent
-               ? rows_ahead<unit>{now.rows.data(), then.rows.data(), distance}
-               : rows_ahead<unit>{};
+               ? rows_ahead<packed>{now.rows.data(), then.rows.data(), distance}
+               : rows_ahead<packed>{};
   }
 
   std::array<block, 2> k_;  // now, next

@@ -11,7 +11,7 @@
 #include "instinfer/cpu/row_passes-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 #include "instinfer/cpu/top_k-inl.hpp"
-#include "instinfer/summaries/summary_rows.hpp"
+#include "instinfer/summaries/chunks.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
@@ -43,24 +43,24 @@ class score_pool {
   }
 
   // Logits of the queries against the rows of a summary, such as centroids.
-  template <attention::UnitState Table>
-  scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
+  template <attention::ChunkState Table>
+  scores score_rows(const attention::query_group& q, index_view chunks, const Table& table) {
     constexpr std::size_t dims = Table::row_dim;
     static_assert(
         dims % lanes == 0,
-        "instinfer: rows of a summary must be a multiple of 16 long, see summaries/summary_rows.hpp");
-    const scores logits = new_scores(units, q.group);
+        "instinfer: rows of a summary must be a multiple of 16 long, see summaries/chunks.hpp");
+    const scores logits = new_scores(chunks, q.group);
     resize_scratch(prepared_, q.group * dims);
     resize_scratch(row_, dims);
     for (std::uint32_t h = 0; h < q.group; ++h) {
       Table::prepare(q.head(h), std::span(prepared_).subspan(h * dims, dims));
     }
     std::size_t at = 0;
-    units.for_each([&](std::uint32_t u) {
+    chunks.for_each([&](std::uint32_t u) {
       const float* row = std::span<const float>(table.row(u, row_)).data();
       for_head_blocks(q.group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
         dot_row<Heads>(row, prepared_.data() + h * dims, dims,
-                       logits.values.data() + h * units.count() + at, units.count());
+                       logits.values.data() + h * chunks.count() + at, chunks.count());
       });
       ++at;
     });
@@ -77,11 +77,11 @@ class score_pool {
     return sums;
   }
 
-  std::span<const float> rank(const scores& s, attention::over_group over) {
+  std::span<const float> rank(const scores& s, attention::group_reduction over) {
     return s.heads() == 1 ? s.head(0) : own_rank(s, over);
   }
 
-  void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
+  void top(const scores& s, attention::group_reduction over, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
     const std::span<const float> by = newest > 0 ? own_rank(s, over) : rank(s, over);
     std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
@@ -109,7 +109,7 @@ class score_pool {
 
  private:
   // The heads' scores reduced, in an array that may be changed.
-  std::span<const float> own_rank(const scores& s, attention::over_group over) {
+  std::span<const float> own_rank(const scores& s, attention::group_reduction over) {
     resize_scratch(rank_, s.candidates.count());
     attention::reduce<float>(s, over, rank_);
     return rank_;

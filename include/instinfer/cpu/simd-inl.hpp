@@ -1,8 +1,8 @@
 #pragma once
 // SIMD basics of the CPU path on Highway: vector tags, loads of storage elements as fp32, sums, the compiled target's
 // name. Dispatch is static: the target is what the including translation unit's flags allow. Everything in cpu/ lives in
-// Highway's per-target namespace, so kernels of units with different flags do not mix. The rest of the library is plain
-// inline code: a program that must run on older processors compiles all other units for those.
+// Highway's per-target namespace, so kernels of packed with different flags do not mix. The rest of the library is plain
+// inline code: a program that must run on older processors compiles all other packed for those.
 
 #if defined(HWY_TARGET_INCLUDE)
 #error \

@@ -48,7 +48,7 @@ struct workspace {
 
 // Watches nothing; what attend takes when nobody looks. An observer of an engine gives one observer a KV head, by head(h)
 // or, for batches, head(request, h); they run at the same time when the parallel policy does.
-struct watch_nothing {
+struct no_observer {
   attention::no_observer head(std::uint32_t /*kv_head*/) { return {}; }
 };
 

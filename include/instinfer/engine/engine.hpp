@@ -19,7 +19,7 @@
 
 namespace instinfer {
 
-// Path supplies the arithmetic (reference::path, cpu::path, flash::drawn); Store is where sealed pages live.
+// Path supplies the arithmetic (reference::path, cpu::path, flash::random_selection); Store is where sealed pages live.
 //
 // Attends of one engine may run at the same time, each with a workspace of its own. open, append, build, load and reclaim may
 // not run beside anything else on the engine, and end the life of spans and views that it gave out; save reads what attends may
@@ -119,10 +119,10 @@ class engine {
   // k_dim], out [n, q_heads, v_dim], oldest first. An empty cache gives zeros. Throws unknown_sequence and bad_argument;
   // out is then untouched.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
-    return attend(seq, layer, q, out, own_, parallel::serial{}, watch_nothing{});
+    return attend(seq, layer, q, out, own_, parallel::serial{}, no_observer{});
   }
 
-  template <parallel::Parallel P, class Watch = watch_nothing>
+  template <parallel::Parallel P, class Watch = no_observer>
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
                  scratch& work, const P& workers, Watch&& watch = {}) const {
     const attend_request one{seq, q, out};
@@ -131,7 +131,7 @@ class engine {
 
   // The same for a batch of sequences. Work is dealt by bytes (core/work_split.hpp): where whole heads would leave workers
   // waiting, the longest are cut into page ranges. Should one request throw, all outputs are untouched.
-  template <parallel::Parallel P, class Watch = watch_nothing>
+  template <parallel::Parallel P, class Watch = no_observer>
   receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
                  Watch&& watch = {}) const {
     const std::uint32_t parts = parallel::parts_of(workers);
@@ -156,8 +156,8 @@ class engine {
       }
     }
     receipt done;
-    for (const traffic& head : work.moved) {
-      done.moved += head;
+    for (const traffic& head : work.traffic) {
+      done.traffic += head;
     }
     std::size_t q_size = 0;
     std::size_t out_size = 0;
@@ -169,12 +169,12 @@ class engine {
     }
     using route = typename D::transfer_policy;
     if (!route::computes_in_drive) {
-      done.moved.filtered_bytes = done.moved.channel_bytes;  // no filter in front of a host
+      done.traffic.filtered_bytes = done.traffic.channel_bytes;  // no filter in front of a host
     }
     // q and the output cross the link in the storage type's width.
     const transfer::link_bytes link =
-        route::bytes(done.moved, q_size * sizeof(element), out_size * sizeof(element));
-    done.moved.link_bytes = link.up + link.down;
+        route::bytes(done.traffic, q_size * sizeof(element), out_size * sizeof(element));
+    done.traffic.link_bytes = link.up + link.down;
     return done;
   }
 
@@ -233,7 +233,7 @@ class engine {
         work.jobs.push_back({r, h, tokens * Format::token_bytes});
       }
     }
-    work.moved.assign(work.jobs.size(), {});
+    work.traffic.assign(work.jobs.size(), {});
     work.failed.assign(work.jobs.size(), nullptr);
     resize_scratch(work.out, out_size);
   }
@@ -251,7 +251,7 @@ class engine {
       auto&& observer = head_watch(watch, job.request, job.kv_head);
       const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
                              static_cast<std::uint32_t>(layer), job.kv_head, r.index, worker,
-                             work.moved[j]);
+                             work.traffic[j]);
       head(queries_of<Format>(r, cache_.shape()), r.q,
            std::span(work.out).subspan(work.out_at[job.request], r.out.size()), observer);
     } catch (...) {

@@ -12,7 +12,7 @@
 
 namespace instinfer::flash {
 
-class attend_books {
+class attend_statistics {
  public:
   void begin(std::size_t channels) {
     channel_count_ = channels;

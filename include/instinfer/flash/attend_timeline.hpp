@@ -38,7 +38,7 @@ class attend_timeline {
                 "ssd/channel/arbitration.hpp");
 
  public:
-  // group: query heads of a KV head. Throws bad_argument for a drive without engine units or buffers, rules that cannot
+  // group: query heads of a KV head. Throws bad_argument for a drive without accelerator or buffers, rules that cannot
   // be, or pages that arrive one by one; error if a duration does not fit 63 bits of ticks.
   attend_timeline(const drive_spec& drive, std::uint32_t group, std::uint32_t element_bytes,
                   const batch_rules& rules = {}, Arbitration arbitration = {})
@@ -74,7 +74,7 @@ class attend_timeline {
       if (release != nullptr && release->at <= now) {
         take_release(*release, sink);
       } else if (now == never_ticks) {
-        return books_.total(channels_, kernels_, dram_.busy_ticks(), scale().ticks_per_ps);
+        return statistics_.total(channels_, kernels_, dram_.busy_ticks(), scale().ticks_per_ps);
       } else if (first < channels_.size()) {
         filter_page(first, now, sink);
       } else if (first == channels_.size()) {
@@ -97,9 +97,9 @@ class attend_timeline {
 
   static void check(const drive_spec& drive, const batch_rules& rules) {
     require(drive.units.present(), [] {
-      return std::string("attend timeline: the drive has no engine units, which attend in it");
+      return std::string("attend timeline: the drive has no accelerator, which attend in it");
     });
-    const engine_units& u = drive.units;
+    const accelerator_spec& u = drive.units;
     require(u.filter_buffer_pages > 0 && u.kernel_buffer_pages > 0, [&] {
       return "attend timeline: filter_buffer_pages and kernel_buffer_pages must be positive, got " +
              std::to_string(u.filter_buffer_pages) + " and " +
@@ -125,7 +125,7 @@ class attend_timeline {
       elements += work.pages[i].elements;
     }
     // Even one page after the other, through one unit after the other, stays inside 63 bits.
-    const double each = ticks_.longest(operation::read) + static_cast<double>(units_.filter_page);
+    const double each = ticks_.longest(array_operation::read) + static_cast<double>(units_.filter_page);
     const double longest = static_cast<double>(pages.size() + 1) * each +
                            units_.dram.about(elements * element_bytes_) +
                            kernels_.longest(work, elements);
@@ -148,7 +148,7 @@ class attend_timeline {
     check_codewords(codewords_, pages.size(), shape());
     reads_ = {pages, codewords_};
     least_filter_ = codewords_.empty() ? units_.filter_page : units_.filter(shape().codeword_bytes);
-    queues_.begin(pages.size(), operation::read, rules_.pair);
+    queues_.begin(pages.size(), array_operation::read, rules_.pair);
     for (channel_state& channel : channels_) {
       channel.reads.begin();
       channel.buffer.clear();
@@ -157,7 +157,7 @@ class attend_timeline {
     }
     dram_.clear();
     next_.clear();
-    books_.begin(channels_.size());
+    statistics_.begin(channels_.size());
     kernels_.begin(work, sink);
   }
 
@@ -234,7 +234,7 @@ class attend_timeline {
     const std::int64_t ticks = filter_ticks(task);
     const std::int64_t end = channel.buffer.pass(begin, ticks);
     sink.filter(c, task, begin, end);
-    books_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
+    statistics_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
     if (kernels_.all_released()) {
       channel.stands_at = run_bus(c, channel.stands_at, never_ticks, sink);
     } else if (channel.stalls) {
@@ -264,13 +264,13 @@ class attend_timeline {
   operation_ticks ticks_;
   batch_rules rules_;
   std::uint32_t element_bytes_;
-  unit_ticks units_;
+  accelerator_ticks units_;
   kernel_pipeline<> kernels_;
   command_queues queues_;
   std::vector<channel_state> channels_;
-  earliest<> next_;
+  event_queue<> next_;
   dram_queue dram_;
-  attend_books books_;
+  attend_statistics statistics_;
   const attend_work* work_ = nullptr;
   read_list reads_;
   std::vector<std::int32_t> codewords_;  // [pages], empty where whole pages cross the buses

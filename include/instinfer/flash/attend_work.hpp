@@ -127,7 +127,7 @@ class attend_recorder {
         case attention::operation::top_tokens:
           ranked_ += visible_;
           break;
-        case attention::operation::top_units:
+        case attention::operation::top_chunks:
           ranked_ += units_;
           break;
         default:
@@ -148,7 +148,7 @@ class attend_recorder {
       std::uint32_t v_set = none;
       std::uint32_t k_tile = 0;
       for (const page_read& read : plan.reads()) {
-        if (read.from != tier::flash) {
+        if (read.from != residence::flash) {
           continue;  // attended where the copy is, not in the drive
         }
         const bool is_v = read.kind == stream::v_by_token;

@@ -36,14 +36,14 @@ class background_writes {
                   arbitration} {}
 
   void charge(const ftl_operations& operations, call_times& /*done*/) {
-    const auto put = [&](operation what, std::span<const location> all) {
+    const auto put = [&](array_operation what, std::span<const location> all) {
       for (const location& at : all) {
         writes_.push_back({.what = what, .where = at, .priority = 1});
       }
     };
-    put(operation::read, operations.reads);
-    put(operation::program, operations.programs);
-    put(operation::erase, operations.erases);
+    put(array_operation::read, operations.reads);
+    put(array_operation::program, operations.programs);
+    put(array_operation::erase, operations.erases);
   }
 
   // After each attend, which `attends` has timed last and whose times are in `done`: adds the delay, and forgets the writes.
@@ -78,7 +78,7 @@ class background_writes {
     std::int64_t read = 0;  // the last one of priority 0
     std::int64_t write = 0;
   };
-  ends run(std::span<const request> all) {
+  ends run(std::span<const io_request> all) {
     finish_.resize(all.size());
     timeline_.run(all, finish_);
     ends last;
@@ -90,8 +90,8 @@ class background_writes {
   }
 
   mixed_timeline<Arbitration> timeline_;
-  std::vector<request> writes_;
-  std::vector<request> reads_;
+  std::vector<io_request> writes_;
+  std::vector<io_request> reads_;
   std::vector<std::int64_t> finish_;
 };
 

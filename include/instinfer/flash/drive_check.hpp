@@ -21,9 +21,9 @@ void check_drive(const drive_spec& drive, const store::capacity& capacity,
       });
   require(!D::transfer_policy::computes_in_drive || drive.units.present(), [] {
     return std::string(
-        "flash engine: attention in storage needs a drive with engine units, this one has none");
+        "flash engine: attention in storage needs a drive with accelerator, this one has none");
   });
-  require(Format::plain || rules.transfer == transfer_unit::page, [] {
+  require(Format::plain || rules.transfer == transfer_size::page, [] {
     return std::string(
         "flash engine: a codec's scales lie elsewhere in the page, so whole pages are transferred");
   });

@@ -16,13 +16,13 @@ namespace instinfer::flash {
 struct receipt : instinfer::receipt, call_times {};
 
 template <class Path>
-using default_store = std::conditional_t<std::is_same_v<Path, drawn>, store::ledger, store::memory>;
+using default_store = std::conditional_t<std::is_same_v<Path, random_selection>, store::ledger, store::memory>;
 
 // Path decides what is selected: by default drawn at random, without data; a compute path (cpu::path, reference::path)
 // attends as its own engine does, and is timed beside it. The GPU's own work is not counted on any route. On a store that
 // is a translation layer, pages are read where they lie, and whatever it does besides (moves, erases) is charged.
 // Writes times the flash's side of appends (foreground_writes.hpp has the menu).
-template <Design D, class Format = kv_format<>, class Path = drawn,
+template <Design D, class Format = kv_format<>, class Path = random_selection,
           class Arbitration = data_out_first, class Store = default_store<Path>,
           template <class> class Writes = foreground_writes>
 class engine {
@@ -35,21 +35,21 @@ class engine {
   using route = typename D::transfer_policy;
 
   // drive and machine default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
-  // of the machine. Throws bad_argument for a drive that cannot be, has another page size than the layout, or is smaller
+  // of the route. Throws bad_argument for a drive that cannot be, has another page size than the layout, or is smaller
   // than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
-         const transfer::machine_spec& machine = {}, const drive_rules& rules = {},
+         const transfer::route_spec& route = {}, const drive_rules& rules = {},
          const Arbitration& arbitration = {})
       : drive_{(check_drive<D, Format>(drive, capacity, rules), drive)},
         rules_{rules},
         arbitration_{arbitration},
-        machine_{with_link_of(drive, machine)},
+        route_{with_link_of(drive, route)},
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
         parts_{inner_.cache().tiles(), drive.geometry,
-               rules.transfer == transfer_unit::codeword ? element_bytes : 0},
+               rules.transfer == transfer_size::codeword ? element_bytes : 0},
         attends_{drive, rules, group(), element_bytes, arbitration},
         writes_{drive, rules, arbitration} {
     if constexpr (LocatingStore<Store>) {
@@ -129,7 +129,7 @@ class engine {
                std::to_string(inner_.cache().shape().q_heads) + ", " +
                std::to_string(Format::k_dim) + "]";
       });
-      done.moved += record(r, layer);
+      done.traffic += record(r, layer);
       const auto moved =
           route::bytes({}, r.q.size() * sizeof(element), r.out.size() * sizeof(element));
       link.up += moved.up;
@@ -144,7 +144,7 @@ class engine {
   }
 
   // The last attend again, on a drive with other units: what a faster engine would gain. Writes beside it are left out.
-  call_times last_attend_with(const engine_units& units) const {
+  call_times last_attend_with(const accelerator_spec& units) const {
     drive_spec other = drive_;
     other.units = units;
     attend_clock<route::computes_in_drive, Arbitration> clock{other, rules_, group(), element_bytes,
@@ -190,11 +190,11 @@ class engine {
  private:
   static constexpr std::uint32_t element_bytes = Format::element_bytes;
 
-  static transfer::machine_spec with_link_of(const drive_spec& drive,
-                                             transfer::machine_spec machine) {
-    machine.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
-    transfer::validate(machine);
-    return machine;
+  static transfer::route_spec with_link_of(const drive_spec& drive,
+                                             transfer::route_spec route) {
+    route.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
+    transfer::validate(route);
+    return route;
   }
 
   // Attends, and adds to the work.
@@ -213,7 +213,7 @@ class engine {
 
   // No bytes, no request: not even its latency.
   double route_ns(const transfer::link_bytes& moved) const {
-    return moved.up + moved.down == 0 ? 0.0 : route::time(moved, machine_).total_ns();
+    return moved.up + moved.down == 0 ? 0.0 : route::time(moved, route_).total_ns();
   }
 
   auto route_of_pages() const {
@@ -242,10 +242,10 @@ class engine {
   // New K and V go down the link while earlier groups are programmed; the slower one shows.
   receipt timed_write(const instinfer::receipt& written) {
     receipt done;
-    done.moved = written.moved;
+    done.traffic = written.traffic;
     charge_writes(done);
     const double flash_ns = done.flash_write_ns + done.moving_ns + done.erase_ns;
-    const double link_ns = route_ns({.up = 0, .down = written.moved.link_bytes});
+    const double link_ns = route_ns({.up = 0, .down = written.traffic.link_bytes});
     if (link_ns >= flash_ns) {
       done.link_ns = link_ns;
       done.flash_write_ns = done.moving_ns = done.erase_ns = 0;
@@ -272,7 +272,7 @@ class engine {
   drive_spec drive_;
   drive_rules rules_;
   Arbitration arbitration_;
-  transfer::machine_spec machine_;
+  transfer::route_spec route_;
   inner_type inner_;
   placement placement_;
   wanted_codewords parts_;

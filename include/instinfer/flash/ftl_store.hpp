@@ -13,7 +13,7 @@
 namespace instinfer::flash {
 
 // Rules is a policy's value (ftl_policy.hpp), as in ftl_store<instcsd.geometry, kv_blocks{.stripe = 8}>. With page_array as
-// Pages it holds data; Faults is a fault model's value. Pages of a sequence slot are one unit of the FTL: the cache
+// Pages it holds data; Faults is a fault model's value. Pages of a sequence slot are one placement_handle of the FTL: the cache
 // says whose pages come next.
 //
 // free_pages() is a promise that one failed block of a channel does not break. Where more fail within one append, allocate may

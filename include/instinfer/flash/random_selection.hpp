@@ -11,12 +11,12 @@
 namespace instinfer::flash {
 
 // Chosen tokens have chosen neighbours. Calibrated: on the SmolLM2 trace in examples/traces, SparF at 1/8 folds from 37 %
-// of the token-indexed pages; runs of 5 tokens give that share, single tokens 87 %. Dims are drawn one by one.
-inline constexpr std::uint32_t drawn_run_tokens = 5;
+// of the token-indexed pages; runs of 5 tokens give that share, single tokens 87 %. Dims are random_selection one by one.
+inline constexpr std::uint32_t random_run_tokens = 5;
 
 // Output is set to zero. Draws depend only on the head and its number of tokens, so runs repeat.
 template <class Format>
-class drawn_selection {
+class random_arithmetic {
  public:
   using format = Format;
   struct scores {
@@ -48,9 +48,9 @@ class drawn_selection {
     return logits;
   }
 
-  void top(const scores& s, attention::over_group, std::uint32_t k, std::uint32_t newest,
+  void top(const scores& s, attention::group_reduction, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
-    draw(s.candidates, k, newest, drawn_run_tokens, chosen);
+    draw(s.candidates, k, newest, random_run_tokens, chosen);
   }
 
   template <class Pages>
@@ -69,7 +69,7 @@ class drawn_selection {
   void finish(std::span<float> out) { std::ranges::fill(out, 0.0f); }
 
  private:
-  // k of the set: its `local` last ones, and the rest in runs of `run` neighbours that are drawn by selection sampling
+  // k of the set: its `local` last ones, and the rest in runs of `run` neighbours that are random_selection by selection sampling
   // (each subset of runs equally likely, one pass). O(runs drawn from), not O(tokens).
   void draw(index_view from, std::uint32_t k, std::uint32_t local, std::uint32_t run,
             index_set& chosen) {
@@ -110,9 +110,9 @@ class drawn_selection {
   std::uint64_t state_ = 0;
 };
 
-struct drawn {
+struct random_selection {
   template <class Format>
-  using arithmetic = drawn_selection<Format>;
+  using arithmetic = random_arithmetic<Format>;
 };
 
 }  // namespace instinfer::flash

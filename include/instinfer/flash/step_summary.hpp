@@ -80,7 +80,7 @@ inline std::vector<resource_use> resources_of(const chrome_trace& trace) {
 template <class Receipt>
 step_summary summarize(const Receipt& done, const chrome_trace& trace) {
   step_summary all{.total_ns = done.total_ns(),
-                   .moved = done.moved,
+                   .moved = done.traffic,
                    .resources = detail::resources_of(trace),
                    .phases = {},
                    .page_ps = {}};
@@ -96,8 +96,8 @@ step_summary summarize(const Receipt& done, const chrome_trace& trace) {
       ends_ps.push_back(bar.end_ps());
     }
   }
-  require(ends_ps.size() == done.moved.pages_read, [&] {
-    return std::string("step summary: the receipt has ") + std::to_string(done.moved.pages_read) +
+  require(ends_ps.size() == done.traffic.pages_read, [&] {
+    return std::string("step summary: the receipt has ") + std::to_string(done.traffic.pages_read) +
            " page reads, the trace " + std::to_string(ends_ps.size()) +
            "; is it the trace of this call alone?";
   });
@@ -119,7 +119,7 @@ inline std::string to_string(const step_summary& all) {
   };
   const auto share = [&](double ns) { return all.total_ns > 0 ? 100 * ns / all.total_ns : 0.0; };
   line("step %.2f us, %llu pages\n\n", all.total_ns * 1e-3,
-       static_cast<unsigned long long>(all.moved.pages_read));
+       static_cast<unsigned long long>(all.traffic.pages_read));
   line("%-14s%8s%12s%8s%14s%8s\n", "resource", "count", "mean us", "share", "busiest us", "share");
   for (const resource_use& use : all.resources) {
     line("%-14s%8zu%12.2f%7.1f%%%14.2f%7.1f%%\n", use.name.c_str(), use.count,
@@ -128,11 +128,11 @@ inline std::string to_string(const step_summary& all) {
   }
   line("\n%-14s%12s%12s%12s%12s%12s\n", "bytes", "array", "channel", "filter", "buffer", "link");
   line("%-14s%12llu%12llu%12llu%12llu%12llu\n", "",
-       static_cast<unsigned long long>(all.moved.array_bytes),
-       static_cast<unsigned long long>(all.moved.channel_bytes),
-       static_cast<unsigned long long>(all.moved.filtered_bytes),
-       static_cast<unsigned long long>(all.moved.buffer_bytes),
-       static_cast<unsigned long long>(all.moved.link_bytes));
+       static_cast<unsigned long long>(all.traffic.array_bytes),
+       static_cast<unsigned long long>(all.traffic.channel_bytes),
+       static_cast<unsigned long long>(all.traffic.filtered_bytes),
+       static_cast<unsigned long long>(all.traffic.buffer_bytes),
+       static_cast<unsigned long long>(all.traffic.link_bytes));
   const auto us = [](std::int64_t ps) { return static_cast<double>(ps) * 1e-6; };
   line("\n%-14s%12s%12s%12s%12s\n", "page latency", "p50 us", "p99 us", "p99.9 us", "most us");
   line("%-14s%12.2f%12.2f%12.2f%12.2f\n", "", us(all.page_ps.p50_ticks), us(all.page_ps.p99_ticks),

@@ -21,17 +21,17 @@ constexpr std::uint32_t dims_per_page(std::uint32_t page_elements, std::uint32_t
   return 8;
 }
 
-// The K tile of dim-indexed pages; its tokens are a whole number of groups of tokens, and a dim begins a codec's unit.
+// The K tile of dim-indexed pages; its tokens are a whole number of groups of tokens, and a dim begins a packed value.
 template <class Format>
 constexpr tile dim_tile(std::uint32_t page_bytes, std::uint32_t dims,
                         std::uint32_t context_tokens) {
-  constexpr std::uint32_t unit = unit_elements<typename Format::unit>;
+  constexpr std::uint32_t packed = packed_elements<typename Format::packed>;
   const std::uint32_t elements = elements_in<typename Format::codec>(page_bytes);
   const std::uint32_t chosen =
       dims == dims_by_context ? dims_per_page(elements, context_tokens) : dims;
   const std::uint32_t group = group_tokens<Format>(page_bytes);
-  tile columns = by_dim(elements / chosen / unit * unit / group * group, chosen);
-  columns.dim_stride = (columns.tokens + unit - 1) / unit * unit;
+  tile columns = by_dim(elements / chosen / packed * packed / group * group, chosen);
+  columns.dim_stride = (columns.tokens + packed - 1) / packed * packed;
   return columns;
 }
 

@@ -18,7 +18,7 @@ template <class Storage>
 struct tile_view {
   using codec = codec_of<Storage>;
 
-  const typename codec::unit* data = nullptr;
+  const typename codec::packed* data = nullptr;
   tile shape;
   std::uint32_t fill = 0;
   [[no_unique_address]] page_scale<codec> scale{};
@@ -46,8 +46,8 @@ struct page_view {
 // The page as what a kernel for one storage takes; open and sealed pages of a codec differ.
 template <class Storage, class Codec>
 tile_view<Storage> view_as(const page_view<Codec>& page) {
-  using unit = typename codec_of<Storage>::unit;
-  return {reinterpret_cast<const unit*>(page.bytes),
+  using packed = typename codec_of<Storage>::packed;
+  return {reinterpret_cast<const packed*>(page.bytes),
           page.shape,
           page.fill,
           {page.bytes, page.page_bytes}};

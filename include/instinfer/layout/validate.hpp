@@ -14,10 +14,10 @@ template <class Format, Layout L>
 tiling checked_tiles(std::uint32_t context_tokens) {
   const tiling tiles = L::template tiles<Format>(context_tokens);
   using codec = typename Format::codec;
-  using unit = typename Format::unit;
-  require(L::page_bytes % alignof(unit) == 0, [&] {
+  using packed = typename Format::packed;
+  require(L::page_bytes % alignof(packed) == 0, [&] {
     return "layout: a page of " + std::to_string(L::page_bytes) +
-           " bytes is no whole number of elements of " + std::to_string(alignof(unit)) + " bytes";
+           " bytes is no whole number of elements of " + std::to_string(alignof(packed)) + " bytes";
   });
   const auto check = [&](bool ok, stream s, const std::string& rule) {
     require(ok,
@@ -35,8 +35,8 @@ tiling checked_tiles(std::uint32_t context_tokens) {
     check(t.elements() <= elements_in<codec>(L::page_bytes), s,
           "fit a page of " + std::to_string(L::page_bytes) + " bytes, has " +
               std::to_string(t.elements()) + " elements of " +
-              (unit_elements<unit> == 1 ? "" : std::to_string(unit_elements<unit>) + " in ") +
-              std::to_string(sizeof(unit)) + " bytes");
+              (packed_elements<packed> == 1 ? "" : std::to_string(packed_elements<packed>) + " in ") +
+              std::to_string(sizeof(packed)) + " bytes");
     const bool rows = t.dim_stride >= 1 && t.token_stride >= t.dims * t.dim_stride;
     const bool columns = t.token_stride >= 1 && t.dim_stride >= t.tokens * t.token_stride;
     check(rows || columns, s,

@@ -14,8 +14,8 @@ namespace instinfer::attention {
 struct h2o {
   std::uint32_t heavy = 512;
   std::uint32_t recent = 512;
-  tier from = tier::
-      fast;  // the cache lies in fast memory; tier::flash: kept tokens are read from the drive
+  residence from = residence::
+      fast;  // the cache lies in fast memory; residence::flash: kept tokens are read from the drive
 
   using summaries = summary_list<heavy_hitters>;
   static constexpr bool own_window = true;

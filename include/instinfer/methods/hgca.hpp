@@ -35,8 +35,8 @@ struct hgca {
     auto& past = m.template summary<moving_weights>();
     past.evict(window, block, salience);
     const auto near = m.run(past.window());
-    const auto logits = m.score_tokens(q, near, tier::fast);
-    m.fold_scored(logits, near, tier::fast);
+    const auto logits = m.score_tokens(q, near, residence::fast);
+    m.fold_scored(logits, near, residence::fast);
     if (past.judgement_due(judge_every)) {
       const auto older = m.run(past.older());
       const auto far = m.score_tokens(q, older);

@@ -22,16 +22,16 @@ struct basic_quest {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const auto visible = m.all_tokens(q);
-    const auto pages = m.template units_of<boxes>(visible);
+    const auto pages = m.template chunks_of<boxes>(visible);
     const std::uint32_t kept =
         std::max(least_pages, keep_pages.positive("keep_pages").of(pages.count(), "keep_pages"));
     if (m.layer() < dense_layers || kept >= pages.count()) {
       m.fold(q, visible);
       return;
     }
-    const auto bounds = m.template score_units<boxes>(q, pages);
+    const auto bounds = m.template score_chunks<boxes>(q, pages);
     const auto best =
-        m.top_units(bounds, budget::exactly(kept), budget::at_most(1), over_group::max);
+        m.top_chunks(bounds, budget::exactly(kept), budget::at_most(1), group_reduction::max);
     m.fold(q, m.intersect(m.template members<boxes>(best), visible));
   }
 };

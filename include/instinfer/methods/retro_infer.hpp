@@ -28,16 +28,16 @@ struct retro_infer {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const index_run indexed = m.template summary<cluster_index>().indexed();
-    m.fold(q, m.subtract(m.all_tokens(q), m.run(indexed)), tier::fast);  // the steady zone
+    m.fold(q, m.subtract(m.all_tokens(q), m.run(indexed)), residence::fast);  // the steady zone
 
-    const auto clusters = m.template all_units<cluster_index>();
-    const auto logits = m.template score_units<cluster_index>(q, clusters);
+    const auto clusters = m.template all_chunks<cluster_index>();
+    const auto logits = m.template score_chunks<cluster_index>(q, clusters);
     const auto weights = m.softmax(logits);
     const std::uint32_t r = retrieved.of(clusters.count(), "retrieved");
     const std::uint32_t e = estimated.of(clusters.count(), "estimated");
-    const auto best = m.top_units(weights, budget::at_most(r));
-    const auto better = m.top_units(weights, budget::at_most(std::int64_t{r} + e));
-    m.template fold_units<cluster_index>(logits, m.subtract(better, best));
+    const auto best = m.top_chunks(weights, budget::at_most(r));
+    const auto better = m.top_chunks(weights, budget::at_most(std::int64_t{r} + e));
+    m.template fold_chunks<cluster_index>(logits, m.subtract(better, best));
 
     m.template summary<wave_buffer>().hold(cached.of(indexed.size(), "cached"));
     m.template fold_through<wave_buffer>(q, m.template members<cluster_index>(best));

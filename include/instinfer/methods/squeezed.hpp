@@ -28,17 +28,17 @@ struct squeezed {
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
     const index_run prompt = m.template summary<cluster_index>().indexed();
-    m.fold(q, m.subtract(m.all_tokens(q), m.run(prompt)), tier::fast);
+    m.fold(q, m.subtract(m.all_tokens(q), m.run(prompt)), residence::fast);
 
-    auto candidates = m.template all_units<cluster_index>();
-    if (m.template summary<cluster_tree>().units() > 0) {
-      const auto coarse = m.template all_units<cluster_tree>();
+    auto candidates = m.template all_chunks<cluster_index>();
+    if (m.template summary<cluster_tree>().chunks() > 0) {
+      const auto coarse = m.template all_chunks<cluster_tree>();
       const auto p =
-          m.template softmax<cluster_tree>(m.template score_units<cluster_tree>(q, coarse));
+          m.template softmax<cluster_tree>(m.template score_chunks<cluster_tree>(q, coarse));
       candidates = m.template members<cluster_tree>(passing(m, p, coarse_threshold));
     }
     const auto p =
-        m.template softmax<cluster_index>(m.template score_units<cluster_index>(q, candidates));
+        m.template softmax<cluster_index>(m.template score_chunks<cluster_index>(q, candidates));
     m.fold(q, m.template members<cluster_index>(passing(m, p, threshold)));
   }
 
@@ -68,7 +68,7 @@ struct squeezed {
     require(least >= 0.0 && least < 1.0, [&] {
       return "squeezed: a threshold is a probability in [0, 1), got " + std::to_string(least);
     });
-    return m.units_above(p, least > 0.0 ? least : -1.0, over_group::max);
+    return m.chunks_above(p, least > 0.0 ? least : -1.0, group_reduction::max);
   }
 };
 

@@ -9,7 +9,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/logit_rule.hpp"
-#include "instinfer/summaries/summary_rows.hpp"
+#include "instinfer/summaries/chunks.hpp"
 
 namespace instinfer::attention {
 
@@ -18,7 +18,7 @@ class threshold_calibration {
  public:
   // queries [n, k_dim] that are looked up as one block, such as a user's question; one by one for decode. A cluster's figure is
   // the mean over them of exp(q.c) / sum of n exp(q.c). Throws bad_argument where there is no query, or parts of one.
-  template <UnitState Index>
+  template <ChunkState Index>
   void add(const Index& index, std::span<const float> queries, const logit_rule& rule = {}) {
     constexpr std::size_t dim = Index::row_dim;
     require(!queries.empty() && queries.size() % dim == 0, [&] {
@@ -26,13 +26,13 @@ class threshold_calibration {
              "], n > 0, got " + std::to_string(queries.size()) + " values";
     });
     const std::size_t first = clusters_.size();
-    for (std::uint32_t u = 0; u < index.units(); ++u) {
+    for (std::uint32_t u = 0; u < index.chunks(); ++u) {
       clusters_.push_back({0.0, static_cast<double>(index.weight(u))});
     }
     const double each = 1.0 / static_cast<double>(queries.size() / dim);
-    std::vector<double> logits(index.units());
+    std::vector<double> logits(index.chunks());
     for (std::size_t at = 0; at < queries.size() && !logits.empty(); at += dim) {
-      for (std::uint32_t u = 0; u < index.units(); ++u) {
+      for (std::uint32_t u = 0; u < index.chunks(); ++u) {
         const std::span<const float> row = index.row(u, {});
         double product = 0.0;
         for (std::size_t i = 0; i < dim; ++i) {
@@ -42,10 +42,10 @@ class threshold_calibration {
       }
       const double max = std::ranges::max(logits);
       double sum = 0.0;
-      for (std::uint32_t u = 0; u < index.units(); ++u) {
+      for (std::uint32_t u = 0; u < index.chunks(); ++u) {
         sum += index.weight(u) * std::exp(logits[u] - max);
       }
-      for (std::uint32_t u = 0; u < index.units(); ++u) {
+      for (std::uint32_t u = 0; u < index.chunks(); ++u) {
         clusters_[first + u].probability += each * std::exp(logits[u] - max) / sum;
       }
     }

@@ -97,10 +97,10 @@ class arithmetic : public score_pool {
         [&](std::size_t h, std::uint32_t token) { return logits.head(h)[position[token]]; });
   }
 
-  // A unit of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
-  template <attention::WeightedUnitState Table>
-  void fold_rows(const scores& logits, index_view units, const Table& table) {
-    for_each_position(logits.candidates, units, [&](std::uint32_t u, std::uint32_t at) {
+  // A chunk of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
+  template <attention::WeightedChunkState Table>
+  void fold_rows(const scores& logits, index_view chunks, const Table& table) {
+    for_each_position(logits.candidates, chunks, [&](std::uint32_t u, std::uint32_t at) {
       const double n = table.weight(u);
       row_vector mean(Format::v_dim);
       std::ranges::transform(table.value_sum(u), mean.begin(),

@@ -9,7 +9,7 @@
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/scores.hpp"
 #include "instinfer/core/top_k.hpp"
-#include "instinfer/summaries/summary_rows.hpp"
+#include "instinfer/summaries/chunks.hpp"
 
 namespace instinfer::reference {
 
@@ -18,16 +18,16 @@ class score_pool {
   using scores = attention::score_array<double>;
 
   // Logits of the queries against the rows of a summary, such as centroids.
-  template <attention::UnitState Table>
-  scores score_rows(const attention::query_group& q, index_view units, const Table& table) {
+  template <attention::ChunkState Table>
+  scores score_rows(const attention::query_group& q, index_view chunks, const Table& table) {
     std::vector<float> prepared(Table::row_dim);
     std::vector<float> buffer(Table::row_dim);
     const double scale = q.logits.scale_for<double>(static_cast<int>(q.values.size() / q.group));
-    scores logits = new_scores(units, q.group);
+    scores logits = new_scores(chunks, q.group);
     for (std::uint32_t h = 0; h < q.group; ++h) {
       Table::prepare(q.head(h), prepared);
       auto to = logits.head(h).begin();
-      units.for_each([&](std::uint32_t u) {
+      chunks.for_each([&](std::uint32_t u) {
         const std::span<const float> row = table.row(u, buffer);
         double product = 0.0;
         for (std::size_t i = 0; i < row.size(); ++i) {
@@ -67,14 +67,14 @@ class score_pool {
     return p;
   }
 
-  std::span<const double> rank(const scores& s, attention::over_group over) {
+  std::span<const double> rank(const scores& s, attention::group_reduction over) {
     rank_.assign(s.candidates.count(), 0.0);
     attention::reduce<double>(s, over, rank_);
     return rank_;
   }
 
   // l. 10: the k largest over the group; the `newest` last ones come first.
-  void top(const scores& s, attention::over_group over, std::uint32_t k, std::uint32_t newest,
+  void top(const scores& s, attention::group_reduction over, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
     rank(s, over);
     std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<double>::infinity());

@@ -21,29 +21,29 @@ class memory {
   // huge pages: random reads of 4 KiB pages are bound by address translation otherwise (measured on a virtual machine:
   // streaming reads 16 GB/s with them, 10 without). Throws bad_argument as ledger does, and std::bad_alloc.
   memory(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
-      : books_{channels, pages_per_channel, page_bytes},
-        places_(books_.capacity_pages(), nowhere),
-        pages_{books_.capacity_pages() * page_bytes} {
+      : ledger_{channels, pages_per_channel, page_bytes},
+        places_(ledger_.capacity_pages(), nowhere),
+        pages_{ledger_.capacity_pages() * page_bytes} {
 #if defined(__linux__)
-    (void)::madvise(pages_.data(), books_.capacity_pages() * page_bytes,
+    (void)::madvise(pages_.data(), ledger_.capacity_pages() * page_bytes,
                     MADV_HUGEPAGE);  // a wish: failure changes nothing
 #endif
   }
 
   page_id allocate(std::uint32_t preferred) {
-    const page_id page = books_.allocate(preferred);
+    const page_id page = ledger_.allocate(preferred);
     if (std::uint32_t& place = places_[static_cast<std::uint32_t>(page)]; place == nowhere) {
       place = next_place_++;
     }
     return page;
   }
-  void release(page_id page) noexcept { books_.release(page); }
-  std::uint64_t free_pages() const { return books_.free_pages(); }
-  std::uint64_t capacity_pages() const { return books_.capacity_pages(); }
-  std::uint32_t channels() const { return books_.channels(); }
+  void release(page_id page) noexcept { ledger_.release(page); }
+  std::uint64_t free_pages() const { return ledger_.free_pages(); }
+  std::uint64_t capacity_pages() const { return ledger_.capacity_pages(); }
+  std::uint32_t channels() const { return ledger_.channels(); }
 
-  std::span<std::byte> write(page_id page) { return {at(page), books_.page_bytes()}; }
-  std::span<const std::byte> view(page_id page) const { return {at(page), books_.page_bytes()}; }
+  std::span<std::byte> write(page_id page) { return {at(page), ledger_.page_bytes()}; }
+  std::span<const std::byte> view(page_id page) const { return {at(page), ledger_.page_bytes()}; }
 
  private:
   static constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
@@ -51,10 +51,10 @@ class memory {
 
   std::byte* at(page_id page) const {
     return pages_.data() +
-           std::size_t{places_[static_cast<std::uint32_t>(page)]} * books_.page_bytes();
+           std::size_t{places_[static_cast<std::uint32_t>(page)]} * ledger_.page_bytes();
   }
 
-  ledger books_;
+  ledger ledger_;
   std::vector<std::uint32_t> places_;  // [pages], in the array; kept when a page is released
   std::uint32_t next_place_ = 0;
   raw_array<std::byte, huge_page_bytes> pages_;

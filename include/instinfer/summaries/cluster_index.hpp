@@ -9,7 +9,7 @@
 
 namespace instinfer::attention {
 
-// What both levels have: a mean key for each unit, which queries are scored against as they are. Tokens that come and go change
+// What both levels have: a mean key for each chunk, which queries are scored against as they are. Tokens that come and go change
 // nothing; engine::build does.
 template <class Format>
 class centroid_rows {
@@ -21,18 +21,18 @@ class centroid_rows {
   void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
   void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
 
-  std::span<const float> row(std::uint32_t unit, std::span<float> /*scratch*/) const {
-    return std::span(centroids_).subspan(unit * row_dim, row_dim);
+  std::span<const float> row(std::uint32_t chunk, std::span<float> /*scratch*/) const {
+    return std::span(centroids_).subspan(chunk * row_dim, row_dim);
   }
   static void prepare(std::span<const float> q, std::span<float> out) {
     std::ranges::copy(q, out.begin());
   }
 
  protected:
-  std::vector<float> centroids_;  // [units, k_dim]
+  std::vector<float> centroids_;  // [chunks, k_dim]
 };
 
-// The coarse level: members of a unit are units of the cluster_index beside it.
+// The coarse level: members of a chunk are chunks of the cluster_index beside it.
 struct cluster_tree {
   template <class Format>
   class state : public centroid_rows<Format> {
@@ -42,31 +42,31 @@ struct cluster_tree {
    public:
     using base::row_dim;
     std::uint64_t bytes() const {
-      return centroids_.size() * sizeof(float) + units_.size() * sizeof(coarse_unit);
+      return centroids_.size() * sizeof(float) + chunks_.size() * sizeof(coarse_chunk);
     }
 
-    std::uint32_t units() const { return static_cast<std::uint32_t>(units_.size()); }
-    index_run members(std::uint32_t unit) const { return units_[unit].members; }
-    std::uint32_t weight(std::uint32_t unit) const { return units_[unit].tokens; }
+    std::uint32_t chunks() const { return static_cast<std::uint32_t>(chunks_.size()); }
+    index_run members(std::uint32_t chunk) const { return chunks_[chunk].members; }
+    std::uint32_t weight(std::uint32_t chunk) const { return chunks_[chunk].tokens; }
 
-    // Adds coarse units over units [first, ...) of the fine index, which has them already; parent_ends counts from `first`.
+    // Adds coarse chunks over chunks [first, ...) of the fine index, which has them already; parent_ends counts from `first`.
     template <class Fine>
     void add(const Fine& fine, std::uint32_t first, std::span<const std::uint32_t> parent_ends) {
       state next = *this;
       std::vector<double> sum(row_dim);
       for (std::uint32_t begin = first; const std::uint32_t end : parent_ends) {
-        coarse_unit unit{{begin, first + end}, 0};
+        coarse_chunk chunk{{begin, first + end}, 0};
         std::ranges::fill(sum, 0.0);
         for (; begin < first + end; ++begin) {
           const std::uint32_t n = fine.weight(begin);
-          unit.tokens += n;
+          chunk.tokens += n;
           std::ranges::transform(sum, fine.row(begin, {}), sum.begin(),
                                  [n](double a, float b) { return a + n * static_cast<double>(b); });
         }
-        if (unit.members.size() > 0) {
-          next.units_.push_back(unit);
+        if (chunk.members.size() > 0) {
+          next.chunks_.push_back(chunk);
           for (const double x : sum) {
-            next.centroids_.push_back(static_cast<float>(x / unit.tokens));
+            next.centroids_.push_back(static_cast<float>(x / chunk.tokens));
           }
         }
       }
@@ -74,14 +74,14 @@ struct cluster_tree {
     }
 
     static constexpr const char* name() { return "cluster_tree"; }
-    void each_part(auto&& file) { file(centroids_, units_); }
+    void each_part(auto&& file) { file(centroids_, chunks_); }
 
    private:
-    struct coarse_unit {
+    struct coarse_chunk {
       index_run members;
       std::uint32_t tokens;
     };
-    std::vector<coarse_unit> units_;
+    std::vector<coarse_chunk> chunks_;
   };
 };
 
@@ -109,13 +109,13 @@ struct cluster_index {
                                                               : token;
     }
 
-    std::uint32_t units() const { return static_cast<std::uint32_t>(starts_.size()); }
-    index_run members(std::uint32_t unit) const {
-      return {starts_[unit], unit + 1 < units() ? starts_[unit + 1] : indexed_.last};
+    std::uint32_t chunks() const { return static_cast<std::uint32_t>(starts_.size()); }
+    index_run members(std::uint32_t chunk) const {
+      return {starts_[chunk], chunk + 1 < chunks() ? starts_[chunk + 1] : indexed_.last};
     }
-    std::uint32_t weight(std::uint32_t unit) const { return members(unit).size(); }
-    std::span<const float> value_sum(std::uint32_t unit) const {
-      return std::span(value_sums_).subspan(unit * v_dim, v_dim);
+    std::uint32_t weight(std::uint32_t chunk) const { return members(chunk).size(); }
+    std::span<const float> value_sum(std::uint32_t chunk) const {
+      return std::span(value_sums_).subspan(chunk * v_dim, v_dim);
     }
 
     // Adds the clusters of a run that begins where the index ends. k [run, k_dim] and v [run, v_dim] in the order before.
@@ -157,9 +157,9 @@ struct cluster_index {
     }
 
     index_run indexed_;
-    std::vector<std::uint32_t> starts_;     // [units]
+    std::vector<std::uint32_t> starts_;     // [chunks]
     std::vector<std::uint32_t> positions_;  // [indexed]
-    std::vector<float> value_sums_;         // [units, v_dim]
+    std::vector<float> value_sums_;         // [chunks, v_dim]
   };
 
   // Adds the clusters of a run to the states of a head: to this one, and to its cluster_tree if it has one. Used by
@@ -168,7 +168,7 @@ struct cluster_index {
   static void add_to(States& states, index_run run, const cluster_levels& levels,
                      std::span<const float> k, std::span<const float> v) {
     auto& index = std::get<state<Format>>(states);
-    const std::uint32_t first = index.units();
+    const std::uint32_t first = index.chunks();
     index.add(run, levels.fine, k, v);
     if constexpr (keeps<cluster_tree::state<Format>, States>) {
       std::get<cluster_tree::state<Format>>(states).add(index, first, levels.parent_ends);

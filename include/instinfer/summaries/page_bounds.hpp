@@ -52,18 +52,18 @@ struct page_bounds {
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       ++forgotten_;
     }
-    std::uint64_t bytes() const { return (units() - forgotten_ / Tokens) * row_bytes; }
+    std::uint64_t bytes() const { return (chunks() - forgotten_ / Tokens) * row_bytes; }
 
-    std::uint32_t units() const { return static_cast<std::uint32_t>(boxes_.size() / row_dim); }
-    index_run members(std::uint32_t unit) const {
-      return {unit * Tokens, std::min((unit + 1) * Tokens, tokens_)};
+    std::uint32_t chunks() const { return static_cast<std::uint32_t>(boxes_.size() / row_dim); }
+    index_run members(std::uint32_t chunk) const {
+      return {chunk * Tokens, std::min((chunk + 1) * Tokens, tokens_)};
     }
 
-    std::uint32_t weight(std::uint32_t unit) const { return members(unit).size(); }
+    std::uint32_t weight(std::uint32_t chunk) const { return members(chunk).size(); }
 
     // [largest | smallest] . [max(q, 0) | min(q, 0)] = sum over dims of max(q * smallest, q * largest).
-    std::span<const float> row(std::uint32_t unit, std::span<float> scratch) const {
-      std::ranges::transform(std::span(boxes_).subspan(unit * row_dim, row_dim), scratch.begin(),
+    std::span<const float> row(std::uint32_t chunk, std::span<float> scratch) const {
+      std::ranges::transform(std::span(boxes_).subspan(chunk * row_dim, row_dim), scratch.begin(),
                              [](element x) { return to_float(x); });
       return scratch;
     }

@@ -40,12 +40,12 @@ struct wave_buffer {
       missed_.clear();
     }
     // Where a block is read from.
-    tier fetch(std::uint32_t block) {
+    residence fetch(std::uint32_t block) {
       if (blocks_.touch(block)) {
-        return tier::cached;
+        return residence::cached;
       }
       missed_.push_back(block);
-      return tier::flash;
+      return residence::flash;
     }
     // After the fold: what was missed comes in.
     void settle() {

@@ -42,7 +42,7 @@ concept DriveSystem = System<S> && requires(const S& s) {
   { s.gpu() } -> std::convertible_to<gpu_side>;
 };
 
-// machine::drives are those of all hosts. Every host sends the commands of its own drives, at the same time as the others. q, k
+// server::drives are those of all hosts. Every host sends the commands of its own drives, at the same time as the others. q, k
 // and v leave over the network before a drive starts, outputs come back after it, so network time adds to the drives'; hosts
 // other than the first, which has the GPUs, pay it. With one host this is Insta itself.
 template <class Insta = insta_system<>>

@@ -15,7 +15,7 @@ class deepspeed_system {
   static constexpr std::string_view name = "DeepSpeed";
   static constexpr double kv_copies = 2;
 
-  deepspeed_system(const model_spec& model, const machine& on, const workload& job)
+  deepspeed_system(const model_spec& model, const server& on, const workload& job)
       : gpu_{model, on, job} {}
 
   const workload& job() const { return gpu_.job(); }
@@ -23,7 +23,7 @@ class deepspeed_system {
   bool swaps(double context) const { return host_bytes(context) > gpu_.on().host.memory_bytes; }
 
   decode_step step(double context) const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double layers = gpu_.model().shape.layers;
     const double kv = gpu_.kv_bytes(context);
     decode_step s;
@@ -50,7 +50,7 @@ class deepspeed_system {
   }
 
   memory_use memory() const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double layer_kv =
         gpu_.kv_bytes(static_cast<double>(job().context_tokens())) / gpu_.model().shape.layers;
     return {.gpu = {gpu_.weight_bytes() + gpu_.decode_activation_bytes() + 2 * layer_kv,

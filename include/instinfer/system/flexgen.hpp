@@ -35,7 +35,7 @@ class flexgen_system {
       : direct                                                      ? "FlexGen-GDS"
                                                                     : "FlexGen";
 
-  flexgen_system(const model_spec& model, const machine& on, const workload& job,
+  flexgen_system(const model_spec& model, const server& on, const workload& job,
                  const typename D::attention_policy& attention = {},
                  const flash::drive_spec& drive = D::drive)
       : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
@@ -47,7 +47,7 @@ class flexgen_system {
   }
 
   decode_step step(double context) const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const host_software& cost = on.host.software;
     const double layers = gpu_.model().shape.layers;
     const kv_load load = kv_.at(context);
@@ -90,7 +90,7 @@ class flexgen_system {
   }
 
   memory_use memory() const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double kv = gpu_.kv_bytes(static_cast<double>(job().context_tokens())) * kv_.footprint();
     return {.gpu = {prefill_gpu_bytes(), usable_gpu_share * on.gpu_memory_bytes()},
             .host = {host_bytes() + (direct ? 0.0 : kv), on.host.memory_bytes},
@@ -125,14 +125,14 @@ class flexgen_system {
     return (2 * g - 1) / (g * g);
   }
   double host_bytes() const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     return on.host.copy_threads * on.host.copy_buffer_bytes +
            (on.weights == weights_at::host ? gpu_.model().weight_bytes() : 0.0);
   }
   // What a request costs more when it goes to the drive, beside the link: its command, and the wait for the flash array, in which
   // the copy threads take turns. Assumed.
   double uncached_request_ns() const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     return on.host.nvme_command_ns +
            static_cast<double>(drive_.timing.read_ps) * 1e-3 / on.host.copy_threads;
   }
@@ -140,7 +140,7 @@ class flexgen_system {
 
   // New KV goes the way back, request by request.
   double write_bytes_per_s() const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double request_s = (on.host.software.cached_request_ns + uncached_request_ns()) * 1e-9;
     return 1.0 / (request_s / on.host.request_bytes + 1.0 / (on.drives * kv_.write_bytes_per_s()));
   }

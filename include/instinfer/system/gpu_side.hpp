@@ -14,9 +14,9 @@ namespace instinfer::system {
 class gpu_side {
  public:
   // Throws bad_argument for a model, machine or workload that cannot be.
-  gpu_side(const model_spec& model, const machine& on, const workload& job)
+  gpu_side(const model_spec& model, const server& on, const workload& job)
       : model_{(model.validate(), model)},
-        machine_{(on.validate(), on)},
+        server_{(on.validate(), on)},
         job_{(job.validate(), job)},
         time_{on.gpu, on.gpus} {}
 
@@ -26,10 +26,10 @@ class gpu_side {
     return {.weights_s = std::max(0.0, stream_s() - compute_s), .compute_s = compute_s};
   }
   double streamed_bytes() const {
-    return machine_.weights == weights_at::host ? model_.weight_bytes() : 0.0;
+    return server_.weights == weights_at::host ? model_.weight_bytes() : 0.0;
   }
   double stream_s() const {
-    return streamed_bytes() / (machine_.gpus * machine_.gpu_link.bytes_per_s);
+    return streamed_bytes() / (server_.gpus * server_.gpu_link.bytes_per_s);
   }
 
   // The prompts of the whole batch, and KV of `written_bytes` in all leaving at kv_bytes_per_s (0: it stays) by the layer-wise
@@ -53,8 +53,8 @@ class gpu_side {
 
   // GPU memory of weights: all of them, or the layer in use and the one that arrives.
   double weight_bytes() const {
-    return machine_.weights == weights_at::gpu ? model_.weight_bytes()
-                                               : 2 * model_.layer_weight_bytes() * machine_.gpus;
+    return server_.weights == weights_at::gpu ? model_.weight_bytes()
+                                               : 2 * model_.layer_weight_bytes() * server_.gpus;
   }
   // Hidden states of a decode step: input, output, q, k, v and the FFN's inner one.
   double decode_activation_bytes() const {
@@ -68,13 +68,13 @@ class gpu_side {
   }
 
   const model_spec& model() const { return model_; }
-  const machine& on() const { return machine_; }
+  const server& on() const { return server_; }
   const workload& job() const { return job_; }
   const gpu_time& time() const { return time_; }
 
  private:
   model_spec model_;
-  machine machine_;
+  server server_;
   workload job_;
   gpu_time time_;
 };

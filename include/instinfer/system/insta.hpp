@@ -21,7 +21,7 @@ class insta_system {
   static constexpr std::string_view name =
       std::same_as<typename D::attention_policy, attention::dense> ? "InstA" : "InstA-SparF";
 
-  insta_system(const model_spec& model, const machine& on, const workload& job,
+  insta_system(const model_spec& model, const server& on, const workload& job,
                const typename D::attention_policy& attention = {},
                const flash::drive_spec& drive = D::drive)
       : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
@@ -30,7 +30,7 @@ class insta_system {
 
   decode_step step(double context) const {
     const model_spec& model = gpu_.model();
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double layers = model.shape.layers;
     const double batch = static_cast<double>(job().batch);
     const double drives = static_cast<double>(kv_.split().drives_used());
@@ -67,7 +67,7 @@ class insta_system {
   }
 
   memory_use memory() const {
-    const machine& on = gpu_.on();
+    const server& on = gpu_.on();
     const double layers = gpu_.model().shape.layers;
     const double batch = static_cast<double>(job().batch);
     const double prompt_layer_kv =

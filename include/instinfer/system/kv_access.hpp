@@ -151,7 +151,7 @@ class kv_access {
           clock.append_count(batch.back().seq, 0,
                              static_cast<std::uint64_t>(std::max<std::int64_t>(
                                  1, static_cast<std::int64_t>(context) + longer)));
-      written_bytes += static_cast<double>(done.moved.written_bytes);
+      written_bytes += static_cast<double>(done.traffic.written_bytes);
       write_ns += done.total_ns();
     }
     if (written_bytes > 0) {
@@ -187,7 +187,7 @@ class kv_access {
     }
     const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads;
     load.page_bytes =
-        static_cast<double>(done.moved.channel_bytes) / static_cast<double>(sequences) * all;
+        static_cast<double>(done.traffic.channel_bytes) / static_cast<double>(sequences) * all;
     load.wanted_bytes = wanted.from_flash() * all;
     load.buffered_bytes = wanted.buffered() * all;
     return load;

@@ -30,7 +30,7 @@ class tier_system {
   static constexpr std::string_view name = "KV in a memory tier";
 
   // read_share: of the dense KV bytes, those that a step reads; 1/8 for sparse attention that wastes nothing.
-  tier_system(const model_spec& model, const machine& on, const workload& job,
+  tier_system(const model_spec& model, const server& on, const workload& job,
               const memory_tier& tier, double read_share = 1)
       : gpu_{model, on, job}, tier_{(tier.validate(), tier)}, read_share_{read_share} {
     require(read_share > 0 && read_share <= 1, [&] {

@@ -15,7 +15,7 @@ class recomp_system {
   static constexpr std::string_view name = "Recomp";
   static constexpr double usable_gpu_share = 0.9;  // vLLM's default gpu_memory_utilization
 
-  recomp_system(const model_spec& model, machine on, const workload& job)
+  recomp_system(const model_spec& model, server on, const workload& job)
       : gpu_{model, (on.weights = weights_at::gpu, on), job} {}
 
   const workload& job() const { return gpu_.job(); }

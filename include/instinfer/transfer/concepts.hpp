@@ -15,14 +15,14 @@
 
 namespace instinfer::transfer {
 
-// One link of the machine. Bandwidth in bytes per second, latency of one request in nanoseconds.
+// One link of the route. Bandwidth in bytes per second, latency of one request in nanoseconds.
 struct link_spec {
   double bytes_per_s = 0;
   double latency_ns = 0;
 };
 
 // The machine that a route crosses. Defaults: InstInfer §VI-A, with the stated assumptions.
-struct machine_spec {
+struct route_spec {
   link_spec drive_link{7.0e9, 2'000};  // PCIe 4 x4, 7 GB/s (paper §3); latency assumed
   link_spec gpu_link{32.0e9, 2'000};   // PCIe 4 x16, 32 GB/s (paper §3); latency assumed
   double request_bytes = 128 * 1024;   // the kernel's usual largest block request
@@ -34,9 +34,9 @@ struct machine_spec {
 };
 
 // Throws bad_argument for a rate that is not positive, or a negative time.
-inline void validate(const machine_spec& m) {
+inline void validate(const route_spec& m) {
   const auto check = [](bool ok, const char* rule) {
-    require(ok, [&] { return std::string("machine_spec: ") + rule; });
+    require(ok, [&] { return std::string("route_spec: ") + rule; });
   };
   check(m.drive_link.bytes_per_s > 0 && m.gpu_link.bytes_per_s > 0,
         "links need a positive bytes_per_s");
@@ -62,14 +62,14 @@ struct route_time {
 };
 
 // A route is stateless. computes_in_drive: attention runs in the drive, behind the entry filters of its flash channel
-// controllers; otherwise whole pages go to the GPU. bytes(pages, query, output) and time(bytes, machine) are pure.
+// controllers; otherwise whole pages go to the GPU. bytes(pages, query, output) and time(bytes, route) are pure.
 template <class T>
 concept Transfer =
     requires(const traffic& pages, std::uint64_t query_bytes, std::uint64_t output_bytes,
-             link_bytes moved, const machine_spec& machine) {
+             link_bytes moved, const route_spec& route) {
       { T::computes_in_drive } -> std::convertible_to<bool>;
       { T::bytes(pages, query_bytes, output_bytes) } -> std::same_as<link_bytes>;
-      { T::time(moved, machine) } -> std::same_as<route_time>;
+      { T::time(moved, route) } -> std::same_as<route_time>;
     };
 
 namespace detail {

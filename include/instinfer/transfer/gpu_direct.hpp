@@ -12,11 +12,11 @@ struct gpu_direct {
     return detail::whole_pages(pages);
   }
 
-  static route_time time(link_bytes moved, const machine_spec& machine) {
+  static route_time time(link_bytes moved, const route_spec& route) {
     const std::uint64_t all = moved.up + moved.down;
-    return {.link_ns = detail::over(all, machine.drive_link),
-            .latency_ns = machine.drive_link.latency_ns,
-            .software_ns = detail::requests(all, machine.request_bytes) * machine.file_system_ns};
+    return {.link_ns = detail::over(all, route.drive_link),
+            .latency_ns = route.drive_link.latency_ns,
+            .software_ns = detail::requests(all, route.request_bytes) * route.file_system_ns};
   }
 };
 

@@ -13,8 +13,8 @@ struct in_storage {
     return {.up = output_bytes, .down = query_bytes};
   }
 
-  static route_time time(link_bytes moved, const machine_spec& machine) {
-    return peer_to_peer::time(moved, machine);
+  static route_time time(link_bytes moved, const route_spec& route) {
+    return peer_to_peer::time(moved, route);
   }
 };
 

@@ -13,11 +13,11 @@ struct peer_to_peer {
   }
 
   // Commands are queued while data flows, so only the first one's software cost shows.
-  static route_time time(link_bytes moved, const machine_spec& machine) {
+  static route_time time(link_bytes moved, const route_spec& route) {
     const std::uint64_t all = moved.up + moved.down;
-    return {.link_ns = detail::over(all, machine.drive_link),
-            .latency_ns = machine.drive_link.latency_ns,
-            .software_ns = all == 0 ? 0.0 : machine.nvme_command_ns};
+    return {.link_ns = detail::over(all, route.drive_link),
+            .latency_ns = route.drive_link.latency_ns,
+            .software_ns = all == 0 ? 0.0 : route.nvme_command_ns};
   }
 };
 

@@ -78,7 +78,7 @@ class engine {
   // Decode attention of one query over the cache of a layer: q [q_heads, k_dim], rounded to the storage type for the tensor
   // cores; out [q_heads, v_dim]. Throws unknown_sequence, bad_argument, device_error; out is then untouched.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
-    return attend(seq, layer, q, out, watch_nothing{});
+    return attend(seq, layer, q, out, no_observer{});
   }
 
   template <class Watch>
@@ -99,17 +99,17 @@ class engine {
       machine.finish(out_);
       for (int h = 0; h < cache_.shape().kv_heads; ++h) {
         auto&& head_watch = watch.head(static_cast<std::uint32_t>(h));
-        machine.replay(static_cast<std::uint32_t>(h), done.moved, head_watch);
+        machine.replay(static_cast<std::uint32_t>(h), done.traffic, head_watch);
       }
     }
     std::ranges::copy(out_, out.begin());
     using route = typename D::transfer_policy;
     if (!route::computes_in_drive) {
-      done.moved.filtered_bytes = done.moved.channel_bytes;  // no filter in front of a GPU
+      done.traffic.filtered_bytes = done.traffic.channel_bytes;  // no filter in front of a GPU
     }
     const transfer::link_bytes link =
-        route::bytes(done.moved, q.size() * sizeof(element), out.size() * sizeof(element));
-    done.moved.link_bytes = link.up + link.down;
+        route::bytes(done.traffic, q.size() * sizeof(element), out.size() * sizeof(element));
+    done.traffic.link_bytes = link.up + link.down;
     return done;
   }
 

@@ -101,8 +101,8 @@ class machine {
 
   // Scores and selection are one call of kernels; k is known here, as the lengths are.
   tokens top_tokens(scores s, budget keep, budget local = 0.0,
-                    attention::over_group over = attention::over_group::sum) {
-    require(over == attention::over_group::sum, [] {
+                    attention::group_reduction over = attention::group_reduction::sum) {
+    require(over == attention::group_reduction::sum, [] {
       return std::string("cuda::machine: top_tokens ranks by sums over the group only");
     });
     sparse_.rank_by_logits = !s.probabilities;
@@ -124,7 +124,7 @@ class machine {
   }
 
   // Throws bad_argument on a second fold: partial results of one query are not merged on this path yet.
-  void fold(const query& q, tokens chosen, tier = tier::flash) {
+  void fold(const query& q, tokens chosen, residence = residence::flash) {
     require(!folded_, [] {
       return std::string("cuda::machine: this path folds once a query, the policy folds again");
     });

@@ -25,24 +25,24 @@ class page_pool {
   static constexpr bool holds_data = true;
 
   page_pool(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
-      : books_{channels, pages_per_channel, page_bytes} {}
+      : ledger_{channels, pages_per_channel, page_bytes} {}
 
   // Takes the memory; before the first page is allocated. Throws device_error where there is not enough.
   void place(std::uint32_t open_pages) {
-    pool_ = array<std::byte, Kind>((books_.capacity_pages() + open_pages) * books_.page_bytes());
+    pool_ = array<std::byte, Kind>((ledger_.capacity_pages() + open_pages) * ledger_.page_bytes());
   }
 
-  page_id allocate(std::uint32_t preferred) { return books_.allocate(preferred); }
-  void release(page_id page) noexcept { books_.release(page); }
-  std::uint64_t free_pages() const { return books_.free_pages(); }
-  std::uint64_t capacity_pages() const { return books_.capacity_pages(); }
-  std::uint32_t channels() const { return books_.channels(); }
-  std::uint32_t page_bytes() const { return books_.page_bytes(); }
+  page_id allocate(std::uint32_t preferred) { return ledger_.allocate(preferred); }
+  void release(page_id page) noexcept { ledger_.release(page); }
+  std::uint64_t free_pages() const { return ledger_.free_pages(); }
+  std::uint64_t capacity_pages() const { return ledger_.capacity_pages(); }
+  std::uint32_t channels() const { return ledger_.channels(); }
+  std::uint32_t page_bytes() const { return ledger_.page_bytes(); }
 
-  std::byte* at(std::uint64_t page) const { return pool_.data() + page * books_.page_bytes(); }
+  std::byte* at(std::uint64_t page) const { return pool_.data() + page * ledger_.page_bytes(); }
 
  private:
-  store::ledger books_;
+  store::ledger ledger_;
   array<std::byte, Kind> pool_;
 };
 

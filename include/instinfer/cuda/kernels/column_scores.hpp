@@ -46,7 +46,7 @@ class column_scores {
       const bool whole_units = a_.keep_dims <= 16 && a_.k.token_stride == 1 && first % unit == 0 &&
                                a_.k.tile_tokens.value % unit == 0;
       for (std::uint32_t octet = 0; octet * 8 < a_.sizes.group; ++octet) {
-        whole_units ? score_units(octet, begin, last, stride, sink)
+        whole_units ? score_chunks(octet, begin, last, stride, sink)
                     : score_batches(octet, begin, last, stride, sink);
       }
     }
@@ -96,7 +96,7 @@ class column_scores {
   // Sixteen dims or fewer, and units that lie in one tile: pages are looked up once a unit, and two batches are on their way
   // while one is multiplied, 4 KB a warp.
   template <class Sink>
-  constexpr void score_units(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
+  constexpr void score_chunks(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
                              std::uint32_t stride, Sink& sink) {
     const std::uint32_t q[2] = {chosen_.fragment(octet, 0)[0], chosen_.fragment(octet, 0)[1]};
     source from = locate(first, 0, find_pages(first, 0, last));

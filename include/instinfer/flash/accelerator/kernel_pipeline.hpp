@@ -46,8 +46,8 @@ struct phase_ticks {
 //
 // All orders are known when a place is given, so each page costs O(1) and no events.
 //
-// Units says how long each unit takes, in ticks: gemv(FLOP), softmax(FLOP), top_k(elements) and their about(), as unit_ticks.
-template <class Units = unit_ticks>
+// Units says how long each unit takes, in ticks: gemv(FLOP), softmax(FLOP), top_k(elements) and their about(), as accelerator_ticks.
+template <class Units = accelerator_ticks>
 class kernel_pipeline {
  public:
   // Precondition: places > 0.

@@ -14,13 +14,13 @@
 #include "instinfer/ssd/channel/die_ring.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
-class batch_books {
+class batch_statistics {
  public:
-  explicit batch_books(const geometry& g)
+  explicit batch_statistics(const geometry& g)
       : dies_per_channel_{g.dies_per_channel()},
         queues_{g},
         ring_{g.dies_per_channel()},
@@ -28,7 +28,7 @@ class batch_books {
         dies_(static_cast<std::size_t>(g.dies_total())) {}
 
   // Throws as command_queues::sort does, with nothing changed that a later batch would see.
-  void begin(std::span<const location> pages, operation what, const batch_rules& rules) {
+  void begin(std::span<const location> pages, array_operation what, const batch_rules& rules) {
     queues_.sort(pages, what, rules.pair, rules.arrive);
     std::ranges::fill(channels_, channel_load{});
     std::ranges::fill(dies_, die_load{});

@@ -16,7 +16,7 @@
 #include "instinfer/ssd/channel/batch_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
@@ -37,7 +37,7 @@ class command_queues {
 
   // Throws bad_argument for a page outside of the geometry, or 2^30 pages or more. Keeps its memory
   // between batches.
-  void sort(std::span<const location> pages, operation what, pairing pair, arrival arrive) {
+  void sort(std::span<const location> pages, array_operation what, pairing pair, arrival arrive) {
     begin(pages.size(), what, pair);
     for (std::size_t i = 0; i < pages.size(); ++i) {
       const location& at = pages[i];
@@ -58,7 +58,7 @@ class command_queues {
   }
 
   // For pages that come over time: makes room for `pages` of them; then each is added when it comes.
-  void begin(std::size_t pages, operation what, pairing pair) {
+  void begin(std::size_t pages, array_operation what, pairing pair) {
     require(pages < max_pages, [&] {
       return "flash timeline: a batch must have fewer than 2^30 pages, got " +
              std::to_string(pages);
@@ -143,7 +143,7 @@ class command_queues {
 
   std::int64_t row_of(const location& at) const {
     const std::int32_t block = pair_ == pairing::same_page ? 0 : at.block;
-    const std::int32_t page = what_ == operation::erase ? 0 : at.page;
+    const std::int32_t page = what_ == array_operation::erase ? 0 : at.page;
     return std::int64_t{block} * geometry_.pages + page;
   }
 
@@ -213,7 +213,7 @@ class command_queues {
 
   geometry geometry_;
   std::size_t planes_;
-  operation what_ = operation::read;
+  array_operation what_ = array_operation::read;
   pairing pair_ = pairing::none;
   std::vector<command_record> commands_;
   std::vector<std::int32_t>

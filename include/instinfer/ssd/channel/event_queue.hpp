@@ -14,11 +14,11 @@ inline constexpr std::int64_t never_ticks = std::numeric_limits<std::int64_t>::m
 
 // At one time the lowest number is first. A template so that it costs nothing where it is only included.
 template <class Time = std::int64_t>
-class earliest {
+class event_queue {
  public:
   static constexpr Time never = std::numeric_limits<Time>::max();
 
-  explicit earliest(std::size_t parties)
+  explicit event_queue(std::size_t parties)
       : leaves_{std::bit_ceil(parties)}, due_(leaves_, never), winner_(leaves_) {
     clear();
   }

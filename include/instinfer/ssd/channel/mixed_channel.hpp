@@ -11,7 +11,7 @@
 
 #include "instinfer/ssd/channel/batch_rules.hpp"
 #include "instinfer/ssd/channel/mixed_die.hpp"
-#include "instinfer/ssd/channel/request.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/channel/request_queues.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/suspension.hpp"
@@ -35,7 +35,7 @@ class mixed_channel {
         members_(3 * dies_.size() * planes_) {}
 
   // See request_queues::sort.
-  void sort(std::span<const request> requests, pairing pair, std::int64_t ticks_per_ps) {
+  void sort(std::span<const io_request> requests, pairing pair, std::int64_t ticks_per_ps) {
     queues_.sort(requests, pair, ticks_per_ps);
   }
   void begin(std::int32_t channel) {
@@ -47,12 +47,12 @@ class mixed_channel {
   std::int32_t count() const { return static_cast<std::int32_t>(dies_.size()); }
   mixed_die& die(std::int32_t d) { return dies_[static_cast<std::size_t>(d)]; }
   const mixed_die& die(std::int32_t d) const { return dies_[static_cast<std::size_t>(d)]; }
-  const request& of(std::int32_t i) const { return queues_.of(i); }
+  const io_request& of(std::int32_t i) const { return queues_.of(i); }
 
   // The die's oldest requests of its highest priority become its work.
   void take(std::int32_t d) {
     die_work& work = die(d).work;
-    const request& first = of(queues_.head(d));
+    const io_request& first = of(queues_.head(d));
     std::int32_t list = 0;
     while ((die(d).suspended && list == die(d).parked.members) ||
            (die(d).leaves && list == die(d).leaving.members)) {
@@ -130,7 +130,7 @@ class mixed_channel {
       return offer{d, one.parked.priority, command::resume};
     }
     if (one.at == phase::idle && waits) {
-      if (one.leaves && queues_.of(head).what != operation::read) {
+      if (one.leaves && queues_.of(head).what != array_operation::read) {
         return std::nullopt;
       }
       return offer{d, queues_.of(head).priority};
@@ -141,11 +141,11 @@ class mixed_channel {
     return std::nullopt;
   }
 
-  static bool overtakes(const request& r, const die_work& work) {
-    return r.what == operation::read && r.priority < work.priority;
+  static bool overtakes(const io_request& r, const die_work& work) {
+    return r.what == array_operation::read && r.priority < work.priority;
   }
   // But for the least run.
-  bool could_suspend(const mixed_die& die, const request& r, std::int64_t now) const {
+  bool could_suspend(const mixed_die& die, const io_request& r, std::int64_t now) const {
     return die.at == phase::array && suspend_.allows(die.work.what) && overtakes(r, die.work) &&
            now + suspend_.command() + suspend_.latency(die.work.what) < die.until;
   }

@@ -3,13 +3,13 @@
 
 #include <cstdint>
 
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
 // A command on its die.
 struct die_work {
-  operation what = operation::read;
+  array_operation what = array_operation::read;
   std::int32_t priority = 0;
   std::int32_t pages = 0;
   std::int32_t next_page = 0;  // of a read, to cross the bus

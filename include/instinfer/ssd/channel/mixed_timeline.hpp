@@ -16,7 +16,7 @@
 #include "instinfer/ssd/channel/mixed_die.hpp"
 #include "instinfer/ssd/channel/mixed_rules.hpp"
 #include "instinfer/ssd/channel/operation_ticks.hpp"
-#include "instinfer/ssd/channel/request.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/channel/request_queues.hpp"
 #include "instinfer/ssd/report/events.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
@@ -36,7 +36,7 @@ namespace instinfer::flash {
 // has suspended something are plain: the program keeps a register (assumed). Nothing orders a read after a program or erase
 // of the same page but the caller.
 //
-// Requests that all arrive at 0 with one priority and one operation take the very ticks of a batch that arrives together.
+// Requests that all arrive at 0 with one priority and one array_operation take the very ticks of a batch that arrives together.
 // O(dies of the channel) a bus grant.
 template <class Arbitration = data_out_first>
 class mixed_timeline {
@@ -66,7 +66,7 @@ class mixed_timeline {
   // request_queues::sort refuses, or ticks that might not fit 63 bits; finish_ticks is then untouched.
   // Allocates only while streams still grow.
   template <class Sink = no_events>
-  batch_times run(std::span<const request> requests, std::span<std::int64_t> finish_ticks = {},
+  batch_times run(std::span<const io_request> requests, std::span<std::int64_t> finish_ticks = {},
                   Sink&& sink = {}) {
     static_assert(
         EventSink<Sink>,
@@ -131,9 +131,9 @@ class mixed_timeline {
         die.at = phase::idle;
       } else if (die.at == phase::array && die.until <= now) {
         end_run(d, die.until, sink);
-        if (die.work.what == operation::read && cache_read_ && !die.suspended) {
+        if (die.work.what == array_operation::read && cache_read_ && !die.suspended) {
           die.at = phase::full;
-        } else if (die.work.what == operation::read) {
+        } else if (die.work.what == array_operation::read) {
           die.at = phase::data_out;
         } else {
           for (const std::int32_t i : channel_.pages_of(d)) {
@@ -163,9 +163,9 @@ class mixed_timeline {
     load().pages += die.work.pages;
     load().multi_plane_commands += die.work.pages > 1 ? 1 : 0;
 
-    const operation what = die.work.what;
+    const array_operation what = die.work.what;
     const std::int64_t cycles = ticks_.cycles(what, die.work.pages);
-    const std::int64_t data = what == operation::program ? ticks_.transfer() : 0;
+    const std::int64_t data = what == array_operation::program ? ticks_.transfer() : 0;
     tell(sink, event_kind::command, channel_.pages_of(d)[0], now, now + cycles);
     std::int64_t end = now + cycles;
     std::int64_t array = 0;
@@ -233,8 +233,8 @@ class mixed_timeline {
   void end_run(std::int32_t d, std::int64_t end, Sink& sink) {
     const mixed_die& die = channel_.die(d);
     die_loads_[on_drive(d)].array_ticks += end - die.array_begin;
-    const event_kind kind = die.work.what == operation::read      ? event_kind::array_read
-                            : die.work.what == operation::program ? event_kind::program
+    const event_kind kind = die.work.what == array_operation::read      ? event_kind::array_read
+                            : die.work.what == array_operation::program ? event_kind::program
                                                                   : event_kind::erase;
     for (const std::int32_t i : channel_.pages_of(d)) {
       tell(sink, kind, i, die.array_begin, end);
@@ -262,10 +262,10 @@ class mixed_timeline {
   }
 
   // Even one request after the other, each suspending and resuming another, stays inside 63 bits.
-  void check_range(std::span<const request> requests) const {
+  void check_range(std::span<const io_request> requests) const {
     const double longest =
-        std::max({ticks_.longest(operation::read), ticks_.longest(operation::program),
-                  ticks_.longest(operation::erase)}) +
+        std::max({ticks_.longest(array_operation::read), ticks_.longest(array_operation::program),
+                  ticks_.longest(array_operation::erase)}) +
         suspend_.longest();
     const double last = requests.empty() ? 0.0 : static_cast<double>(requests.back().arrival_ps);
     constexpr double most = 0.99 * 9223372036854775807.0;

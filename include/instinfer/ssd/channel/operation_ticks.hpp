@@ -9,7 +9,7 @@
 
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/read_retry.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
@@ -52,20 +52,20 @@ class operation_ticks {
   std::int64_t decode() const { return decode_; }
 
   // Command cycles of one command of `pages` planes.
-  std::int64_t cycles(operation what, std::int32_t pages) const {
+  std::int64_t cycles(array_operation what, std::int32_t pages) const {
     return cycles_[static_cast<std::size_t>(what)][static_cast<std::size_t>(pages - 1)];
   }
 
   // Array time of a program or erase, or of a lower page's first read.
-  std::int64_t array(operation what) const {
-    return what == operation::read      ? read_array_[0]
-           : what == operation::program ? program_array_[0]
+  std::int64_t array(array_operation what) const {
+    return what == array_operation::read      ? read_array_[0]
+           : what == array_operation::program ? program_array_[0]
                                         : erase_array_;
   }
   // Array time of one page's or block's operation, by its type and with its retries.
-  std::int64_t array(operation what, const location& at) const {
-    return what == operation::read ? read_array(at)
-           : what == operation::program
+  std::int64_t array(array_operation what, const location& at) const {
+    return what == array_operation::read ? read_array(at)
+           : what == array_operation::program
                ? program_array_[static_cast<std::size_t>(types_.of(at.page))]
                : erase_array_;
   }
@@ -76,14 +76,14 @@ class operation_ticks {
     return retry_.present() ? once * (1 + retry_.draw(at)) : once;
   }
 
-  // Whether every read takes array(operation::read).
+  // Whether every read takes array(array_operation::read).
   bool reads_alike() const { return types_.count == 1 && !retry_.present(); }
 
   // At least the time of one command of one page or of all planes, alone on the drive: a batch
   // takes no longer than the sum over its pages.
-  double longest(operation what) const {
-    const std::int64_t busy = what == operation::read ? longest_read_
-                              : what == operation::program
+  double longest(array_operation what) const {
+    const std::int64_t busy = what == array_operation::read ? longest_read_
+                              : what == array_operation::program
                                   ? *std::ranges::max_element(program_array_)
                                   : erase_array_;
     return static_cast<double>(cycles(what, geometry_.planes)) + static_cast<double>(busy) +

@@ -156,8 +156,8 @@ class read_channel {
     const std::int32_t command = queues.front(first_die_ + static_cast<std::size_t>(die));
     queues.pop(first_die_ + static_cast<std::size_t>(die));
     const std::int32_t count = queues.page_count(command);
-    const std::int64_t cycles = ticks.cycles(operation::read, count);
-    std::int64_t array = ticks.array(operation::read);
+    const std::int64_t cycles = ticks.cycles(array_operation::read, count);
+    std::int64_t array = ticks.array(array_operation::read);
     if (!ticks.reads_alike()) {  // the slowest plane's
       array = 0;
       for (std::int32_t k = 0; k < count; ++k) {

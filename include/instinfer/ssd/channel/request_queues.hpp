@@ -13,7 +13,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/channel/batch_rules.hpp"
-#include "instinfer/ssd/channel/request.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 
 namespace instinfer::flash {
@@ -34,7 +34,7 @@ class request_queues {
   // Throws bad_argument for a request outside of the geometry, a priority that does not exist, an
   // arrival that is negative or before the one in front of it, or 2^30 requests or more. Keeps its
   // memory; views `requests` until the next call.
-  void sort(std::span<const request> requests, pairing pair, std::int64_t ticks_per_ps) {
+  void sort(std::span<const io_request> requests, pairing pair, std::int64_t ticks_per_ps) {
     check(requests);
     requests_ = requests;
     ticks_per_ps_ = ticks_per_ps;
@@ -63,7 +63,7 @@ class request_queues {
   // All that have come by now wait for their dies.
   void admit(std::int64_t now) {
     for (; next_arrival() <= now; coming_ = records_[at(coming_)].next_of_channel) {
-      const request& r = of(coming_);
+      const io_request& r = of(coming_);
       die_queues& die = dies_[at(r.where.die * geometry_.chips + r.where.chip)];
       const std::size_t p = at(r.priority);
       const bool empty = (die.waiting >> p & 1) == 0;
@@ -108,7 +108,7 @@ class request_queues {
     return count;
   }
 
-  const request& of(std::int32_t i) const { return requests_[at(i)]; }
+  const io_request& of(std::int32_t i) const { return requests_[at(i)]; }
 
  private:
   struct record {
@@ -127,14 +127,14 @@ class request_queues {
     return i != nothing && (coming_ == nothing || i < coming_);
   }
 
-  void check(std::span<const request> requests) const {
+  void check(std::span<const io_request> requests) const {
     require(requests.size() < std::size_t{1} << 30, [&] {
       return "flash requests: there must be fewer than 2^30, got " +
              std::to_string(requests.size());
     });
     std::int64_t before = 0;
     for (std::size_t i = 0; i < requests.size(); ++i) {
-      const request& r = requests[i];
+      const io_request& r = requests[i];
       const auto complain = [&](const std::string& what) {
         return "flash requests: request " + std::to_string(i) + " " + what;
       };
@@ -162,13 +162,13 @@ class request_queues {
   void link_rows(pairing pair) {
     rows_.clear();
     for (std::size_t i = 0; i < requests_.size(); ++i) {
-      const request& r = requests_[i];
+      const io_request& r = requests_[i];
       const location& l = r.where;
       const std::int64_t die =
           (std::int64_t{l.channel} * geometry_.dies + l.die) * geometry_.chips + l.chip;
       const std::int64_t row =
           std::int64_t{pair == pairing::same_page ? 0 : l.block} * geometry_.pages +
-          (r.what == operation::erase ? 0 : l.page);
+          (r.what == array_operation::erase ? 0 : l.page);
       rows_.push_back({die * max_priorities + r.priority, row * 3 + static_cast<int>(r.what),
                        static_cast<std::int32_t>(i)});
     }
@@ -188,7 +188,7 @@ class request_queues {
   };
 
   geometry geometry_;
-  std::span<const request> requests_;
+  std::span<const io_request> requests_;
   std::int64_t ticks_per_ps_ = 1;
   std::vector<record> records_;
   std::vector<row_member> rows_;

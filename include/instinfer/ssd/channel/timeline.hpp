@@ -51,7 +51,7 @@ class timeline {
       : ticks_{g, t, rules.retry},
         rules_{rules},
         arbitration_{arbitration},
-        books_{g},
+        statistics_{g},
         in_flight_{g.dies_per_channel()},
         registers_{rules.cache_read ? g.dies_per_channel() : 0} {}
 
@@ -76,9 +76,9 @@ class timeline {
                              std::span<std::int64_t> finish_ticks = {}, Sink&& sink = {}) {
     check_codewords(codewords, pages.size(), shape());
     codewords_ = codewords;
-    begin(pages, finish_ticks, operation::read);
+    begin(pages, finish_ticks, array_operation::read);
     for (std::int32_t channel = 0; channel < shape().channels; ++channel) {
-      books_.begin_channel(static_cast<std::size_t>(channel));
+      statistics_.begin_channel(static_cast<std::size_t>(channel));
       in_flight_.clear();
       if (rules_.cache_read) {
         registers_.clear();
@@ -89,13 +89,13 @@ class timeline {
         replay_reads<read_path::varied>(pages, finish_ticks, sink);
       }
     }
-    return books_.total(scale().ticks_per_ps);
+    return statistics_.total(scale().ticks_per_ps);
   }
 
   template <class Sink = no_events>
   batch_times program(std::span<const location> pages, std::span<std::int64_t> finish_ticks = {},
                       Sink&& sink = {}) {
-    return hold(pages, finish_ticks, operation::program, event_kind::program, sink);
+    return hold(pages, finish_ticks, array_operation::program, event_kind::program, sink);
   }
 
   // Erases the block of each location; the page coordinate must be inside the geometry and is
@@ -103,7 +103,7 @@ class timeline {
   template <class Sink = no_events>
   batch_times erase(std::span<const location> blocks, std::span<std::int64_t> finish_ticks = {},
                     Sink&& sink = {}) {
-    return hold(blocks, finish_ticks, operation::erase, event_kind::erase, sink);
+    return hold(blocks, finish_ticks, array_operation::erase, event_kind::erase, sink);
   }
 
  private:
@@ -112,7 +112,7 @@ class timeline {
   enum class read_path { alike, varied, cached };
 
   void begin(std::span<const location> pages, std::span<const std::int64_t> finish_ticks,
-             operation what) {
+             array_operation what) {
     require(finish_ticks.empty() || finish_ticks.size() == pages.size(), [&] {
       return "flash timeline: finish_ticks must be empty or have one entry per page (" +
              std::to_string(pages.size()) + "), got " + std::to_string(finish_ticks.size());
@@ -125,14 +125,14 @@ class timeline {
              " pages might overflow 63 bits of ticks (" + std::to_string(scale().ticks_per_ps) +
              " a ps); split it, or choose a rounder bus_bytes_per_s";
     });
-    books_.begin(pages, what, rules_);
+    statistics_.begin(pages, what, rules_);
   }
 
   // The slowest plane's.
-  std::int64_t read_array(std::span<const location> pages, const batch_books::issued& c) const {
+  std::int64_t read_array(std::span<const location> pages, const batch_statistics::issued& c) const {
     std::int64_t longest = 0;
     for (std::int32_t k = 0; k < c.pages; ++k) {
-      longest = std::max(longest, ticks_.read_array(pages[books_.page(c.command, k)]));
+      longest = std::max(longest, ticks_.read_array(pages[statistics_.page(c.command, k)]));
     }
     return longest;
   }
@@ -146,14 +146,14 @@ class timeline {
     const bool in_parts = Path != read_path::alike && !codewords_.empty();
     while (true) {
       if constexpr (Path == read_path::cached) {  // what has moved by now leaves its array free
-        in_flight_.ready_by(now, [&](const flight& moved) { books_.take_next(moved.die); });
+        in_flight_.ready_by(now, [&](const flight& moved) { statistics_.take_next(moved.die); });
       }
       const bool data_waits = !in_flight_.empty() && in_flight_.oldest().ready <= now;
-      const bool command_waits = books_.command_waits();
+      const bool command_waits = statistics_.command_waits();
       if (data_waits && (!command_waits || bus.choose() == bus_turn::data_out)) {
         flight& sending = in_flight_.oldest();
         if (!finish_ticks.empty() || in_parts || traced<Sink>) {
-          const std::size_t page = books_.page(sending.command, sending.next_page);
+          const std::size_t page = statistics_.page(sending.command, sending.next_page);
           if (in_parts) {
             transfer = ticks_.transfer(codewords_[page]);
           }
@@ -163,8 +163,8 @@ class timeline {
           report(sink, event_kind::data_out, pages, page, now, now + transfer);
         }
         now += transfer;
-        books_.book_data_out(transfer);
-        if (++sending.next_page == books_.page_count(sending.command)) {
+        statistics_.book_data_out(transfer);
+        if (++sending.next_page == statistics_.page_count(sending.command)) {
           let_go<Path>(now);
         }
       } else if (command_waits) {
@@ -180,20 +180,20 @@ class timeline {
   // Command cycles at `now`, then the array. Returns the end of the cycles.
   template <read_path Path, class Sink>
   std::int64_t issue_read(std::span<const location> pages, std::int64_t now, Sink& sink) {
-    const batch_books::issued c = books_.take();
-    const std::int64_t cycles = ticks_.cycles(operation::read, c.pages);
-    std::int64_t array = ticks_.array(operation::read);
+    const batch_statistics::issued c = statistics_.take();
+    const std::int64_t cycles = ticks_.cycles(array_operation::read, c.pages);
+    std::int64_t array = ticks_.array(array_operation::read);
     if (Path == read_path::varied || (Path == read_path::cached && !ticks_.reads_alike())) {
       array = read_array(pages, c);
     }
-    books_.book_issue(c, cycles, 0, array);
+    statistics_.book_issue(c, cycles, 0, array);
     flight started{.command = c.command,
                    .die = c.die,
                    .issue = c.number,
                    .begin = now,
                    .ready = now + cycles + array};
     if constexpr (traced<Sink>) {
-      report(sink, event_kind::command, pages, books_.page(c.command, 0), now, now + cycles);
+      report(sink, event_kind::command, pages, statistics_.page(c.command, 0), now, now + cycles);
       report_array(sink, event_kind::array_read, pages, c, now + cycles, started.ready);
     }
     if constexpr (Path == read_path::alike) {
@@ -211,63 +211,63 @@ class timeline {
     in_flight_.pop();
     if constexpr (Path == read_path::cached) {
       const std::int64_t since = std::max(done.begin, registers_.left(done.die));
-      books_.book_end(done.die, now - since, now + ticks_.decode());
+      statistics_.book_end(done.die, now - since, now + ticks_.decode());
       if (registers_.leave(done, now, ticks_.cache_move())) {
         in_flight_.insert(done);
       }
     } else {
-      books_.book_end(done.die, now - done.begin, now + ticks_.decode());
-      books_.take_next(done.die);
+      statistics_.book_end(done.die, now - done.begin, now + ticks_.decode());
+      statistics_.take_next(done.die);
     }
   }
 
   // Program and erase: nothing comes back over the bus, so there is nothing to arbitrate.
   template <class Sink>
   batch_times hold(std::span<const location> pages, std::span<std::int64_t> finish_ticks,
-                   operation what, event_kind kind, Sink& sink) {
+                   array_operation what, event_kind kind, Sink& sink) {
     begin(pages, finish_ticks, what);
     for (std::int32_t channel = 0; channel < shape().channels; ++channel) {
-      books_.begin_channel(static_cast<std::size_t>(channel));
+      statistics_.begin_channel(static_cast<std::size_t>(channel));
       in_flight_.clear();
       replay_holds(pages, finish_ticks, what, kind, sink);
     }
-    return books_.total(scale().ticks_per_ps);
+    return statistics_.total(scale().ticks_per_ps);
   }
 
   template <class Sink>
   void replay_holds(std::span<const location> pages, std::span<std::int64_t> finish_ticks,
-                    operation what, event_kind kind, Sink& sink) {
-    const std::int64_t data_ticks = what == operation::program ? ticks_.transfer() : 0;
+                    array_operation what, event_kind kind, Sink& sink) {
+    const std::int64_t data_ticks = what == array_operation::program ? ticks_.transfer() : 0;
     std::int64_t now = 0;
     while (true) {
       while (!in_flight_.empty() && in_flight_.oldest().ready <= now) {
         const flight& done = in_flight_.oldest();
-        books_.book_end(done.die, done.ready - done.begin, done.ready);
-        books_.take_next(done.die);
+        statistics_.book_end(done.die, done.ready - done.begin, done.ready);
+        statistics_.take_next(done.die);
         in_flight_.pop();
       }
-      if (books_.command_waits()) {
-        const batch_books::issued c = books_.take();
+      if (statistics_.command_waits()) {
+        const batch_statistics::issued c = statistics_.take();
         const std::int64_t begin = now;
         const std::int64_t data_begin = begin + ticks_.cycles(what, c.pages);
         now = data_begin + c.pages * data_ticks;
         // Pages of one command have one page number, so one type.
-        const std::int64_t array = ticks_.array(what, pages[books_.page(c.command, 0)]);
+        const std::int64_t array = ticks_.array(what, pages[statistics_.page(c.command, 0)]);
         const std::int64_t ready = now + array;
-        books_.book_issue(c, data_begin - begin, now - data_begin, array);
+        statistics_.book_issue(c, data_begin - begin, now - data_begin, array);
         in_flight_.insert({.command = c.command,
                            .die = c.die,
                            .issue = c.number,
                            .begin = begin,
                            .ready = ready});
         for (std::int32_t k = 0; !finish_ticks.empty() && k < c.pages; ++k) {
-          finish_ticks[books_.page(c.command, k)] = ready;
+          finish_ticks[statistics_.page(c.command, k)] = ready;
         }
         if constexpr (traced<Sink>) {
-          report(sink, event_kind::command, pages, books_.page(c.command, 0), begin, data_begin);
+          report(sink, event_kind::command, pages, statistics_.page(c.command, 0), begin, data_begin);
           for (std::int32_t k = 0; data_ticks > 0 && k < c.pages; ++k) {
             const std::int64_t at = data_begin + k * data_ticks;
-            report(sink, event_kind::data_in, pages, books_.page(c.command, k), at,
+            report(sink, event_kind::data_in, pages, statistics_.page(c.command, k), at,
                    at + data_ticks);
           }
           report_array(sink, kind, pages, c, now, ready);
@@ -282,16 +282,16 @@ class timeline {
 
   template <class Sink>
   void report_array(Sink& sink, event_kind kind, std::span<const location> pages,
-                    const batch_books::issued& c, std::int64_t begin, std::int64_t end) const {
+                    const batch_statistics::issued& c, std::int64_t begin, std::int64_t end) const {
     for (std::int32_t k = 0; k < c.pages; ++k) {
-      report(sink, kind, pages, books_.page(c.command, k), begin, end);
+      report(sink, kind, pages, statistics_.page(c.command, k), begin, end);
     }
   }
 
   operation_ticks ticks_;
   batch_rules rules_;
   Arbitration arbitration_;
-  batch_books books_;
+  batch_statistics statistics_;
   flight_queue in_flight_;
   cache_registers registers_;
   std::span<const std::int32_t> codewords_;  // of the batch

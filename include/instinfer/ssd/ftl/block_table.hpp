@@ -42,10 +42,10 @@ struct block_info {
 };
 
 // Memory: 32 B a block, and 4 B a page of blocks that are in use (a drive keeps those in the pages' spare bytes).
-class block_books {
+class block_table {
  public:
   // Throws bad_argument for an invalid geometry, or one of 2^32 - 1 pages and more.
-  explicit block_books(const geometry& g) : geometry_{(validate(g), g)} {
+  explicit block_table(const geometry& g) : geometry_{(validate(g), g)} {
     require(g.pages_total() < std::numeric_limits<std::uint32_t>::max(), [&] {
       return "flash blocks: a drive has at most 2^32 - 2 pages, got " +
              std::to_string(g.pages_total());
@@ -56,7 +56,7 @@ class block_books {
     blocks_.resize(blocks);
     free_in_lane_.assign(std::size_t{lanes_} * as_unsigned(g.channels), as_unsigned(g.blocks));
     channels_.resize(as_unsigned(g.channels));
-    for (channel_books& c : channels_) {
+    for (channel_blocks& c : channels_) {
       c.count[index(block_state::free)] = blocks_per_channel();
     }
     owners_ = store::raw_array<page_id>(static_cast<std::size_t>(g.pages_total()));
@@ -206,7 +206,7 @@ class block_books {
     block_number head = no_block;
     block_number tail = no_block;
   };
-  struct channel_books {
+  struct channel_blocks {
     std::uint32_t count[block_states] = {};
     block_list dead;
     block_list failing;
@@ -230,7 +230,7 @@ class block_books {
 
   void set_state(block_number block, block_state to) noexcept {
     block_info& b = blocks_[block];
-    channel_books& c = channels_[channel_of_block(block)];
+    channel_blocks& c = channels_[channel_of_block(block)];
     --c.count[index(b.state)];
     ++c.count[index(to)];
     std::uint32_t& free_here = free_in_lane_[block / as_unsigned(geometry_.blocks)];
@@ -273,7 +273,7 @@ class block_books {
   std::uint32_t pages_ = 0;
   std::vector<block_info> blocks_;           // [channels, lanes, blocks]
   std::vector<std::uint32_t> free_in_lane_;  // [channels, lanes]
-  std::vector<channel_books> channels_;
+  std::vector<channel_blocks> channels_;
   store::raw_array<page_id> owners_;          // [rows, pages]
   store::raw_array<std::uint32_t> next_row_;  // of a free row
   std::uint32_t free_row_ = no_block;

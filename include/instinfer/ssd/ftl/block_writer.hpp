@@ -28,7 +28,7 @@ template <class Policy, class Pages, class Faults>
 class block_writer {
   static_assert(
       FtlPolicy<Policy>,
-      "instinfer: an FTL policy lacks a knob, frontier_of(unit) or clean_cost(block, now_s), see "
+      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or clean_cost(block, now_s), see "
       "ssd/ftl/policy.hpp");
   static_assert(FtlPages<Pages>,
                 "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see "
@@ -44,16 +44,16 @@ class block_writer {
   // Precondition: the policy is valid, channels x pages_per_channel < 2^32 - 1.
   block_writer(const geometry& g, std::uint64_t pages_per_channel, const Policy& policy,
                const Faults& faults)
-      : books{g},
-        numbers{books.channels(), pages_per_channel},
+      : table{g},
+        numbers{table.channels(), pages_per_channel},
         pages{g},
         policy_{policy},
         faults_{faults},
-        frontiers_{policy.frontiers, books.channels(), books.lanes(), policy.stripe},
-        cleaning_{1, books.channels(), books.lanes(), 1} {}
+        frontiers_{policy.frontiers, table.channels(), table.lanes(), policy.stripe},
+        cleaning_{1, table.channels(), table.lanes(), 1} {}
 
-  block_books books;
-  logical_pages numbers;
+  block_table table;
+  mapping_table numbers;
   [[no_unique_address]] Pages pages;
   ftl_counters counters;
   ftl_operations operations;
@@ -69,8 +69,8 @@ class block_writer {
 
   // Empties a full block and erases dead blocks, itself among them; false where there is no room to do so.
   bool clean(block_number block, move_cause cause) {
-    const std::uint32_t c = books.channel_of_block(block);
-    if (books.at(block).live > cleaning_room(c, 0) || !move_all(block, cause)) {
+    const std::uint32_t c = table.channel_of_block(block);
+    if (table.at(block).live > cleaning_room(c, 0) || !move_all(block, cause)) {
       return false;
     }
     while (erase_oldest(c)) {
@@ -80,21 +80,21 @@ class block_writer {
 
   // An open block that shall not be filled.
   void close(block_number block) {
-    const std::uint32_t c = books.channel_of_block(block);
+    const std::uint32_t c = table.channel_of_block(block);
     for (const std::span<slot> slots : {frontiers_.of(c), cleaning_.of(c)}) {
       for (slot& s : slots) {
         s.block = s.block == block ? no_block : s.block;
       }
     }
-    books.close(block);
+    table.close(block);
   }
 
   // Empties failing blocks, oldest first, as far as there is room; if `clean_for_it`, cleans others to have it.
   void empty_failing(std::uint32_t c, bool clean_for_it) {
     while (clean_for_it && free_blocks(c) == 0 && (erase_oldest(c) || clean_cheapest(c))) {
     }
-    for (block_number b; (b = books.first(c, block_state::failing)) != no_block;) {
-      while (books.at(b).live > cleaning_room(c, 1)) {
+    for (block_number b; (b = table.first(c, block_state::failing)) != no_block;) {
+      while (table.at(b).live > cleaning_room(c, 1)) {
         if (!erase_oldest(c) && !(clean_for_it && clean_cheapest(c))) {
           return;
         }
@@ -102,45 +102,45 @@ class block_writer {
       if (!move_all(b, move_cause::failure)) {
         return;
       }
-      books.retire(b);
+      table.retire(b);
     }
   }
 
   bool erase_oldest(std::uint32_t c) {
-    const block_number b = books.first(c, block_state::dead);
+    const block_number b = table.first(c, block_state::dead);
     if (b == no_block) {
       return false;
     }
     if (recording) {
-      operations.erases.push_back(books.locate(b));
+      operations.erases.push_back(table.locate(b));
     }
-    const bool failed = faults_.erase_fails(books.locate(b));
-    books.end_erase(b, failed);
+    const bool failed = faults_.erase_fails(table.locate(b));
+    table.end_erase(b, failed);
     ++counters.erases;
     counters.failed_erases += failed ? 1 : 0;
     return true;
   }
 
  private:
-  std::uint32_t free_blocks(std::uint32_t c) const { return books.count(c, block_state::free); }
+  std::uint32_t free_blocks(std::uint32_t c) const { return table.count(c, block_state::free); }
   bool has_room(const slot& s) const {
-    return s.block != no_block && books.at(s.block).state == block_state::open;
+    return s.block != no_block && table.at(s.block).state == block_state::open;
   }
 
   // Programs the page where next_slot() says, and again where it says then if that fails; false if it knows no more.
   template <class NextSlot>
   bool program(page_id page, NextSlot&& next_slot) {
     while (slot* s = next_slot()) {
-      const location at = books.locate(s->block, books.at(s->block).written);
+      const location at = table.locate(s->block, table.at(s->block).written);
       if (recording) {
         operations.programs.push_back(at);
       }
       const bool failed = faults_.program_fails(at);
       if (failed) {
-        books.fail_program(s->block, now_s);
+        table.fail_program(s->block, now_s);
         ++counters.failed_programs;
       } else {
-        numbers.set_physical(page, books.program(s->block, page, now_s));
+        numbers.set_physical(page, table.program(s->block, page, now_s));
       }
       if (!has_room(*s)) {
         s->block = no_block;
@@ -170,7 +170,7 @@ class block_writer {
       }
       const block_number victim = cheapest(c);
       const bool half_dead =
-          victim != no_block && 2 * books.at(victim).live <= books.pages_per_block();
+          victim != no_block && 2 * table.at(victim).live <= table.pages_per_block();
       if (!half_dead && take_over(c, *empty)) {
         return empty;
       }
@@ -186,19 +186,19 @@ class block_writer {
     while (free_blocks(c) < wanted && (erase_oldest(c) || close_dead_slot(c))) {
     }
     const std::uint64_t spare = std::uint64_t{policy_.kept_blocks} + 1;
-    const bool as_promised = numbers.live(c) + spare * books.pages_per_block() <=
-                             std::uint64_t{books.usable_blocks(c)} * books.pages_per_block();
+    const bool as_promised = numbers.live(c) + spare * table.pages_per_block() <=
+                             std::uint64_t{table.usable_blocks(c)} * table.pages_per_block();
     return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
   }
 
   // On the slot's lane or the next that has a free block. Precondition: the channel has one.
   void open(std::uint32_t c, slot& s, std::uint32_t stride) {
     std::uint32_t lane = s.lane;
-    while (books.free_blocks(c, lane) == 0) {
-      lane = (lane + 1) % books.lanes();
+    while (table.free_blocks(c, lane) == 0) {
+      lane = (lane + 1) % table.lanes();
     }
-    s.block = books.open(c, lane);
-    s.lane = (s.lane + stride) % books.lanes();
+    s.block = table.open(c, lane);
+    s.lane = (s.lane + stride) % table.lanes();
   }
 
   // A slot of the host that has room; nullptr if none has.
@@ -217,7 +217,7 @@ class block_writer {
   // Closes an open block of which every page written is dead. True if there was one.
   bool close_dead_slot(std::uint32_t c) {
     for (slot& s : frontiers_.of(c)) {
-      if (has_room(s) && books.at(s.block).live == 0 && books.at(s.block).written > 0) {
+      if (has_room(s) && table.at(s.block).live == 0 && table.at(s.block).written > 0) {
         close(s.block);
         return true;
       }
@@ -240,18 +240,18 @@ class block_writer {
   std::uint64_t cleaning_room(std::uint32_t c, std::uint32_t kept) {
     const slot& s = cleaning_.of(c)[0];
     const std::uint32_t in_block =
-        has_room(s) ? books.pages_per_block() - books.at(s.block).written : 0;
+        has_room(s) ? table.pages_per_block() - table.at(s.block).written : 0;
     const std::uint32_t blocks = free_blocks(c) > kept ? free_blocks(c) - kept : 0;
-    return in_block + std::uint64_t{blocks} * books.pages_per_block();
+    return in_block + std::uint64_t{blocks} * table.pages_per_block();
   }
 
   // The full block with a dead page that costs least to clean.
   block_number cheapest(std::uint32_t c) const {
     block_number best = no_block;
     double best_cost = 0;
-    const std::uint32_t per_channel = books.blocks_per_channel();
+    const std::uint32_t per_channel = table.blocks_per_channel();
     for (block_number b = c * per_channel; b < (c + 1) * per_channel; ++b) {
-      const block_info& block = books.at(b);
+      const block_info& block = table.at(b);
       if (block.state != block_state::closed || block.live == block.written) {
         continue;
       }
@@ -271,21 +271,21 @@ class block_writer {
 
   // Moves the live pages of a block to others; false if room ran out.
   bool move_all(block_number block, move_cause cause) {
-    const std::uint32_t c = books.channel_of_block(block);
-    for (std::uint32_t i = 0; i < books.pages_per_block() && books.at(block).live > 0; ++i) {
-      const physical_page from{block * books.pages_per_block() + i};
-      const page_id page = books.owner(from);
+    const std::uint32_t c = table.channel_of_block(block);
+    for (std::uint32_t i = 0; i < table.pages_per_block() && table.at(block).live > 0; ++i) {
+      const physical_page from{block * table.pages_per_block() + i};
+      const page_id page = table.owner(from);
       if (page == no_page) {
         continue;
       }
       if (recording) {
-        operations.reads.push_back(books.locate(from));
+        operations.reads.push_back(table.locate(from));
       }
       if (!program(page, [&] { return cleaning_slot(c); })) {
         return false;
       }
       pages.copy(from, numbers.physical(page));
-      books.release(from);
+      table.release(from);
       counters.count_move(cause);
     }
     return true;

@@ -37,7 +37,7 @@ class ftl {
       require(inside(at, g), [&] {
         return "ftl: bad block at " + to_string(at) + " lies outside of " + to_string(g);
       });
-      writer_.books.mark_bad(writer_.books.block_at(at));
+      writer_.table.mark_bad(writer_.table.block_at(at));
     }
     for (std::uint32_t c = 0; c < channels(); ++c) {
       require(most_live(c) == pages_per_channel, [&] {
@@ -48,10 +48,10 @@ class ftl {
     }
   }
 
-  // Programs a page of `unit` (ftl_policy.hpp) on the preferred channel if it has room, else on the next that has. Throws
+  // Programs a page of `placement_handle` (ftl_policy.hpp) on the preferred channel if it has room, else on the next that has. Throws
   // drive_full, and nothing else unless operations are recorded.
-  page_id write(std::uint32_t unit, std::uint32_t preferred) {
-    const std::uint32_t frontier = writer_.policy().frontier_of(unit);
+  page_id write(std::uint32_t placement_handle, std::uint32_t preferred) {
+    const std::uint32_t frontier = writer_.policy().frontier_of(placement_handle);
     assert(frontier < writer_.policy().frontiers);
     for (const std::uint32_t kept : {writer_.policy().kept_blocks, 1u}) {
       for (std::uint32_t i = 0; i < channels(); ++i) {
@@ -83,7 +83,7 @@ class ftl {
   // Precondition: is_live(page).
   void release_live(page_id page) noexcept {
     assert(is_live(page));
-    writer_.books.release(physical(page));
+    writer_.table.release(physical(page));
     writer_.numbers.give_back(page);
   }
 
@@ -131,7 +131,7 @@ class ftl {
   }
 
   // The host read a live page, which disturbs its block.
-  void count_read(page_id page) noexcept { writer_.books.count_read(physical(page)); }
+  void count_read(page_id page) noexcept { writer_.table.count_read(physical(page)); }
   // The caller's clock, in seconds since any start.
   void set_time(std::uint32_t now_s) { writer_.now_s = now_s; }
 
@@ -176,7 +176,7 @@ class ftl {
   }
 
   const ftl_counters& counters() const { return writer_.counters; }
-  const block_books& blocks() const { return writer_.books; }
+  const block_table& blocks() const { return writer_.table; }
   const Pages& pages() const { return writer_.pages; }
 
   // Lists the operations of the calls that follow, until the next clear.
@@ -206,7 +206,7 @@ class ftl {
     return pages;
   }
 
-  const logical_pages& numbers() const { return writer_.numbers; }
+  const mapping_table& numbers() const { return writer_.numbers; }
   std::uint64_t most_live(std::uint32_t c, std::uint32_t kept) const {
     return std::min<std::uint64_t>(
         numbers().pages_per_channel(),

@@ -13,10 +13,10 @@ namespace instinfer::flash {
 
 // Numbers belong to channels for ever (page_id: p lies on channel p % channels). 4 B a number, touched only where numbers
 // were used.
-class logical_pages {
+class mapping_table {
  public:
   // Precondition: channels x pages_per_channel < 2^32 - 1.
-  logical_pages(std::uint32_t channels, std::uint64_t pages_per_channel)
+  mapping_table(std::uint32_t channels, std::uint64_t pages_per_channel)
       : pages_per_channel_{static_cast<std::uint32_t>(pages_per_channel)},
         channels_(channels),
         entries_(pages_per_channel * channels) {}

@@ -11,12 +11,12 @@
 
 namespace instinfer::flash {
 
-// A *unit* is what the host gives up as a whole: for the KV cache, a sequence. A *frontier* is a set of open blocks on
+// A *placement_handle* is what the host gives up as a whole: for the KV cache, a sequence. A *frontier* is a set of open blocks on
 // each channel, `stripe` of them on as many planes, written in turn.
 //
 //   frontiers            how many there are, at least 1
 //   stripe               planes of a channel that a frontier writes in turn; 0: all
-//   frontier_of(unit)    below `frontiers`
+//   frontier_of(placement_handle)    below `frontiers`
 //   erase_below_blocks   of a channel: with fewer free blocks than that, a write erases dead blocks first; otherwise
 //                        they wait for idle()
 //   kept_blocks          of a channel, at least 1: free blocks that the host's pages may not take, so that live pages can
@@ -24,13 +24,13 @@ namespace instinfer::flash {
 //   clean_cost(block, now_s)  of a full block with a dead page; must not change while nothing happens
 template <class P>
 concept FtlPolicy =
-    std::copyable<P> && requires(const P& p, std::uint32_t unit, const block_info& block) {
+    std::copyable<P> && requires(const P& p, std::uint32_t placement_handle, const block_info& block) {
       { p.frontiers } -> std::convertible_to<std::uint32_t>;
       { p.stripe } -> std::convertible_to<std::uint32_t>;
       { p.erase_below_blocks } -> std::convertible_to<std::uint32_t>;
       { p.kept_blocks } -> std::convertible_to<std::uint32_t>;
-      { p.frontier_of(unit) } -> std::same_as<std::uint32_t>;
-      { p.clean_cost(block, unit) } -> std::convertible_to<double>;
+      { p.frontier_of(placement_handle) } -> std::same_as<std::uint32_t>;
+      { p.clean_cost(block, placement_handle) } -> std::convertible_to<double>;
     };
 
 // The paper writes whole erase blocks of pages that are reclaimed together, so that no live page is ever moved. Here every
@@ -48,7 +48,7 @@ struct kv_blocks {
   std::uint32_t erase_below_blocks = 16;
   std::uint32_t kept_blocks = 2;  // one may fail while live pages are moved
 
-  constexpr std::uint32_t frontier_of(std::uint32_t unit) const { return unit % frontiers; }
+  constexpr std::uint32_t frontier_of(std::uint32_t placement_handle) const { return placement_handle % frontiers; }
   constexpr double clean_cost(const block_info& block, std::uint32_t /*now_s*/) const {
     return block.live;
   }
@@ -62,7 +62,7 @@ struct greedy_pages {
   std::uint32_t erase_below_blocks = 0;
   std::uint32_t kept_blocks = 2;
 
-  constexpr std::uint32_t frontier_of(std::uint32_t /*unit*/) const { return 0; }
+  constexpr std::uint32_t frontier_of(std::uint32_t /*placement_handle*/) const { return 0; }
   constexpr double clean_cost(const block_info& block, std::uint32_t /*now_s*/) const {
     return block.live;
   }

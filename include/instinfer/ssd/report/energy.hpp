@@ -19,7 +19,7 @@ struct energy_rates {
   // 1.3 nJ for 64 bits, the lower end of the DRAM access in Horowitz, "Computing's energy problem", ISSCC 2014.
   double dram_j_per_byte = 1.3e-9 / 8;
   // 13 W at the 650 GFLOPS that the paper grants a Zynq-7045: power assumed, the paper gives none.
-  double engine_j_per_flop = 13.0 / 650e9;
+  double accelerator_j_per_flop = 13.0 / 650e9;
 };
 
 // What was done. Pages are those of one plane each.
@@ -30,37 +30,37 @@ struct drive_work {
   std::uint64_t bus_bytes = 0;
   std::uint64_t link_bytes = 0;
   std::uint64_t dram_bytes = 0;
-  double engine_flops = 0;
+  double accelerator_flops = 0;
 };
 
 // Work of an attend or append. DRAM: entries read from the group buffer, and what is written passes it twice. Cleaning and
 // erases are the FTL's to add.
-constexpr drive_work work_of(const traffic& moved, double engine_flops) {
+constexpr drive_work work_of(const traffic& moved, double accelerator_flops) {
   return {.pages_read = moved.pages_read,
           .pages_programmed = moved.pages_written,
           .bus_bytes = moved.channel_bytes + moved.written_bytes,
           .link_bytes = moved.link_bytes,
           .dram_bytes = moved.buffer_bytes + 2 * moved.written_bytes,
-          .engine_flops = engine_flops};
+          .accelerator_flops = accelerator_flops};
 }
 
 // In joules. Not counted: power that flows whatever the drive does (controller cores, DRAM refresh, leakage), ECC.
 struct energy {
   double array_read_j = 0;
   double bus_j = 0;
-  double engine_j = 0;
+  double accelerator_j = 0;
   double link_j = 0;
   double dram_j = 0;
   double program_j = 0;
   double erase_j = 0;
 
   constexpr double total_j() const {
-    return array_read_j + bus_j + engine_j + link_j + dram_j + program_j + erase_j;
+    return array_read_j + bus_j + accelerator_j + link_j + dram_j + program_j + erase_j;
   }
   constexpr energy& operator+=(const energy& e) {
     array_read_j += e.array_read_j;
     bus_j += e.bus_j;
-    engine_j += e.engine_j;
+    accelerator_j += e.accelerator_j;
     link_j += e.link_j;
     dram_j += e.dram_j;
     program_j += e.program_j;
@@ -77,7 +77,7 @@ constexpr energy energy_of(const drive_work& work, const timing& t,
   };
   return {.array_read_j = array_j(work.pages_read, t.mean_read_array_ps()),
           .bus_j = static_cast<double>(work.bus_bytes) * rates.bus_j_per_byte,
-          .engine_j = work.engine_flops * rates.engine_j_per_flop,
+          .accelerator_j = work.accelerator_flops * rates.accelerator_j_per_flop,
           .link_j = static_cast<double>(work.link_bytes) * rates.link_j_per_byte,
           .dram_j = static_cast<double>(work.dram_bytes) * rates.dram_j_per_byte,
           .program_j = array_j(work.pages_programmed, t.mean_program_array_ps()),

@@ -1,5 +1,5 @@
 #pragma once
-// What a timeline can tell about each operation while it replays: for traces, and for resources
+// What a timeline can tell about each array_operation while it replays: for traces, and for resources
 // downstream.
 
 #include <concepts>

@@ -8,18 +8,18 @@
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/ssd/channel/request.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/report/latencies.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
 // finish_ticks: as mixed_timeline::run has filled it for `requests`, whose scale is `scale`. scratch
 // holds the latencies afterwards, in no order. Throws bad_argument where the two lengths differ.
-inline latencies stream_latencies(std::span<const request> requests,
+inline latencies stream_latencies(std::span<const io_request> requests,
                                   std::span<const std::int64_t> finish_ticks,
-                                  const tick_scale& scale, operation what, std::int32_t priority,
+                                  const tick_scale& scale, array_operation what, std::int32_t priority,
                                   std::vector<std::int64_t>& scratch) {
   require(finish_ticks.size() == requests.size(), [&] {
     return "flash stream latencies: " + std::to_string(requests.size()) + " requests, but " +
@@ -27,7 +27,7 @@ inline latencies stream_latencies(std::span<const request> requests,
   });
   scratch.clear();
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    const request& r = requests[i];
+    const io_request& r = requests[i];
     if (r.what == what && r.priority == priority) {
       scratch.push_back(finish_ticks[i] - r.arrival_ps * scale.ticks_per_ps);
     }

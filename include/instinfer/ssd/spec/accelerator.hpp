@@ -53,7 +53,7 @@ inline constexpr std::int32_t paper_filter_buffer_pages = 2;
 // other half for queries, scores and outputs. The half is assumed.
 inline constexpr std::int32_t paper_kernel_buffer_pages = 54;
 
-struct engine_units {
+struct accelerator_spec {
   std::int64_t filter_bytes_per_s = 0;    // of one filter; each channel controller has one
   std::int32_t attention_kernels = 0;     // each with one GeMV unit
   std::int64_t gemv_flops_per_s = 0;      // of one kernel
@@ -82,7 +82,7 @@ struct engine_units {
     return work_ps(elements, top_k_elements_per_s);
   }
 
-  friend constexpr bool operator==(const engine_units&, const engine_units&) = default;
+  friend constexpr bool operator==(const accelerator_spec&, const accelerator_spec&) = default;
 };
 
 // Rates measured in InstInfer Table I, on the 285 MHz engine.
@@ -100,7 +100,7 @@ inline constexpr std::int64_t paper_top_k_elements_per_s = 285'000'000;
 // leaves "about half", §IV-B), so a score comes with 128 B. Calibrated: Table I alone (two units)
 // would stall the drive that Table III measured, and six, enough for dense attention, would make
 // SparF slower than dense, against Fig. 14. 59.8 M scores/s x 5 FLOP / 14.2 MFLOPS = 21.1, so 22.
-constexpr engine_units units_for(std::int64_t kv_bytes_per_s) {
+constexpr accelerator_spec accelerator_for(std::int64_t kv_bytes_per_s) {
   constexpr std::int64_t token_bytes = 2 * 128 * 2;
   constexpr std::int64_t token_flops = 2 * 2 * 128;
   constexpr std::int64_t score_bytes = 128;

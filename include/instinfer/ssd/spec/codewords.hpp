@@ -15,7 +15,7 @@ namespace instinfer::flash {
 // - page: all of it, the paper's drive and the default
 // - codeword: from the first to the last codeword with a wanted entry, one transfer whose column address the read command
 //   brought along. The array reads the whole page either way.
-enum class transfer_unit { page, codeword };
+enum class transfer_size { page, codeword };
 
 // Codewords that hold the bytes [first, last) of a page. Precondition: first < last <= page_bytes.
 constexpr std::int32_t codewords_of(std::uint32_t first, std::uint32_t last, const geometry& g) {

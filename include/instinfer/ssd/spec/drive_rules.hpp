@@ -15,7 +15,7 @@ namespace instinfer::flash {
 // flash::engine.
 struct drive_rules {
   batch_rules reads = {};
-  transfer_unit transfer = transfer_unit::page;  // of attention's reads (codewords.hpp)
+  transfer_size transfer = transfer_size::page;  // of attention's reads (codewords.hpp)
   suspension suspend = {};  // of background programs and erases, for reads (background_writes.hpp)
 };
 

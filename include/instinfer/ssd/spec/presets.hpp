@@ -16,7 +16,7 @@ namespace instinfer::flash {
 struct drive_spec {
   flash::geometry geometry;
   flash::timing timing;
-  flash::engine_units units;          // units.present() is false for a plain SSD
+  flash::accelerator_spec units;          // units.present() is false for a plain SSD
   std::int64_t link_bytes_per_s = 0;  // external link, one direction
   std::int64_t dram_bytes = 0;        // of the drive
   // Of the drive's DRAM, where the group buffer is. 64 bits of DDR4-2400; assumed, the paper names only its size.
@@ -120,10 +120,10 @@ inline constexpr geometry vnand_v6_2tb{.channels = 8,
                                        .codeword_bytes = 4096};
 
 // The CSD that the paper evaluates. Link 7 GB/s: InstInfer's set-up. DRAM 2 GB: the real board's.
-// Units: engine_units.hpp.
+// Units: accelerator_spec.hpp.
 inline constexpr drive_spec instcsd{.geometry = vnand_v6_2tb,
                                     .timing = vnand_v6_timing,
-                                    .units = units_for(7'660'000'000),
+                                    .units = accelerator_for(7'660'000'000),
                                     .link_bytes_per_s = 7'000'000'000,
                                     .dram_bytes = 2'000'000'000};
 
@@ -169,7 +169,7 @@ inline constexpr drive_spec daisyplus{
                .program_ps = 700 * ps_per_us,
                .erase_ps = 5'000 * ps_per_us,
                .bus_bytes_per_s = 800'000'000},
-    .units = units_for(7'660'000'000),  // Table I's engine was synthesised for this board
+    .units = accelerator_for(7'660'000'000),  // Table I's engine was synthesised for this board
     .link_bytes_per_s = 3'500'000'000,
     .dram_bytes = 2'000'000'000};
 
@@ -189,7 +189,7 @@ inline constexpr drive_spec pcie5_16ch{.geometry = {.channels = 16,
                                                   .program_ps = 450 * ps_per_us,
                                                   .erase_ps = 3'500 * ps_per_us,
                                                   .bus_bytes_per_s = 2'400'000'000},
-                                       .units = units_for(20'600'000'000),
+                                       .units = accelerator_for(20'600'000'000),
                                        .link_bytes_per_s = 14'000'000'000,
                                        .dram_bytes = 4'000'000'000};
 
@@ -210,7 +210,7 @@ inline constexpr drive_spec slc_low_latency{
                .program_ps = 100 * ps_per_us,
                .erase_ps = 1'000 * ps_per_us,
                .bus_bytes_per_s = 1'400'000'000},
-    .units = units_for(9'650'000'000),  // the formula above: the bus is never idle
+    .units = accelerator_for(9'650'000'000),  // the formula above: the bus is never idle
     .link_bytes_per_s = 7'000'000'000,
     .dram_bytes = 2'000'000'000};
 

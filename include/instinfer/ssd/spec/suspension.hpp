@@ -6,7 +6,7 @@
 #include <string>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/ssd/spec/operation.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
@@ -29,11 +29,11 @@ struct suspension {
   std::int64_t resume_ps = 5 * ps_per_us;     // from the end of the cycles until the array works
   std::int64_t least_run_ps = 100 * ps_per_us;
 
-  constexpr bool allows(operation what) const {
-    return (what == operation::program && of_programs) || (what == operation::erase && of_erases);
+  constexpr bool allows(array_operation what) const {
+    return (what == array_operation::program && of_programs) || (what == array_operation::erase && of_erases);
   }
-  constexpr std::int64_t latency_ps(operation what) const {
-    return what == operation::erase ? erase_ps : program_ps;
+  constexpr std::int64_t latency_ps(array_operation what) const {
+    return what == array_operation::erase ? erase_ps : program_ps;
   }
 
   friend constexpr bool operator==(const suspension&, const suspension&) = default;
@@ -65,9 +65,9 @@ class suspension_ticks {
         resume_{scale.from_ps(s.resume_ps)},
         least_run_{scale.from_ps(s.least_run_ps)} {}
 
-  bool allows(operation what) const { return rules_.allows(what); }
-  std::int64_t latency(operation what) const {
-    return what == operation::erase ? erase_ : program_;
+  bool allows(array_operation what) const { return rules_.allows(what); }
+  std::int64_t latency(array_operation what) const {
+    return what == array_operation::erase ? erase_ : program_;
   }
   std::int64_t command() const { return command_; }
   std::int64_t resume() const { return resume_; }

@@ -14,7 +14,7 @@ namespace instinfer::system {
 // at which FlexGen is best are those whose KV fits the host memory that weights leave.
 enum class weights_at { host, gpu };
 
-struct machine {
+struct server {
   gpu_spec gpu = rtx_a6000;
   int gpus = 1;
   host_spec host = xeon_5320;
@@ -28,16 +28,16 @@ struct machine {
     gpu.validate();
     host.validate();
     require(gpus > 0 && drives > 0, [&] {
-      return "machine: gpus and drives must be positive, got " + std::to_string(gpus) + " and " +
+      return "server: gpus and drives must be positive, got " + std::to_string(gpus) + " and " +
              std::to_string(drives);
     });
     require(gpu_link.bytes_per_s > 0 && gpu_link.latency_ns >= 0,
-            [] { return std::string("machine: gpu_link needs a positive bytes_per_s"); });
+            [] { return std::string("server: gpu_link needs a positive bytes_per_s"); });
   }
 };
 
 // InstInfer §VI-A; OPT-30B runs on two of the GPUs.
-constexpr machine paper_machine(int drives = 1, int gpus = 1) {
+constexpr server paper_server(int drives = 1, int gpus = 1) {
   return {.gpus = gpus, .drives = drives};
 }
 

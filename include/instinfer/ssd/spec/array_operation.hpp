@@ -4,15 +4,15 @@
 namespace instinfer::flash {
 
 // An erase ignores the page coordinate: blocks pair as pages do.
-enum class operation { read, program, erase };
+enum class array_operation { read, program, erase };
 
-constexpr const char* operation_name(operation what) {
+constexpr const char* operation_name(array_operation what) {
   switch (what) {
-    case operation::read:
+    case array_operation::read:
       return "read";
-    case operation::program:
+    case array_operation::program:
       return "program";
-    case operation::erase:
+    case array_operation::erase:
       return "erase";
   }
   return "";

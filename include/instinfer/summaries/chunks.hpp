@@ -1,0 +1,38 @@
+#pragma once
+// The contract of summaries that have rows: a chunk is a page or a cluster of tokens with a row that queries are scored against.
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+#include "instinfer/core/index_set.hpp"
+
+namespace instinfer::attention {
+
+// A state with one row a chunk. Members of chunk u all come before those of chunk u + 1.
+//   row_dim, row_bytes    elements of a row, and bytes that reading it takes
+//   chunks()               number of chunks
+//   row(u, scratch)       the row as fp32, [row_dim]; in `scratch` [row_dim] where it is stored otherwise
+//   prepare(q, out)       the query [k_dim] as rows take it: logit = scale * prepare(q).row
+//   weight(u)             tokens it stands for
+//   members(u)            its tokens (of a coarse level: its chunks of the finer one)
+template <class S>
+concept ChunkState =
+    requires(const S& s, std::uint32_t chunk, std::span<float> scratch, std::span<const float> q) {
+      { S::row_dim } -> std::convertible_to<std::size_t>;
+      { S::row_bytes } -> std::convertible_to<std::size_t>;
+      { s.chunks() } -> std::convertible_to<std::uint32_t>;
+      { s.row(chunk, scratch) } -> std::convertible_to<std::span<const float>>;
+      { S::prepare(q, scratch) };
+      { s.weight(chunk) } -> std::convertible_to<std::uint32_t>;
+      { s.members(chunk) } -> std::convertible_to<index_run>;
+    };
+
+// Chunks that can stand for their members.
+//   value_sum(u)          sum of the members' values, [v_dim]
+template <class S>
+concept WeightedChunkState = ChunkState<S> && requires(const S& s, std::uint32_t chunk) {
+  { s.value_sum(chunk) } -> std::convertible_to<std::span<const float>>;
+};
+
+}  // namespace instinfer::attention
