@@ -130,15 +130,16 @@ void add(const drive_case& c, const std::string& more) {
 }
 
 std::vector<flash::io_request> draw_mixed(const flash::geometry& shape, std::int64_t count,
-                                       std::mt19937& random) {
+                                          std::mt19937& random) {
   const std::vector<flash::location> pages = draw(shape, false, count, random);
   std::vector<flash::io_request> requests;
   for (std::int64_t n = 0; n < count; ++n) {
     const bool reads = n % 4 != 0;
-    requests.push_back({.what = reads ? flash::array_operation::read : flash::array_operation::program,
-                        .where = pages[static_cast<std::size_t>(n)],
-                        .arrival_ps = n * 2 * flash::ps_per_us,
-                        .priority = reads ? 0 : 1});
+    requests.push_back(
+        {.what = reads ? flash::array_operation::read : flash::array_operation::program,
+         .where = pages[static_cast<std::size_t>(n)],
+         .arrival_ps = n * 2 * flash::ps_per_us,
+         .priority = reads ? 0 : 1});
   }
   return requests;
 }

@@ -35,8 +35,8 @@ struct chunk_means {
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
     std::uint64_t bytes() const { return means_.size() * sizeof(float); }
 
-    // The chunks as units: rows that a query is scored against, and the tokens that each stands for.
-    std::uint32_t units() const { return static_cast<std::uint32_t>(means_.size() / row_dim); }
+    // One row a chunk: what a query is scored against, and the tokens that each stands for.
+    std::uint32_t chunks() const { return static_cast<std::uint32_t>(means_.size() / row_dim); }
     index_run members(std::uint32_t c) const {
       return {c * chunk, std::min((c + 1) * chunk, tokens_)};
     }

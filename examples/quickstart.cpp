@@ -12,8 +12,10 @@ int main() {
   const model_shape shape{.layers = 1, .q_heads = 32, .kv_heads = 8};
   constexpr int tokens = 4096;
 
-  cpu::engine<insta_sparf, format> drive{shape, {.bytes = 64 << 20, .context_tokens = tokens}};
-  flash::engine<insta_sparf, format> clock{shape, {.bytes = 64 << 20, .context_tokens = tokens}};
+  const store::capacity capacity{.bytes = 64 << 20, .context_tokens = tokens};
+
+  cpu::engine<insta_sparf, format> cpu_engine{shape, capacity};
+  flash::engine<insta_sparf, format> flash_engine{shape, capacity};
 
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
@@ -22,17 +24,17 @@ int main() {
   for (fp16& x : v) x = from_float<fp16>(normal(random));
   std::vector<float> q(32 * 128, 0.5f), out(q.size());  // [q_heads, head_dim]
 
-  const auto seq = drive.open();
-  drive.append(seq, 0, k, v);
-  const receipt moved = drive.attend(seq, 0, q, out);
+  const auto seq = cpu_engine.open();
+  cpu_engine.append(seq, 0, k, v);
+  const receipt done = cpu_engine.attend(seq, 0, q, out);
 
-  const auto timed = clock.open();
-  clock.append(timed, 0, k, v);
-  const flash::receipt time = clock.attend(timed, 0, q, out);
+  const auto timed = flash_engine.open();
+  flash_engine.append(timed, 0, k, v);
+  const flash::receipt time = flash_engine.attend(timed, 0, q, out);
 
   std::printf("%s: %llu pages, %llu KB filtered, %llu KB over the link, %.0f us on the drive\n",
-              cpu::target_name(), static_cast<unsigned long long>(moved.traffic.pages_read),
-              static_cast<unsigned long long>(moved.traffic.filtered_bytes / 1000),
-              static_cast<unsigned long long>(moved.traffic.link_bytes / 1000),
+              cpu::target_name(), static_cast<unsigned long long>(done.traffic.pages_read),
+              static_cast<unsigned long long>(done.traffic.filtered_bytes / 1000),
+              static_cast<unsigned long long>(done.traffic.link_bytes / 1000),
               time.total_ns() / 1e3);
 }

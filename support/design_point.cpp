@@ -6,8 +6,8 @@
 #include <limits>
 #include <utility>
 
-#include "instinfer/ssd/report/energy.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
+#include "instinfer/ssd/report/energy.hpp"
 
 namespace instinfer::examples {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/ssd/report/chrome_trace.hpp"
 #include "instinfer/flash/engine.hpp"
+#include "instinfer/ssd/report/chrome_trace.hpp"
 
 namespace instinfer::examples {
 
@@ -55,7 +55,8 @@ struct step_cost {
   flash::drive_spec drive;
   flash::receipt prompt;  // writing the context of one sequence in one layer
   flash::receipt step;    // one layer's attention for the batch; moved: the batch's
-  double energy_j = 0;    // of a step in one layer, by ssd/report/energy.hpp's rates, softmax left out
+  double energy_j =
+      0;  // of a step in one layer, by ssd/report/energy.hpp's rates, softmax left out
 };
 
 // One layer is modelled, all layers being alike; it has its share of the drive's room. Selections are drawn, nothing is

@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/ssd/ftl/ftl.hpp"
 #include "instinfer/ssd/channel/mixed_timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/ftl/ftl.hpp"
+#include "instinfer/ssd/report/stream_latencies.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
-#include "instinfer/ssd/report/stream_latencies.hpp"
-#include "instinfer/ssd/channel/timeline.hpp"
 
 namespace instinfer::examples {
 

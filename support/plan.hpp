@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "instinfer/ssd/report/endurance.hpp"
-#include "instinfer/system/spec/prices.hpp"
 #include "instinfer/system.hpp"
+#include "instinfer/system/spec/prices.hpp"
 
 namespace instinfer::plan {
 
@@ -34,8 +34,7 @@ inline constexpr std::string_view system_names[] = {
 struct request {
   system::model_spec model = system::opt_13b;
   system::workload job = system::paper_opt_workload(64);
-  system::server on =
-      system::paper_server();  // its drives and weights are for the plan to choose
+  system::server on = system::paper_server();  // its drives and weights are for the plan to choose
   named_drive drive = drive_presets[0];
   int most_drives = 64;
   std::optional<double> usd = {};    // to buy

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "instinfer/cpu.hpp"
-#include "instinfer/ssd/report/chrome_trace.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "instinfer/ssd/report/chrome_trace.hpp"
 #include "kv_trace.hpp"
 
 namespace instinfer::trace {

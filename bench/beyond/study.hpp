@@ -16,8 +16,8 @@
 namespace instinfer::beyond {
 
 using system::bill;
-using system::server;
 using system::model_spec;
+using system::server;
 
 inline constexpr std::int64_t sequences = 16;
 inline constexpr int drives = 4;
@@ -59,10 +59,10 @@ inline int gpus_for(const model_spec& model, const system::gpu_spec& gpu = syste
 }
 inline server h100_server(const model_spec& model) {
   server on{.gpu = system::h100_sxm,
-             .gpus = gpus_for(model),
-             .gpu_link = system::pcie(5, 16),
-             .drives = drives,
-             .weights = system::weights_at::gpu};
+            .gpus = gpus_for(model),
+            .gpu_link = system::pcie(5, 16),
+            .drives = drives,
+            .weights = system::weights_at::gpu};
   on.host.memory_bytes = base_dram_bytes;
   return on;
 }

@@ -12,9 +12,9 @@
 
 namespace instinfer::paper {
 
-using system::server;
 using system::model_spec;
 using system::report;
+using system::server;
 using system::workload;
 
 // One system over batches.

@@ -40,14 +40,14 @@ class decoder {
   // k and v [new_tokens, kv_heads, 64].
   void append(std::span<const float> k, std::span<const float> v,
               std::span<const float> index_keys = {}) {
-    moved = engine.append(seq, 0, k, v, index_keys).traffic;
+    traffic = engine.append(seq, 0, k, v, index_keys).traffic;
   }
 
   receipt build()
     requires Clustered<Policy>
   {
     const receipt done = engine.build(seq, 0);
-    moved = done.traffic;
+    traffic = done.traffic;
     return done;
   }
 
@@ -57,7 +57,7 @@ class decoder {
     seen = recorder(static_cast<int>(seen.heads.size()));
     engine.cache().pages().reads.clear();
     const attend_request one{seq, q, out, index};
-    moved = engine.attend(std::span(&one, 1), 0, work, parallel::serial{}, seen).traffic;
+    traffic = engine.attend(std::span(&one, 1), 0, work, parallel::serial{}, seen).traffic;
     return out;
   }
 
@@ -95,8 +95,8 @@ class decoder {
 
   engine_type engine;
   sequence seq;
-  recorder seen;  // of the last attend
-  traffic moved;  // by the last call
+  recorder seen;               // of the last attend
+  instinfer::traffic traffic;  // by the last call
   std::vector<float> out;
   typename engine_type::scratch work;
 };
@@ -143,8 +143,8 @@ void check_plan_is_access(const Decoder& d) {
     for (const page_read& read : head.reads) {
       const std::uint64_t bytes = read.wanted_elements() * sizeof(float);
       (read.from != residence::flash ? counted.fast_bytes
-       : read.buffered          ? counted.buffer_bytes
-                                : counted.filtered_bytes) += bytes;
+       : read.buffered               ? counted.buffer_bytes
+                                     : counted.filtered_bytes) += bytes;
       counted.pages_read += read.costs_flash() ? 1 : 0;
     }
   }

@@ -348,7 +348,7 @@ TEST_CASE("RetroInfer: the result does not depend on the wave buffer, bit for bi
       CHECK(cold.traffic.pages_read == 2 * blocks);
       for (const on_cpu* d :
            {&small, &large}) {  // what is not read from flash comes from fast memory
-        CHECK(d->moved.filtered_bytes + d->moved.fast_bytes ==
+        CHECK(d->traffic.filtered_bytes + d->traffic.fast_bytes ==
               cold.traffic.filtered_bytes + cold.traffic.fast_bytes);
       }
       if (round == 1) {

@@ -122,7 +122,8 @@ void check_h2o(int heavy, int recent, int group, residence from) {
     // What it reads is the cache, and no more.
     const std::uint64_t bytes = 2 * attended * test::row_bytes;
     CHECK(d.traffic.fast_bytes == (from == residence::fast ? bytes : 0));
-    CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes == (from == residence::flash ? bytes : 0));
+    CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes ==
+          (from == residence::flash ? bytes : 0));
     CHECK((from == residence::flash || d.traffic.pages_read == 0));
   }
   test::check_plan_is_access(d);

@@ -12,22 +12,22 @@
 #include <vector>
 
 #include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace oracle {
 
+using instinfer::flash::array_operation;
 using instinfer::flash::arrival;
 using instinfer::flash::geometry;
 using instinfer::flash::location;
-using instinfer::flash::operation;
 using instinfer::flash::pairing;
 using instinfer::flash::timing;
 
 struct rules {
-  operation what = array_operation::read;
+  array_operation what = array_operation::read;
   bool data_first = true;
   pairing pair = pairing::same_block_and_page;
   arrival arrive = arrival::together;

@@ -61,7 +61,7 @@ class mixed_drive {
 
  private:
   struct job {
-    flash::operation what{};
+    flash::array_operation what{};
     int priority = 0;
     std::vector<std::size_t> pages;
     std::size_t sent = 0;
@@ -164,8 +164,8 @@ class mixed_drive {
     for (std::size_t d = 0; d < ch.dies.size(); ++d) {
       const std::optional<job>& j = data_of(ch.dies[d]);
       const bool leaves =
-          ch.dies[d].cached ||
-          (j && j->plain && j->what == flash::array_operation::read && j->issue >= 0 && !j->in_array);
+          ch.dies[d].cached || (j && j->plain && j->what == flash::array_operation::read &&
+                                j->issue >= 0 && !j->in_array);
       if (leaves && (!out || rank(d) < rank(*out))) {
         out = d;
       }
@@ -227,7 +227,8 @@ class mixed_drive {
     const std::int64_t latency =
         ticks(j.what == flash::array_operation::program ? s.program_ps : s.erase_ps);
     if (!head || !allowed || !j.in_array || now_ < j.may_suspend_at ||
-        request(*head).what != flash::array_operation::read || request(*head).priority >= j.priority ||
+        request(*head).what != flash::array_operation::read ||
+        request(*head).priority >= j.priority ||
         now_ + ticks(s.command_ps) + latency >= j.array_end) {
       return {};
     }

@@ -76,7 +76,7 @@ struct random_case {
 };
 
 template <class Timeline>
-flash::batch_times replay(Timeline& drive, operation what, const std::vector<location>& pages,
+flash::batch_times replay(Timeline& drive, array_operation what, const std::vector<location>& pages,
                           std::span<std::int64_t> finish) {
   switch (what) {
     case array_operation::read:
@@ -90,7 +90,7 @@ flash::batch_times replay(Timeline& drive, operation what, const std::vector<loc
 }
 
 template <class Arbitration>
-void check_against_oracle(const random_case& random, operation what,
+void check_against_oracle(const random_case& random, array_operation what,
                           const flash::batch_rules& rules,
                           std::span<const std::int32_t> codewords = {}) {
   std::vector<std::int64_t> finish(random.pages.size(), -1);

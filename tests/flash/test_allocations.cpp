@@ -30,7 +30,7 @@ std::int64_t allocations = 0;
 [[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 namespace flash = instinfer::flash;
-using flash::operation;
+using flash::array_operation;
 
 namespace {
 
@@ -65,7 +65,8 @@ TEST_CASE("allocations: none in a batch as large as one before") {
   for (const bool cache_read : {false, true}) {
     const flash::batch_rules rules{.cache_read = cache_read, .retry = flash::worst_read_retry};
     flash::timeline<> time{drive.geometry, drive.timing, rules};
-    for (const operation what : {array_operation::read, array_operation::program, array_operation::erase}) {
+    for (const array_operation what :
+         {array_operation::read, array_operation::program, array_operation::erase}) {
       CHECK(allocations_when_warm([&](int n) {
               oracle::replay(time, what, batches[n], finish);
               CHECK(flash::latencies_of(finish).count == count);

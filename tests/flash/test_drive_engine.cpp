@@ -23,7 +23,7 @@ flash::receipt attend(Engine& engine, std::span<const sequence> all) {
   const model_shape& shape = engine.inner().cache().shape();
   const std::vector<float> q(static_cast<std::size_t>(shape.q_heads * 128), 1.0f);
   std::vector<float> out(q.size());
-  std::vector<typename Engine::io_request> batch;
+  std::vector<typename Engine::request> batch;
   for (const sequence seq : all) {
     batch.push_back({seq, q, out});
   }
@@ -68,7 +68,8 @@ using clean_store =
 using greedy_store = flash::ftl_store<small, flash::greedy_pages{}>;
 
 template <class Store, template <class> class Writes = flash::foreground_writes>
-using engine_on = flash::engine<insta, format, flash::random_selection, flash::data_out_first, Store, Writes>;
+using engine_on =
+    flash::engine<insta, format, flash::random_selection, flash::data_out_first, Store, Writes>;
 
 }  // namespace
 

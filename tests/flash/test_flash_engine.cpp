@@ -210,7 +210,7 @@ struct random_cache {
   std::vector<float> out;
 
   explicit random_cache(const flash::drive_spec& drive = D::drive,
-                       const model_shape& heads = {1, 6, 2})
+                        const model_shape& heads = {1, 6, 2})
       : engine(heads, {.bytes = 256 << 20, .context_tokens = 2048}, {}, {}, drive),
         q(static_cast<std::size_t>(heads.q_heads * Format::k_dim), 1.0f),
         out(static_cast<std::size_t>(heads.q_heads * Format::v_dim), -1.0f) {}
@@ -222,7 +222,7 @@ struct random_cache {
   }
   flash::receipt attend(sequence seq) { return engine.attend(seq, 0, q, out); }
   flash::receipt attend_all(std::span<const sequence> all) {
-    std::vector<typename engine_type::io_request> batch;
+    std::vector<typename engine_type::request> batch;
     for (const sequence seq : all) {
       batch.push_back({seq, q, out});
     }
@@ -339,7 +339,7 @@ TEST_CASE("flash engine: a cache of 215 GB is timed without the bytes") {
   constexpr std::uint64_t token_bytes = 40 * 2 * 128 * 2;
   const std::vector<float> q(40 * 128, 1.0f);
   std::vector<float> out(40 * 128, -1.0f);
-  std::vector<engine_type::io_request> batch;
+  std::vector<engine_type::request> batch;
   traffic written;
   for (int i = 0; i < 256; ++i) {
     const sequence seq = engine.open();
@@ -457,7 +457,8 @@ TEST_CASE_TEMPLATE("flash engine: host routes take at least the links' time and 
     const flash::receipt done = one_attend<D>(tokens);
     const auto bytes = static_cast<double>(done.traffic.link_bytes);
     CHECK(done.traffic.link_bytes == done.traffic.channel_bytes + done.traffic.buffer_bytes);
-    CHECK(done.traffic.filtered_bytes == done.traffic.channel_bytes);  // no filter in front of a host
+    CHECK(done.traffic.filtered_bytes ==
+          done.traffic.channel_bytes);  // no filter in front of a host
     double route_ns = 0;
     for (const flash::phase_time& phase : done.phases) {
       route_ns += phase.route_ns;
@@ -505,7 +506,8 @@ TEST_CASE("flash engine: a sparse policy filters, and ranks what the paper's uni
   CHECK(done.phases[0].top_k_ns == doctest::Approx(2 * 64 / 0.285).epsilon(1e-3));
   CHECK(done.phases[1].top_k_ns == doctest::Approx(2 * 2048 / 0.285).epsilon(1e-3));
   // Wanted bytes: 8 of 64 dims of K, all tokens; then 128 of 2048 tokens, K and V. 2 bytes an element, 2 heads.
-  CHECK(done.traffic.filtered_bytes + done.traffic.buffer_bytes == 2 * 2 * (8 * 2048 + 128 * 2 * 64));
+  CHECK(done.traffic.filtered_bytes + done.traffic.buffer_bytes ==
+        2 * 2 * (8 * 2048 + 128 * 2 * 64));
   // GeMV: 2 FLOP a wanted element and query head, on two kernels of 12.7 GFLOPS.
   CHECK(done.phases[0].gemv_ns == doctest::Approx(2 * 6 * 8 * 2048 / 25.4).epsilon(1e-3));
   CHECK(done.phases[1].gemv_ns == doctest::Approx(2 * 6 * 128 * 2 * 64 / 25.4).epsilon(1e-3));
@@ -524,8 +526,8 @@ TEST_CASE("flash engine: the arbitration is part of the model") {
   };
   const model_shape heads{.layers = 1, .q_heads = 2, .kv_heads = 2};
   const auto data_first = attend(flash::engine<insta_sparf, format>(heads, {}));
-  const auto commands_first =
-      attend(flash::engine<insta_sparf, format, flash::random_selection, flash::command_first>(heads, {}));
+  const auto commands_first = attend(
+      flash::engine<insta_sparf, format, flash::random_selection, flash::command_first>(heads, {}));
   CHECK(data_first.traffic == commands_first.traffic);
   CHECK(flash_ns(data_first) != flash_ns(commands_first));
 }

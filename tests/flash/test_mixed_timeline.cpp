@@ -19,12 +19,12 @@
 #include "random_batches.hpp"
 
 namespace flash = instinfer::flash;
+using flash::array_operation;
 using flash::geometry;
+using flash::io_request;
 using flash::location;
 using flash::mixed_rules;
 using flash::mixed_timeline;
-using flash::operation;
-using flash::io_request;
 using flash::timing;
 using oracle::pick;
 using oracle::random_case;
@@ -71,9 +71,9 @@ struct random_stream {
     const int mix = pick(random, 0, 2);
     for (const location& at : drive.pages) {
       const int draw = pick(random, 0, 9);
-      const operation what = draw < (mix == 0 ? 9 : 6) ? array_operation::read
-                             : draw < 9                ? array_operation::program
-                                                       : array_operation::erase;
+      const array_operation what = draw < (mix == 0 ? 9 : 6) ? array_operation::read
+                                   : draw < 9                ? array_operation::program
+                                                             : array_operation::erase;
       int priority = pick(random, 0, priorities - 1);
       if (mix == 2) {  // reads before writes before erases
         priority = static_cast<int>(what);
@@ -87,7 +87,7 @@ struct random_stream {
                      unit * unit,
            priority, part ? pick(random, 0, drive.shape.codewords_per_page()) : 0});
     }
-    std::ranges::stable_sort(requests, {}, &request::arrival_ps);
+    std::ranges::stable_sort(requests, {}, &io_request::arrival_ps);
   }
 };
 
@@ -138,7 +138,8 @@ TEST_CASE("mixed: one operation at time 0 takes the ticks of a batch") {
   for (unsigned seed = 1; seed <= 200; ++seed) {
     INFO("seed " << seed);
     random_stream random{seed};
-    for (const operation what : {array_operation::read, array_operation::program, array_operation::erase}) {
+    for (const array_operation what :
+         {array_operation::read, array_operation::program, array_operation::erase}) {
       std::vector<io_request> requests;
       for (const location& at : random.drive.pages) {
         requests.push_back({.what = what, .where = at, .priority = 3});
@@ -176,8 +177,8 @@ TEST_CASE(
   timing t = whole_ns;
   t.cache_move_ps = flash::ps_per_us;
   const std::vector<io_request> requests{{.where = {.page = 0}},
-                                      {.where = {.page = 1}},
-                                      {.what = array_operation::program, .where = {.page = 2}}};
+                                         {.where = {.page = 1}},
+                                         {.what = array_operation::program, .where = {.page = 2}}};
   std::vector<std::int64_t> finish(3);
   mixed_timeline<flash::command_first> drive{one_die, t, {.cache_read = true}};
   drive.run(requests, finish);
@@ -191,8 +192,9 @@ TEST_CASE(
 
 // RC + tR + 20 ns + T = 48,310 ns for a read alone; a program's bus time is 361 ns + T.
 TEST_CASE("mixed: a read waits for a program, or suspends it, at the stated cost") {
-  const std::array requests{io_request{.what = array_operation::program, .where = {}, .priority = 1},
-                            io_request{.where = {.page = 9}, .arrival_ps = 10 * flash::ps_per_us}};
+  const std::array requests{
+      io_request{.what = array_operation::program, .where = {}, .priority = 1},
+      io_request{.where = {.page = 9}, .arrival_ps = 10 * flash::ps_per_us}};
   std::array<std::int64_t, 2> finish{};
   mixed_timeline<> waits{one_die, whole_ns};
   CHECK(waits.run(requests, finish).suspensions == 0);
@@ -256,7 +258,8 @@ TEST_CASE("mixed: attention reads before background writes") {
     mixed_timeline<> drive{flash::instcsd.geometry, flash::instcsd.timing, rules};
     drive.run(stream, finish);
     std::vector<std::int64_t> scratch;
-    return flash::stream_latencies(stream, finish, drive.scale(), array_operation::read, 0, scratch);
+    return flash::stream_latencies(stream, finish, drive.scale(), array_operation::read, 0,
+                                   scratch);
   };
   const flash::latencies ranked = reads_of(requests, {});
   mixed_rules quick = suspending;
@@ -273,7 +276,8 @@ TEST_CASE("mixed: attention reads before background writes") {
 
 TEST_CASE("mixed: latencies of one stream count from its arrivals") {
   const std::array requests{io_request{.priority = 1}, io_request{.what = array_operation::program},
-                            io_request{.arrival_ps = 1}, io_request{.arrival_ps = 20, .priority = 1}};
+                            io_request{.arrival_ps = 1},
+                            io_request{.arrival_ps = 20, .priority = 1}};
   const std::array<std::int64_t, 4> finish{700, 700, 807, 840};  // of 7 ticks a ps
   const flash::tick_scale sevenths{.ticks_per_ps = 7};
   std::vector<std::int64_t> scratch;

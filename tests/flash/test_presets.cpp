@@ -89,8 +89,7 @@ TEST_CASE("accelerator: Table I, one head and 16 tokens") {
   CHECK(units.softmax_units == 22);
 }
 
-TEST_CASE(
-    "accelerator: keep up with the measured 7.66 GB/s, and one softmax unit fewer does not") {
+TEST_CASE("accelerator: keep up with the measured 7.66 GB/s, and one softmax unit fewer does not") {
   flash::accelerator_spec units = flash::instcsd.units;
   const std::int64_t tokens = 7'660'000'000 / 512;  // of one second
   const std::int64_t scores = 7'660'000'000 / 128;  // of the first pass of SparF

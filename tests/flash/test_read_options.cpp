@@ -14,10 +14,10 @@
 #include "random_batches.hpp"
 
 namespace flash = instinfer::flash;
+using flash::array_operation;
 using flash::batch_rules;
 using flash::geometry;
 using flash::location;
-using flash::operation;
 using flash::page_type;
 using flash::page_types;
 using flash::timeline;
@@ -91,7 +91,8 @@ TEST_CASE("read options: equal to the event-driven drive, every page") {
     const random_options random{seed};
     oracle::check_against_oracle<flash::data_out_first>(random.drive, array_operation::read,
                                                         random.rules);
-    oracle::check_against_oracle<flash::command_first>(random.drive, array_operation::read, random.rules);
+    oracle::check_against_oracle<flash::command_first>(random.drive, array_operation::read,
+                                                       random.rules);
   }
 }
 

@@ -20,7 +20,7 @@ struct hand_phase {
   double total_ns() const { return ns; }
 };
 struct hand_receipt {
-  traffic moved;
+  instinfer::traffic traffic;
   std::vector<hand_phase> phases;
   double total_ns() const { return 1000; }
 };

@@ -15,10 +15,10 @@
 #include "random_batches.hpp"
 
 namespace flash = instinfer::flash;
+using flash::array_operation;
 using flash::batch_times;
 using flash::geometry;
 using flash::location;
-using flash::operation;
 using flash::timeline;
 using flash::timing;
 using oracle::check_against_oracle;
@@ -101,7 +101,8 @@ TEST_CASE("timeline: equal to the event-driven drive, every page, every rule") {
          {flash::pairing::none, flash::pairing::same_page, flash::pairing::same_block_and_page}) {
       for (const auto arrive : {flash::arrival::together, flash::arrival::one_by_one}) {
         INFO("pairing " << static_cast<int>(pair) << ", arrival " << static_cast<int>(arrive));
-        for (const auto what : {array_operation::read, array_operation::program, array_operation::erase}) {
+        for (const auto what :
+             {array_operation::read, array_operation::program, array_operation::erase}) {
           INFO("operation " << static_cast<int>(what));
           check_against_oracle<flash::data_out_first>(random, what, {pair, arrive});
           check_against_oracle<flash::command_first>(random, what, {pair, arrive});
@@ -136,7 +137,8 @@ TEST_CASE("timeline: never faster than a bus or a die, and busy times add up") {
   for (unsigned seed = 1; seed <= 200; ++seed) {
     INFO("seed " << seed);
     const random_case random{seed};
-    for (const auto what : {array_operation::read, array_operation::program, array_operation::erase}) {
+    for (const auto what :
+         {array_operation::read, array_operation::program, array_operation::erase}) {
       timeline<> drive{random.shape, random.times};
       std::vector<std::int64_t> finish(random.pages.size());
       const batch_times times = replay(drive, what, random.pages, finish);
@@ -144,8 +146,9 @@ TEST_CASE("timeline: never faster than a bus or a die, and busy times add up") {
       std::int64_t pages = 0;
       for (const flash::channel_load& channel : times.channels) {
         CHECK(channel.bus_ticks() <= channel.end_ticks);
-        CHECK(channel.data_ticks ==
-              (what == array_operation::erase ? 0 : channel.pages * drive.scale().page_transfer_ticks));
+        CHECK(channel.data_ticks == (what == array_operation::erase
+                                         ? 0
+                                         : channel.pages * drive.scale().page_transfer_ticks));
         pages += channel.pages;
       }
       CHECK(pages == static_cast<std::int64_t>(random.pages.size()));
@@ -288,15 +291,16 @@ TEST_CASE("timeline: events tile the bus and the dies, and agree with the busy t
   for (unsigned seed = 1; seed <= 60; ++seed) {
     INFO("seed " << seed);
     const random_case random{seed};
-    for (const auto what : {array_operation::read, array_operation::program, array_operation::erase}) {
+    for (const auto what :
+         {array_operation::read, array_operation::program, array_operation::erase}) {
       std::vector<flash::event> events;
       const auto record = [&](const flash::event& e) { events.push_back(e); };
       std::vector<std::int64_t> finish(random.pages.size());
       timeline<> drive{random.shape, random.times};
-      const batch_times times = what == array_operation::read ? drive.read(random.pages, finish, record)
-                                : what == array_operation::program
-                                    ? drive.program(random.pages, finish, record)
-                                    : drive.erase(random.pages, finish, record);
+      const batch_times times =
+          what == array_operation::read      ? drive.read(random.pages, finish, record)
+          : what == array_operation::program ? drive.program(random.pages, finish, record)
+                                             : drive.erase(random.pages, finish, record);
       const auto channels = static_cast<std::size_t>(random.shape.channels);
       std::vector<std::int64_t> bus_free(channels), commands(channels), data(channels);
       std::vector<int> last_events(random.pages.size());
@@ -310,9 +314,10 @@ TEST_CASE("timeline: events tile the bus and the dies, and agree with the busy t
           bus_free[channel] = e.end_ticks;
           (is_command ? commands : data)[channel] += e.end_ticks - e.begin_ticks;
         }
-        const bool is_last = what == array_operation::read      ? e.kind == flash::event_kind::data_out
-                             : what == array_operation::program ? e.kind == flash::event_kind::program
-                                                          : e.kind == flash::event_kind::erase;
+        const bool is_last = what == array_operation::read ? e.kind == flash::event_kind::data_out
+                             : what == array_operation::program
+                                 ? e.kind == flash::event_kind::program
+                                 : e.kind == flash::event_kind::erase;
         if (is_last) {
           REQUIRE(e.end_ticks == finish[e.index]);
           ++last_events[e.index];

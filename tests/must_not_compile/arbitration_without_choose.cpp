@@ -10,8 +10,8 @@ struct undecided {
 };
 
 using format = instinfer::kv_format<>;
-using engine =
-    instinfer::flash::engine<instinfer::insta, format, instinfer::flash::random_selection, undecided>;
+using engine = instinfer::flash::engine<instinfer::insta, format,
+                                        instinfer::flash::random_selection, undecided>;
 
 void use(std::span<const float> q, std::span<float> out) {
   engine timed({}, {});

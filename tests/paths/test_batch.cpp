@@ -242,5 +242,5 @@ TEST_CASE("a bad request leaves all outputs untouched") {
       batch.engine.attend(batch.requests, 0, scratch, parallel::in_parts{0, parallel::serial{}}),
       "attend: the parallel policy has no worker or no part", bad_argument);
   CHECK(batch.engine.attend(std::span<const attend_request>{}, 0, scratch, parallel::serial{})
-            .moved == traffic{});
+            .traffic == traffic{});
 }

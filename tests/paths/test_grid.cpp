@@ -123,7 +123,8 @@ TEST_CASE("the parallel policies give the same bits") {
   CHECK(serial == other);
 #if defined(_OPENMP)
   std::ranges::fill(other, 0.0f);
-  CHECK(engine.attend(seq, 0, data.q, other, scratch, parallel::openmp{2}).traffic == alone.traffic);
+  CHECK(engine.attend(seq, 0, data.q, other, scratch, parallel::openmp{2}).traffic ==
+        alone.traffic);
   CHECK(serial == other);
 #endif
 }

@@ -4,9 +4,9 @@
 
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/store/kv_cache.hpp"
-#include "instinfer/summaries/mean_value.hpp"
 #include "instinfer/store/memory.hpp"
 #include "instinfer/summaries/concepts.hpp"
+#include "instinfer/summaries/mean_value.hpp"
 
 using namespace instinfer;
 

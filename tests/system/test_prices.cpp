@@ -21,13 +21,13 @@ TEST_CASE("a bill adds up, and its dollars and joules a token are those computed
 }
 
 TEST_CASE("more parts never give more tokens for a dollar at the same speed") {
-  bill machine = bill{}.add(server);
-  double before = machine.tokens_per_usd(10);
+  bill total = bill{}.add(server_chassis);
+  double before = total.tokens_per_usd(10);
   for (const priced& part : other_parts) {
     CAPTURE(std::string(part.part));
-    machine.add(part);
-    CHECK(machine.tokens_per_usd(10) < before);
-    before = machine.tokens_per_usd(10);
+    total.add(part);
+    CHECK(total.tokens_per_usd(10) < before);
+    before = total.tokens_per_usd(10);
   }
 }
 

@@ -62,10 +62,10 @@ static_assert(!Transfer<with_state> && !Transfer<changes_machine>);
 
 // Numbers that divide well: 2 bytes a ns to the host, 4 to the GPU, requests of 1000 bytes.
 constexpr route_spec plain{.drive_link = {.bytes_per_s = 2e9, .latency_ns = 30},
-                             .gpu_link = {.bytes_per_s = 4e9, .latency_ns = 500},
-                             .request_bytes = 1000,
-                             .file_system_ns = 70,
-                             .nvme_command_ns = 9};
+                           .gpu_link = {.bytes_per_s = 4e9, .latency_ns = 500},
+                           .request_bytes = 1000,
+                           .file_system_ns = 70,
+                           .nvme_command_ns = 9};
 
 constexpr traffic moved{.pages_read = 3,
                         .pages_written = 1,

@@ -42,10 +42,10 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   using base::watch_;
 
  public:
+  using typename base::chunks;
   using typename base::dims;
   using typename base::query;
   using typename base::tokens;
-  using typename base::chunks;
   using scores = typename Arithmetic::scores;
   using format = typename Arithmetic::format;
 
@@ -89,10 +89,11 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
     return top(operation::top_tokens, s, keep, "keep_tokens", newest, over);
   }
   chunks top_chunks(const scores& s, budget keep, budget newest = 0.0,
-                  group_reduction over = group_reduction::sum) {
+                    group_reduction over = group_reduction::sum) {
     return top(operation::top_chunks, s, keep, "keep_chunks", newest, over);
   }
-  chunks chunks_above(const scores& s, double threshold, group_reduction over = group_reduction::sum) {
+  chunks chunks_above(const scores& s, double threshold,
+                      group_reduction over = group_reduction::sum) {
     index_set& set = scratch_.next_selection();
     above(s, arithmetic_.rank(s, over), threshold, set);
     watch_.chose(operation::top_chunks, set);

@@ -28,7 +28,9 @@ concept Observer = requires(O& o, operation op, index_view chosen, const access_
   o.accessed(op, plan);
 };
 
+// Watches nothing: for a machine, and for an engine, which asks for one observer a KV head.
 struct no_observer {
+  no_observer head(std::uint32_t /*kv_head*/) const { return {}; }
   void chose(operation, index_view) {}
   void accessed(operation, const access_plan&) {}
 };

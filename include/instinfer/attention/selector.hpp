@@ -10,8 +10,8 @@
 #include "instinfer/core/budget.hpp"
 #include "instinfer/core/index_algebra.hpp"
 #include "instinfer/layout/head_pages.hpp"
-#include "instinfer/summaries/concepts.hpp"
 #include "instinfer/summaries/chunks.hpp"
+#include "instinfer/summaries/concepts.hpp"
 
 namespace instinfer::attention {
 

@@ -119,7 +119,8 @@ struct entry_size {
 };
 
 template <PageCodec C>
-inline constexpr entry_size entry_size_of{sizeof(typename C::packed), packed_elements<typename C::packed>,
-                                          C::scale_bytes, sizeof(typename C::element)};
+inline constexpr entry_size entry_size_of{sizeof(typename C::packed),
+                                          packed_elements<typename C::packed>, C::scale_bytes,
+                                          sizeof(typename C::element)};
 
 }  // namespace instinfer

@@ -72,8 +72,8 @@ class access_plan {
     reads_.push_back(read);
     pages_ += read.costs_flash() ? 1 : 0;
     (read.from != residence::flash ? fast_elements_
-     : read.buffered          ? buffered_elements_
-                              : wanted_elements_) += read.wanted_elements();
+     : read.buffered               ? buffered_elements_
+                                   : wanted_elements_) += read.wanted_elements();
   }
 
   // Bytes at the stages that do not depend on the route: link_bytes stays 0, filtered_bytes are the wanted entries.

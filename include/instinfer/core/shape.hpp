@@ -22,7 +22,7 @@ struct kv_format {
                 "instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp");
   using storage = Storage;
   using codec = codec_of<Storage>;
-  using packed = typename codec::packed;        // what sealed pages are arrays of
+  using packed = typename codec::packed;    // what sealed pages are arrays of
   using element = typename codec::element;  // what append takes
   static constexpr bool plain = std::is_same_v<codec, plain_pages<element>>;
   static_assert(

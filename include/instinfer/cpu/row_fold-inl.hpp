@@ -105,8 +105,8 @@ class row_fold {
     if constexpr (Heads == 1 && rows_interleave<k_dim, v_dim>) {
       if (window_.k().count > 0) {
         hn::Store(score_and_accumulate<k_dim, v_dim, packed>(k, q, v_before, weights_of(h),
-                                                           o_.data() + std::size_t{h} * v_dim,
-                                                           k_ahead, v_ahead),
+                                                             o_.data() + std::size_t{h} * v_dim,
+                                                             k_ahead, v_ahead),
                   float_tag{}, products);
       } else {
         fold_values<Heads>(h, v_before, v_ahead);
@@ -129,7 +129,7 @@ class row_fold {
   template <std::uint32_t Heads, class VRows>
   HWY_INLINE void fold_values(std::uint32_t h, VRows v, rows_ahead<packed> ahead) {
     accumulate_rows<Heads, v_dim, packed>(v, block_rows, weights_of(h),
-                                        o_.data() + std::size_t{h} * v_dim, ahead);
+                                          o_.data() + std::size_t{h} * v_dim, ahead);
   }
 
   // x[t, slot] *= scales[t], for the rows of a block.

@@ -20,7 +20,8 @@ inline constexpr std::uint32_t block_rows = 16;
 // The rows that a kernel takes at once.
 template <class Packed>
 struct row_block {
-  std::array<const Packed*, block_rows> rows{};  // the last one again and again where there are fewer
+  std::array<const Packed*, block_rows>
+      rows{};                              // the last one again and again where there are fewer
   std::array<float, block_rows> scales{};  // what they are multiplied by; of pages with scales only
   std::uint32_t count = 0;
   bool adjacent = false;  // the block is full, and its rows lie one after the other in memory

@@ -14,7 +14,7 @@ namespace instinfer {
 
 // What a call moved.
 struct receipt {
-  traffic moved;
+  instinfer::traffic traffic;
 };
 
 // One sequence of a batch and the queries of its newest tokens, oldest first. Tokens are appended before they attend, and
@@ -39,18 +39,16 @@ struct workspace {
   std::vector<worker> workers;
   std::vector<head_job> jobs;
   std::vector<std::uint64_t> loads;        // scratch of deal()
-  std::vector<traffic> moved;              // [jobs]
+  std::vector<traffic> traffic_of;         // [jobs]
   std::vector<std::exception_ptr> failed;  // [jobs]
   std::vector<std::exception_ptr> part_failures;
   std::vector<std::size_t> out_at;  // [requests], where they begin in `out`
   std::vector<float> out;           // of all requests
 };
 
-// Watches nothing; what attend takes when nobody looks. An observer of an engine gives one observer a KV head, by head(h)
-// or, for batches, head(request, h); they run at the same time when the parallel policy does.
-struct no_observer {
-  attention::no_observer head(std::uint32_t /*kv_head*/) { return {}; }
-};
+// An observer of an engine gives one observer a KV head, by head(h) or, for batches, head(request, h). They run at the same time
+// when the parallel policy does.
+using attention::no_observer;
 
 template <class Watch>
 decltype(auto) head_watch(Watch& watch, std::uint32_t request, std::uint32_t kv_head) {

@@ -156,7 +156,7 @@ class engine {
       }
     }
     receipt done;
-    for (const traffic& head : work.traffic) {
+    for (const traffic& head : work.traffic_of) {
       done.traffic += head;
     }
     std::size_t q_size = 0;
@@ -233,7 +233,7 @@ class engine {
         work.jobs.push_back({r, h, tokens * Format::token_bytes});
       }
     }
-    work.traffic.assign(work.jobs.size(), {});
+    work.traffic_of.assign(work.jobs.size(), {});
     work.failed.assign(work.jobs.size(), nullptr);
     resize_scratch(work.out, out_size);
   }
@@ -251,7 +251,7 @@ class engine {
       auto&& observer = head_watch(watch, job.request, job.kv_head);
       const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
                              static_cast<std::uint32_t>(layer), job.kv_head, r.index, worker,
-                             work.traffic[j]);
+                             work.traffic_of[j]);
       head(queries_of<Format>(r, cache_.shape()), r.q,
            std::span(work.out).subspan(work.out_at[job.request], r.out.size()), observer);
     } catch (...) {

@@ -125,7 +125,8 @@ class attend_timeline {
       elements += work.pages[i].elements;
     }
     // Even one page after the other, through one unit after the other, stays inside 63 bits.
-    const double each = ticks_.longest(array_operation::read) + static_cast<double>(units_.filter_page);
+    const double each =
+        ticks_.longest(array_operation::read) + static_cast<double>(units_.filter_page);
     const double longest = static_cast<double>(pages.size() + 1) * each +
                            units_.dram.about(elements * element_bytes_) +
                            kernels_.longest(work, elements);

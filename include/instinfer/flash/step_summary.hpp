@@ -32,7 +32,7 @@ struct phase_summary {
 
 struct step_summary {
   double total_ns = 0;
-  traffic moved;
+  instinfer::traffic traffic;
   std::vector<resource_use>
       resources;  // units of the drive and the link first, then buses and planes
   std::vector<phase_summary> phases;
@@ -80,7 +80,7 @@ inline std::vector<resource_use> resources_of(const chrome_trace& trace) {
 template <class Receipt>
 step_summary summarize(const Receipt& done, const chrome_trace& trace) {
   step_summary all{.total_ns = done.total_ns(),
-                   .moved = done.traffic,
+                   .traffic = done.traffic,
                    .resources = detail::resources_of(trace),
                    .phases = {},
                    .page_ps = {}};

@@ -32,11 +32,12 @@ tiling checked_tiles(std::uint32_t context_tokens) {
     check(t.dims > 0 && head_dim % t.dims == 0, s,
           "have dims that divide the head size " + std::to_string(head_dim) + ", has " +
               std::to_string(t.dims));
-    check(t.elements() <= elements_in<codec>(L::page_bytes), s,
-          "fit a page of " + std::to_string(L::page_bytes) + " bytes, has " +
-              std::to_string(t.elements()) + " elements of " +
-              (packed_elements<packed> == 1 ? "" : std::to_string(packed_elements<packed>) + " in ") +
-              std::to_string(sizeof(packed)) + " bytes");
+    check(
+        t.elements() <= elements_in<codec>(L::page_bytes), s,
+        "fit a page of " + std::to_string(L::page_bytes) + " bytes, has " +
+            std::to_string(t.elements()) + " elements of " +
+            (packed_elements<packed> == 1 ? "" : std::to_string(packed_elements<packed>) + " in ") +
+            std::to_string(sizeof(packed)) + " bytes");
     const bool rows = t.dim_stride >= 1 && t.token_stride >= t.dims * t.dim_stride;
     const bool columns = t.token_stride >= 1 && t.dim_stride >= t.tokens * t.token_stride;
     check(rows || columns, s,

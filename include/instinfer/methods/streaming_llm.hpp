@@ -13,7 +13,7 @@ struct streaming_llm {
   std::uint32_t sinks = 4;
   budget window = budget::at_most(1020);  // newest tokens: a count, or a share of the visible ones
   rope rotation{};                        // the model's; none: sinks keep their true distance
-  residence from = residence::fast;                 // the method's cache is all that there is
+  residence from = residence::fast;       // the method's cache is all that there is
 
   using summaries = summary_list<>;
   static constexpr bool own_window =

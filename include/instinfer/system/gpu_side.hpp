@@ -54,7 +54,7 @@ class gpu_side {
   // GPU memory of weights: all of them, or the layer in use and the one that arrives.
   double weight_bytes() const {
     return server_.weights == weights_at::gpu ? model_.weight_bytes()
-                                               : 2 * model_.layer_weight_bytes() * server_.gpus;
+                                              : 2 * model_.layer_weight_bytes() * server_.gpus;
   }
   // Hidden states of a decode step: input, output, q, k, v and the FFN's inner one.
   double decode_activation_bytes() const {

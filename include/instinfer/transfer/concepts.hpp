@@ -64,13 +64,12 @@ struct route_time {
 // A route is stateless. computes_in_drive: attention runs in the drive, behind the entry filters of its flash channel
 // controllers; otherwise whole pages go to the GPU. bytes(pages, query, output) and time(bytes, route) are pure.
 template <class T>
-concept Transfer =
-    requires(const traffic& pages, std::uint64_t query_bytes, std::uint64_t output_bytes,
-             link_bytes moved, const route_spec& route) {
-      { T::computes_in_drive } -> std::convertible_to<bool>;
-      { T::bytes(pages, query_bytes, output_bytes) } -> std::same_as<link_bytes>;
-      { T::time(moved, route) } -> std::same_as<route_time>;
-    };
+concept Transfer = requires(const traffic& pages, std::uint64_t query_bytes,
+                            std::uint64_t output_bytes, link_bytes moved, const route_spec& route) {
+  { T::computes_in_drive } -> std::convertible_to<bool>;
+  { T::bytes(pages, query_bytes, output_bytes) } -> std::same_as<link_bytes>;
+  { T::time(moved, route) } -> std::same_as<route_time>;
+};
 
 namespace detail {
 

@@ -163,7 +163,7 @@ class machine {
     using mean = typename attention::mean_value::template state<Format>;
     static_assert(
         attention::keeps<mean, Summaries>,
-        "instinfer: blend_mean needs mean_value among the policy's summaries, see summaries/concepts.hpp");
+        "instinfer: blend_mean needs mean_value among the policy's summaries, see summaries/mean_value.hpp");
     if (m_.visible.count() != head_.tokens - head_.first) {
       return;
     }

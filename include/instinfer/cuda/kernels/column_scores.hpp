@@ -97,7 +97,7 @@ class column_scores {
   // while one is multiplied, 4 KB a warp.
   template <class Sink>
   constexpr void score_chunks(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
-                             std::uint32_t stride, Sink& sink) {
+                              std::uint32_t stride, Sink& sink) {
     const std::uint32_t q[2] = {chosen_.fragment(octet, 0)[0], chosen_.fragment(octet, 0)[1]};
     source from = locate(first, 0, find_pages(first, 0, last));
     columns k[2];

@@ -47,8 +47,8 @@ class work_ticks {
 // The kernels share the work of every page evenly, and so do the softmax units that of its scores: both
 // are data-parallel over dims and tokens.
 struct accelerator_ticks {
-  accelerator_ticks(const accelerator_spec& units, std::int64_t dram_bytes_per_s, std::int64_t page_bytes,
-             const tick_scale& scale)
+  accelerator_ticks(const accelerator_spec& units, std::int64_t dram_bytes_per_s,
+                    std::int64_t page_bytes, const tick_scale& scale)
       : filter_page{scale.from_ps(units.filter_ps(page_bytes))},
         filter{units.filter_bytes_per_s, scale},
         dram{dram_bytes_per_s, scale},

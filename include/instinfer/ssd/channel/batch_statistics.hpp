@@ -12,9 +12,9 @@
 #include "instinfer/ssd/channel/batch_times.hpp"
 #include "instinfer/ssd/channel/command_queues.hpp"
 #include "instinfer/ssd/channel/die_ring.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 

@@ -14,9 +14,9 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 

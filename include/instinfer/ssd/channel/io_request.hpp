@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "instinfer/ssd/spec/location.hpp"
 #include "instinfer/ssd/spec/array_operation.hpp"
+#include "instinfer/ssd/spec/location.hpp"
 
 namespace instinfer::flash {
 

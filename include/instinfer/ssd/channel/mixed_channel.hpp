@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "instinfer/ssd/channel/batch_rules.hpp"
-#include "instinfer/ssd/channel/mixed_die.hpp"
 #include "instinfer/ssd/channel/io_request.hpp"
+#include "instinfer/ssd/channel/mixed_die.hpp"
 #include "instinfer/ssd/channel/request_queues.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/suspension.hpp"

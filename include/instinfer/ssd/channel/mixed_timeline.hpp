@@ -12,11 +12,11 @@
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/channel/arbitration.hpp"
 #include "instinfer/ssd/channel/batch_times.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/channel/mixed_channel.hpp"
 #include "instinfer/ssd/channel/mixed_die.hpp"
 #include "instinfer/ssd/channel/mixed_rules.hpp"
 #include "instinfer/ssd/channel/operation_ticks.hpp"
-#include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/channel/request_queues.hpp"
 #include "instinfer/ssd/report/events.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
@@ -235,7 +235,7 @@ class mixed_timeline {
     die_loads_[on_drive(d)].array_ticks += end - die.array_begin;
     const event_kind kind = die.work.what == array_operation::read      ? event_kind::array_read
                             : die.work.what == array_operation::program ? event_kind::program
-                                                                  : event_kind::erase;
+                                                                        : event_kind::erase;
     for (const std::int32_t i : channel_.pages_of(d)) {
       tell(sink, kind, i, die.array_begin, end);
     }

@@ -129,7 +129,8 @@ class timeline {
   }
 
   // The slowest plane's.
-  std::int64_t read_array(std::span<const location> pages, const batch_statistics::issued& c) const {
+  std::int64_t read_array(std::span<const location> pages,
+                          const batch_statistics::issued& c) const {
     std::int64_t longest = 0;
     for (std::int32_t k = 0; k < c.pages; ++k) {
       longest = std::max(longest, ticks_.read_array(pages[statistics_.page(c.command, k)]));
@@ -264,7 +265,8 @@ class timeline {
           finish_ticks[statistics_.page(c.command, k)] = ready;
         }
         if constexpr (traced<Sink>) {
-          report(sink, event_kind::command, pages, statistics_.page(c.command, 0), begin, data_begin);
+          report(sink, event_kind::command, pages, statistics_.page(c.command, 0), begin,
+                 data_begin);
           for (std::int32_t k = 0; data_ticks > 0 && k < c.pages; ++k) {
             const std::int64_t at = data_begin + k * data_ticks;
             report(sink, event_kind::data_in, pages, statistics_.page(c.command, k), at,

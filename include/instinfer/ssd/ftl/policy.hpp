@@ -23,15 +23,15 @@ namespace instinfer::flash {
 //                        be moved; where no more are left, the block with the lowest clean_cost is cleaned
 //   clean_cost(block, now_s)  of a full block with a dead page; must not change while nothing happens
 template <class P>
-concept FtlPolicy =
-    std::copyable<P> && requires(const P& p, std::uint32_t placement_handle, const block_info& block) {
-      { p.frontiers } -> std::convertible_to<std::uint32_t>;
-      { p.stripe } -> std::convertible_to<std::uint32_t>;
-      { p.erase_below_blocks } -> std::convertible_to<std::uint32_t>;
-      { p.kept_blocks } -> std::convertible_to<std::uint32_t>;
-      { p.frontier_of(placement_handle) } -> std::same_as<std::uint32_t>;
-      { p.clean_cost(block, placement_handle) } -> std::convertible_to<double>;
-    };
+concept FtlPolicy = std::copyable<P> &&
+                    requires(const P& p, std::uint32_t placement_handle, const block_info& block) {
+                      { p.frontiers } -> std::convertible_to<std::uint32_t>;
+                      { p.stripe } -> std::convertible_to<std::uint32_t>;
+                      { p.erase_below_blocks } -> std::convertible_to<std::uint32_t>;
+                      { p.kept_blocks } -> std::convertible_to<std::uint32_t>;
+                      { p.frontier_of(placement_handle) } -> std::same_as<std::uint32_t>;
+                      { p.clean_cost(block, placement_handle) } -> std::convertible_to<double>;
+                    };
 
 // The paper writes whole erase blocks of pages that are reclaimed together, so that no live page is ever moved. Here every
 // sequence has blocks of its own, one open on each plane, for three reasons: striding over channels, then dies and planes
@@ -48,7 +48,9 @@ struct kv_blocks {
   std::uint32_t erase_below_blocks = 16;
   std::uint32_t kept_blocks = 2;  // one may fail while live pages are moved
 
-  constexpr std::uint32_t frontier_of(std::uint32_t placement_handle) const { return placement_handle % frontiers; }
+  constexpr std::uint32_t frontier_of(std::uint32_t placement_handle) const {
+    return placement_handle % frontiers;
+  }
   constexpr double clean_cost(const block_info& block, std::uint32_t /*now_s*/) const {
     return block.live;
   }

@@ -19,8 +19,8 @@ namespace instinfer::flash {
 // holds the latencies afterwards, in no order. Throws bad_argument where the two lengths differ.
 inline latencies stream_latencies(std::span<const io_request> requests,
                                   std::span<const std::int64_t> finish_ticks,
-                                  const tick_scale& scale, array_operation what, std::int32_t priority,
-                                  std::vector<std::int64_t>& scratch) {
+                                  const tick_scale& scale, array_operation what,
+                                  std::int32_t priority, std::vector<std::int64_t>& scratch) {
   require(finish_ticks.size() == requests.size(), [&] {
     return "flash stream latencies: " + std::to_string(requests.size()) + " requests, but " +
            std::to_string(finish_ticks.size()) + " finish times";

@@ -16,7 +16,7 @@ namespace instinfer::flash {
 struct drive_spec {
   flash::geometry geometry;
   flash::timing timing;
-  flash::accelerator_spec units;          // units.present() is false for a plain SSD
+  flash::accelerator_spec units;      // units.present() is false for a plain SSD
   std::int64_t link_bytes_per_s = 0;  // external link, one direction
   std::int64_t dram_bytes = 0;        // of the drive
   // Of the drive's DRAM, where the group buffer is. 64 bits of DDR4-2400; assumed, the paper names only its size.

@@ -30,7 +30,8 @@ struct suspension {
   std::int64_t least_run_ps = 100 * ps_per_us;
 
   constexpr bool allows(array_operation what) const {
-    return (what == array_operation::program && of_programs) || (what == array_operation::erase && of_erases);
+    return (what == array_operation::program && of_programs) ||
+           (what == array_operation::erase && of_erases);
   }
   constexpr std::int64_t latency_ps(array_operation what) const {
     return what == array_operation::erase ? erase_ps : program_ps;

@@ -40,13 +40,14 @@ inline constexpr priced csd_pcie5{
     "computational drive, 2 TB, 16 channels, PCIe 5", 700, 46,
     "price assumed; power: the SSD's, and 35 W assumed of the engine"};
 
-inline constexpr priced server{"server without GPU, memory and drives", 8'000, 400, "assumed"};
+inline constexpr priced server_chassis{"server without GPU, memory and drives", 8'000, 400,
+                                       "assumed"};
 inline constexpr priced dram_64gb{"64 GB of DDR5", 300, 6, "assumed"};
 inline constexpr priced cxl_256gb{"256 GB of CXL memory", 1'500, 30, "assumed"};
 inline constexpr priced network_port{"400 Gb/s port, card and switch", 2'500, 40, "assumed"};
 
-inline constexpr priced other_parts[] = {ssd_pcie4, ssd_pcie5, csd_pcie4, csd_pcie5,
-                                         server,    dram_64gb, cxl_256gb, network_port};
+inline constexpr priced other_parts[] = {ssd_pcie4,      ssd_pcie5, csd_pcie4, csd_pcie5,
+                                         server_chassis, dram_64gb, cxl_256gb, network_port};
 
 // Throws bad_argument for a GPU that has no price.
 inline const priced& price_of(const gpu_spec& gpu) {
