@@ -1,4 +1,4 @@
-// What the InstInfer paper could not ask, predicted: long contexts, newer drives, prices, a million drives: --json, --figures, --doc.
+// What the InstInfer paper could not ask, predicted: long contexts, prices, a million drives.
 
 #include <cstdio>
 #include <exception>

@@ -1,4 +1,4 @@
-// The claims of the InstInfer paper beside what the models here give: --json FILE, --figures DIR, --doc FILE, --calibrate.
+// The claims of the InstInfer paper and what the models here give for them.
 
 #include <cstdio>
 #include <exception>

@@ -1,5 +1,6 @@
-// In-storage attention at work on the KV cache of a real language model: what four designs read of it, how close they
-// come to the exact answer, and how long the accesses take on the paper's drive and over FlexGen's route.
+// In-storage attention at work on the KV cache of a real language model: what four designs read of
+// it, how close they come to the exact answer, and how long the accesses take on the paper's drive
+// and over FlexGen's route.
 
 #include <filesystem>
 #include <fstream>

@@ -1,5 +1,5 @@
-// What would it cost on flash? Sweeps the decode step of many design points over geometry, layout, attention and load, on
-// all cores, and on many machines under mpirun: CSV, JSON and a picture.
+// What would it cost on flash? Sweeps the decode step of many design points over geometry, layout,
+// attention and load, on all cores, and on many machines under mpirun: CSV, JSON and a picture.
 
 #include <chrono>
 #include <cstdio>
@@ -53,7 +53,8 @@ std::vector<swept> axes_of(const choices& chosen) {
   return axes;
 }
 
-// x: the first parameter of numbers that varies; lines: the next that varies with few enough values.
+// x: the first parameter of numbers that varies; lines: the next that varies with few enough
+// values.
 chart_choice chart_of(choices chosen, const std::vector<swept>& axes) {
   for (const bool words : {false, true}) {
     for (const swept& axis : axes) {

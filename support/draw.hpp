@@ -1,5 +1,6 @@
 #pragma once
-// Draws a program's JSON by running bench/charts. A program that draws works without Python: then there is only its JSON.
+// Draws a program's JSON by running bench/charts. A program that draws works without Python: then
+// there is only its JSON.
 
 #include <spawn.h>
 #include <sys/wait.h>
@@ -16,8 +17,8 @@ inline const char* charts_python() {
   return access(systems, X_OK) == 0 ? systems : "python3";
 }
 
-// Runs `python3 charts json picture`; charts is the folder bench/charts. Returns whether it drew. Where it did not, standard error
-// says what is missing and which command draws later.
+// Runs `python3 charts json picture`; charts is the folder bench/charts. Returns whether it drew.
+// Where it did not, standard error says what is missing and which command draws later.
 inline bool draw(const std::string& charts, const std::string& json, const std::string& picture) {
   std::fflush(nullptr);  // the script writes to the same terminal
   std::string words[] = {charts_python(), charts, json, picture};

@@ -1,5 +1,6 @@
 #pragma once
-// Pages that are written as text with gaps: {{name}} is replaced by a value that a program computes.
+// Pages that are written as text with gaps: {{name}} is replaced by a value that a program
+// computes.
 
 #include <fstream>
 #include <iterator>

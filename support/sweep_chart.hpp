@@ -1,6 +1,7 @@
 #pragma once
-// What the picture of a sweep shows, for bench/charts: one result over one parameter, a line for each value of a second one. Over all
-// other parameters that vary, a point has the median, the least and the greatest.
+// What the picture of a sweep shows, for bench/charts: one result over one parameter, a line for
+// each value of a second one. Over all other parameters that vary, a point has the median, the
+// least and the greatest.
 
 #include <algorithm>
 #include <map>
@@ -22,8 +23,8 @@ struct chart_choice {
 inline constexpr std::size_t most_lines = 8;     // that differ without colour
 inline constexpr std::size_t most_places = 200;  // along x
 
-// Lines in the order of `by`, points in the order of x. Throws bad_argument for no row with results, more than most_lines values of
-// `by`, or more than most_places of x.
+// Lines in the order of `by`, points in the order of x. Throws bad_argument for no row with
+// results, more than most_lines values of `by`, or more than most_places of x.
 inline nlohmann::ordered_json sweep_chart(const row_list& rows, const chart_choice& choice) {
   using json = nlohmann::ordered_json;
   std::map<json, std::map<json, std::vector<double>>> lines;  // by, then x

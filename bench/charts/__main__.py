@@ -2,8 +2,8 @@
 
 usage: python3 bench/charts JSON OUT
 
-OUT is a folder for the JSON of ./dev bench paper, beyond and methods, which have many charts, and a file (.svg, .png) for that of
-the demo, the sweep, the capacity planner and the roofline of ./dev bench report.
+The JSON of ./dev bench paper, beyond and methods has many charts: OUT is a folder. The demo, the sweep, the capacity
+planner and ./dev bench report have one: OUT is a file (.svg, .png).
 """
 
 from __future__ import annotations

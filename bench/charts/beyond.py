@@ -21,7 +21,8 @@ TIERS = {
 def over_context(ladder: dict, key: str, unit: str, file: Path) -> None:
     fig, axes = style.figure(8.4, 3.8)
     for name, look in TIERS.items():
-        points = [(a["context"] / 1024, a[key]) for a in ladder["answers"] if a["name"] == name and a["tokens_per_s"] > 0]
+        points = [(a["context"] / 1024, a[key]) for a in ladder["answers"]
+                  if a["name"] == name and a["tokens_per_s"] > 0]
         axes.plot(*zip(*points), label=name, **look)
     contexts = sorted({a["context"] / 1024 for a in ladder["answers"]})
     style.logarithmic(axes.xaxis)

@@ -61,9 +61,11 @@ def draw_sweep(data: dict, file: Path) -> None:
             x = [places.index(p["x"]) + 0.07 * (i - (len(data["lines"]) - 1) / 2) for p in line["points"]]
             look = {**look, "linestyle": "none"}
         y = [p["median"] for p in line["points"]]
-        bars = [[p["median"] - p["least"] for p in line["points"]], [p["greatest"] - p["median"] for p in line["points"]]]
+        bars = [[p["median"] - p["least"] for p in line["points"]],
+                [p["greatest"] - p["median"] for p in line["points"]]]
         name = line["name"] if isinstance(line["name"], str) else f"{line['name']:g}"
-        axes.errorbar(x, y, bars if any(map(any, bars)) else None, label=name or None, elinewidth=0.9, capsize=3, **look)
+        axes.errorbar(x, y, bars if any(map(any, bars)) else None, label=name or None, elinewidth=0.9, capsize=3,
+                      **look)
     if not numbers:
         axes.set_xticks(range(len(places)), places)
         axes.margins(x=0.15)
@@ -81,7 +83,8 @@ def draw_sweep(data: dict, file: Path) -> None:
     axes.set_xlabel(data["x_label"])
     axes.set_ylabel(data["y_label"])
     spread = any(p["least"] < p["greatest"] for p in points)
-    axes.set_title("Mark: median; bar: least to greatest over all else that varies" if spread else "Sweep of design points")
+    axes.set_title("Mark: median; bar: least to greatest over all else that varies" if spread
+                   else "Sweep of design points")
     if data["by_label"]:
         style.beside(axes, title=data["by_label"])
     style.save(fig, file)
@@ -101,8 +104,9 @@ def draw_plan(data: dict, file: Path) -> None:
         else:
             axes.plot([o["drives"] for o in mine], [o["tokens_per_s"] for o in mine], label=name, **look)
     if data["chosen"]:
-        axes.plot([max(1, data["chosen"]["drives"])], [data["chosen"]["tokens_per_s"]], marker="o", markersize=12,
-                  markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.6, linestyle="none", label="chosen")
+        axes.plot([max(1, data["chosen"]["drives"])], [data["chosen"]["tokens_per_s"]], label="chosen",
+                  marker="o", markersize=12, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.6,
+                  linestyle="none")
     style.logarithmic(axes.xaxis)
     style.logarithmic(axes.yaxis)
     axes.set_xticks(drives, [f"{d:,}" for d in drives])

@@ -1,4 +1,4 @@
-"""The figures of docs/methods.md: error over cost from ./dev bench methods --json, and a small picture of what each method reads."""
+"""The figures of docs/methods.md: error over cost from ./dev bench methods --json, and what each method reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from matplotlib.patches import Rectangle
 
 import style
 
-NAMES = ["streaming_llm", "h2o", "hgca", "top_values", "sparq", "sparf", "quest", "squeezed", "retro_infer", "dsa", "misa"]
+NAMES = ["streaming_llm", "h2o", "hgca", "top_values", "sparq", "sparf", "quest", "squeezed", "retro_infer", "dsa",
+         "misa"]
 
 # 64 tokens from oldest to newest. What becomes of them, first and last, K and V; later parts lie over earlier ones.
 SCATTERED = [(3, 5), (13, 14), (22, 24), (29, 30), (38, 40), (47, 48), (55, 57), (62, 64)]
@@ -33,7 +34,8 @@ STRIPS = {
     "dsa": scattered("read", "read"),
 }
 FATES = {"left": {"facecolor": "white"}, "partly": {"facecolor": "#cfe0f0"}, "estimated": {"facecolor": "white"},
-         "read": {"facecolor": "#ffe0a8", "edgecolor": "#707070", "hatch": "/////"}, "resident": {"facecolor": "#404040"}}
+         "read": {"facecolor": "#ffe0a8", "edgecolor": "#707070", "hatch": "/////"},
+         "resident": {"facecolor": "#404040"}}
 
 
 def strip(parts: list[tuple], file: Path) -> None:
@@ -63,7 +65,8 @@ def error_over(rows: list[dict], workload: str, cost, label: str, file: Path) ->
     fig, axes = style.figure(8.4, 4.6)
     for name in [n for n in NAMES if any(r["method"] == n for r in rows)]:
         # Dense has no error to show, and what never reads the drive no time of it.
-        points = [(cost(r), r["rel_error"]) for r in rows if r["method"] == name and cost(r) > 0 and r["rel_error"] > 1e-5]
+        points = [(cost(r), r["rel_error"]) for r in rows
+                  if r["method"] == name and cost(r) > 0 and r["rel_error"] > 1e-5]
         if points:
             axes.plot(*zip(*points), label=name, **style.LINES[NAMES.index(name)])
     style.logarithmic(axes.xaxis)

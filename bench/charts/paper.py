@@ -1,4 +1,4 @@
-"""The figures of docs/reproduction.md, from ./dev bench paper --json: ours as bars and lines, the paper's values as white diamonds."""
+"""The figures of docs/reproduction.md, from ./dev bench paper --json. The paper's values are white diamonds."""
 
 from __future__ import annotations
 
@@ -186,8 +186,8 @@ def retries(data: dict, file: Path) -> None:
         axes.barh(y, x, 0.55, edgecolor="black", linewidth=0.7, **style.SYSTEMS[name])
         axes.text(x + 0.06, y, f"{x:.2f}", va="center", fontsize=8.5)
     axes.plot([bound], [0], **style.PAPER)
-    axes.annotate(f"paper: at most {bound} of a step", (bound, 0), xytext=(-8, 0), textcoords="offset points", va="center",
-                  ha="right", fontsize=8.5)
+    axes.annotate(f"paper: at most {bound} of a step", (bound, 0), xytext=(-8, 0), textcoords="offset points",
+                  va="center", ha="right", fontsize=8.5)
     axes.set_yticks(range(len(cost)), list(cost))
     axes.set_ylim(len(cost) - 0.4, -0.6)
     axes.set_xlim(0, 5)

@@ -1,4 +1,4 @@
-"""What all charts share: sizes, colours that differ in grey too, marks for the paper's values, and SVG that repeats bit by bit."""
+"""What all charts share: sizes, colours that differ in grey too, the paper's mark, and SVG that repeats bit by bit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import matplotlib.pyplot as plt  # noqa: E402 (the backend is chosen first)
 from matplotlib.patches import Patch  # noqa: E402
 from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
-# Text stays text: pictures are small and can be searched. DejaVu is wider than what browsers take in its place, so nothing grows.
+# Text stays text: pictures are small and can be searched. A browser without DejaVu takes a narrower font, which fits.
 # The salt makes the names inside an SVG depend on its content alone.
+matplotlib.rcdefaults()  # whatever this machine's matplotlibrc says
 plt.rcParams.update({
     "svg.fonttype": "none", "svg.hashsalt": "instinfer",
     "font.family": ["DejaVu Sans", "sans-serif"], "font.size": 9,
@@ -68,7 +69,7 @@ def save(fig, file: Path) -> None:
 
 
 def logarithmic(axis, decades_alone: bool = False) -> None:
-    """Ticks at 1, 2 and 5 of each decade, or at decades alone where there are many; as 0.1, 1, 1,000 rather than powers."""
+    """Ticks at 1, 2 and 5 of each decade, or only at decades where there are many; written as 0.1, 1, 1,000."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1,) if decades_alone else (1, 2, 5), numticks=99))
     axis.set_minor_locator(NullLocator())

@@ -14,14 +14,14 @@ namespace instinfer::paper {
 // calibrated: a constant was set so that this number comes out. predicted: none was.
 enum class kind { calibrated, predicted };
 
-// What the claim is about in its figure: one of the systems, at a place on the axis: a batch (Fig. 4, 14 to 17), drives (Fig. 18 to
-// 20a) or years (Fig. 23).
+// The bar or point that a claim is about. `at` is a batch (Fig. 4, 14 to 17), a number of drives
+// (Fig. 18 to 20a) or of years (Fig. 23).
 struct place {
-  std::string system = {};  // empty: nothing that a picture shows
+  std::string system = {};  // empty: no picture shows it
   double at = 0;
 };
 
-// Why claims are off stands in reproduction.md.in.
+// reproduction.md.in says why a claim is off.
 struct claim {
   std::string figure;
   std::string what;
@@ -35,7 +35,8 @@ struct claim {
   bool is_ordering() const { return unit == "holds" || unit == "batch"; }
 };
 
-// The five numbers that fix constants; the first four fix system::host_software, the last one is the flash presets'.
+// The five numbers that fix constants; the first four fix system::host_software, the last one is
+// the flash presets'.
 inline double best_over_best(const series& a, const series& b) {
   return a.best().tokens_per_s() / b.best().tokens_per_s();
 }

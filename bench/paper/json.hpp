@@ -1,5 +1,6 @@
 #pragma once
-// The reproduction as JSON: the claims, and what the figures show of all runs. bench/charts draws it.
+// The reproduction as JSON: the claims, and what the figures show of all runs. bench/charts draws
+// it.
 
 #include <string>
 #include <vector>
@@ -26,7 +27,8 @@ inline ordered_json json_of(const claim& c) {
   return row;
 }
 
-// A system at one batch; the parts of a step are in seconds, and there are none where memory does not suffice.
+// A system at one batch; the parts of a step are in seconds, and there are none where memory does
+// not suffice.
 inline ordered_json json_of(const report& r) {
   const system::step_time& t = r.mean.time;
   return {{"batch", r.job.batch},

@@ -1,6 +1,6 @@
 #pragma once
-// Holds the samples that bench/charts is tested with (tests/charts/*.json) to what the programs write: the same keys, with values of
-// the same kind.
+// Holds the samples that bench/charts is tested with (tests/charts/*.json) to what the programs
+// write: the same keys, with values of the same kind.
 
 #include <doctest/doctest.h>
 

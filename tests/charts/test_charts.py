@@ -1,4 +1,4 @@
-"""Draws a sample of each program's JSON with bench/charts: the files, what is written in them, and that they repeat bit by bit.
+"""Draws a sample of each program's JSON with bench/charts. Checks the files, their words, and that they repeat.
 
 Ends with 77, which ctest shows as skipped, where there is no matplotlib.
 """
@@ -35,7 +35,8 @@ METHODS = {name: ["K", "V"] for name in ("dense", "dsa", "h2o", "hgca", "quest",
 METHODS |= {f"methods-{w}-{c}": ["sparf", "relative error of the output", label] for w in ("trace", "topics")
             for c, label in (("bytes", "K and V that are read in a layer, from any memory (KB)"),
                              ("time", "modelled drive time of a layer (us)"))}
-ONE = {"demo": ["SparF", "insta_sparf 1/8", "time of a step (ms)"], "sweep": ["flash channels", "step (µs)", "dense", "16"],
+ONE = {"demo": ["SparF", "insta_sparf 1/8", "time of a step (ms)"],
+       "sweep": ["flash channels", "step (µs)", "dense", "16"],
        "plan": ["InstA", "tokens/s", "drives", "chosen"], "roofline": ["reads: 34.7 GB/s", "this library", "f16 64/8"]}
 SAMPLES = {"roofline": ROOT / "docs" / "roofline.json"}  # of the committed picture
 
@@ -82,7 +83,7 @@ class Charts(unittest.TestCase):
 
     def test_words_along_x_and_one_line_are_drawn(self) -> None:
         source = self.folder / "words.json"
-        points = [{"x": x, "median": 1.0 + i, "least": 1.0 + i, "greatest": 1.0 + i} for i, x in enumerate(("tlc", "slc"))]
+        points = [{"x": x, "median": y, "least": y, "greatest": y} for x, y in (("tlc", 1.0), ("slc", 2.0))]
         source.write_text(json.dumps({"kind": "sweep", "x_label": "drive", "y_label": "step", "by_label": "",
                                       "lines": [{"name": "", "points": points}]}))
         drawn = words(self.pictures(source, "words.svg")["words"])
