@@ -1,4 +1,4 @@
-// Selection methods side by side: error, attention mass, bytes by stage, modelled drive time, at budgets 1/2 to 1/32.
+// Selection methods side by side: error, mass, bytes and drive time at budgets 1/2 to 1/32.
 
 #include <cstdio>
 #include <cstring>

@@ -1,4 +1,5 @@
-// Which system, how many drives, how fast, for how long and at what price: a plan for a model, a context, users and a budget.
+// Which system, how many drives, how fast, for how long and at what price: a plan for a model, a
+// context, users and a budget.
 
 #include <algorithm>
 #include <cctype>
