@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "instinfer/attention/concepts.hpp"
+#include "instinfer/core/logit_rule.hpp"
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/design.hpp"
 #include "instinfer/store/kv_cache.hpp"
