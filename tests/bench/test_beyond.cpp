@@ -5,9 +5,9 @@
 #include <tuple>
 
 #include "beyond/document.hpp"
-#include "generated_page.hpp"
+#include "tests/support/generated_page.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_beyond {
 
 namespace {
 
@@ -134,3 +134,5 @@ TEST_CASE("shares add up to the step of the cluster itself") {
   CHECK(p.step.total_s() ==
         doctest::Approx(s.step((32 << 10) + beyond::output_tokens / 2).time.total_s()));
 }
+
+}  // namespace instinfer::test_beyond

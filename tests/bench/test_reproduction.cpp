@@ -3,12 +3,12 @@
 
 #include <doctest/doctest.h>
 
-#include "generated_page.hpp"
+#include "tests/support/generated_page.hpp"
 #include "paper/calibration.hpp"
 #include "paper/document.hpp"
 #include "paper/figures.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_reproduction {
 
 namespace {
 
@@ -170,3 +170,5 @@ TEST_CASE("the JSON is a list of objects with six keys") {
       text ==
       "[\n {\"figure\": \"Fig. 1\", \"claim\": \"a \\\"claim\\\"\", \"unit\": \"x\", \"paper\": 2, \"ours\": 1.5, \"kind\": \"predicted\"}\n]\n");
 }
+
+}  // namespace instinfer::test_reproduction

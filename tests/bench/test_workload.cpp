@@ -6,11 +6,12 @@
 
 #include <doctest/doctest.h>
 
-#include "attention/transcriptions.hpp"
+#include "tests/support/transcriptions.hpp"
 #include "instinfer/summaries/kmeans.hpp"
 
-using namespace instinfer;
-using namespace instinfer::test;
+namespace instinfer::test_workload {
+
+using namespace test;
 
 namespace {
 
@@ -387,3 +388,5 @@ TEST_CASE("MISA's reference values: recall of DSA's tokens by heads, plain and h
   CHECK(all.ranked_again == 1.0);
   CHECK(std::abs(with(1024, 8).plain - 0.66) < 0.12);
 }
+
+}  // namespace instinfer::test_workload

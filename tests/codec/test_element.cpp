@@ -6,7 +6,7 @@
 
 #include "instinfer/codec/element.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_element {
 
 static_assert(Element<fp16> && Element<bf16> && Element<fp32>);
 static_assert(!Element<double> && !Element<int>);
@@ -68,3 +68,5 @@ TEST_CASE("bf16 rounds within half a unit in the last place") {
     }
   }
 }
+
+}  // namespace instinfer::test_element

@@ -10,7 +10,7 @@
 #include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_scaled_pages {
 
 static_assert(PageCodec<plain_pages<fp16>> && PageCodec<int8_pages<>> &&
               PageCodec<fp8_pages<bf16>>);
@@ -233,3 +233,5 @@ TEST_CASE("what is left of a page is zero") {
   }
   CHECK(page.scale == 1.0f / 127.0f);
 }
+
+}  // namespace instinfer::test_scaled_pages

@@ -8,7 +8,7 @@
 #include "instinfer/core/index_set.hpp"
 #include "instinfer/core/top_k.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_index_set {
 
 namespace {
 
@@ -112,3 +112,5 @@ TEST_CASE("a budget that cannot be kept says which one, and what would be right"
         std::string::npos);
   CHECK(message(budget::at_most(-1)).find("must not be negative") != std::string::npos);
 }
+
+}  // namespace instinfer::test_index_set

@@ -10,7 +10,7 @@
 #include "instinfer/core/team.hpp"
 #include "instinfer/core/work_split.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_work_split {
 
 namespace {
 
@@ -121,3 +121,5 @@ TEST_CASE("a team does every part once, and carries an exception to the caller")
                     "part 1");
   CHECK(done == std::vector<int>(5, 2));  // the others went on
 }
+
+}  // namespace instinfer::test_work_split

@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-#include "emulated_gpu.hpp"
+#include "tests/support/emulated_gpu.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/core/budget.hpp"
 #include "instinfer/core/logit_rule.hpp"
@@ -12,7 +12,7 @@
 #include "instinfer/cuda/launch/sparse_checks.hpp"
 #include "instinfer/layout/dual.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_sparse_kernels {
 
 namespace {
 
@@ -425,3 +425,5 @@ TEST_CASE("the device's budget is core's") {
     }
   }
 }
+
+}  // namespace instinfer::test_sparse_kernels

@@ -13,7 +13,8 @@
 #include "instinfer/reference/exact.hpp"
 #include "support/kv_trace.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_kv_trace {
+
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
 
@@ -539,3 +540,5 @@ TEST_CASE("kv trace: the committed trace gives the model's own outputs") {
     }
   }
 }
+
+}  // namespace instinfer::test_kv_trace

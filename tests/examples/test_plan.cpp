@@ -4,7 +4,7 @@
 
 #include "support/plan.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_plan {
 
 namespace {
 
@@ -128,3 +128,5 @@ TEST_CASE("requests that mean nothing are refused") {
   r.job.input_tokens = 5 << 20;
   CHECK(plan::options(r)[0].fails == plan::limit::context);
 }
+
+}  // namespace instinfer::test_plan

@@ -9,14 +9,15 @@
 #include <string>
 #include <vector>
 
-#include "flash/read_svg.hpp"
+#include "tests/support/read_svg.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
 #include "support/rows.hpp"
 #include "support/sweep.hpp"
 #include "support/sweep_chart.hpp"
 
-using namespace instinfer;
-using namespace instinfer::examples;
+namespace instinfer::test_sweep {
+
+using namespace examples;
 
 namespace {
 
@@ -387,3 +388,5 @@ TEST_CASE("sweep: the picture is SVG, has a mark a point and names its axes") {
       doctest::Contains("attention has 9 values, of which a picture shows at most 8"),
       bad_argument);
 }
+
+}  // namespace instinfer::test_sweep

@@ -16,8 +16,9 @@
 #include "instinfer/ssd/spec/presets.hpp"
 #include "support/option_costs.hpp"
 
-using namespace instinfer;
-using namespace instinfer::flash;
+namespace instinfer::test_worked_example {
+
+using namespace flash;
 
 namespace {
 
@@ -182,3 +183,5 @@ TEST_CASE("docs/flash.md: the pictures are those that the commands write") {
 TEST_CASE("docs/flash.md: what examples/flash_options.cpp prints") {
   check_says(std::string("```\n") + examples::option_costs::tables() + "```\n");
 }
+
+}  // namespace instinfer::test_worked_example

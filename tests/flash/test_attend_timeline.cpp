@@ -7,11 +7,11 @@
 #include <random>
 #include <vector>
 
-#include "flash/event_driven_attend.hpp"
-#include "flash/random_batches.hpp"
+#include "tests/support/event_driven_attend.hpp"
+#include "tests/support/random_batches.hpp"
 #include "instinfer/flash/attend_timeline.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_attend_timeline {
 
 namespace {
 
@@ -309,3 +309,5 @@ TEST_CASE("attend timeline: bad input is refused") {
   const std::vector<flash::location> where(1024);
   CHECK_THROWS_AS((flash::attend_timeline<>{slow, 1, 2}.run(work, where)), bad_argument);
 }
+
+}  // namespace instinfer::test_attend_timeline

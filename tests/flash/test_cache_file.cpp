@@ -8,9 +8,9 @@
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/ftl_store.hpp"
 #include "instinfer/reference.hpp"
-#include "normals.hpp"
+#include "tests/support/normals.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_cache_file {
 
 namespace {
 
@@ -104,3 +104,5 @@ TEST_CASE("a damaged file leaves no page on the drive") {
   timed.load(b, in);
   CHECK(timed.tokens(b, 0) == 1000);
 }
+
+}  // namespace instinfer::test_cache_file

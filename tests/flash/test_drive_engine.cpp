@@ -12,7 +12,7 @@
 #include "instinfer/flash/ftl_store.hpp"
 #include "instinfer/ssd/ftl/reliability.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_drive_engine {
 
 namespace {
 
@@ -369,3 +369,5 @@ TEST_CASE("background writes: host routes, too") {
   CHECK(attend(engine, {&seq, 1}).background_ns > 450'000);
   CHECK(attend(engine, {&seq, 1}).background_ns == 0);
 }
+
+}  // namespace instinfer::test_drive_engine

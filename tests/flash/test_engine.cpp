@@ -9,15 +9,15 @@
 #include <tuple>
 #include <vector>
 
-#include "flash/trace_bars.hpp"
+#include "tests/support/trace_bars.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/reference.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
-#include "paths/random_cache.hpp"
-#include "paths/watched.hpp"
+#include "tests/paths/random_cache.hpp"
+#include "tests/paths/watched.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_engine {
 
 namespace {
 
@@ -733,3 +733,5 @@ TEST_CASE("flash engine: nothing moved takes no time") {
   std::vector<float> out(128);
   CHECK(drive.attend(seq, 0, q, out).total_ns() == 0.0);
 }
+
+}  // namespace instinfer::test_engine

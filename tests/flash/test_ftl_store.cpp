@@ -17,9 +17,9 @@
 #include "instinfer/ssd/spec/presets.hpp"
 #include "instinfer/store/l2p_footprint.hpp"
 #include "instinfer/store/memory.hpp"
-#include "normals.hpp"
+#include "tests/support/normals.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_ftl_store {
 
 namespace {
 
@@ -227,3 +227,5 @@ TEST_CASE("KV cache on an FTL: timing alone takes under 1/200 of the cache's byt
   CHECK(resident_bytes() - before < stored_bytes / 200);
 }
 #endif
+
+}  // namespace instinfer::test_ftl_store

@@ -9,7 +9,7 @@
 #include "instinfer/flash/step_summary.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_step_summary {
 
 namespace {
 
@@ -119,3 +119,5 @@ TEST_CASE("step summary: of an engine's attend") {
     CHECK(use.most_busy_ns <= all.total_ns * (1 + 1e-12));
   }
 }
+
+}  // namespace instinfer::test_step_summary

@@ -5,8 +5,9 @@
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/layout/validate.hpp"
 
-using namespace instinfer;
-using namespace instinfer::layout;
+namespace instinfer::test_layouts {
+
+using namespace layout;
 
 static_assert(Layout<token_indexed<>> && Layout<dim_indexed<>> && Layout<dual<>> &&
               Layout<dual<16384, 4>>);
@@ -123,3 +124,5 @@ TEST_CASE("a layout that breaks its contract is told which rule") {
   CHECK(complaint<ragged>().find("K by dim must span whole V tiles of 16 tokens, has 100") !=
         std::string::npos);
 }
+
+}  // namespace instinfer::test_layouts

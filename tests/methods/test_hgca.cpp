@@ -1,13 +1,14 @@
 // Methods that go by position or by past weights: StreamingLLM, H2O, HGCA; and FlexGen's top values.
 
-#include "attention/decoder.hpp"
+#include "tests/support/decoder.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
 #include "instinfer/methods/h2o.hpp"
 #include "instinfer/methods/hgca.hpp"
 #include "instinfer/methods/streaming_llm.hpp"
 #include "instinfer/methods/top_values.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_hgca {
+
 using attention::h2o;
 using attention::hgca;
 using attention::streaming_llm;
@@ -684,3 +685,5 @@ TEST_CASE("settings that cannot be are refused by name") {
   CHECK(test::says(refusal(hgca{.salience = {.alpha = 1.5}}), "alpha must lie in (0, 1]"));
   CHECK(test::says(refusal(hgca{.salience = {.beta = -1}}), "beta be finite and >= 0"));
 }
+
+}  // namespace instinfer::test_hgca

@@ -1,6 +1,6 @@
 // Methods that rank tokens for each query: Quest by bounds of pages, DSA and MISA by an index, SparQ by dims.
 
-#include "attention/decoder.hpp"
+#include "tests/support/decoder.hpp"
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/methods/dsa.hpp"
 #include "instinfer/methods/misa.hpp"
@@ -8,7 +8,8 @@
 #include "instinfer/methods/quest.hpp"
 #include "instinfer/methods/sparq.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_quest {
+
 using attention::head_router;
 using attention::index_query;
 using attention::quest;
@@ -604,3 +605,5 @@ TEST_CASE("settings that cannot be are refused by name") {
   CHECK(test::says(refusal(sparq{.keep_dims = 1.5}), "keep_dims: a share must lie in [0, 1]"));
   CHECK(test::says(refusal(sparq{.keep_tokens = nan}), "keep_tokens: a share must lie in [0, 1]"));
 }
+
+}  // namespace instinfer::test_quest

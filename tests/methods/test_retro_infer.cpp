@@ -1,11 +1,12 @@
 // Methods that cluster the cache, RetroInfer and Squeezed Attention, and the reordering of pages under them.
 
-#include "attention/decoder.hpp"
+#include "tests/support/decoder.hpp"
 #include "instinfer/methods/retro_infer.hpp"
 #include "instinfer/methods/squeezed.hpp"
 #include "instinfer/methods/threshold_calibration.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_retro_infer {
+
 using attention::retro_infer;
 using attention::squeezed;
 using test::decoder;
@@ -745,3 +746,5 @@ TEST_CASE("settings that cannot be are refused by name") {
                    "one query a call, got 2"));
   CHECK(two == std::vector<float>(128, -1.0f));
 }
+
+}  // namespace instinfer::test_retro_infer

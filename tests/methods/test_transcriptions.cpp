@@ -5,11 +5,12 @@
 
 #include <doctest/doctest.h>
 
-#include "attention/transcriptions.hpp"
+#include "tests/support/transcriptions.hpp"
 #include "instinfer/summaries/kmeans.hpp"
 
-using namespace instinfer;
-using namespace instinfer::test;
+namespace instinfer::test_transcriptions {
+
+using namespace test;
 
 namespace {
 
@@ -216,3 +217,5 @@ TEST_CASE("MISA: all heads, or all tokens as candidates, is DSA; block means are
   CHECK(recall(dsa_tokens(qI, few, kI, 20), misa_tokens(qI, few, kI, 32, 3, 20)) == 1.0);
   CHECK(recall({1, 2, 3, 4}, {2, 4, 5}) == 0.5);
 }
+
+}  // namespace instinfer::test_transcriptions

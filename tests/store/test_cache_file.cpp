@@ -14,7 +14,7 @@
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_cache_file {
 
 namespace {
 
@@ -493,3 +493,5 @@ concept Saves = requires(E& e, sequence seq, std::ostream& out, std::istream& in
 };
 static_assert(Saves<engine_type>);
 static_assert(!Saves<flash::engine<insta>::inner_type>);
+
+}  // namespace instinfer::test_cache_file

@@ -1,6 +1,5 @@
 // Out of memory at every allocation of every call: the cache is as it was, and nothing is lost or given back twice.
 
-#include <cstdlib>
 #include <new>
 #include <random>
 #include <sstream>
@@ -11,29 +10,11 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/reference.hpp"
+#include "tests/support/counted_allocations.hpp"
 
-namespace {
+namespace instinfer::test_failures {
 
-// Allocations until the next one fails; negative: none fails.
-long allocations_left = -1;
-
-}  // namespace
-
-// Not inlined: g++ would otherwise see malloc meet operator delete, and warn.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  if (allocations_left == 0) {
-    throw std::bad_alloc();
-  }
-  --allocations_left;
-  if (void* p = std::malloc(bytes == 0 ? 1 : bytes)) {
-    return p;
-  }
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-
-using namespace instinfer;
+using test::allocations_left;
 
 namespace {
 
@@ -163,3 +144,5 @@ TEST_CASE("attend allocates nothing once it has grown, and little while the cach
   }
   CHECK(spent <= 20);  // buffers that double
 }
+
+}  // namespace instinfer::test_failures

@@ -1,10 +1,8 @@
 #include "instinfer/summaries/block_cache.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <list>
 #include <map>
-#include <new>
 #include <random>
 #include <set>
 #include <string>
@@ -12,22 +10,11 @@
 
 #include <doctest/doctest.h>
 
-namespace {
-std::int64_t allocations = 0;
-}
+#include "tests/support/counted_allocations.hpp"
 
-// Not inlined: g++ 12 would pair new with free and warn.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  ++allocations;
-  if (void* p = std::malloc(bytes)) {
-    return p;
-  }
-  throw std::bad_alloc{};
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+namespace instinfer::test_block_cache {
 
-using namespace instinfer;
+using test::allocations;
 
 namespace {
 
@@ -197,3 +184,5 @@ TEST_CASE("nothing is allocated for reserved blocks") {
   }
   CHECK(allocations == before);
 }
+
+}  // namespace instinfer::test_block_cache

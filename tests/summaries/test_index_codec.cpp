@@ -9,8 +9,9 @@
 
 #include <doctest/doctest.h>
 
-using namespace instinfer;
-using namespace instinfer::attention;
+namespace instinfer::test_index_codec {
+
+using namespace attention;
 
 namespace {
 
@@ -215,3 +216,5 @@ TEST_CASE("bad vectors are refused") {
   x[7] = std::numeric_limits<float>::infinity();
   CHECK(message_of([&] { (void)encode_rotated_index_key<dims>(x); }).find("index key: dim ") == 0);
 }
+
+}  // namespace instinfer::test_index_codec

@@ -9,8 +9,9 @@
 
 #include "instinfer/summaries/kmeans.hpp"
 
-using namespace instinfer;
-using namespace instinfer::attention;
+namespace instinfer::test_kmeans {
+
+using namespace attention;
 
 namespace {
 
@@ -381,3 +382,5 @@ TEST_CASE("bad input is refused by name") {
     }
   }
 }
+
+}  // namespace instinfer::test_kmeans

@@ -4,10 +4,10 @@
 
 #include <deque>
 
-#include "attention/transcriptions.hpp"
+#include "tests/support/transcriptions.hpp"
 #include "instinfer/layout/token_indexed.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
-#include "paths/suite.hpp"
+#include "tests/paths/suite.hpp"
 #include "support/workload.hpp"
 
 namespace instinfer::test {

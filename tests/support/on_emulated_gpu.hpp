@@ -1,8 +1,8 @@
 #pragma once
 // Runs launches of the attention kernel on the emulated GPU, for attend_case.hpp.
 
-#include "attend_case.hpp"
-#include "emulated_gpu.hpp"
+#include "tests/support/attend_case.hpp"
+#include "tests/support/emulated_gpu.hpp"
 
 namespace instinfer::test {
 

@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "event_driven_drive.hpp"
+#include "support/event_driven_drive.hpp"
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
 

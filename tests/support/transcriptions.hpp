@@ -9,7 +9,7 @@
 
 #include "instinfer/reference/exact.hpp"
 #include "instinfer/summaries/clustering.hpp"
-#include "paths/transcription.hpp"
+#include "tests/paths/transcription.hpp"
 
 namespace instinfer::test {
 

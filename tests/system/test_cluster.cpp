@@ -7,8 +7,9 @@
 #include "instinfer/system/run.hpp"
 #include "instinfer/system/spec/models.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_cluster {
+
+using namespace system;
 
 namespace {
 
@@ -111,3 +112,5 @@ TEST_CASE("int8 pages: half the bytes, 16/31 of the pages") {
   CHECK_THROWS_WITH_AS((insta_system<insta, int8_kv>(small(), on, job)),
                        doctest::Contains("dims of 2 bytes, the format has 128 of 1"), bad_argument);
 }
+
+}  // namespace instinfer::test_cluster

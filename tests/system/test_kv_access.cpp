@@ -7,7 +7,8 @@
 #include "instinfer/system/retry_cost.hpp"
 #include "instinfer/system/spec/models.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_kv_access {
+
 using system::kv_access;
 using system::kv_load;
 using system::workload;
@@ -150,3 +151,5 @@ TEST_CASE("retries only ever add array reads") {
   CHECK(more > 0.1);
   CHECK(more < 0.5);
 }
+
+}  // namespace instinfer::test_kv_access

@@ -6,8 +6,9 @@
 #include "instinfer/system/run.hpp"
 #include "instinfer/system/spec/models.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_memory_tier {
+
+using namespace system;
 
 namespace {
 
@@ -73,3 +74,5 @@ TEST_CASE("bad tiers and shares are refused") {
                        doctest::Contains("read_share must be above 0 and at most 1, got 2"),
                        bad_argument);
 }
+
+}  // namespace instinfer::test_memory_tier

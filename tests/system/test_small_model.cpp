@@ -11,7 +11,7 @@
 #include "instinfer/system/flexgen.hpp"
 #include "instinfer/system/insta.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_small_model {
 
 namespace {
 
@@ -173,3 +173,5 @@ TEST_CASE("what the systems charge is what the CPU path reads, on a model run en
   check<insta_sparf>(system::insta_system<insta_sparf, format>(small, on, job, eighth), eighth,
                      false);
 }
+
+}  // namespace instinfer::test_small_model

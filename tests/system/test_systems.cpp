@@ -9,8 +9,9 @@
 
 #include "instinfer/system.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_systems {
+
+using namespace system;
 
 static_assert(System<deepspeed_system> && System<flexgen_system<>> &&
               System<flexgen_gds_system<>> && System<flexgen_sparq_system<>> &&
@@ -319,3 +320,5 @@ TEST_CASE("Recomp runs at the GPU's speed while the cache fits, and pays for wha
                         40 * gpu_time(rtx_a6000).decode_attention_s(opt_13b, 8, 2048)));
   CHECK(many.step(2048).time.total_s() > 100 * few.step(2048).time.total_s());
 }
+
+}  // namespace instinfer::test_systems

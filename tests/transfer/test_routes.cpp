@@ -9,8 +9,9 @@
 #include "instinfer/transfer/in_storage.hpp"
 #include "instinfer/transfer/peer_to_peer.hpp"
 
-using namespace instinfer;
-using namespace instinfer::transfer;
+namespace instinfer::test_routes {
+
+using namespace transfer;
 
 static_assert(Transfer<host_bounce> && !host_bounce::computes_in_drive);
 static_assert(Transfer<gpu_direct> && !gpu_direct::computes_in_drive);
@@ -199,3 +200,5 @@ TEST_CASE("a machine without rates, or with negative times, is refused") {
     refused([&](route_spec& m) { m.nvme_command_ns = time; });
   }
 }
+
+}  // namespace instinfer::test_routes

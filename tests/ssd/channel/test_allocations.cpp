@@ -3,8 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <random>
 #include <vector>
 
@@ -12,24 +10,13 @@
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/report/latencies.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
-#include "random_batches.hpp"
+#include "tests/support/counted_allocations.hpp"
+#include "tests/support/random_batches.hpp"
 
-namespace {
-std::int64_t allocations = 0;
-}
+namespace instinfer::test_allocations {
 
-// Not inlined: g++ 12 would pair new with free and warn.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  ++allocations;
-  if (void* p = std::malloc(bytes)) {
-    return p;
-  }
-  throw std::bad_alloc{};
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+using test::allocations;
 
-namespace flash = instinfer::flash;
 using flash::array_operation;
 
 namespace {
@@ -99,3 +86,5 @@ TEST_CASE("allocations: none in a mixed stream as large as one before") {
   CHECK(allocations_when_warm(
             [&](int n) { CHECK(time.run(streams[n], finish).suspensions > 0); }) == 0);
 }
+
+}  // namespace instinfer::test_allocations

@@ -15,10 +15,11 @@
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/report/stream_latencies.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
-#include "mixed_drive.hpp"
-#include "random_batches.hpp"
+#include "support/mixed_drive.hpp"
+#include "tests/support/random_batches.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_mixed_timeline {
+
 using flash::array_operation;
 using flash::geometry;
 using flash::io_request;
@@ -388,3 +389,5 @@ TEST_CASE("mixed: bad input is refused with a sentence, and nothing is written")
   CHECK_THROWS_AS(mixed_timeline<>(one_die, timing{}), instinfer::bad_argument);
   CHECK_THROWS_AS(mixed_timeline<>(geometry{.dies = 0}, v6), instinfer::bad_argument);
 }
+
+}  // namespace instinfer::test_mixed_timeline

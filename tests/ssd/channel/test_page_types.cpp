@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "flash/random_batches.hpp"
+#include "tests/support/random_batches.hpp"
 #include "instinfer/ssd/channel/mixed_timeline.hpp"
 #include "instinfer/ssd/report/energy.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_page_types {
 
 namespace {
 
@@ -84,3 +84,5 @@ TEST_CASE("programs by page type: 0 is as the lower pages; a type that is not th
   t.types = {.count = 2, .read_upper_ps = 1, .program_middle_ps = 5};
   CHECK_THROWS_AS(flash::validate(t), bad_argument);
 }
+
+}  // namespace instinfer::test_page_types

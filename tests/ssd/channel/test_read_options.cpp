@@ -11,9 +11,10 @@
 
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
-#include "random_batches.hpp"
+#include "tests/support/random_batches.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_read_options {
+
 using flash::array_operation;
 using flash::batch_rules;
 using flash::geometry;
@@ -375,3 +376,5 @@ TEST_CASE("read options: bad input is named") {
   CHECK(!complaint([] { (void)flash::independent_failures(-1, 5); }).empty());
   CHECK(!complaint([] { (void)flash::independent_failures(flash::retry_scale + 1, 5); }).empty());
 }
+
+}  // namespace instinfer::test_read_options

@@ -12,9 +12,10 @@
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
-#include "random_batches.hpp"
+#include "tests/support/random_batches.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_timeline {
+
 using flash::array_operation;
 using flash::batch_times;
 using flash::geometry;
@@ -360,3 +361,5 @@ TEST_CASE("timeline: bad input is refused with a sentence, and nothing is writte
   const std::vector<location> many(1000);
   CHECK_THROWS_AS(odd_drive.erase(many), instinfer::bad_argument);  // 3.5 s of 1.3e9 ticks a ps
 }
+
+}  // namespace instinfer::test_timeline

@@ -13,8 +13,9 @@
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/ftl/ftl.hpp"
 
-using namespace instinfer;
-using namespace instinfer::flash;
+namespace instinfer::test_ftl {
+
+using namespace flash;
 
 static_assert(FtlPolicy<kv_blocks> && FtlPolicy<greedy_pages> && !FtlPolicy<int>);
 static_assert(FaultModel<no_faults> && FaultModel<random_faults> && !FaultModel<int>);
@@ -491,3 +492,5 @@ TEST_CASE("FTL: bad input: what, where, what was expected; state unchanged") {
   CHECK_THROWS_AS(f.release(page_id{0}), bad_argument);
   CHECK(f.write(0, 1) == page_id{0});
 }
+
+}  // namespace instinfer::test_ftl

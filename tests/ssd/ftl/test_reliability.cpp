@@ -7,8 +7,9 @@
 #include "instinfer/ssd/ftl/ftl.hpp"
 #include "instinfer/ssd/ftl/reliability.hpp"
 
-using namespace instinfer;
-using namespace instinfer::flash;
+namespace instinfer::test_reliability {
+
+using namespace flash;
 
 namespace {
 
@@ -163,3 +164,5 @@ TEST_CASE("static wear levelling: data that stays does not keep its blocks young
   CHECK(spread(false) > 50);
   CHECK(spread(true) <= 14);
 }
+
+}  // namespace instinfer::test_reliability

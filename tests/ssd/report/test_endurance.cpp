@@ -9,8 +9,9 @@
 #include "instinfer/ssd/report/energy.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 
-using namespace instinfer;
-using namespace instinfer::flash;
+namespace instinfer::test_endurance {
+
+using namespace flash;
 
 TEST_CASE("endurance: section VI-F to the last digit") {
   CHECK(std::llround(paper_endurance.lifetime_tokens() / 1000) == 32'263'877);
@@ -130,3 +131,5 @@ TEST_CASE("cost: of holding, wearing and computing, from stated prices") {
   CHECK_THROWS_WITH_AS((memory_price{.usd = 1, .bytes = 1}.usd_per_byte_second()),
                        "memory_price: service_years must be above 0, got 0.000000", bad_argument);
 }
+
+}  // namespace instinfer::test_endurance

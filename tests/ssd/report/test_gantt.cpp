@@ -6,14 +6,15 @@
 #include <string>
 #include <vector>
 
-#include "flash/read_svg.hpp"
+#include "tests/support/read_svg.hpp"
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/report/event_bars.hpp"
 #include "instinfer/ssd/report/gantt.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
 
-using namespace instinfer;
-using namespace instinfer::flash;
+namespace instinfer::test_gantt {
+
+using namespace flash;
 
 namespace {
 
@@ -199,3 +200,5 @@ TEST_CASE("drawing: what is drawn reads back, text with every special character"
     CHECK_THROWS_AS(test::svg_reader::read(broken), std::runtime_error);
   }
 }
+
+}  // namespace instinfer::test_gantt

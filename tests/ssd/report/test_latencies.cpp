@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "instinfer/ssd/report/latencies.hpp"
-#include "random_batches.hpp"
+#include "tests/support/random_batches.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_latencies {
 
 namespace {
 
@@ -72,3 +72,5 @@ TEST_CASE("latencies: of a batch, the largest is the makespan") {
   CHECK(got.max_ticks == makespan);
   CHECK(got.p50_ticks < makespan);
 }
+
+}  // namespace instinfer::test_latencies

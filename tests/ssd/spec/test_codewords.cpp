@@ -10,9 +10,10 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/engine/design.hpp"
 #include "instinfer/flash/engine.hpp"
-#include "random_batches.hpp"
+#include "tests/support/random_batches.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_codewords {
+
 using oracle::pick;
 using oracle::random_case;
 
@@ -164,3 +165,5 @@ TEST_CASE("codewords: bad input is refused") {
                              {.transfer = flash::transfer_size::codeword}}),
                   bad_argument);
 }
+
+}  // namespace instinfer::test_codewords

@@ -6,7 +6,8 @@
 
 #include "instinfer/ssd/spec/geometry.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_geometry {
+
 using flash::geometry;
 
 namespace {
@@ -88,3 +89,5 @@ TEST_CASE("geometry: a bad field is named with its value") {
   names({.channels = 1 << 10, .chips = 1 << 10, .blocks = 1 << 30, .pages = 1 << 30}, "blocks",
         "2^63");
 }
+
+}  // namespace instinfer::test_geometry

@@ -9,7 +9,8 @@
 
 #include "instinfer/ssd/spec/placement.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_placement {
+
 using flash::geometry;
 using flash::location;
 using flash::placement;
@@ -90,3 +91,5 @@ TEST_CASE("placement: coordinates outside are named") {
     CHECK(std::string(e.what()).find("chip 2") != std::string::npos);
   }
 }
+
+}  // namespace instinfer::test_placement

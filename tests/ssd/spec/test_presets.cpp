@@ -10,7 +10,8 @@
 #include "instinfer/ssd/spec/placement.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_presets {
+
 using flash::drive_spec;
 
 namespace {
@@ -111,3 +112,5 @@ TEST_CASE("work_ps: exact, rounded up, checked") {
                   instinfer::bad_argument);
   CHECK_THROWS_AS((void)flash::accelerator_spec{}.gemv_ps(1), instinfer::bad_argument);
 }
+
+}  // namespace instinfer::test_presets

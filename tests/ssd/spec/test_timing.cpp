@@ -8,7 +8,8 @@
 #include "instinfer/ssd/channel/batch_times.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
-namespace flash = instinfer::flash;
+namespace instinfer::test_timing {
+
 using flash::geometry;
 using flash::timing;
 
@@ -112,3 +113,5 @@ TEST_CASE("round_ticks: to nearest, halves up") {
   CHECK(flash::round_ticks(std::numeric_limits<std::int64_t>::max(), 1) ==
         std::numeric_limits<std::int64_t>::max());
 }
+
+}  // namespace instinfer::test_timing

@@ -10,8 +10,9 @@
 #include "instinfer/system/spec/server.hpp"
 #include "instinfer/system/spec/workload.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_model_spec {
+
+using namespace system;
 
 TEST_CASE("parameters computed from shapes are the published ones") {
   // Exact: the sums of the tensors in the published checkpoints.
@@ -111,3 +112,5 @@ TEST_CASE("the GPU's roofline") {
     CHECK(gpu_time(rtx_a6000, 2).layer_s(opt_13b, m) <= time.layer_s(opt_13b, m));
   }
 }
+
+}  // namespace instinfer::test_model_spec

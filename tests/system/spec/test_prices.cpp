@@ -4,8 +4,9 @@
 
 #include "instinfer/system/spec/prices.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_prices {
+
+using namespace system;
 
 TEST_CASE("a bill adds up, and its dollars and joules a token are those computed by hand") {
   constexpr priced part{"part", 1'000, 100, "test"};
@@ -46,3 +47,5 @@ TEST_CASE("every part has a price, a power and a source; every GPU its data shee
   CHECK_THROWS_WITH_AS(price_of(other), "price_of: no price of other, see system/spec/prices.hpp",
                        bad_argument);
 }
+
+}  // namespace instinfer::test_prices
