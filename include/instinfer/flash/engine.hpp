@@ -35,17 +35,17 @@ class engine {
   using policy = typename D::attention_policy;
   using route = typename D::transfer_policy;
 
-  // drive and machine default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
+  // drive and route_times default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
   // of the route. Throws bad_argument for a drive that cannot be, has another page size than the layout, or is smaller
   // than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
-         const transfer::route_spec& route = {}, const drive_rules& rules = {},
+         const transfer::route_spec& route_times = {}, const drive_rules& rules = {},
          const Arbitration& arbitration = {})
       : drive_{(check_drive<D, Format>(drive, capacity, rules), drive)},
         rules_{rules},
         arbitration_{arbitration},
-        route_{with_link_of(drive, route)},
+        route_{with_link_of(drive, route_times)},
         inner_{shape, capacity, attention, logits,
                static_cast<std::uint32_t>(drive.geometry.channels)},
         placement_{drive.geometry},
@@ -191,10 +191,10 @@ class engine {
  private:
   static constexpr std::uint32_t element_bytes = Format::element_bytes;
 
-  static transfer::route_spec with_link_of(const drive_spec& drive, transfer::route_spec route) {
-    route.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
-    transfer::validate(route);
-    return route;
+  static transfer::route_spec with_link_of(const drive_spec& drive, transfer::route_spec times) {
+    times.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
+    transfer::validate(times);
+    return times;
   }
 
   // Attends, and adds to the work.
