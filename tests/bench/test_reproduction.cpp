@@ -3,10 +3,10 @@
 
 #include <doctest/doctest.h>
 
-#include "tests/support/generated_page.hpp"
 #include "paper/calibration.hpp"
 #include "paper/document.hpp"
 #include "paper/figures.hpp"
+#include "tests/support/generated_page.hpp"
 
 namespace instinfer::test_reproduction {
 

@@ -6,8 +6,11 @@
 
 #include <doctest/doctest.h>
 
-#include "tests/support/transcriptions.hpp"
 #include "instinfer/summaries/kmeans.hpp"
+#include "tests/support/transcribed_clusters.hpp"
+#include "tests/support/transcribed_hgca.hpp"
+#include "tests/support/transcribed_index.hpp"
+#include "tests/support/transcribed_quest.hpp"
 
 namespace instinfer::test_workload {
 

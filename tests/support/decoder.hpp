@@ -4,11 +4,11 @@
 
 #include <deque>
 
-#include "tests/support/transcriptions.hpp"
 #include "instinfer/layout/token_indexed.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
-#include "tests/paths/suite.hpp"
 #include "support/workload.hpp"
+#include "tests/paths/suite.hpp"
+#include "tests/support/token_lists.hpp"
 
 namespace instinfer::test {
 
@@ -203,6 +203,57 @@ void check_method(const Policy& all, const Policy& few) {
 template <class Decoder>
 double mass_held(const Decoder& d, std::span<const float> q, const matrix& K) {
   return mass_of(reference::attention_weights(matrix_of(q).row(0), K), d.folded());
+}
+
+// Appends token t of a sample and attends its query.
+template <class Decoder>
+void decode_token(Decoder& d, const workload::sample& s, int t) {
+  const auto at = static_cast<std::size_t>(t);
+  d.append(rows_of(s.k, at, 1), rows_of(s.v, at, 1));
+  d.attend(rows_of(s.q, at, 1));
+}
+
+inline token_list list_of(index_view set) {
+  token_list list;
+  set.for_each([&](std::uint32_t i) { list.push_back(static_cast<int>(i)); });
+  return list;
+}
+
+template <class Decoder>
+double error_against(const Decoder& d, const row_vector& expected) {
+  return relative_error(d.out, expected);
+}
+
+// What a method does on a sample, over its queries from first_query on.
+struct figures {
+  double mass = 0;  // mean over the queries
+  double least = 1;
+  double error = 0;
+  double read = 0;  // share of the tokens that were attended exactly
+};
+
+template <class Policy, class Layout = layout::token_indexed<>>
+figures measure(const Policy& policy, const workload::sample& s, int first_query = 0) {
+  const matrix K = matrix_of(s.k);
+  const matrix V = matrix_of(s.v);
+  decoder<Policy, cpu::path, Layout> d(policy);
+  d.append(s.k, s.v);
+  if constexpr (Clustered<Policy>) {
+    d.build();
+  }
+  figures f;
+  const int queries = s.queries() - first_query;
+  for (int i = first_query; i < s.queries(); ++i) {
+    const auto q = rows_of(s.q, static_cast<std::size_t>(i), 1);
+    d.attend(q);
+    const double mass = mass_held(d, q, K);
+    f.mass += mass / queries;
+    f.least = std::min(f.least, mass);
+    f.error +=
+        relative_error(d.out, reference::exact_attention(matrix_of(q).row(0), K, V)) / queries;
+    f.read += static_cast<double>(d.folded().size()) / s.tokens() / queries;
+  }
+  return f;
 }
 
 // G4: each budget of a growing list holds what the one before holds, so at least its mass.

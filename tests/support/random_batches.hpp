@@ -10,9 +10,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "support/event_driven_drive.hpp"
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
+#include "support/event_driven_drive.hpp"
 
 namespace oracle {
 
