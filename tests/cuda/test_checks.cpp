@@ -5,10 +5,10 @@
 #include <functional>
 #include <string>
 
-#include "tests/support/emulated_gpu.hpp"
 #include "instinfer/cuda/kernels/attend_kernel.hpp"
 #include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/cuda/launch/table_check.hpp"
+#include "tests/support/emulated_gpu.hpp"
 
 namespace instinfer::test_checks {
 

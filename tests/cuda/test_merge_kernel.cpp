@@ -1,9 +1,9 @@
 // Merging attention results by their log-sum-exp equals attention over all the tokens.
 #include <doctest/doctest.h>
 
-#include "tests/support/emulated_gpu.hpp"
 #include "instinfer/cuda/kernels/merge_kernel.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "tests/support/emulated_gpu.hpp"
 
 namespace instinfer::test_merge_kernel {
 

@@ -7,9 +7,9 @@
 #include <random>
 #include <vector>
 
+#include "instinfer/flash/attend_timeline.hpp"
 #include "tests/support/event_driven_attend.hpp"
 #include "tests/support/random_batches.hpp"
-#include "instinfer/flash/attend_timeline.hpp"
 
 namespace instinfer::test_attend_timeline {
 

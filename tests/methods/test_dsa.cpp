@@ -1,5 +1,6 @@
 // DSA: tokens by the scores of an index, on the reference and the CPU path.
 
+#include "instinfer/methods/quest.hpp"
 #include "tests/support/indexed.hpp"
 #include "tests/support/transcribed_index.hpp"
 

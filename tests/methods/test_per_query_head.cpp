@@ -9,6 +9,12 @@ namespace instinfer::test_per_query_head {
 using namespace test;
 using attention::quest;
 
+namespace {
+
+constexpr quest quest_of(budget keep) { return {.keep_pages = keep, .dense_layers = 0}; }
+
+}  // namespace
+
 TEST_CASE("heads that select alone do what each would do by itself") {
   const test::random_cache<method_format> data(103, 400, 4, 1);
   using alone = attention::per_query_head<quest>;

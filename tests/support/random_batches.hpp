@@ -109,4 +109,36 @@ void check_against_oracle(const random_case& random, array_operation what,
   REQUIRE(finish == expected.finish);
 }
 
+// A drive with page types, decoding and moves of any length, and rules with some of the options.
+struct random_options {
+  random_case drive;
+  flash::batch_rules rules;
+
+  explicit random_options(unsigned seed) : drive{seed} {
+    std::mt19937 random{seed * 7919};
+    const std::int64_t unit = pick(random, 0, 1) != 0 ? 290'000 : 1;  // multiples provoke ties
+    const auto duration = [&](int most_us) {
+      return std::max<std::int64_t>(pick(random, 1, most_us * 1'000'000) / unit * unit, unit);
+    };
+    flash::timing& t = drive.times;
+    t.types.count = pick(random, 1, 3);
+    t.types.read_middle_ps = t.types.count == 3 ? duration(100) : 0;
+    t.types.read_upper_ps = t.types.count >= 2 ? duration(100) : 0;
+    t.types.order =
+        pick(random, 0, 1) != 0 ? flash::page_order::shifted : flash::page_order::by_word_line;
+    t.cache_move_ps = pick(random, 0, 2) == 0 ? 0 : duration(5);
+    t.decode_ps = pick(random, 0, 1) * duration(10);
+    if (pick(random, 0, 1) != 0) {
+      drive.shape.pages *= 5;  // the shifted order has a long period
+    }
+    rules.cache_read = pick(random, 0, 2) != 0;
+    if (pick(random, 0, 1) != 0) {
+      rules.retry = flash::independent_failures(pick(random, 0, 600'000'000), pick(random, 0, 5),
+                                                static_cast<std::uint64_t>(seed));
+    }
+    rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
+    rules.arrive = static_cast<flash::arrival>(pick(random, 0, 1));
+  }
+};
+
 }  // namespace oracle

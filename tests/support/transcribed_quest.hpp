@@ -10,12 +10,11 @@
 namespace instinfer::test {
 
 // U [pages] = max over heads of sum_i max(q_i min_i, q_i max_i), the largest product that a key in the page's box can have.
-inline row_vector quest_bounds(const matrix& Q, const matrix& K, int page_tokens) {
+inline row_vector quest_bounds(const matrix& Q, const matrix& K, int per_page) {
   const auto tokens = static_cast<int>(K.rows());
-  row_vector bounds((tokens + page_tokens - 1) / page_tokens);
+  row_vector bounds((tokens + per_page - 1) / per_page);
   for (int p = 0; p < bounds.size(); ++p) {
-    const matrix page =
-        K.middleRows(p * page_tokens, std::min(page_tokens, tokens - p * page_tokens));
+    const matrix page = K.middleRows(p * per_page, std::min(per_page, tokens - p * per_page));
     const row_vector low = page.colwise().minCoeff();
     const row_vector high = page.colwise().maxCoeff();
     double most = -std::numeric_limits<double>::infinity();
@@ -29,13 +28,13 @@ inline row_vector quest_bounds(const matrix& Q, const matrix& K, int page_tokens
 }
 
 // The newest page, full or not, and the best pages - 1 of the others.
-inline token_list quest_tokens(const row_vector& bounds, int tokens, int page_tokens, int pages) {
+inline token_list quest_tokens(const row_vector& bounds, int tokens, int per_page, int pages) {
   const auto last = static_cast<int>(bounds.size()) - 1;
   std::vector<int> chosen = largest(bounds.head(last), std::min(pages - 1, last));
   chosen.push_back(last);
   token_list all;
   for (const int p : chosen) {
-    for (int t = p * page_tokens; t < std::min(tokens, (p + 1) * page_tokens); ++t) {
+    for (int t = p * per_page; t < std::min(tokens, (p + 1) * per_page); ++t) {
       all.push_back(t);
     }
   }

@@ -1,10 +1,9 @@
-// The load of attention on drives: bytes by hand, what is left out of the simulation, and how drives share it.
+// The load of attention on drives: bytes by hand, and what is left out of the simulation.
 
 #include <doctest/doctest.h>
 
 #include "instinfer/engine/design.hpp"
 #include "instinfer/system/kv_access.hpp"
-#include "instinfer/system/retry_cost.hpp"
 #include "instinfer/system/spec/models.hpp"
 
 namespace instinfer::test_kv_access {
@@ -140,16 +139,6 @@ TEST_CASE("a model of another head size is refused") {
       (kv_access<insta>(model, {1, 64, 64}, 1)),
       doctest::Contains("ten heads has heads of 64 dims of 2 bytes, the format has 128 of 2"),
       bad_argument);
-}
-
-TEST_CASE("retries only ever add array reads") {
-  const model_shape heads{.layers = 1, .q_heads = 8, .kv_heads = 8};
-  CHECK(system::read_retry_increase<insta>(heads, 4, 512, {}) == 0);
-  // Every page reads once more: its die is held for another 45 us, about a third of a round of 138 us.
-  const flash::read_retry always{.at_least = {flash::retry_scale, 0, 0, 0, 0}};
-  const double more = system::read_retry_increase<insta>(heads, 16, 1024, always);
-  CHECK(more > 0.1);
-  CHECK(more < 0.5);
 }
 
 }  // namespace instinfer::test_kv_access

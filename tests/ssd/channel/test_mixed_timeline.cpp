@@ -275,24 +275,6 @@ TEST_CASE("mixed: attention reads before background writes") {
   CHECK(with_suspend.p99_ticks < ranked.p99_ticks);
 }
 
-TEST_CASE("mixed: latencies of one stream count from its arrivals") {
-  const std::array requests{io_request{.priority = 1}, io_request{.what = array_operation::program},
-                            io_request{.arrival_ps = 1},
-                            io_request{.arrival_ps = 20, .priority = 1}};
-  const std::array<std::int64_t, 4> finish{700, 700, 807, 840};  // of 7 ticks a ps
-  const flash::tick_scale sevenths{.ticks_per_ps = 7};
-  std::vector<std::int64_t> scratch;
-  CHECK(flash::stream_latencies(requests, finish, sevenths, array_operation::read, 1, scratch) ==
-        flash::latencies{2, 700, 700, 700, 700});
-  CHECK(flash::stream_latencies(requests, finish, sevenths, array_operation::read, 0, scratch) ==
-        flash::latencies{1, 800, 800, 800, 800});
-  CHECK(flash::stream_latencies(requests, finish, sevenths, array_operation::erase, 0, scratch) ==
-        flash::latencies{});
-  CHECK_THROWS_AS(flash::stream_latencies(requests, std::span(finish).first(3), sevenths,
-                                          array_operation::read, 0, scratch),
-                  instinfer::bad_argument);
-}
-
 TEST_CASE("mixed: bus events ascend, each operation's array runs add up to its time") {
   for (unsigned seed = 1; seed <= 100; ++seed) {
     INFO("seed " << seed);

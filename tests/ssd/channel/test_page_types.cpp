@@ -1,19 +1,40 @@
-// tPROG by page type: programs of lower, middle and upper pages, against the event-driven drives and by hand.
+// Page types: which page has which, and the reads and programs of each, against the event-driven drives and by hand.
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "tests/support/random_batches.hpp"
 #include "instinfer/ssd/channel/mixed_timeline.hpp"
+#include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/report/energy.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
+#include "tests/support/random_batches.hpp"
 
 namespace instinfer::test_page_types {
 
+using flash::array_operation;
+using flash::batch_rules;
+using flash::geometry;
+using flash::location;
+using flash::page_type;
+using flash::page_types;
+using flash::timeline;
+using flash::timing;
+using oracle::pick;
+using oracle::random_case;
+
 namespace {
+
+constexpr timing tlc{
+    .read_ps = 56'500'000,
+    .program_ps = 820'500'000,
+    .erase_ps = 3'500'000'000,
+    .bus_bytes_per_s = 1'400'000'000,
+    .types = {.count = 3, .read_middle_ps = 77'500'000, .read_upper_ps = 106'000'000}};
 
 flash::page_types random_types(std::mt19937& random) {
   const int count = oracle::pick(random, 2, 3);
@@ -27,6 +48,39 @@ flash::page_types random_types(std::mt19937& random) {
 }
 
 }  // namespace
+
+TEST_CASE("page types: which page number has which type") {
+  using enum page_type;
+  const page_types mlc{.count = 2, .read_upper_ps = 1};
+  const page_types one_go{.count = 3, .read_middle_ps = 1, .read_upper_ps = 1};
+  page_types shifted = one_go;
+  shifted.order = flash::page_order::shifted;
+  const std::array by_two{lower, upper, lower, upper};
+  const std::array by_three{lower, middle, upper, lower, middle, upper, lower};
+  const std::array by_shift{lower, lower, lower,  lower,  lower, lower, middle, middle,
+                            lower, lower, middle, middle, upper, upper, lower,  lower};
+  for (std::int32_t n = 0; n < 4; ++n) {
+    CHECK(mlc.of(n) == by_two[static_cast<std::size_t>(n)]);
+  }
+  for (std::int32_t n = 0; n < 7; ++n) {
+    CHECK(one_go.of(n) == by_three[static_cast<std::size_t>(n)]);
+  }
+  for (std::int32_t n = 0; n < 16; ++n) {
+    INFO("page " << n);
+    CHECK(shifted.of(n) == by_shift[static_cast<std::size_t>(n)]);
+  }
+}
+
+TEST_CASE("page types: a short read overtakes a long one that was issued before") {
+  const geometry g{.channels = 1, .chips = 2, .pages = 6};
+  timeline<> drive{g, tlc};
+  const std::int64_t page = drive.scale().page_transfer_ticks;
+  const std::array pages{location{.chip = 0, .page = 5}, location{.chip = 1, .page = 0}};
+  std::array<std::int64_t, 2> finish{};
+  drive.read(pages, finish);
+  CHECK(finish[0] == (290'000 + 106'020'000) * 7 + page);
+  CHECK(finish[1] == (2 * 290'000 + 56'520'000) * 7 + page);
+}
 
 TEST_CASE_TEMPLATE("programs by page type: 0 ticks off the event-driven drive", A,
                    flash::data_out_first, flash::command_first) {

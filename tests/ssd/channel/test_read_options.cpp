@@ -1,5 +1,5 @@
-// What a batch of reads may add: page types, cache read, read retry, decoding. Each against the
-// event-driven drive to the tick, against closed forms, and refused where it cannot be.
+// What a batch of reads may add, all options at once: against the event-driven drive to the tick, and refused where it
+// cannot be.
 
 #include <doctest/doctest.h>
 
@@ -25,6 +25,7 @@ using flash::timeline;
 using flash::timing;
 using oracle::pick;
 using oracle::random_case;
+using oracle::random_options;
 
 namespace {
 
@@ -41,38 +42,6 @@ constexpr std::int64_t as_template_argument = T.read_array_ps(page_type::upper);
 static_assert(as_template_argument<tlc> == 106'020'000);
 static_assert(flash::valid(tlc));
 static_assert(page_types{}.of(17) == page_type::lower);
-
-// A drive with page types, decoding and moves of any length, and rules with some of the options.
-struct random_options {
-  random_case drive;
-  batch_rules rules;
-
-  explicit random_options(unsigned seed) : drive{seed} {
-    std::mt19937 random{seed * 7919};
-    const std::int64_t unit = pick(random, 0, 1) != 0 ? 290'000 : 1;  // multiples provoke ties
-    const auto duration = [&](int most_us) {
-      return std::max<std::int64_t>(pick(random, 1, most_us * 1'000'000) / unit * unit, unit);
-    };
-    timing& t = drive.times;
-    t.types.count = pick(random, 1, 3);
-    t.types.read_middle_ps = t.types.count == 3 ? duration(100) : 0;
-    t.types.read_upper_ps = t.types.count >= 2 ? duration(100) : 0;
-    t.types.order =
-        pick(random, 0, 1) != 0 ? flash::page_order::shifted : flash::page_order::by_word_line;
-    t.cache_move_ps = pick(random, 0, 2) == 0 ? 0 : duration(5);
-    t.decode_ps = pick(random, 0, 1) * duration(10);
-    if (pick(random, 0, 1) != 0) {
-      drive.shape.pages *= 5;  // the shifted order has a long period
-    }
-    rules.cache_read = pick(random, 0, 2) != 0;
-    if (pick(random, 0, 1) != 0) {
-      rules.retry = flash::independent_failures(pick(random, 0, 600'000'000), pick(random, 0, 5),
-                                                static_cast<std::uint64_t>(seed));
-    }
-    rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
-    rules.arrive = static_cast<flash::arrival>(pick(random, 0, 1));
-  }
-};
 
 template <class Call>
 std::string complaint(Call&& call) {
@@ -143,177 +112,6 @@ TEST_CASE("read options: busy times add up, and a die is held no longer than the
       CHECK(die.held_ticks <= times.makespan_ticks);
     }
   }
-}
-
-TEST_CASE("page types: which page number has which type") {
-  using enum page_type;
-  const page_types mlc{.count = 2, .read_upper_ps = 1};
-  const page_types one_go{.count = 3, .read_middle_ps = 1, .read_upper_ps = 1};
-  page_types shifted = one_go;
-  shifted.order = flash::page_order::shifted;
-  const std::array by_two{lower, upper, lower, upper};
-  const std::array by_three{lower, middle, upper, lower, middle, upper, lower};
-  const std::array by_shift{lower, lower, lower,  lower,  lower, lower, middle, middle,
-                            lower, lower, middle, middle, upper, upper, lower,  lower};
-  for (std::int32_t n = 0; n < 4; ++n) {
-    CHECK(mlc.of(n) == by_two[static_cast<std::size_t>(n)]);
-  }
-  for (std::int32_t n = 0; n < 7; ++n) {
-    CHECK(one_go.of(n) == by_three[static_cast<std::size_t>(n)]);
-  }
-  for (std::int32_t n = 0; n < 16; ++n) {
-    INFO("page " << n);
-    CHECK(shifted.of(n) == by_shift[static_cast<std::size_t>(n)]);
-  }
-}
-
-TEST_CASE("page types: a short read overtakes a long one that was issued before") {
-  const geometry g{.channels = 1, .chips = 2, .pages = 6};
-  timeline<> drive{g, tlc};
-  const std::int64_t page = drive.scale().page_transfer_ticks;
-  const std::array pages{location{.chip = 0, .page = 5}, location{.chip = 1, .page = 0}};
-  std::array<std::int64_t, 2> finish{};
-  drive.read(pages, finish);
-  CHECK(finish[0] == (290'000 + 106'020'000) * 7 + page);
-  CHECK(finish[1] == (2 * 290'000 + 56'520'000) * 7 + page);
-}
-
-// One die, command first: while a page is on the bus the next array read runs, so each further page
-// takes the command, the array and the move.
-TEST_CASE("cache read: one die reads back to back, its data-outs hidden") {
-  const geometry g{.channels = 1, .pages = 256};
-  const timing t = flash::vnand_v6_timing;
-  std::vector<location> pages;
-  for (std::int32_t n = 0; n < 100; ++n) {
-    pages.push_back({.page = n});
-  }
-  const std::int64_t step = (290'000 + 45'020'000 + 3'000'000) * 7;
-  timeline<flash::command_first> cached{g, t, {.cache_read = true}};
-  const std::int64_t page = cached.scale().page_transfer_ticks;
-  CHECK(cached.read(pages).makespan_ticks == 100 * step + page);
-  timeline<flash::command_first> plain{g, t};
-  CHECK(plain.read(pages).makespan_ticks == 100 * (step - 3'000'000 * 7 + page));
-  // Data first: the next command waits until the page is out, so only the move is added.
-  timeline<flash::data_out_first> data_first{g, t, {.cache_read = true}};
-  CHECK(data_first.read(pages).makespan_ticks == 100 * (step + page));
-}
-
-// A data-out longer than the array: the bus is never idle between the first and the last.
-TEST_CASE("cache read: a slow bus is kept busy, and the array waits with its second page") {
-  const geometry g{.channels = 1, .pages = 256};
-  timing t = flash::slc_low_latency.timing;
-  t.page_transfer_ps = 20 * flash::ps_per_us;
-  t.cache_move_ps = 0;
-  timeline<flash::command_first> drive{g, t, {.cache_read = true}};
-  std::vector<location> pages(50);
-  // The command is sent once the array register is free, between two data-outs.
-  CHECK(drive.read(pages).makespan_ps() == 290'000 + 3'020'000 + 49 * 290'000 + 50 * 20'000'000);
-}
-
-TEST_CASE("cache read: commands first, then shorter on bursts than without") {
-  std::mt19937 random{5};
-  const flash::placement place{flash::instcsd.geometry};
-  std::vector<location> pages;
-  for (int i = 0; i < 4000; ++i) {
-    pages.push_back(place.striped(pick(random, 0, 200'000)));
-  }
-  timing t = flash::instcsd.timing;
-  t.cache_move_ps = 0;
-  timeline<flash::command_first> plain{flash::instcsd.geometry, t};
-  timeline<flash::command_first> cached{flash::instcsd.geometry, t, {.cache_read = true}};
-  CHECK(cached.read(pages).makespan_ticks < plain.read(pages).makespan_ticks);
-}
-
-TEST_CASE("cache read: data first and moves that take no time are the drive without") {
-  for (unsigned seed = 1; seed <= 100; ++seed) {
-    INFO("seed " << seed);
-    random_options random{seed};
-    random.drive.times.cache_move_ps = 0;
-    std::vector<std::int64_t> with(random.drive.pages.size()), without(with.size());
-    random.rules.cache_read = true;
-    timeline<> cached{random.drive.shape, random.drive.times, random.rules};
-    cached.read(random.drive.pages, with);
-    random.rules.cache_read = false;
-    timeline<> plain{random.drive.shape, random.drive.times, random.rules};
-    plain.read(random.drive.pages, without);
-    REQUIRE(with == without);
-  }
-}
-
-TEST_CASE("read retry: the draw has the stated distribution and depends on place and seed alone") {
-  constexpr flash::read_retry half = flash::independent_failures(500'000'000, 5, 42);
-  static_assert(half.at_least[4] == 31'250'000);
-  const auto nth = [place = flash::placement{flash::instcsd.geometry}](std::int64_t page) {
-    return place.striped(page);
-  };
-  std::array<int, 6> counts{};
-  const int draws = 1 << 20;
-  for (int page = 0; page < draws; ++page) {
-    ++counts[static_cast<std::size_t>(half.draw(nth(page)))];
-  }
-  double expected = draws / 2.0;
-  for (std::size_t n = 0; n < 5; ++n) {
-    CHECK(counts[n] == doctest::Approx(expected).epsilon(0.02));  // 5 sigma at n = 4
-    expected /= 2;
-  }
-  CHECK(counts[5] == doctest::Approx(draws / 32.0).epsilon(0.03));
-
-  std::int64_t sum = 0;
-  for (std::int64_t page = 0; page < 4'000'000; ++page) {
-    sum += flash::worst_read_retry.draw(nth(page));
-  }
-  CHECK(static_cast<double>(sum) / 4e6 == doctest::Approx(0.003).epsilon(0.05));
-  CHECK(flash::worst_read_retry.mean() == doctest::Approx(0.003).epsilon(1e-6));
-  CHECK(flash::read_retry{}.draw({}) == 0);
-  CHECK(flash::independent_failures(flash::retry_scale, 5).draw({}) == 5);
-}
-
-TEST_CASE("read retry: every coordinate and the seed matter to the draw") {
-  for (int coordinate = 0; coordinate < 7; ++coordinate) {
-    INFO("coordinate " << coordinate);
-    int failing = 0;
-    for (std::int32_t n = 0; n < 4096; ++n) {
-      location at{1, 2, 3, 1, 17, 100};
-      std::int32_t* const all[] = {&at.channel, &at.chip, &at.die, &at.plane, &at.block, &at.page};
-      std::uint64_t seed = 9;
-      if (coordinate < 6) {
-        *all[coordinate] = n;
-      } else {
-        seed = static_cast<std::uint64_t>(n);
-      }
-      failing += flash::independent_failures(500'000'000, 1, seed).draw(at);
-    }
-    CHECK(failing == doctest::Approx(2048).epsilon(0.08));  // 5 sigma
-  }
-}
-
-TEST_CASE("read retry: each further read is another array time, for all planes of the command") {
-  const geometry g{.channels = 1, .planes = 2, .pages = 64};
-  const timing t = flash::vnand_v6_timing;
-  timeline<> always{g, t, {.retry = flash::independent_failures(flash::retry_scale, 3)}};
-  const std::int64_t page = always.scale().page_transfer_ticks;
-  const std::array both{location{.plane = 0}, location{.plane = 1}};
-  const flash::batch_times times = always.read(both);
-  CHECK(times.makespan_ticks == (940'000 + 4 * 45'020'000) * 7 + 2 * page);
-  CHECK(times.dies[0].array_ticks == 4 * 45'020'000 * 7);
-  CHECK(always.program(both).makespan_ticks ==
-        std::int64_t{7} * (1'177'000 + 450'000'000) + 2 * page);
-}
-
-TEST_CASE("read retry: a page reads alike in any batch, and other seeds read otherwise") {
-  const random_case random{11};
-  const auto alone = [&](const location& at, std::uint64_t seed) {
-    timeline<> drive{
-        random.shape, random.times, {.retry = flash::independent_failures(400'000'000, 5, seed)}};
-    const std::array one{at};
-    return drive.read(one).dies[0].array_ticks + drive.read(one).makespan_ticks;
-  };
-  bool seeds_differ = false;
-  for (const location& at : random.pages) {
-    CHECK(alone(at, 1) == alone(at, 1));
-    seeds_differ = seeds_differ || alone(at, 1) != alone(at, 2);
-  }
-  CHECK(seeds_differ);
 }
 
 TEST_CASE("decoding: adds to each page's finish and the makespan, nothing waits for it") {

@@ -1,11 +1,10 @@
-// Command cycles, exact ticks, overflow, rounding.
+// Command cycles, exact ticks, overflow.
 
 #include <doctest/doctest.h>
 
 #include <limits>
 #include <string>
 
-#include "instinfer/ssd/channel/batch_times.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::test_timing {
@@ -100,18 +99,6 @@ TEST_CASE("timing: a bad field is named") {
   CHECK(complaint(t).empty());
   t.program_next_plane_ps = std::numeric_limits<std::int64_t>::max();
   CHECK(complaint(t).find("program_next_plane_ps") != std::string::npos);
-}
-
-TEST_CASE("round_ticks: to nearest, halves up") {
-  CHECK(flash::round_ticks(0, 7) == 0);
-  CHECK(flash::round_ticks(3, 7) == 0);
-  CHECK(flash::round_ticks(4, 7) == 1);
-  CHECK(flash::round_ticks(7, 7) == 1);
-  CHECK(flash::round_ticks(1, 2) == 1);
-  CHECK(flash::round_ticks(499, 1, 1000) == 0);
-  CHECK(flash::round_ticks(500, 1, 1000) == 1);
-  CHECK(flash::round_ticks(std::numeric_limits<std::int64_t>::max(), 1) ==
-        std::numeric_limits<std::int64_t>::max());
 }
 
 }  // namespace instinfer::test_timing

@@ -9,7 +9,7 @@
 namespace instinfer::system {
 
 // Calibrated, each on one number of Fig. 14: `./dev bench paper --calibrate` solves for all four, and
-// tests/system/test_reproduction.cpp fails where one is not where it belongs.
+// tests/bench/test_reproduction.cpp fails where one is not where it belongs.
 struct host_software {
   // A request of 128 KiB from the page cache to a pinned buffer: page faults and copies. On InstA's best over FlexGen's best,
   // which Fig. 14 gives as 11.1 / 2.08.
