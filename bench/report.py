@@ -12,6 +12,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,8 +38,9 @@ def machine(report: dict) -> str:
     noise = (f" **Load average {busy:.1f} before the start: other programs took processor time and bandwidth, from cases"
              " and probes alike. Rates are lower bounds, and shares and ratios may be off either way.**"
              if busy > 0.3 else "")
-    return (f"{c['cpu']}, {c['cores']} cores, {c['simd_target']}, g++ {c['compiler']}, flags `{c['flags'].strip()}`, "
+    text = (f"{c['cpu']}, {c['cores']} cores, {c['simd_target']}, g++ {c['compiler']}, flags `{c['flags'].strip()}`, "
             f"pages of {c['page_size']}, {float(c['flops_per_second']) / 1e9:.0f} GFLOP/s of fp32 a core.{noise}")
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def peers_table(results: list[dict]) -> str:

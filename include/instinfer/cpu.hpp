@@ -1,5 +1,5 @@
 #pragma once
-// One include for the CPU path (SIMD; needs Highway).
+// Umbrella header of the CPU path (SIMD; needs Highway).
 
 #include "instinfer/cpu/engine.hpp"
 #include "instinfer/instinfer.hpp"

@@ -1,5 +1,7 @@
 #pragma once
-// The flash path: time, energy and wear of attention on a modelled drive, and the drive alone. Needs the standard library only.
+// Umbrella header of the flash path: time, energy and wear of attention on a modelled drive, and
+// the drive alone.
+// It needs only the standard library.
 
 #include "instinfer/flash/background_writes.hpp"
 #include "instinfer/flash/engine.hpp"

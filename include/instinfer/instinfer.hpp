@@ -1,6 +1,7 @@
 #pragma once
-// Everything that needs only the standard library: designs, layouts, stores, routes and the flash path. The compute
-// paths come with instinfer/reference.hpp (Eigen) and instinfer/cpu.hpp (Highway).
+// Umbrella header of everything that needs only the standard library: designs, layouts, stores,
+// routes and the flash path.
+// The compute paths are in instinfer/reference.hpp (Eigen) and instinfer/cpu.hpp (Highway).
 
 #include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/codec/scaled_pages.hpp"

@@ -1,5 +1,5 @@
 #pragma once
-// Every selection method: the menu of attention/concepts.hpp as one include.
+// Umbrella header of all selection methods; attention/concepts.hpp has the menu.
 
 #include "instinfer/methods/dense.hpp"
 #include "instinfer/methods/dsa.hpp"

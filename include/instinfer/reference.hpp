@@ -1,5 +1,5 @@
 #pragma once
-// One include for the reference path (fp64; needs Eigen).
+// Umbrella header of the reference path (fp64; needs Eigen).
 
 #include "instinfer/instinfer.hpp"
 #include "instinfer/reference/engine.hpp"

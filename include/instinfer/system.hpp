@@ -1,5 +1,5 @@
 #pragma once
-// All systems of InstInfer §VI-A.
+// Umbrella header of all systems of InstInfer §VI-A.
 
 #include "instinfer/system/deepspeed.hpp"
 #include "instinfer/system/flexgen.hpp"

@@ -299,7 +299,7 @@ TEST_CASE("flash engine: attention in storage on a drive without accelerator is 
       design<attention::dense, layout::token_indexed<>, flash::pcie4_ssd, transfer::in_storage>;
   CHECK_THROWS_WITH_AS(
       (flash::engine<no_engine>({}, {})),
-      "flash engine: attention in storage needs a drive with accelerator, this one has none",
+      "flash engine: attention in storage needs a drive with an accelerator, this one has none",
       bad_argument);
 }
 

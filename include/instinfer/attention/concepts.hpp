@@ -1,22 +1,25 @@
 #pragma once
-// The contract between attention policies and the machines that run them. A policy is a short program over the abstract
-// attention machine and reads like its paper's algorithm; a path (reference, cpu, flash, ...) is such a machine.
+// The contract between attention policies and the machines that run them.
+// A policy is a short program over the abstract attention machine and reads like its paper's
+// algorithm. Each path (reference, cpu, flash, ...) is such a machine. Each policy has a header of
+// its name in methods/:
 //
-//   read all             dense            every visible token                                  methods/dense.hpp
-//                        top_values       FlexGen: all of K, the V rows of the largest weights  methods/top_values.hpp
-//   by position          streaming_llm    sinks and a window                                   methods/streaming_llm.hpp
-//   by dims of the query sparq            entry by entry, with a local window                  methods/sparq.hpp
-//                        sparf            SparQ for flash: page filter, then entry filter      methods/sparf.hpp
-//   by bounds of pages   quest            pages by an upper bound of their logits              methods/quest.hpp
-//   by clusters          squeezed         clusters above a calibrated probability, two levels  methods/squeezed.hpp
-//                        retro_infer      best clusters exactly, the next best estimated       methods/retro_infer.hpp
-//   by past weights      h2o              heavy hitters and the newest                         methods/h2o.hpp
-//                        hgca             window in fast memory, salient older tokens          methods/hgca.hpp
-//   by an index          dsa, misa        trained index keys; few index heads                  methods/dsa.hpp, misa.hpp
-//   wrapper              per_query_head   the heads of a group select alone                    methods/per_query_head.hpp
+//   read all              dense            every visible token
+//                         top_values       FlexGen: all of K, the V rows of the largest weights
+//   by position           streaming_llm    sinks and a window
+//   by dims of the query  sparq            entry by entry, with a local window
+//                         sparf            SparQ for flash: page filter, then entry filter
+//   by bounds of pages    quest            pages by an upper bound of their logits
+//   by clusters           squeezed         clusters above a calibrated probability, two levels
+//                         retro_infer      best clusters exactly, the next best estimated
+//   by past weights       h2o              heavy hitters and the newest tokens
+//                         hgca             window in fast memory, salient older tokens
+//   by an index           dsa, misa        trained index keys; misa uses few index heads
+//   wrapper               per_query_head   each head of a group has its own selection
 //
-// Operations come in five kinds: choose, score, fold, correct, observe. A machine works on the query group of one KV head: a
-// choice is shared by the group's query heads, scores and results are per query head.
+// There are five kinds of operations: choose, score, fold, correct, observe. A machine works on the
+// query group of one KV head. The group's query heads share a choice; scores and results are per
+// query head.
 
 #include <concepts>
 
@@ -29,46 +32,59 @@
 
 namespace instinfer::attention {
 
-// The operations, with the operand types that a machine names: query, dims, scores, tokens, chunks. A chunk is what a summary
-// has a row for: a page, a cluster (summaries/chunks.hpp). Semantics:
+// The operations. A machine names the operand types query, dims, scores, tokens, chunks. A chunk is
+// what a summary has a row for: a page or a cluster (summaries/chunks.hpp). Semantics:
 //
-// choose
-//   all_tokens(q)                  the visible tokens
-//   steady(q, sinks, window)       of them, the `sinks` oldest and the `window` newest
-//   moved_back(q, n, rope)         the query as it would be n positions earlier (StreamingLLM)
-//   top_dims(q, keep)              the dims with the largest sum of |q| over the group; ties to the lower dim
-//   top_tokens(scores, keep, newest, over)  the candidates with the largest rank; the `newest` last ones of the kept are always
-//                                  among them; ties to the lower index. keep is of the candidates, newest of the kept
-//   top_chunks(scores, keep, newest, over)   the same for chunks
-//   chunks_above(scores, x, over)   the chunks whose rank is above x
-//   view(set), run(first, last)    a set that a summary keeps
-//   unite, intersect, subtract     of two sets of tokens, or of chunks
-//   all_chunks<S>()                 the chunks of summary S
-//   chunks_of<S>(tokens)            the chunks of summary S with a member among the tokens
-//   members<S>(chunks)              the tokens of the chunks
-// score: logits, unless said otherwise; one a query head and candidate
-//   score_dims(q, dims)            q[dims].K[:, dims] of the visible tokens at SparQ's temperature; reads K by dim where the
-//                                  layout has it
-//   score_tokens(q, tokens, from)  q.K exactly
-//   score_chunks<S>(q, chunks)       q against the rows of summary S
-//   index_heads(q), top_heads<S>(q, keep, router)  heads of a trained indexer: all, or the most telling
-//   score_index<S>(q, heads, tokens)  one score a token, of index keys S
-//   softmax(logits)                probabilities over the candidates
-//   softmax<S>(logits)             of one member of each chunk, if every member scored as its chunk does
-// fold: into the result so far; what is folded one after the other must be disjoint
-//   fold(q, tokens, from)          exact softmax attention over the tokens' K and V
-//   fold_scored(logits, tokens, from)  the same where the logits are there: reads V only
-//   fold_through<S>(q, tokens)     fold, by way of the block cache S
-//   fold_chunks<S>(logits, chunks)   each chunk as so many tokens of its logit and mean value (an estimate)
+// choose: ties go to the lower index
+//   all_tokens(q)                the visible tokens
+//   steady(q, sinks, window)     the `sinks` oldest and the `window` newest visible tokens
+//   moved_back(q, n, rope)       the query rotated to a position n earlier (StreamingLLM)
+//   top_dims(q, keep)            the dims with the largest sum of |q| over the group
+//   top_tokens(scores, keep, newest, over)
+//                                the candidates with the largest rank. `keep` is a budget of the
+//                                candidates. The `newest` last candidates are always kept; `newest`
+//                                is a budget of the kept ones
+//   top_chunks(scores, keep, newest, over)
+//                                the same for chunks
+//   chunks_above(scores, x, over)
+//                                the chunks with a rank above x
+//   view(set), run(first, last)  a set that a summary stores
+//   unite, intersect, subtract   set algebra on two sets of tokens or of chunks
+//   all_chunks<S>()              the chunks of summary S
+//   chunks_of<S>(tokens)         the chunks of summary S with a member among the tokens
+//   members<S>(chunks)           the tokens of the chunks
+// score: one value per query head and candidate; logits, unless stated otherwise
+//   score_dims(q, dims)          q[dims].K[:, dims] of the visible tokens at SparQ's temperature;
+//                                reads K by dim if the layout stores it
+//   score_tokens(q, tokens, from)
+//                                q.K, exact
+//   score_chunks<S>(q, chunks)   q against the rows of summary S
+//   index_heads(q)               all heads of a trained indexer
+//   top_heads<S>(q, keep, router)
+//                                its heads with the highest scores
+//   score_index<S>(q, heads, tokens)
+//                                one score per token, from the index keys S
+//   softmax(logits)              probabilities over the candidates
+//   softmax<S>(logits)           probability of one member of each chunk, if every member had the
+//                                score of its chunk
+// fold: adds to the result; the tokens of successive folds must be disjoint
+//   fold(q, tokens, from)        exact softmax attention over the tokens' K and V
+//   fold_scored(logits, tokens, from)
+//                                the same with known logits: reads only V
+//   fold_through<S>(q, tokens)   fold that reads through the block cache S
+//   fold_chunks<S>(logits, chunks)
+//                                an estimate: each chunk counts as weight(chunk) tokens with the
+//                                chunk's logit and mean value
 // correct: once, after the folds
-//   blend_mean(p, tokens)          result = a * result + (1 - a) * mean V, with a = the sum of p over the tokens. Nothing
-//                                  happens where a window hides live tokens
-//   attenuate(p, tokens)           result = a * result: weights that are not normalised anew
+//   blend_mean(p, tokens)        result = a * result + (1 - a) * mean V, with a = the sum of p over
+//                                the tokens; no effect if a window hides live tokens
+//   attenuate(p, tokens)         result = a * result: the kept weights are not renormalised
 // observe
-//   weights(logits)                probabilities within all that was folded
-//   summary<S>()                   the state of summary S of this head, to be read or fed back to
+//   weights(logits)              probabilities among everything folded so far
+//   summary<S>()                 this head's state of summary S, to read it or feed it back
 //
-// The concept asks for what every path has; a path may lack others, and then fails to compile by the operation's name.
+// The concept asks for the operations that every path has. A path may lack others; a policy that
+// uses one of them then fails to compile, and the error shows the name of the operation.
 template <class M>
 concept AttentionMachine =
     requires(M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
@@ -82,7 +98,8 @@ concept AttentionMachine =
       m.blend_mean(scores, tokens);
     };
 
-// A machine with declarations only, against which policies are checked without any path's headers.
+// A machine with declarations only: policies are checked against it without the headers of any
+// path.
 struct machine_archetype {
   struct query {};
   struct dims {};
@@ -142,8 +159,9 @@ struct machine_archetype {
   std::uint32_t layer() const;
 };
 
-// A policy: default constructible, copyable, a list of summaries, and a call operator that is a template over the
-// machine. Deterministic: the same machine and query give the same operations.
+// A policy is default constructible and copyable, and has a list of summaries and a call operator
+// that is a template over the machine. It is deterministic: the same machine and query give the
+// same operations.
 template <class P>
 concept AttentionPolicy =
     std::semiregular<P> && requires(const P& p, machine_archetype& m, machine_archetype::query q) {
@@ -151,17 +169,19 @@ concept AttentionPolicy =
       p(m, q);
     };
 
-// A policy may say `static constexpr bool shares_selection = false`: the query heads of a group run it one by one.
+// A policy may declare `static constexpr bool shares_selection = false`: the engine then runs it
+// for one query head of a group after the other.
 template <class P>
 inline constexpr bool shares_selection = !requires { requires !P::shares_selection; };
 
-// A policy that keeps its own window or order of tokens says `static constexpr bool own_window = true`: engines then refuse a
-// logit rule with a window, which it could not honour.
+// A policy with its own window or order of tokens declares `static constexpr bool own_window =
+// true`. Engines then refuse a logit rule with a window, because the policy could not apply it.
 template <class P>
 inline constexpr bool own_window = requires { requires P::own_window; };
 
-// A policy may promise `static constexpr bool folds_all_visible = true`: its program is m.fold(q, m.all_tokens(q)) and
-// nothing else. Engines then answer the queries of several new tokens in one pass over what all of them see.
+// A policy may promise `static constexpr bool folds_all_visible = true`: its program is m.fold(q,
+// m.all_tokens(q)) and nothing else. Engines then serve the queries of several new tokens in one
+// pass over the tokens that all of them see.
 template <class P>
 inline constexpr bool folds_all_visible = requires { requires P::folds_all_visible; };
 

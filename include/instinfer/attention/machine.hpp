@@ -1,6 +1,7 @@
 #pragma once
-// The attention machine of one KV head's query group. It plans every operation once, tells an observer, and hands the
-// plan to a path's arithmetic; so all paths choose, read and charge by the same code.
+// The attention machine of one KV head's query group.
+// It plans every operation once, tells an observer, and passes the plan to a path's arithmetic. So
+// all paths choose, read and charge with the same code.
 
 #include <cstdint>
 #include <span>
@@ -14,24 +15,26 @@
 
 namespace instinfer::attention {
 
-// A path's arithmetic: what an operation computes from the pages that its plan names. Every path defines one such class
-// template over the KV format; reads(page_read) gives it the page. `A::scores` is a score_array (attention/scores.hpp), or the
-// path's own where no values exist. An operation that a path lacks fails to compile by its name, where a policy uses it.
+// A path's arithmetic: what an operation computes from the pages that its plan names. Every path
+// defines one such class template over the KV format; reads(page_read) gives it the page.
+// `A::scores` is a score_array (attention/scores.hpp), or the path's own type if it has no values.
+// An operation that a path lacks fails to compile if a policy uses it; the error shows its name.
 //   begin(q, head)                        new query: empties the state
 //   top_dims(q, r, out)                   choose
 //   top(scores, over, k, newest, out)     choose: candidates by rank
 //   rank(scores, over)                    [candidates] of values, for choices by threshold
 //   score_dims(q, dims, tokens, plan)     -> logits over `tokens`, read as planned
 //   score_tokens(q, tokens, plan)         -> logits
-//   score_rows(q, chunks, table)           -> logits against the rows of a summary
-//   softmax(logits, weight_of)            -> probabilities; a candidate counts weight_of(candidate) times
+//   score_rows(q, chunks, table)          -> logits against the rows of a summary
+//   softmax(logits, weight_of)            -> probabilities; candidate c counts weight_of(c) times
 //   weights(logits)                       -> probabilities within the state
-//   fold(q, plan)                         merge into the state of q's heads; q may be a part of what begin() was given
-//   work_with(team)                       optional: from here on, operations may be shared by the team's workers
-//   fold_scored(logits, tokens, plan)     merge V rows by known logits
-//   fold_rows(logits, chunks, table)       merge value sums
-//   keep_mass(p, tokens)                  note alpha
-//   blend_mean(p, tokens, mean)           note alpha and the mean
+//   fold(q, plan)                         merge into the state of q's heads; q may be a part of the
+//                                         query that begin() was given
+//   work_with(team)                       optional: later operations may use the team's workers
+//   fold_scored(logits, tokens, plan)     merge V rows with known logits
+//   fold_rows(logits, chunks, table)      merge value sums
+//   keep_mass(p, tokens)                  store alpha
+//   blend_mean(p, tokens, mean)           store alpha and the mean
 //   finish(out)                           out: [group, v_dim]
 template <class Arithmetic, class Pages, class Summaries, Observer Watch>
 class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
@@ -60,8 +63,8 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
 
   std::uint32_t layer() const { return layer_; }
 
-  // The queries as they would be `back` positions earlier: scores against keys that were rotated at their own positions then
-  // see distances smaller by that.
+  // The queries rotated to `back` positions earlier. Keys were rotated at their own positions, so
+  // every distance to them becomes smaller by `back`.
   query moved_back(const query& q, std::uint32_t back, const rope& rotation) {
     if (back == 0 || !rotation.present()) {
       return q;
@@ -175,7 +178,8 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
     arithmetic_.fold_rows(logits, chosen, table);
   }
 
-  // Skipped where the mask hides live tokens: the mean is that of all live V, and hidden values must not leak.
+  // Skipped if the mask hides live tokens: the mean covers all live V, and hidden values must not
+  // leak.
   void blend_mean(const scores& p, tokens chosen) {
     using mean = typename mean_value::template state<typename format::decoded>;
     static_assert(
@@ -214,7 +218,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
     watch_.accessed(op, scratch_.plan);
   }
 
-  // `heads`: queries that are multiplied with the rows; 0 where rows are only added up.
+  // `heads`: number of queries that are multiplied with the rows; 0 if the rows are only summed.
   void scored(std::uint32_t rows, std::size_t row_dim, std::size_t row_bytes, std::uint32_t heads) {
     moved_.summary_bytes += rows * row_bytes;
     if constexpr (requires { watch_.scored(operation::score_chunks, rows, row_dim, heads); }) {

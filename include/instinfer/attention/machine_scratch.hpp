@@ -1,5 +1,6 @@
 #pragma once
-// What a machine works with besides its path's arithmetic: the plan, selections, and queries that a policy derived.
+// The scratch of a machine, apart from its path's arithmetic: the plan, selections, and queries
+// that a policy derived.
 
 #include <vector>
 
@@ -7,8 +8,8 @@
 
 namespace instinfer::attention {
 
-// Of one attend on one worker. Keeps its memory between calls. Views of a selection stay valid while others are added: a set
-// or a query that moves keeps its values where they are.
+// For one attend at a time on one worker. Keeps its memory between calls. A view of a selection or
+// query stays valid when others are added: moving a vector does not move its elements.
 class machine_scratch {
  public:
   access_plan plan;

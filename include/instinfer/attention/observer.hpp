@@ -1,5 +1,5 @@
 #pragma once
-// Watching a machine at work: what the flash path charges, and tests and traces record.
+// Observers of a machine: the flash path charges what they see, tests and traces record it.
 
 #include <cstdint>
 
@@ -20,15 +20,16 @@ enum class operation : std::uint8_t {
   fold_scored
 };
 
-// Watches a machine at work. chose() sees every selection, accessed() every plan, before it is carried out. An observer may
-// also have scored(op, rows, row_dim, heads): rows of a summary that `heads` queries are scored against.
+// An observer of a machine. chose() gets every selection, and accessed() every plan before it is
+// executed. An observer may also have scored(op, rows, row_dim, heads): `heads` queries are scored
+// against that many rows of a summary.
 template <class O>
 concept Observer = requires(O& o, operation op, index_view chosen, const access_plan& plan) {
   o.chose(op, chosen);
   o.accessed(op, plan);
 };
 
-// Watches nothing: for a machine, and for an engine, which asks for one observer a KV head.
+// Ignores everything. It serves a machine, and an engine, which asks for one observer per KV head.
 struct no_observer {
   no_observer head(std::uint32_t /*kv_head*/) const { return {}; }
   void chose(operation, index_view) {}

@@ -1,6 +1,7 @@
 #pragma once
-// The planning functions: one per reading operation of the attention machine, shared by every path. The page filter of
-// InstInfer Alg. 1 (steps 1) is the loop over tiles; the entry filter (steps 2) is the run lists of each page.
+// The planning functions: one per reading operation of the attention machine, for all paths.
+// The page filter of InstInfer Alg. 1 (steps 1) is the loop over tiles. The entry filter (steps 2)
+// is the list of runs of each page.
 
 #include <algorithm>
 #include <array>
@@ -14,13 +15,13 @@ namespace instinfer::attention {
 
 namespace detail {
 
-// Cuts a set into slices of a plan's run pool, interval by interval in ascending order. Intervals without a gap share one
-// slice: most of a dense plan.
+// Cuts a set into slices of a plan's run pool, one interval after the other in ascending order.
+// Intervals without a gap share one slice; they are most of a dense plan.
 class run_clipper {
  public:
   run_clipper(access_plan& plan, index_view set) : plan_{plan}, runs_{set.runs()} {}
 
-  // The first index of the set that is not below `first`; the largest number if there is none.
+  // The first index of the set that is at least `first`; the largest number if the set has none.
   std::uint32_t next(std::uint32_t first) {
     while (at_ < runs_.size() && runs_[at_].last <= first) {
       ++at_;
@@ -29,7 +30,8 @@ class run_clipper {
                               : std::numeric_limits<std::uint32_t>::max();
   }
 
-  // The part of the set inside [first, last), relative to `first`. A sweep over intervals is linear in runs and intervals.
+  // The part of the set inside [first, last), relative to `first`. A pass over all intervals is
+  // linear in runs and intervals.
   page_read::run_slice operator()(std::uint32_t first, std::uint32_t last) {
     next(first);
     const bool whole = at_ < runs_.size() && runs_[at_].first <= first && last <= runs_[at_].last;
@@ -54,7 +56,7 @@ class run_clipper {
   page_read::run_slice whole_;  // the last interval without a gap
 };
 
-// Plans the pages of one stream that hold wanted dims.
+// Plans the pages of one stream that contain wanted dims.
 class stream_planner {
  public:
   stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view dims)
@@ -73,7 +75,7 @@ class stream_planner {
     }
   }
 
-  // Adds the pages of a tile of tokens for the wanted ones of them, if there are any.
+  // Adds the pages of a tile for its wanted tokens, if it has any.
   [[gnu::always_inline]] void add(std::uint32_t token_tile, page_read::run_slice tokens,
                                   residence from = residence::flash) {
     const bool buffered = token_tile >= sealed_tiles_;
@@ -94,16 +96,18 @@ class stream_planner {
   }
 
  private:
-  struct wanted_dims {  // no initial values: an array of 256 of them took 0.2 us to begin with
+  // No initial values: initialising an array of 256 of these took 0.2 us.
+  struct wanted_dims {
     std::uint32_t tile, begin, end, count;
   };
 
-  // So far ahead that an entry is there when its tile comes, be it dense or every second one.
+  // Prefetch distance: a table entry arrives before its tile is planned, for dense plans and for
+  // every second tile.
   static constexpr std::uint32_t tiles_ahead = 16;
 
   access_plan& plan_;
-  // A copy, whose members the plan's writes cannot change: with tiles counted in for_each_tile, not divided out, 5 ns a page in
-  // place of 6.
+  // A copy, so that the compiler knows that writes to the plan cannot change its members. Together
+  // with counting tiles in for_each_tile instead of dividing, this takes 5 ns a page instead of 6.
   const layout::stream_pages pages_;
   std::uint32_t sealed_tiles_;
   stream kind_;
@@ -111,8 +115,9 @@ class stream_planner {
   std::array<wanted_dims, 256> dim_tiles_;  // head sizes go up to 256
 };
 
-// Calls f(tile, first, last) for every tile of tokens [first, last) that holds any of the clipper's set, of tokens
-// [begin, end). From one to the next wanted token: few branches that a processor cannot foresee.
+// Calls f(tile, first, last) for every tile of tokens [first, last) that contains any index of the
+// clipper's set, among tokens [begin, end). It jumps from one wanted token to the next, so that few
+// branches are hard to predict.
 template <class F>
 [[gnu::always_inline]] inline void for_each_tile(run_clipper& clip, std::uint32_t begin,
                                                  std::uint32_t end, std::uint32_t tile_tokens,
@@ -132,8 +137,9 @@ template <class F>
 
 }  // namespace detail
 
-// score_dims: the pages of K that hold `dims` of `tokens`. From the dim-indexed copy if there is one; otherwise every
-// token-indexed page with a wanted token, of which the filter passes only the wanted dims.
+// score_dims: the pages of K with `dims` of `tokens`. Uses the dim-indexed copy if it is stored.
+// Otherwise it reads every token-indexed page with a wanted token, and the filter passes only the
+// wanted dims.
 inline void plan_score_dims(const layout::head_pages& head, index_view tokens, index_view dims,
                             access_plan& plan) {
   plan.clear();
@@ -146,14 +152,14 @@ inline void plan_score_dims(const layout::head_pages& head, index_view tokens, i
                         });
 }
 
-// K of `tokens`, all dims: from the token-indexed copy if there is one.
+// K of `tokens`, all dims: from the token-indexed copy if it is stored.
 constexpr stream keys_by_row(const layout::head_pages& head) {
   return head.tiles.k_by_token.stored() ? stream::k_by_token : stream::k_by_dim;
 }
 
-// Where the tokens of a tile of K are read, given its first token.
+// Gives the residence of a tile of K from the first token of the tile.
 template <class T>
-concept TierOfTile = requires(const T& t, std::uint32_t first_token) {
+concept ResidenceOfTile = requires(const T& t, std::uint32_t first_token) {
   { t(first_token) } -> std::convertible_to<residence>;
 };
 
@@ -162,7 +168,7 @@ struct all_from {
   residence operator()(std::uint32_t /*first_token*/) const { return from; }
 };
 
-// score_tokens: all dims of K of `tokens`. fold_scored: of V.
+// score_tokens: all dims of K of `tokens`. fold_scored: all dims of V.
 inline void plan_rows(const layout::head_pages& head, stream s, index_view tokens,
                       access_plan& plan, residence from = residence::flash) {
   plan.clear();
@@ -175,9 +181,10 @@ inline void plan_rows(const layout::head_pages& head, stream s, index_view token
                         });
 }
 
-// fold: K and V of `tokens`, all dims. From the token-indexed copy of K if there is one. Each K tile comes first, then
-// the V pages under it, so that a path can fold tile by tile in the order of the plan.
-template <TierOfTile Where = all_from>
+// fold: K and V of `tokens`, all dims. Uses the token-indexed copy of K if it is stored. Each K
+// tile comes first, then its V pages, so that a path can fold tile by tile in the order of the
+// plan.
+template <ResidenceOfTile Where = all_from>
 void plan_fold(const layout::head_pages& head, index_view tokens, access_plan& plan,
                Where&& where = {}) {
   plan.clear();

@@ -1,5 +1,5 @@
 #pragma once
-// The queries that one machine serves: those of one KV head's group.
+// The queries that one machine serves: the group of one KV head.
 
 #include <cstdint>
 #include <span>
@@ -15,13 +15,14 @@ struct query_group {
   std::uint32_t group = 1;
   logit_rule logits;
   index_query index{};
-  std::uint32_t first_head =
-      0;  // in the group that an arithmetic's begin() was given, for a part of it
+  // For a part of a group: its first head in the group that an arithmetic's begin() was given.
+  std::uint32_t first_head = 0;
 
   std::uint32_t index_heads() const {
     return index.weights.empty() ? group : static_cast<std::uint32_t>(index.weights.size());
   }
-  // The index queries, or the group's own. Throws bad_argument unless they are [index_heads, dims].
+  // The index queries, or the group's own queries. Throws bad_argument unless they are
+  // [index_heads, dims].
   index_query index_of_dims(int dims) const {
     const index_query own{index.weights.empty() ? values : index.queries, index.weights};
     require(own.queries.size() == std::size_t{index_heads()} * static_cast<std::size_t>(dims), [&] {

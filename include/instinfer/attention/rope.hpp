@@ -1,5 +1,6 @@
 #pragma once
-// Rotary position embedding (Su et al., 2021): what methods that renumber positions turn queries by.
+// Rotary position embedding (Su et al., 2021), by which methods that renumber positions rotate
+// queries.
 
 #include <cmath>
 #include <cstdint>
@@ -7,16 +8,17 @@
 
 namespace instinfer::attention {
 
-// Pair i of a head's first `dims` dims turns by position * base^(-2i / dims). The default turns nothing.
+// Rotates pair i of a head's first `dims` dims by position * base^(-2i / dims). The default is no
+// rotation.
 struct rope {
   double base = 0.0;       // 0: no rotation; 10000 for most models
   std::uint32_t dims = 0;  // 0: the whole head
-  bool interleaved =
-      false;  // pairs (2i, 2i + 1); otherwise (i, i + dims / 2), as in Llama's Hugging Face weights
+  // Pairs are (2i, 2i + 1); otherwise (i, i + dims / 2), as in Llama's Hugging Face weights.
+  bool interleaved = false;
 
   constexpr bool present() const { return base > 0.0; }
 
-  // x [head_dim], by so many positions, in fp64.
+  // Rotates x [head_dim] by this number of positions, in fp64.
   void rotate(std::span<float> x, std::int64_t positions) const {
     const std::size_t n = dims == 0 ? x.size() : dims;
     for (std::size_t i = 0; i < n / 2; ++i) {

@@ -1,6 +1,6 @@
 #pragma once
-// Scores of candidates by the query heads of a group, and how the heads' scores become one rank: what selection methods
-// differ in.
+// Scores of candidates for the query heads of a group, and their reduction to one rank.
+// Selection methods differ in this reduction.
 
 #include <algorithm>
 #include <cstdint>
@@ -22,13 +22,13 @@ struct score_array {
   std::size_t heads() const { return candidates.empty() ? 0 : values.size() / candidates.count(); }
 };
 
-// A group shares one selection, so its heads' scores are reduced to one rank. A method whose heads select alone runs head by
-// head instead (per_query_head.hpp).
+// The heads of a group share one selection, so their scores are reduced to one rank. Methods with
+// one selection per head run head by head instead (per_query_head.hpp).
 //   sum   SparQ: of logits; SparF, RetroInfer: of probabilities
-//   max   Quest: keeps a bound a bound for every head; ShadowKV: of probabilities
+//   max   Quest: of bounds, so that the result bounds every head; ShadowKV: of probabilities
 enum class group_reduction : std::uint8_t { sum, max };
 
-// rank [candidates]: the heads' scores reduced. Zeros where there is no head.
+// rank [candidates]: the reduced scores of the heads. Zeros if there is no head.
 template <class T>
 void reduce(const score_array<T>& scores, group_reduction how, std::span<T> rank) {
   if (scores.heads() == 0) {
@@ -44,7 +44,7 @@ void reduce(const score_array<T>& scores, group_reduction how, std::span<T> rank
   }
 }
 
-// How often a candidate counts in a softmax, when it stands for itself.
+// Softmax weight of a candidate that stands only for itself.
 struct one_each {
   constexpr std::uint32_t operator()(std::uint32_t /*candidate*/) const { return 1; }
 };

@@ -1,5 +1,6 @@
 #pragma once
-// The part of a machine that needs no arithmetic: selections by position, by set algebra, and by what summaries know.
+// The part of a machine that needs no arithmetic: selections by position, by set algebra, and by
+// the contents of summaries.
 
 #include <type_traits>
 #include <utility>
@@ -15,7 +16,7 @@
 
 namespace instinfer::attention {
 
-// For the operations, see attention/concepts.hpp. Sets live in the scratch until the next query.
+// Operations: see attention/concepts.hpp. Sets are valid in the scratch until the next query.
 template <class Format, class Summaries, Observer Watch>
 class selector {
  public:
@@ -30,7 +31,7 @@ class selector {
     scratch_.begin();
   }
 
-  // A set that a summary keeps, as the operations take it.
+  // A set that a summary stores, in the form that operations take.
   tokens view(index_view set) const { return set; }
 
   // The tokens of a run.
@@ -93,7 +94,7 @@ class selector {
     return set;
   }
 
-  // Index heads, of the query's own index or else of the group.
+  // The index heads: those of the query's own index, or else those of the group.
   chunks index_heads(const query& q) {
     index_set& set = scratch_.next_selection();
     set.add(0, q.index_heads());

@@ -1,5 +1,6 @@
 #pragma once
-// Storage element types of K and V: fp32 (float), fp16 and bf16, with conversions that round to nearest even.
+// Storage element types of K and V: fp32, fp16 and bf16, with conversions that round to nearest
+// even.
 
 #include <bit>
 #include <concepts>
@@ -9,7 +10,7 @@ namespace instinfer {
 
 using fp32 = float;
 
-// IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. Only storage; arithmetic happens in fp32.
+// IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. For storage only: arithmetic is in fp32.
 struct fp16 {
   std::uint16_t bits = 0;
   friend constexpr bool operator==(fp16, fp16) = default;
@@ -79,7 +80,8 @@ constexpr E from_float(float x) {
   }
 }
 
-// Neither NaN nor infinite: not all exponent bits set. By bits, so that it vectorises and holds under -ffast-math.
+// True unless x is NaN or infinite. It tests the exponent bits, so it vectorises and holds under
+// -ffast-math.
 constexpr bool is_finite(fp32 x) {
   return (std::bit_cast<std::uint32_t>(x) & 0x7F80'0000u) != 0x7F80'0000u;
 }

@@ -1,5 +1,6 @@
 #pragma once
-// fp8: the e4m3 format of the OCP 8-bit floating point specification (OFP8, 2023). Storage of quantised pages only.
+// fp8: the e4m3 format of the OCP 8-bit floating point specification (OFP8, 2023), for quantised
+// pages.
 
 #include <algorithm>
 #include <limits>
@@ -8,8 +9,8 @@
 
 namespace instinfer {
 
-// 1 sign, 4 exponent (bias 7), 3 fraction bits. Subnormals are multiples of 2^-9; 448 is the largest; there is no infinity,
-// and NaN is all ones beside the sign.
+// 1 sign bit, 4 exponent bits (bias 7), 3 fraction bits. Subnormals are multiples of 2^-9. The
+// largest value is 448. The format has no infinity. NaN has all bits below the sign set.
 struct fp8 {
   std::uint8_t bits = 0;
   friend constexpr bool operator==(fp8, fp8) = default;
@@ -23,7 +24,7 @@ constexpr float to_float(fp8 x) {
   return (x.bits & 0x80u) != 0 ? -value : value;
 }
 
-// Nearest fp8 to x, ties to even; beyond 448 it saturates, and NaN stays NaN.
+// Nearest fp8 to x, ties to even. Values beyond 448 become 448; NaN stays NaN.
 constexpr fp8 to_fp8(float x) {
   constexpr std::uint32_t largest = 0x7E;
   const auto bits = std::bit_cast<std::uint32_t>(x);

@@ -1,6 +1,7 @@
 #pragma once
-// FlexGen's 4-bit quantisation of K and V (Sheng et al., ICML 2023, §5): groups of 64 values that lie side by side in a page,
-// each with a step and a minimum in fp16. 36 bytes for 64 values.
+// FlexGen's 4-bit quantisation of K and V (Sheng et al., ICML 2023, §5).
+// A group is 64 consecutive values of a page. It has a step and a minimum in fp16, so it takes 36
+// bytes.
 
 #include <algorithm>
 #include <array>
@@ -11,7 +12,7 @@
 
 namespace instinfer {
 
-// Value i is low + step * code(i). Two codes a byte, the even one in the high half.
+// Value i is low + step * code(i). A byte holds two codes; the high half holds the even one.
 struct int4_group {
   static constexpr std::uint32_t size = 64;
 
@@ -28,11 +29,12 @@ static_assert(sizeof(int4_group) == 36);
 template <>
 inline constexpr std::uint32_t packed_elements<int4_group> = int4_group::size;
 
-// In rows a group runs along d, as in FlexGen; in columns (K by dim) along the tokens of one dim. FlexGen keeps 1 / step; the
-// step takes the same two bytes and saves a division in the kernel.
+// In rows a group runs along d, as in FlexGen. In columns (K by dim) it runs along the tokens of
+// one dim. FlexGen stores 1 / step. Storing the step takes the same two bytes and saves the kernel
+// a division.
 //
-// The error of a value is at most (max - min) / 30, half a step, and what the rounding of min and step to fp16 adds:
-// |low - min| + 15 |step - (max - min) / 15|. A group of equal fp16 values is exact.
+// The error of a value is at most half a step, (max - min) / 30, plus the error of rounding min and
+// step to fp16: |low - min| + 15 |step - (max - min) / 15|. A group of equal fp16 values is exact.
 template <Element E = fp16>
 struct int4_groups {
   using element = E;
@@ -40,13 +42,14 @@ struct int4_groups {
   static constexpr const char* name = "int4";
   static constexpr std::uint32_t scale_bytes = 0;
 
-  // The product has 15 bits, so the sum is rounded once, with or without a fused multiply-add.
+  // code * step has at most 15 significant bits, so it is exact in fp32. The sum is then rounded
+  // once, with or without a fused multiply-add.
   static float value(const int4_group* groups, std::size_t i) noexcept {
     const int4_group& g = groups[i / int4_group::size];
     return static_cast<float>(g.code(i % int4_group::size)) * to_float(g.step) + to_float(g.low);
   }
 
-  // A last group that is not full is filled up with zeros, which take part in its minimum and maximum.
+  // Zeros fill up a last group that is not full, and count in its minimum and maximum.
   static void encode(std::span<const E> values, std::span<std::byte> page) noexcept {
     auto* groups = reinterpret_cast<int4_group*>(page.data());
     std::size_t at = 0;
@@ -70,7 +73,7 @@ struct int4_groups {
         .codes = {}, .step = from_float<fp16>((max - min) / 15.0f), .low = from_float<fp16>(min)};
     const float step = to_float(g.step);
     const float low = to_float(g.low);
-    const float steps = step > 0.0f ? 1.0f / step : 0.0f;  // all values alike: codes 0
+    const float steps = step > 0.0f ? 1.0f / step : 0.0f;  // all values equal: every code is 0
     const auto code = [&](float value) {
       return static_cast<std::uint32_t>(
           round_to_int(std::clamp((value - low) * steps, 0.0f, 15.0f)));
@@ -82,7 +85,7 @@ struct int4_groups {
   }
 
  private:
-  static constexpr float largest = 65504.0f;  // of fp16
+  static constexpr float largest = 65504.0f;  // largest finite fp16
 };
 
 }  // namespace instinfer

@@ -1,14 +1,16 @@
 #pragma once
-// The contract of a page codec: how a sealed page stores values. A layout maps (token, dim) to an element offset in the page,
-// a codec maps element offsets to bytes, as layout and accessor do in mdspan. Codecs store K and V in fewer bytes:
+// The contract of a page codec: how a sealed page stores values.
+// A layout maps (token, dim) to an element offset in the page; a codec maps element offsets to
+// bytes. mdspan splits layout and accessor in the same way. Codecs store K and V in fewer bytes:
 //
-//   plain_pages<E>     the values as they were appended: fp32, fp16, bf16               here
-//   int8_pages<E>      8-bit integers, one scale a page                                 codec/scaled_pages.hpp
-//   fp8_pages<E>       8-bit floating point (e4m3), one scale a page                    codec/scaled_pages.hpp
-//   int4_groups<E>     4-bit codes, scale and minimum for each 64 values (FlexGen)      codec/int4_groups.hpp
+//   plain_pages<E>   the values as they were appended: fp32, fp16, bf16            this header
+//   int8_pages<E>    8-bit integers, one scale per page                            scaled_pages.hpp
+//   fp8_pages<E>     8-bit floating point (e4m3), one scale per page               scaled_pages.hpp
+//   int4_groups<E>   4-bit codes, a step and a minimum per 64 values (FlexGen)     int4_groups.hpp
 //
-// E is what append takes, and what a page holds while it is open in the group buffer. A page is encoded once, when it is
-// sealed; its scales lie in its own bytes. So values are never rounded twice, and what is read from flash is all there is.
+// E is the type that append takes, and the type of a page while it is open in the group buffer. A
+// page is encoded once, when it is sealed, so no value is rounded twice. The scale is stored in the
+// page itself, so reading a page from flash gives everything that decoding needs.
 
 #include <cstddef>
 #include <cstring>
@@ -18,13 +20,14 @@
 
 namespace instinfer {
 
-// Consecutive elements that one packed value of a page stores: 1, or the length of a group.
+// Number of consecutive elements in one packed value: 1, or the length of a group.
 template <class Packed>
 inline constexpr std::uint32_t packed_elements = 1;
 
-// A sealed page is an array of packed, and, where scale_bytes is not 0, an fp32 in its last bytes that multiplies all values.
-// Semantics: encode writes values [elements] and the scale to a page and fills up with zeros; value gives element i before the
-// scale; holds tells of a finite value whether encode can take it. The CPU path also needs load_at(const packed*, i), see
+// A sealed page is an array of `packed`. If scale_bytes is not 0, its last bytes hold an fp32 that
+// multiplies all values. Semantics: encode() writes values [elements] and the scale to a page, and
+// fills the rest with zeros. value() returns element i before scaling. holds() says whether
+// encode() can store a given finite value. The CPU path also needs load_at(const packed*, i): see
 // cpu/coded_load-inl.hpp.
 template <class C>
 concept PageCodec =
@@ -66,11 +69,11 @@ struct codec_of<E> {
 
 }  // namespace detail
 
-// The codec that a format's storage names: an element type stands for its plain pages.
+// The codec of a format's storage type. An element type stands for its plain pages.
 template <class Storage>
 using codec_of = typename detail::codec_of<Storage>::type;
 
-// Elements that a page has room for.
+// Number of elements that fit in a page.
 template <PageCodec C>
 constexpr std::uint32_t elements_in(std::uint32_t page_bytes) {
   using packed = typename C::packed;
@@ -83,7 +86,7 @@ constexpr std::uint32_t elements_in(std::uint32_t page_bytes) {
   return (page_bytes - C::scale_bytes) / packed_bytes * packed_elements<packed>;
 }
 
-// Where a sealed page's scale lies; calling it reads it. Without one: 1, and no memory.
+// Reads the scale of a sealed page. A codec without scales gives 1 and reads no memory.
 template <PageCodec C, bool Scaled = (C::scale_bytes > 0)>
 struct page_scale {
   page_scale() = default;
@@ -104,14 +107,15 @@ struct page_scale<C, true> {
   }
 };
 
-// What wanted entries weigh on their way: from sealed pages coded, from open ones as appended.
+// Bytes of wanted entries, without the rest of their pages. Entries of sealed pages are coded,
+// entries of open pages are as appended.
 struct entry_size {
   std::uint32_t packed_bytes = 0;
   std::uint32_t packed_elements = 1;
-  std::uint32_t scale_bytes = 0;  // of each page
-  std::uint32_t open_bytes = 0;   // of an element
+  std::uint32_t scale_bytes = 0;  // per page
+  std::uint32_t open_bytes = 0;   // per element
 
-  // A part of a group counts by its elements.
+  // A part of a group counts by its share of elements.
   constexpr std::uint64_t sealed(std::uint64_t elements, std::uint64_t pages) const {
     return (elements * packed_bytes + packed_elements - 1) / packed_elements + pages * scale_bytes;
   }

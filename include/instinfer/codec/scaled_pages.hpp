@@ -1,5 +1,6 @@
 #pragma once
-// Pages of 8-bit codes with one scale: int8 and fp8 (e4m3). The largest magnitude of the page becomes the largest code.
+// Pages of 8-bit codes with one scale per page: int8 and fp8 (e4m3).
+// The scale maps the largest magnitude of the page to the largest code.
 
 #include <cmath>
 #include <limits>
@@ -10,7 +11,8 @@
 
 namespace instinfer {
 
-// An 8-bit code: int8 from -127 to 127, or fp8. |to_value(c)| <= largest; from_value rounds to nearest, ties to even.
+// An 8-bit code: int8 from -127 to 127, or fp8. |to_value(c)| <= largest; from_value rounds to
+// nearest, ties to even.
 template <class Code>
 struct code_8bit;
 
@@ -30,8 +32,9 @@ struct code_8bit<fp8> {
   static fp8 from_value(float x) { return to_fp8(x); }
 };
 
-// The error of a value x on a page with largest magnitude m: int8 at most half a step, m / 254; fp8 at most 2^-4 |x|, and half
-// a subnormal step, m / 448 * 2^-10, where that is more. To rounding in fp32; pages below 2^-126 take 2^-126 for the scale.
+// Error of a value x on a page whose largest magnitude is m. int8: at most half a step, m / 254.
+// fp8: at most 2^-4 |x|, or half a subnormal step, m / 448 * 2^-10, if that is larger. Rounding in
+// fp32 comes on top. Pages with a scale below 2^-126 use 2^-126.
 template <class Code, Element E>
 struct scaled_pages {
   using element = E;
@@ -48,7 +51,8 @@ struct scaled_pages {
     for (const E x : values) {
       most = std::max(most, std::abs(to_float(x)));
     }
-    // Not denormal: its inverse is then finite, and nothing depends on whether the machine flushes denormals.
+    // The scale is never denormal: its inverse is then finite, and results do not depend on whether
+    // the processor flushes denormals.
     const float scale =
         std::max(most / code_8bit<Code>::largest, std::numeric_limits<float>::min());
     auto* codes = reinterpret_cast<Code*>(page.data());

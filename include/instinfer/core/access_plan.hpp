@@ -1,6 +1,7 @@
 #pragma once
-// The access plan: what one operation of the attention machine reads of one head's pages, as a value. Compute paths
-// read exactly the planned pages; the flash path charges exactly them.
+// The access plan: a value that lists what one operation of the attention machine reads from one
+// head's pages. Compute paths read exactly the planned pages; the flash path charges exactly these
+// pages.
 
 #include <cstdint>
 #include <span>
@@ -13,12 +14,13 @@
 
 namespace instinfer {
 
-// Where the entries of a read are kept: in flash, or as a copy in fast memory beside the attention units (a window on the
-// GPU) or in a cache of pages there, where they cost no flash read. The values are the same.
+// Where the entries of a read are. flash: in the flash array. fast: a copy in fast memory next to
+// the attention units (for example, a window on the GPU). cached: a page cache in that memory. fast
+// and cached cost no flash read. The values are the same in all three.
 enum class residence : std::uint8_t { flash, fast, cached };
 
-// One page and the entries wanted inside: the elements (t, i) with t in `tokens` and i in `dims`, both local to the
-// page's tile and given as slices of the plan's run pool.
+// One page and the entries wanted from it: the elements (t, i) with t in `tokens` and i in `dims`.
+// Both are local to the page's tile, and are slices of the plan's run pool.
 struct page_read {
   struct run_slice {
     std::uint32_t begin = 0;
@@ -30,7 +32,7 @@ struct page_read {
   std::uint32_t token_tile = 0;
   std::uint32_t dim_tile = 0;
   page_id page = no_page;
-  bool buffered = false;  // still in the group buffer in DRAM: costs no flash read
+  bool buffered = false;  // the page is still in the group buffer in DRAM and costs no flash read
   residence from = residence::flash;
   run_slice tokens;
   run_slice dims;
@@ -45,7 +47,7 @@ class access_plan {
   index_view tokens(const page_read& read) const { return view(read.tokens); }
   index_view dims(const page_read& read) const { return view(read.dims); }
 
-  // Keeps the memory: a plan that is filled again allocates nothing once it has grown.
+  // Keeps the memory: refilling a plan allocates only if it becomes larger than before.
   void clear() {
     reads_.clear();
     runs_.clear();
@@ -55,7 +57,7 @@ class access_plan {
     fast_elements_ = 0;
   }
 
-  // Starts a slice of the run pool, to be filled by add_run and taken by end_slice.
+  // Starts a slice of the run pool. add_run() fills it.
   page_read::run_slice begin_slice() const {
     const auto at = static_cast<std::uint32_t>(runs_.size());
     return {at, at, 0};
@@ -66,8 +68,8 @@ class access_plan {
     slice.count += last - first;
   }
 
-  // Always inline: a dense plan adds a read for every 16 tokens, and a call would spill what the loop around it holds (7 ns a
-  // page in place of 5; to read the page takes 130).
+  // Always inline: a dense plan adds one read per 16 tokens. A call would spill the registers of
+  // the loop around it, and cost 7 ns a page instead of 5. Reading the page takes 130 ns.
   [[gnu::always_inline]] void add(const page_read& read) {
     reads_.push_back(read);
     pages_ += read.costs_flash() ? 1 : 0;
@@ -76,7 +78,8 @@ class access_plan {
                                    : wanted_elements_) += read.wanted_elements();
   }
 
-  // Bytes at the stages that do not depend on the route: link_bytes stays 0, filtered_bytes are the wanted entries.
+  // Bytes of the stages that do not depend on the route. link_bytes stays 0; filtered_bytes counts
+  // the wanted entries.
   traffic bytes(std::uint64_t page_bytes, const entry_size& entry) const {
     return {.pages_read = pages_,
             .array_bytes = pages_ * page_bytes,
@@ -93,10 +96,10 @@ class access_plan {
 
   std::vector<page_read> reads_;
   std::vector<index_run> runs_;
-  std::uint64_t pages_ = 0;              // read from flash
-  std::uint64_t wanted_elements_ = 0;    // of them
-  std::uint64_t buffered_elements_ = 0;  // wanted of pages in the group buffer
-  std::uint64_t fast_elements_ = 0;      // wanted of copies in fast memory
+  std::uint64_t pages_ = 0;              // pages read from flash
+  std::uint64_t wanted_elements_ = 0;    // wanted elements of these pages
+  std::uint64_t buffered_elements_ = 0;  // wanted elements of pages in the group buffer
+  std::uint64_t fast_elements_ = 0;      // wanted elements of copies in fast memory
 };
 
 }  // namespace instinfer

@@ -1,6 +1,7 @@
 #pragma once
-// The logical address that an NVMe command carries for KV entries (InstInfer §IV-C, Fig. 10): bit fields Task, Batch,
-// Layer, Token, Head, Dim of configurable lengths. Overflow of a field is an error, never a wrap.
+// The logical address that an NVMe command carries for KV entries (InstInfer §IV-C, Fig. 10). Its
+// bit fields Task, Batch, Layer, Token, Head and Dim have configurable lengths. A value that does
+// not fit its field is an error; it never wraps.
 
 #include <array>
 #include <bit>
@@ -12,8 +13,8 @@
 
 namespace instinfer {
 
-// How many values each field can tell apart. Token counts groups of a token-indexed page; Dim counts dims or the
-// tiles of dims.
+// Number of values that each field can distinguish. Token counts the groups of token-indexed pages;
+// Dim counts dims or tiles of dims.
 struct address_lengths {
   std::uint64_t task = 1;
   std::uint64_t batch = 1u << 16;
@@ -32,7 +33,8 @@ struct address_fields {
   friend constexpr bool operator==(const address_fields&, const address_fields&) = default;
 };
 
-// Packs fields from Task (highest) to Dim (lowest), each in the least number of bits that its length needs.
+// Packs the fields from Task (highest bits) to Dim (lowest bits). Each field has the fewest bits
+// that its length needs.
 class address_codec {
  public:
   // Throws bad_argument if a length is 0, address_overflow if the fields need more than word_bits.
@@ -83,8 +85,9 @@ class address_codec {
     return {values[0], values[1], values[2], values[3], values[4], values[5]};
   }
 
-  // Address of a page. There are two L2P tables and so two address spaces: K by dim has its own; K and V by token share one,
-  // K in the lower and V in the upper half of Dim. Throws address_overflow where a dim tile does not fit.
+  // Address of a page. The drive has two mapping tables, so two address spaces: one for K by dim,
+  // one for K and V by token. In the second, K takes the lower and V the upper half of Dim. Throws
+  // address_overflow if a dim tile does not fit.
   std::uint64_t encode(const page_key& key) const {
     const std::uint64_t half = lengths_[5] / 2;
     const bool shared = key.kind != stream::k_by_dim;

@@ -1,5 +1,6 @@
 #pragma once
-// How much a policy keeps: a share of what there is, or a count. Checked where it is used, with the user's name for it.
+// How much a policy keeps: a share of the available items, or a count. It is checked where it is
+// used; the error carries the user's name for the budget.
 
 #include <algorithm>
 #include <cmath>
@@ -16,18 +17,19 @@ class budget {
   // A share in [0, 1], rounded up: a positive share of a non-empty set keeps at least one.
   constexpr budget(double share) : share_{share} {}  // NOLINT: a ratio reads best as a plain number
 
-  // A whole number could mean either; say exactly(n) or at_most(n).
+  // An integer could mean a share or a count: write exactly(n) or at_most(n).
   template <std::integral T>
   budget(T) = delete;
 
-  // Exactly n; an error where there are fewer.
+  // Exactly n; an error if fewer are available.
   static constexpr budget exactly(std::int64_t n) { return budget{n, true}; }
 
-  // n, or all where there are fewer: the usual choice for a context that still grows.
+  // n, or all if fewer are available: the usual choice for a context that still grows.
   static constexpr budget at_most(std::int64_t n) { return budget{n, false}; }
 
   // Number kept of `available`. `what` names the budget in the error, e.g. "keep_tokens".
-  // Throws bad_argument for NaN, a share outside [0, 1], a negative count, or exactly(n) with n > available.
+  // Throws bad_argument for NaN, a share outside [0, 1], a negative count, or exactly(n) with n >
+  // available.
   std::uint32_t of(std::uint32_t available, const char* what) const {
     if (count_ == no_count) {
       require(share_ >= 0.0 && share_ <= 1.0, [&] {
@@ -48,7 +50,7 @@ class budget {
     return static_cast<std::uint32_t>(std::min<std::int64_t>(count_, available));
   }
 
-  // The same budget, where keeping nothing makes no sense. Throws bad_argument as of() does, and for 0.
+  // Returns this budget. Throws bad_argument if it keeps nothing, and wherever of() throws.
   const budget& positive(const char* what) const {
     require(of(at_least(), what) > 0,
             [&] { return std::string(what) + ": must keep something, got 0"; });
@@ -56,7 +58,7 @@ class budget {
   }
 
  private:
-  // So many that exactly(n) finds them.
+  // A number of available items large enough for exactly(n).
   constexpr std::uint32_t at_least() const {
     return static_cast<std::uint32_t>(std::clamp<std::int64_t>(count_, 1, UINT32_MAX));
   }

@@ -1,12 +1,14 @@
 #pragma once
-// The library's exception hierarchy: every bad input at the API's edge throws one of these, and leaves state unchanged.
+// The library's exceptions. Every bad input at the API's edge throws one of them and leaves the
+// state unchanged.
 
 #include <stdexcept>
 #include <string>
 
 namespace instinfer {
 
-// Base of all exceptions thrown by instinfer. what() says what was wrong, where, and what was expected.
+// Base of all exceptions thrown by instinfer. what() says what was wrong, where, and what was
+// expected.
 struct error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -26,28 +28,28 @@ struct drive_full : error {
   using error::error;
 };
 
-// A field of the logical address (InstInfer §IV-C, Fig. 10) cannot hold the value.
+// A field of the logical address (InstInfer §IV-C, Fig. 10) is too short for the value.
 struct address_overflow : error {
   using error::error;
 };
 
-// A file is truncated, corrupted, or not what its header says.
+// A file is truncated, corrupted, or does not match its header.
 struct bad_file : error {
   using error::error;
 };
 
-// A call to a device's runtime failed (CUDA); what() gives the call and the runtime's own words.
+// A call to the device runtime (CUDA) failed; what() has the call and the runtime's own message.
 struct device_error : error {
   using error::error;
 };
 
-// There is no device, no driver for it, or it is too old for the kernels.
+// No device, no driver, or a device too old for the kernels.
 struct no_device : device_error {
   using device_error::device_error;
 };
 
-// Throws Error with the message that `describe()` builds, unless `ok`. The message is only built on failure, so
-// checks on hot edges cost a compare.
+// Throws Error with the message of describe() unless `ok`. The message is built only on failure, so
+// a check on a hot path costs one comparison.
 template <class Error = bad_argument, class Describe>
 constexpr void require(bool ok, Describe&& describe) {
   if (!ok) [[unlikely]] {

@@ -1,6 +1,6 @@
 #pragma once
-// Union, intersection, difference and ends of sorted index sets; linear in their runs. What is added to must be empty, and none of
-// the operands.
+// Union, intersection, difference and ends of sorted index sets, in time linear in their runs.
+// The output set must be empty, and must not be one of the operands.
 
 #include "instinfer/core/index_set.hpp"
 
@@ -25,7 +25,7 @@ inline void add_difference(index_view a, index_view b, index_set& rest) {
       rest.add(first, in_b->first);
       first = std::max(first, in_b->last);
       if (in_b->last > run.last) {
-        break;  // it reaches into the next run of a
+        break;  // the run of b continues into the next run of a
       }
       ++in_b;
     }
@@ -40,7 +40,7 @@ inline void add_union(index_view a, index_view b, index_set& all) {
   while (i != a.runs().end() || j != b.runs().end()) {
     const bool from_a = j == b.runs().end() || (i != a.runs().end() && i->first <= j->first);
     index_run joined = from_a ? *i++ : *j++;
-    for (bool grown = true; grown;) {  // by what overlaps or touches it, in turns
+    for (bool grown = true; grown;) {  // append overlapping or adjacent runs of a and b in turn
       grown = false;
       for (; i != a.runs().end() && i->first <= joined.last; ++i, grown = true) {
         joined.last = std::max(joined.last, i->last);

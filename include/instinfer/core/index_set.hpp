@@ -1,6 +1,7 @@
 #pragma once
-// A sorted set of indices stored as disjoint runs: the dims, tokens or pages that a policy chose.
-// All tokens of a long context are one run; a top-k selection is many short ones.
+// A sorted set of indices, stored as disjoint runs: the dims, tokens or pages that a policy
+// selects.
+// All tokens of a long context are one run; a top-k selection is many short runs.
 
 #include <algorithm>
 #include <cassert>
@@ -20,7 +21,7 @@ struct index_run {
   friend constexpr bool operator==(const index_run&, const index_run&) = default;
 };
 
-// A set that somebody else owns: what operations take and return.
+// A view of a set: what operations take and return.
 class index_view {
  public:
   index_view() = default;
@@ -53,7 +54,7 @@ class index_view {
   std::uint32_t count_ = 0;
 };
 
-// The owner of a set. Appending is in order; memory is kept when cleared.
+// The owner of a set. Indices are appended in ascending order; clear() keeps the memory.
 class index_set {
  public:
   index_set() = default;
@@ -64,7 +65,8 @@ class index_set {
     return s;
   }
 
-  // Appends [first, last); it may touch, but not precede, what is already in the set. Empty runs vanish.
+  // Appends [first, last). It may touch the end of the set, but must not start before it. Empty
+  // runs are ignored.
   void add(std::uint32_t first, std::uint32_t last) {
     if (first >= last) {
       return;
@@ -79,7 +81,7 @@ class index_set {
   }
   void add(std::uint32_t index) { add(index, index + 1); }
 
-  // Room for so many more runs: adding them then cannot fail.
+  // Reserves room for `runs` more runs: adding them then cannot throw.
   void reserve(std::size_t runs) { reserve_scratch(runs_, runs_.size() + runs); }
 
   void clear() {
@@ -87,7 +89,7 @@ class index_set {
     count_ = 0;
   }
 
-  // Takes out the first index of a set that is not empty.
+  // Removes the first index. The set must not be empty.
   void drop_first() {
     --count_;
     if (++runs_.front().first == runs_.front().last) {
@@ -96,9 +98,8 @@ class index_set {
   }
 
   index_view view() const { return {runs_, count_}; }
-  operator index_view() const {
-    return view();
-  }  // NOLINT: a view of the set, as string converts to string_view
+  // NOLINTNEXTLINE: a set converts to its view, as a string converts to string_view
+  operator index_view() const { return view(); }
   std::uint32_t count() const { return count_; }
 
   friend bool operator==(const index_set&, const index_set&) = default;
@@ -110,8 +111,8 @@ class index_set {
   std::uint32_t count_ = 0;
 };
 
-// Calls f(index, position) for every index of `chosen`, a subset of `all`, with its position in `all`. Linear in the runs
-// of `all` and the indices of `chosen`.
+// Calls f(index, position) for every index of `chosen`, a subset of `all`; position is its position
+// in `all`. Linear in the runs of `all` and the indices of `chosen`.
 template <class F>
 void for_each_position(index_view all, index_view chosen, F&& f) {
   auto run = all.runs().begin();
@@ -124,7 +125,8 @@ void for_each_position(index_view all, index_view chosen, F&& f) {
   });
 }
 
-// Adds the indices at the given positions of `all` to `chosen`: the inverse of for_each_position. Linear in the runs of both.
+// Adds the indices of `all` at the given positions to `chosen`: the inverse of for_each_position.
+// Linear in the runs of both.
 inline void add_at_positions(index_view all, index_view positions, index_set& chosen) {
   auto run = all.runs().begin();
   std::uint32_t before = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// The logit hooks: scale, soft cap, and which tokens a query sees (sliding window, sinks).
+// The logit hooks: scale, soft cap, and the tokens that a query sees (sliding window, sinks).
 
 #include <cmath>
 #include <cstdint>
@@ -11,16 +11,16 @@
 
 namespace instinfer {
 
-// Applied in this order: logit = q.k * scale; soft cap: logit = cap * tanh(logit / cap); then the mask.
-// The default is the plain rule: 1/sqrt(k_dim), no cap, every token visible.
+// Applied in this order: logit = q.k * scale; soft cap: logit = cap * tanh(logit / cap); then the
+// mask. The default is 1/sqrt(k_dim), no cap, every token visible.
 struct logit_rule {
   float scale = 0.0f;        // 0 means 1/sqrt(k_dim)
   float soft_cap = 0.0f;     // 0 means none (Gemma 2 uses 50)
-  std::uint32_t window = 0;  // newest tokens that are visible; 0 means all
-  std::uint32_t sinks =
-      0;  // oldest live tokens that stay visible beside a window (StreamingLLM uses 4)
+  std::uint32_t window = 0;  // number of newest visible tokens; 0 means all
+  // Number of oldest live tokens that stay visible in addition to the window (StreamingLLM uses 4).
+  std::uint32_t sinks = 0;
 
-  // In the precision T of the path.
+  // The scale in the precision T of the path.
   template <class T = float>
   T scale_for(int k_dim) const {
     return scale > 0.0f ? static_cast<T>(scale) : T{1} / std::sqrt(static_cast<T>(k_dim));
@@ -32,7 +32,7 @@ struct logit_rule {
                            : logit;
   }
 
-  // Adds the visible ones of the live tokens [first, last) to `tokens`.
+  // Adds those of the live tokens [first, last) that the query sees to `tokens`.
   void visible(std::uint32_t first, std::uint32_t last, index_set& tokens) const {
     if (window == 0 || window >= last - first) {
       tokens.add(first, last);
@@ -43,7 +43,7 @@ struct logit_rule {
     tokens.add(window_first, last);
   }
 
-  // Throws bad_argument for NaN, infinite or negative scale and cap.
+  // Throws bad_argument if scale or soft_cap is NaN, infinite or negative.
   void validate() const {
     require(is_finite(scale) && scale >= 0.0f, [&] {
       return "logit_rule.scale must be finite and >= 0, got " + std::to_string(scale);

@@ -1,11 +1,12 @@
 #pragma once
-// The identity of a page: which head of which layer and sequence, which stream, which tile; and its physical number.
+// The identity of a page: its sequence, layer, KV head, stream and tile; and its physical page
+// number.
 
 #include <cstdint>
 
 namespace instinfer {
 
-// The three streams that a layout may store of a head (InstInfer §IV-C). K may be stored twice.
+// The three streams of a head that a layout may store (InstInfer §IV-C). K may be stored twice.
 enum class stream : std::uint8_t { k_by_token, k_by_dim, v_by_token };
 inline constexpr int stream_count = 3;
 
@@ -13,14 +14,14 @@ constexpr const char* stream_name(stream s) {
   return s == stream::k_by_token ? "K by token" : s == stream::k_by_dim ? "K by dim" : "V by token";
 }
 
-// A handle to one request's cache. The generation tells a reused slot from a reclaimed sequence.
+// A handle to one request's cache. The generation distinguishes sequences that used the same slot.
 struct sequence {
   std::uint32_t slot = 0;
   std::uint32_t generation = 0;
   friend constexpr bool operator==(const sequence&, const sequence&) = default;
 };
 
-// Logical name of a page: tile (token_tile, dim_tile) of a stream of one KV head.
+// Logical name of a page: tile (token_tile, dim_tile) of one stream of one KV head.
 struct page_key {
   std::uint32_t sequence_slot = 0;
   std::uint32_t layer = 0;
@@ -31,7 +32,7 @@ struct page_key {
   friend constexpr bool operator==(const page_key&, const page_key&) = default;
 };
 
-// Physical page number of a drive with C channels: page p lies on channel p % C, in slot p / C of that channel.
+// Physical page number. On a drive with C channels, page p is in slot p / C of channel p % C.
 enum class page_id : std::uint32_t {};
 inline constexpr page_id no_page{0xFFFF'FFFFu};
 

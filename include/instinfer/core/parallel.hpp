@@ -1,9 +1,9 @@
 #pragma once
-// Parallel policies: who runs independent tasks. The library starts no thread by itself.
+// Parallel policies: what runs independent tasks. The library itself starts no thread.
 //
-//   serial        one after the other on the caller's thread (the default)
+//   serial        one task after the other on the caller's thread (the default)
 //   openmp        an OpenMP team; needs -fopenmp
-//   on_pool<F>    your thread pool, wrapped by a callable: pool(count, task) runs task(i, worker) for every i
+//   on_pool<F>    your thread pool, as a callable: pool(count, task) runs task(i, worker) for all i
 //   in_parts<P>   another policy, with results that do not depend on its number of workers
 
 #include <concepts>
@@ -17,9 +17,10 @@
 
 namespace instinfer::parallel {
 
-// for_each(count, task) calls task(index, worker) once for every index in [0, count) and returns when all are done.
-// worker < workers(); two tasks that run at the same time have different workers. Engines sort tasks, longest first: whoever
-// hands them out one by one to idle workers balances them. Tasks of engines do not throw.
+// for_each(count, task) calls task(index, worker) once for every index in [0, count), and returns
+// when all calls are done. worker < workers(); two tasks that run at the same time have different
+// workers. Engines sort their tasks longest first, so giving them one by one to idle workers
+// balances the load. The tasks of engines do not throw.
 template <class P>
 concept Parallel = requires(const P& p, void (*task)(std::size_t, std::size_t)) {
   { p.workers() } -> std::convertible_to<std::size_t>;
@@ -67,9 +68,10 @@ class on_pool {
   Run run_;
 };
 
-// Long heads are cut into page ranges and the partial sums merged. By default there are as many parts as workers, so that the
-// last bits of a result may change with their number. In a fixed number of parts they do not; 1 part gives the bits of a
-// serial attend. Not less than the number of workers keeps all of them busy.
+// Engines split long heads into page ranges and merge the partial sums. By default the number of
+// parts is the number of workers, so the last bits of a result may change with it. A fixed number
+// of parts removes this dependence; 1 part gives the bits of a serial attend. Use at least as many
+// parts as workers to keep all workers busy.
 template <Parallel P>
 class in_parts {
  public:
@@ -87,7 +89,7 @@ class in_parts {
   P policy_;
 };
 
-// Page ranges that a long head is cut into.
+// Number of page ranges that a long head is split into.
 template <Parallel P>
 std::uint32_t parts_of(const P& policy) {
   if constexpr (requires { policy.parts(); }) {

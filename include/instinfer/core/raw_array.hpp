@@ -1,5 +1,6 @@
 #pragma once
-// An array of trivial elements that starts without values, aligned to T or more: memory is only touched where it is used.
+// An array of trivial elements, uninitialised and aligned to at least T: memory that is not used is
+// not touched.
 
 #include <cstddef>
 #include <new>

@@ -1,6 +1,6 @@
 #pragma once
-// Growth of buffers that are used again and again: geometric whatever their size was in between, as std::vector's own
-// resize and reserve are not.
+// Geometric growth of reused buffers, whatever their size was in between. std::vector's resize and
+// reserve do not give this.
 
 #include <algorithm>
 #include <cstddef>
@@ -16,7 +16,7 @@ void reserve_scratch(std::vector<T>& v, std::size_t n) {
   }
 }
 
-// Size n; new elements are zero, old ones whatever they were.
+// Sets the size to n. New elements are zero; old elements keep their values.
 template <class T>
 void resize_scratch(std::vector<T>& v, std::size_t n) {
   reserve_scratch(v, n);

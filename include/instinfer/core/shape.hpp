@@ -1,5 +1,6 @@
 #pragma once
-// Shapes: the head sizes and storage of KV entries (compile time), the model's heads and layers (run time).
+// Shapes: head sizes and storage of KV entries (compile time); heads and layers of a model (run
+// time).
 
 #include <string>
 #include <type_traits>
@@ -9,9 +10,9 @@
 
 namespace instinfer {
 
-// What one KV entry is made of: K rows are [KDim], V rows are [VDim]. Storage is an element type (fp32, fp16, bf16), or a
-// codec, which stores them in fewer bytes: kv_format<int8_pages<fp16>, 128>.
-// Kernels exist for any multiple of 16 up to 256; models use 64, 80, 96, 128, 192 and 256.
+// The format of one KV entry: K rows are [KDim], V rows are [VDim]. Storage is an element type
+// (fp32, fp16, bf16) or a codec that stores elements in fewer bytes: kv_format<int8_pages<fp16>,
+// 128>. Kernels exist for any multiple of 16 up to 256; models use 64, 80, 96, 128, 192 and 256.
 template <class Storage = fp16, int KDim = 128, int VDim = KDim>
 struct kv_format {
   static_assert(
@@ -22,21 +23,24 @@ struct kv_format {
                 "instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp");
   using storage = Storage;
   using codec = codec_of<Storage>;
-  using packed = typename codec::packed;    // what sealed pages are arrays of
-  using element = typename codec::element;  // what append takes
+  using packed = typename codec::packed;    // a sealed page is an array of these
+  using element = typename codec::element;  // the type that append takes
   static constexpr bool plain = std::is_same_v<codec, plain_pages<element>>;
   static_assert(
       KDim % static_cast<int>(packed_elements<packed>) == 0 &&
           VDim % static_cast<int>(packed_elements<packed>) == 0,
       "instinfer: a codec of groups needs head sizes that its groups divide, see codec/int4_groups.hpp");
 
-  using open = kv_format<element, KDim, VDim>;  // pages in the group buffer, before they are sealed
-  using decoded = std::conditional_t<plain, open, kv_format<fp32, KDim, VDim>>;  // stored values
+  // Format of pages in the group buffer, before they are sealed.
+  using open = kv_format<element, KDim, VDim>;
+  // Format of decoded values.
+  using decoded = std::conditional_t<plain, open, kv_format<fp32, KDim, VDim>>;
 
   static constexpr int k_dim = KDim;
   static constexpr int v_dim = VDim;
   static constexpr int element_bytes = sizeof(element);
-  static constexpr int token_bytes =  // K and V once, in sealed pages, without their scales
+  // Bytes of one token's K and V, each stored once, in sealed pages, without scales.
+  static constexpr int token_bytes =
       (KDim + VDim) / static_cast<int>(packed_elements<packed>) * static_cast<int>(sizeof(packed));
 };
 

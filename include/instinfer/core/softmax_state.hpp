@@ -1,6 +1,6 @@
 #pragma once
-// The mergeable state of softmax attention for one query head (online softmax): any split of the tokens, folded in any
-// order and merged, gives the same output up to rounding.
+// The mergeable state of softmax attention for one query head (online softmax).
+// Any split of the tokens, folded in any order and merged, gives the same output up to rounding.
 
 #include <algorithm>
 #include <cmath>
@@ -9,8 +9,9 @@
 
 namespace instinfer {
 
-// Running maximum m and sum l, both of logits in natural units. The weighted values o [v_dim] live with the owner, so
-// that a state can sit in a kernel's scratch; T is float on compute paths, double in the reference.
+// Running maximum m and sum l of the logits, natural base. The owner stores the weighted values o
+// [v_dim], so that the state fits in a kernel's scratch. T is float on compute paths, double in the
+// reference.
 template <class T>
 struct softmax_state {
   T max = -std::numeric_limits<T>::infinity();  // -inf: nothing folded yet
@@ -22,14 +23,15 @@ struct softmax_state {
   }
 };
 
-// exp(old_max - new_max), the factor that rescales what was folded under old_max; 0 for an empty state, whose
-// -inf - -inf would be NaN.
+// exp(old_max - new_max), the factor that rescales sums taken under old_max. 0 for an empty state,
+// where -inf - -inf would be NaN.
 template <class T>
 T rescale_factor(T old_max, T new_max) {
   return old_max == -std::numeric_limits<T>::infinity() ? T{0} : std::exp(old_max - new_max);
 }
 
-// Folds `weight` tokens of one logit and one value row [v_dim] into (state, o). A logit of -inf is masked out.
+// Folds an entry with one logit and one value row [v_dim] into (state, o), counted `weight` times.
+// A logit of -inf is masked out.
 template <class T>
 void fold_entry(softmax_state<T>& state, std::span<T> o, T logit, std::span<const T> value,
                 T weight = T{1}) {
@@ -46,8 +48,8 @@ void fold_entry(softmax_state<T>& state, std::span<T> o, T logit, std::span<cons
   state.max = new_max;
 }
 
-// Merges (b, ob) into (a, oa); both o are [v_dim]. The empty state is the neutral element on either side, and two
-// empty states give an empty one.
+// Merges (b, ob) into (a, oa); both o are [v_dim]. The empty state is the neutral element on both
+// sides; two empty states give an empty state.
 template <class T>
 void merge(softmax_state<T>& a, std::span<T> oa, const softmax_state<T>& b, std::span<const T> ob) {
   const T new_max = std::max(a.max, b.max);
@@ -60,7 +62,7 @@ void merge(softmax_state<T>& a, std::span<T> oa, const softmax_state<T>& b, std:
   }
 }
 
-// o / l: the attention output; zeros for the empty state (an all-masked row).
+// o / l: the attention output. The empty state (an all-masked row) gives zeros.
 template <class T>
 void normalise(const softmax_state<T>& state, std::span<T> o) {
   const T scale = state.sum > 0 ? T{1} / state.sum : T{0};

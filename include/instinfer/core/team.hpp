@@ -1,5 +1,6 @@
 #pragma once
-// The workers that share one head: a parallel policy without its type, so that a path's arithmetic can hold any.
+// The workers that share one head: a parallel policy with its type erased, so that one type of
+// arithmetic works with every policy.
 
 #include <cstdint>
 #include <exception>
@@ -13,7 +14,8 @@ class team {
  public:
   team() = default;  // one part, on the caller's thread
 
-  // Work in `parts` parts on the policy's workers; the policy, and `failures`, which is scratch, outlive the team.
+  // Splits work into `parts` parts on the policy's workers. The policy and `failures` (scratch)
+  // must outlive the team.
   template <parallel::Parallel P>
   team(const P& policy, std::uint32_t parts, std::vector<std::exception_ptr>& failures)
       : parts_{parts},
@@ -26,7 +28,8 @@ class team {
 
   std::uint32_t parts() const { return parts_; }
 
-  // Calls f(part) for every part in [0, parts()) and returns when all are done. Throws on what the first part that threw did.
+  // Calls f(part) for every part in [0, parts()) and returns when all are done. Rethrows the
+  // exception of the lowest-numbered part that failed.
   template <class F>
   void for_each_part(F&& f) const {
     if (run_ == nullptr) {

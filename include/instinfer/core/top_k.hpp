@@ -1,5 +1,6 @@
 #pragma once
-// Exact top-k over scores, ties to the lower index: the arg-top-k unit of InstInfer Fig. 8, shared by all paths.
+// Exact top-k over scores, ties to the lower index: the arg-top-k unit of InstInfer Fig. 8, for all
+// paths.
 
 #include <algorithm>
 #include <bit>
@@ -14,8 +15,8 @@
 
 namespace instinfer {
 
-// An unsigned integer that sorts as the number does (NaN beyond the infinity of its sign), so that selection is defined for
-// every bit pattern.
+// An unsigned integer with the order of the number x, so that selection is defined for every bit
+// pattern. A NaN sorts beyond the infinity of its sign.
 template <std::floating_point T>
 constexpr auto order_key(T x) {
   using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
@@ -27,8 +28,8 @@ constexpr auto order_key(T x) {
 template <std::floating_point T>
 using order_key_t = decltype(order_key(T{}));
 
-// Adds the indices of the k largest scores to `chosen` (which must be empty), in ascending order. k <= scores.size().
-// `scratch` keeps its memory between calls. O(n) on average.
+// Adds the indices of the k largest scores to `chosen` (which must be empty), in ascending order.
+// If k >= scores.size(), adds all. `scratch` keeps its memory between calls. O(n) on average.
 template <std::floating_point T>
 void top_k(std::span<const T> scores, std::uint32_t k, index_set& chosen,
            std::vector<order_key_t<T>>& scratch) {

@@ -1,24 +1,25 @@
 #pragma once
-// Traffic counters: what an access moves at each stage, from the flash array to the link.
+// Traffic counters: the bytes that an access moves at each stage, from the flash array to the link.
 
 #include <cstdint>
 
 namespace instinfer {
 
-// Bytes by stage, in the order data passes them. One page read counts page_bytes in the array and on the channel; the
-// channel controller's filter then passes only wanted entries; the link is what crosses PCIe in either direction.
+// Bytes by stage, in the order of the data flow. One page read counts page_bytes in the array and
+// on the channel. The filter of the channel controller then passes only wanted entries. The link
+// counts what crosses PCIe in either direction.
 struct traffic {
   std::uint64_t pages_read = 0;
   std::uint64_t pages_written = 0;
   std::uint64_t array_bytes = 0;     // read from the flash arrays
   std::uint64_t channel_bytes = 0;   // over the flash channels
-  std::uint64_t filtered_bytes = 0;  // wanted entries: what the filter passes on
-  std::uint64_t buffer_bytes =
-      0;  // wanted entries read from the group buffer in DRAM, not from flash
+  std::uint64_t filtered_bytes = 0;  // wanted entries that the filter passes
+  // Wanted entries read from the group buffer in DRAM, not from flash.
+  std::uint64_t buffer_bytes = 0;
   std::uint64_t written_bytes = 0;  // programmed into flash
   std::uint64_t link_bytes = 0;     // over the link between drive and GPU
-  std::uint64_t fast_bytes = 0;     // wanted entries that a policy keeps in fast memory, read there
-  std::uint64_t summary_bytes = 0;  // rows of summaries that were scored or folded
+  std::uint64_t fast_bytes = 0;     // wanted entries that a policy keeps in fast memory
+  std::uint64_t summary_bytes = 0;  // scored or folded rows of summaries
 
   friend constexpr bool operator==(const traffic&, const traffic&) = default;
 

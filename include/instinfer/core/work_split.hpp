@@ -1,6 +1,6 @@
 #pragma once
-// How the heads of a batch are dealt to workers: whole ones, longest first; and the longest of all page range by page range
-// to everybody, where a whole one would keep the others waiting.
+// The division of a batch's heads among workers.
+// Heads go to workers longest first; a head that would leave others idle is split into page ranges.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,24 +12,24 @@
 
 namespace instinfer {
 
-// One KV head of one request of a batch.
+// One KV head of one request in a batch.
 struct head_job {
   std::uint32_t request = 0;
   std::uint32_t kv_head = 0;
-  std::uint64_t bytes = 0;  // K and V of its visible tokens
+  std::uint64_t bytes = 0;  // of K and V of the visible tokens
 };
 
-// Waiting for so little is not worth a meeting of all workers: 256 KiB are 10 us at 25 GB/s (assumed; what a thread pool
-// takes to start and join).
+// Below this size, synchronisation costs more than splitting saves: 256 KiB take 10 us at 25 GB/s,
+// the assumed time that a thread pool needs to start and join.
 inline constexpr std::uint64_t least_split_bytes = 256 << 10;
 
-// Bytes of the busiest of `workers` that take whole jobs from the front of the list, one by one as they get idle.
+// Bytes of the busiest of `workers` when idle workers take whole jobs one by one from the front of
+// the list.
 inline std::uint64_t busiest_worker_bytes(std::span<const head_job> jobs, std::uint32_t workers,
                                           std::vector<std::uint64_t>& heap) {
   heap.assign(workers, 0);
-  const auto busier = [](std::uint64_t a, std::uint64_t b) {
-    return a > b;
-  };  // the least busy on top
+  // Heap order: the least busy worker is on top.
+  const auto busier = [](std::uint64_t a, std::uint64_t b) { return a > b; };
   std::uint64_t most = 0;
   for (const head_job& job : jobs) {
     std::ranges::pop_heap(heap, busier);
@@ -40,9 +40,10 @@ inline std::uint64_t busiest_worker_bytes(std::span<const head_job> jobs, std::u
   return most;
 }
 
-// Sorts the jobs, longest first, ties in the order of requests and heads. Returns how many of the first ones to cut into
-// `parts` page ranges: as few as leave no worker waiting for more than 1/16 of the time when `parts` workers take the rest.
-// Depends on the jobs and on `parts` alone. `heap` is scratch.
+// Sorts the jobs longest first, ties in the order of requests and heads. Returns how many of the
+// first jobs to split into `parts` page ranges: the fewest with which no worker waits for more than
+// 1/16 of the time when `parts` workers take the other jobs. The result depends only on the jobs
+// and on `parts`. `heap` is scratch.
 inline std::size_t deal(std::span<head_job> jobs, std::uint32_t parts,
                         std::vector<std::uint64_t>& heap) {
   std::ranges::sort(jobs, [](const head_job& a, const head_job& b) {

@@ -1,5 +1,6 @@
 #pragma once
-// Score and fold of any tile, element by element: for layouts whose pages hold neither whole rows nor columns.
+// Score and fold of any tile, element by element, for layouts with pages of neither whole rows nor
+// whole columns.
 
 #include "instinfer/core/index_set.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
@@ -9,8 +10,9 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Adds to products [group, stride], indexed by the page's local token, the products over the wanted dims of any tile,
-// element by element. q [group, q_stride] from the page's first dim on.
+// Adds the products over the wanted dims of any tile to products [group, stride], element by
+// element. products is indexed by the page's local token. q [group, q_stride] starts at the page's
+// first dim.
 template <class View>
 void score_any(const View& page, index_view tokens, index_view dims, std::uint32_t group,
                const float* q, std::size_t q_stride, float* products, std::size_t stride) {
@@ -24,8 +26,9 @@ void score_any(const View& page, index_view tokens, index_view dims, std::uint32
   });
 }
 
-// o[h * o_stride + i] += sum over the wanted tokens of weights[h * stride + t] * V[t, i] for the dims of any tile, element
-// by element. o starts at the page's first dim; weights are indexed by the page's local token.
+// o[h * o_stride + i] += sum over the wanted tokens of weights[h * stride + t] * V[t, i], for the
+// dims of any tile, element by element. o starts at the page's first dim; weights are indexed by
+// the page's local token.
 template <class View>
 void fold_any(const View& page, index_view tokens, std::uint32_t group, const float* weights,
               std::size_t stride, float* o, std::size_t o_stride) {

@@ -1,5 +1,5 @@
 #pragma once
-// Loads of the packed that sealed pages are arrays of: fp32, fp16, bf16, and the codes of int8, fp8 and 4-bit groups.
+// Loads from sealed pages: fp32, fp16, bf16, and the codes of int8, fp8 and 4-bit groups.
 
 #include <algorithm>
 #include <cstring>
@@ -12,13 +12,15 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// What the vectors of load_at must be multiplied by, beside the page's scale: kernels fold both into one factor.
+// Factor for the vectors of load_at, in addition to the page's scale. Kernels combine both into one
+// factor.
 template <class Packed>
 inline constexpr float load_factor = 1.0f;
 template <>
 inline constexpr float load_factor<fp8> = 0x1p8f;
 
-// Elements [i, i + lanes) of an array of packed as fp32. In a group, i is a multiple of lanes.
+// Elements [i, i + lanes) of an array of packed values, as fp32. In a group, i is a multiple of
+// lanes.
 template <Element E>
 HWY_INLINE float_vec load_at(const E* elements, std::size_t i) {
   return load(elements + i);
@@ -30,14 +32,15 @@ HWY_INLINE float_vec load_at(const std::int8_t* codes, std::size_t i) {
   return hn::ConvertTo(float_tag{}, hn::PromoteTo(wide, hn::LoadU(narrow, codes + i)));
 }
 
-// e4m3 moved into the fields of an fp16 is 2^-8 times its value, subnormals included: biases are 7 and 15. Pages hold no NaN.
+// The fields of an e4m3 moved into those of an fp16 give 2^-8 times its value, also for subnormals:
+// the biases are 7 and 15. Pages contain no NaN.
 HWY_INLINE float_vec load_at(const fp8* codes, std::size_t i) {
   const hn::Rebind<std::int8_t, float_tag> narrow;
   const hn::Rebind<std::int16_t, float_tag> wide;
   const hn::Rebind<hwy::float16_t, float_tag> half;
   const auto* bytes = reinterpret_cast<const std::int8_t*>(codes + i);
   const auto moved = hn::ShiftLeft<7>(hn::PromoteTo(wide, hn::LoadU(narrow, bytes)));
-  // Sign extension left a copy of the sign in the highest exponent bit.
+  // Sign extension copied the sign into the highest exponent bit.
   const auto fields = hn::And(moved, hn::Set(wide, static_cast<std::int16_t>(0xBFFF)));
   return hn::PromoteTo(float_tag{}, hn::BitCast(half, fields));
 }
@@ -50,13 +53,14 @@ HWY_INLINE float_vec load_at(const int4_group* groups, std::size_t i) {
   const hn::CappedTag<float, 4> four;
   const hn::Rebind<std::uint16_t, decltype(four)> bits;
   const hn::Rebind<hwy::float16_t, decltype(four)> half;
-  // The last 8 bytes of the group: 4 of codes, step, low.
+  // The last 8 bytes of the group: 4 bytes of codes, step, low.
   const auto* end = reinterpret_cast<const std::uint16_t*>(&g + 1) - 4;
   const auto parameters = hn::PromoteTo(four, hn::BitCast(half, hn::LoadU(bits, end)));
   const float_vec step = hn::Set(float_tag{}, hn::ExtractLane(parameters, 2));
   const float_vec low = hn::Set(float_tag{}, hn::ExtractLane(parameters, 3));
 
-  // 8 codes are 32 bits, each lane shifts its own one down. Code e of them is half byte e ^ 1, counted from the lowest.
+  // 8 codes are 32 bits; each lane shifts its own code down. Code e is half byte e ^ 1, counted
+  // from the lowest.
   const hn::RebindToUnsigned<float_tag> words;
   const hn::RebindToSigned<float_tag> integers;
   const std::size_t first = i % int4_group::size;
@@ -71,7 +75,7 @@ HWY_INLINE float_vec load_at(const int4_group* groups, std::size_t i) {
       hn::Xor(hn::And(hn::Iota(words, static_cast<std::uint32_t>(first % 8)), hn::Set(words, 7)),
               hn::Set(words, 1));
   codes = hn::And(hn::Shr(codes, hn::ShiftLeft<2>(place)), hn::Set(words, 15));
-  if constexpr (lanes == 16) {  // the 16 values of the group fit a register: look them up
+  if constexpr (lanes == 16) {  // the group's 16 possible values fit in a register: look them up
     const float_vec values = hn::MulAdd(hn::Iota(float_tag{}, 0.0f), step, low);
     return hn::TableLookupLanes(values,
                                 hn::IndicesFromVec(float_tag{}, hn::BitCast(integers, codes)));

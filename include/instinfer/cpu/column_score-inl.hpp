@@ -1,5 +1,6 @@
 #pragma once
-// The score kernel of the CPU path: products of a group's queries with K by dim, for the dims that were chosen.
+// The score kernel of the CPU path: products of a group's queries with K by dim, for the selected
+// dims.
 
 #include <algorithm>
 #include <span>
@@ -14,7 +15,7 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// One dim of K whose tokens are contiguous, which dim it is, and what its tokens are multiplied by.
+// One dim of K with contiguous tokens, its number, and the scale of its values.
 template <class Storage>
 struct column {
   const typename codec_of<Storage>::packed* tokens;
@@ -22,12 +23,13 @@ struct column {
   float scale = 1.0f;
 };
 
-// Columns that one pass over the tokens takes: few enough for hardware prefetchers to follow each, enough that sums are
-// seldom loaded and stored.
+// Columns per pass over the tokens: few enough for hardware prefetchers to follow each, enough that
+// sums are rarely loaded and stored.
 inline constexpr std::size_t columns_at_once = 4;
 
-// products[h * stride + t] (+)= sum over 1 to columns_at_once columns of q_h[dim] * column[t], for the tokens of `run`; adds
-// where `more`. q [Heads, q_stride]. Brings the columns `next` (none, or columns_at_once) to the cache.
+// products[h * stride + t] (+)= sum over 1 to columns_at_once columns of q_h[dim] * column[t], for
+// the tokens of `run`; adds if `more`. q [Heads, q_stride]. Prefetches the columns `next` (none, or
+// columns_at_once).
 template <std::uint32_t Heads, class Storage>
 HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run run, const float* q,
                             std::size_t q_stride, float* products, std::size_t stride, bool more,
@@ -38,7 +40,7 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
   const packed* tokens[columns_at_once];
   float query[Heads][columns_at_once];
   HWY_UNROLL(4)
-  for (std::size_t c = 0; c < columns_at_once; ++c) {  // a missing column weighs nothing
+  for (std::size_t c = 0; c < columns_at_once; ++c) {  // a missing column has weight 0
     const column<Storage>& from = columns[std::min(c, columns.size() - 1)];
     tokens[c] = from.tokens;
     for (std::uint32_t h = 0; h < Heads; ++h) {
@@ -46,7 +48,7 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
     }
   }
   constexpr std::uint32_t line = std::max<std::uint32_t>(line_bytes / sizeof(packed), 1) * group;
-  // Vectors begin where a group allows it; tokens before the run are then computed for nobody.
+  // Vectors begin where a group allows it. Results for tokens before the run are then not used.
   std::uint32_t t = group == 1 ? run.first : run.first / lanes * lanes;
   for (; t + lanes <= run.last; t += lanes) {
     for (std::size_t c = 0; c < next.size() && t % line < lanes; ++c) {
@@ -79,8 +81,8 @@ HWY_INLINE void add_columns(std::span<const column<Storage>> columns, index_run 
   }
 }
 
-// products[h * stride + t] = sum over the columns of q_h[dim] * column[t], for the tokens of `run`. q [Heads, q_stride].
-// `next`: the columns of the next tile, to bring to the cache at the end.
+// products[h * stride + t] = sum over the columns of q_h[dim] * column[t], for the tokens of `run`.
+// q [Heads, q_stride]. `next`: the columns of the next tile, to prefetch at the end.
 template <std::uint32_t Heads, class Storage>
 HWY_NOINLINE void score_columns(std::span<const column<Storage>> columns, index_run run,
                                 const float* q, std::size_t q_stride, float* products,
@@ -105,10 +107,11 @@ struct column_block {
   using packed = typename codec_of<Storage>::packed;
 
   std::vector<column<Storage>> columns;
-  index_view tokens;  // wanted ones, local to the tile
+  index_view tokens;  // the wanted tokens, local to the tile
   std::uint32_t first_token = 0;
 
-  // From reads [at, last) of a plan, which are all stored alike; `at` moves on to the next tile.
+  // Takes reads [at, last) of a plan, which are all stored in the same way; `at` moves to the next
+  // tile.
   template <class Pages>
   void fill(const access_plan& plan, std::size_t& at, std::size_t last, const Pages& pages) {
     columns.clear();

@@ -1,5 +1,6 @@
 #pragma once
-// The softmax states of a query group with their outputs: what parts of a head's tokens are folded into, and merged.
+// The softmax states of a query group with their outputs. Parts of a head's tokens are folded into
+// such states, and the states are merged.
 
 #include <cstdint>
 #include <span>
@@ -24,7 +25,8 @@ class group_state {
     return std::span(outputs_).subspan(h * v_dim_, v_dim_);
   }
 
-  // Raises head h's maximum to `max` where it is below, and rescales what was folded; returns the maximum.
+  // Raises the maximum of head h to at least `max`, and rescales its sums if the maximum changes.
+  // Returns the maximum.
   float raise_max(std::uint32_t h, float max) {
     softmax_state<float>& s = states_[h];
     const float raised = std::max(s.max, max);
@@ -42,7 +44,7 @@ class group_state {
   void merge_head(std::uint32_t h, const softmax_state<float>& state, std::span<const float> o) {
     instinfer::merge<float>(states_[h], output(h), state, o);
   }
-  // Merges all heads of another state into those from first_head on.
+  // Merges all heads of another state into the heads from first_head on.
   void merge(const group_state& other, std::uint32_t first_head = 0) {
     for (std::uint32_t h = 0; h < other.group(); ++h) {
       merge_head(first_head + h, other.states_[h],

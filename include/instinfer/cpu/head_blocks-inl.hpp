@@ -1,5 +1,6 @@
 #pragma once
-// Query heads of a group in blocks of a compile-time size: they share one pass over K and V, and one conversion to fp32.
+// Query heads of a group in blocks of a compile-time size: a block shares one pass over K and V and
+// one conversion to fp32.
 
 #include <bit>
 
@@ -9,10 +10,11 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Most heads of a block. 8 in place of 4 save a second conversion where a group has so many.
+// Most heads of a block. In large groups, 8 instead of 4 save a second conversion.
 inline constexpr std::uint32_t heads_at_once = lanes == 16 ? 8 : lanes < 4 ? lanes : 4;
 
-// Calls f.template operator()<Heads>(first_head) over `group` heads, in blocks of heads_at_once, then 4, then the rest.
+// Calls f.template operator()<Heads>(first_head) over `group` heads: in blocks of heads_at_once,
+// then of 4, then the rest.
 template <class F>
 HWY_INLINE void for_head_blocks(std::uint32_t group, F&& f) {
   std::uint32_t h = 0;

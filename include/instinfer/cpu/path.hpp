@@ -1,5 +1,6 @@
 #pragma once
-// The CPU path, the "in-storage core": fp32 accumulation, SIMD over Highway, pages folded as they lie in the store.
+// The CPU path, the "in-storage core": fp32 accumulation, SIMD by Highway; pages are folded in
+// place in the store.
 
 #include <cmath>
 #include <variant>
@@ -15,7 +16,7 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// The arithmetic of one worker; see reference/path.hpp for the same operations in the paper's words.
+// The arithmetic of one worker. reference/path.hpp has the same operations in the paper's terms.
 template <class Format>
 class arithmetic : public score_pool {
  public:
@@ -23,7 +24,8 @@ class arithmetic : public score_pool {
   using element = typename Format::element;
   using score_pool::scores;
 
-  // Whole heads may be left to a team, which folds and scores page ranges; the rest of an operation is this thread's.
+  // A team can share whole heads: it folds and scores page ranges. This thread does the rest of an
+  // operation.
   void work_with(const team& with) { team_ = with; }
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
@@ -114,7 +116,8 @@ class arithmetic : public score_pool {
                      });
   }
 
-  // A chunk of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
+  // A chunk of n members adds n exp(logit) to the sum, and exp(logit) times the sum of their values
+  // to the output.
   template <attention::WeightedChunkState Table>
   void fold_rows(const scores& logits, index_view chunks, const Table& table) {
     const std::size_t n = chunks.count();
@@ -180,7 +183,7 @@ class arithmetic : public score_pool {
       if (head.tiles.k_by_token.tokens == head.tiles.v_by_token.tokens) {
         open_fold_.fold(scaled_q_, q.logits.soft_cap, plan, sealed, plan.reads().size(), pages,
                         state_, q.first_head);
-      } else {  // some V pages under the open K page are sealed
+      } else {  // some V pages of the open K page are sealed
         tile_fold_.fold(q, plan, sealed, head, pages, state_);
       }
     }
@@ -195,7 +198,7 @@ class arithmetic : public score_pool {
   std::vector<float> magnitude_;  // |q| [k_dim]
   std::vector<float> scaled_q_;   // [group, k_dim]
   shared_fold<Format> fold_;
-  // Of open pages, which a codec has not coded yet.
+  // For open pages, which a codec has not encoded yet.
   std::conditional_t<Format::plain, std::monostate, row_fold<typename Format::open>> open_fold_;
   tile_fold<Format> tile_fold_;
   score_pass<Format> score_pass_;

@@ -1,5 +1,5 @@
 #pragma once
-// Parts of a plan that one kernel, or one worker, can take.
+// Divides a plan into parts for one kernel or one worker.
 
 #include <algorithm>
 #include <cstdint>
@@ -13,14 +13,16 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Whether a new tile of tokens begins at read i: all its pages are folded, or scored, together. K pages lead, V pages follow.
+// Whether read i begins a new tile of tokens. All pages of a tile are folded or scored together:
+// first K pages, then V pages.
 inline bool begins_tile(std::span<const page_read> reads, std::size_t i) {
   return i == 0 ||
          (reads[i].kind != stream::v_by_token && (reads[i].token_tile != reads[i - 1].token_tile ||
                                                   reads[i - 1].kind == stream::v_by_token));
 }
 
-// Cuts reads [first, last) of a plan. Part p is reads [cuts[p], cuts[p + 1]); parts may be empty.
+// Cuts reads [first, last) of a plan into parts. Part p is reads [cuts[p], cuts[p + 1]); parts may
+// be empty.
 inline void cut_plan(const access_plan& plan, std::size_t first, std::size_t last,
                      std::uint32_t parts, std::vector<std::size_t>& cuts) {
   const std::span<const page_read> reads = plan.reads().first(last);
@@ -39,7 +41,8 @@ inline void cut_plan(const access_plan& plan, std::size_t first, std::size_t las
   cuts.resize(std::size_t{parts} + 1, last);
 }
 
-// Reads before the first page in the group buffer, which a codec has not coded yet; all reads where pages are plain.
+// Number of reads before the first page in the group buffer, which a codec has not encoded yet; all
+// reads if pages are plain.
 template <class Format>
 std::size_t sealed_reads(const access_plan& plan) {
   const auto reads = plan.reads();
@@ -51,7 +54,7 @@ std::size_t sealed_reads(const access_plan& plan) {
   }
 }
 
-// Whether kernels can take a tile's whole rows, or its columns: they must begin at a packed value.
+// Whether kernels can use a tile's whole rows, or its columns: these must begin at a packed value.
 template <class Format>
 bool in_rows(const layout::tile& tile, std::uint32_t head_dim) {
   return tile.dim_stride == 1 && tile.dims == head_dim &&

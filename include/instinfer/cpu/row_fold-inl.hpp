@@ -1,6 +1,7 @@
 #pragma once
-// The fold kernel of the CPU path: K and V rows stream by once for all query heads of a group, block by block, into an
-// online softmax. There is no array of scores: those of a block live on the stack.
+// The fold kernel of the CPU path: one pass over K and V rows for all query heads of a group.
+// Blocks of rows go into an online softmax. There is no array of all scores; those of a block are
+// on the stack.
 
 #include <algorithm>
 #include <vector>
@@ -21,26 +22,28 @@ class row_fold {
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
 
-  // Rows that come to the cache ahead of the kernel. One head whose rows lie one after the other: 1 KiB, and 4 rows at least
-  // (Zen 4, fp16 of head size 128: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB). Else the next block: the kernel of
-  // a group stays with its rows for longer (4 heads: 30 ns a token, against 34).
+  // Prefetch distance in rows. For one head with adjacent rows: 1 KiB, and at least 4 rows (Zen 4,
+  // fp16 with head size 128: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB). Otherwise the
+  // next block, because the kernel of a group spends more time per row (4 heads: 30 ns a token,
+  // against 34).
   template <std::uint32_t Heads, class Rows, std::uint32_t Dims>
   static constexpr std::uint32_t prefetch_distance =
       Heads > 1 || std::is_pointer_v<Rows>
           ? block_rows
           : std::clamp<std::uint32_t>(1024 / row_bytes<Dims, packed>, 4, block_rows);
-  // Sums of so many rows are taken apart, then merged: a sum of 32K terms in fp32 would lose three more bits.
+  // Sums of this many rows are separate, then merged: one sum of 32K terms in fp32 would lose three
+  // more bits.
   static constexpr std::size_t merge_rows = 1024;
 
-  // Folds reads [first, last) of the plan into heads [first_head, ...) of `to`. They begin with a K page and end with V
-  // pages. q [group, k_dim] times the logits' scale.
+  // Folds reads [first, last) of the plan into heads [first_head, ...) of `to`. The reads begin
+  // with a K page and end with V pages. q [group, k_dim] is multiplied by the logits' scale.
   template <class Pages>
   void fold(std::span<const float> q, float soft_cap, const access_plan& plan, std::size_t first,
             std::size_t last, const Pages& pages, group_state& to, std::uint32_t first_head) {
     const auto group = static_cast<std::uint32_t>(q.size() / k_dim);
     reset(group);
     std::size_t unmerged = 0;
-    bool pending = false;  // the block before has its weights, but its V rows are not folded yet
+    bool pending = false;  // the block before has weights, but its V rows are not folded yet
     for (window_.begin(plan, first, last, pages); window_.k().count > 0 || pending;
          window_.advance(plan, pages)) {
       fold_blocks(group, q.data(), pending, soft_cap);
@@ -62,7 +65,8 @@ class row_fold {
  private:
   static constexpr float lowest = -std::numeric_limits<float>::infinity();
 
-  // The state of heads [h, h + Heads) at h in each array. max and sum: [lanes], lane i for head i % slots; sums are partial.
+  // In each array, the state of heads [h, h + Heads) starts at h. max and sum: [lanes], lane i for
+  // head i % slots; sums are partial.
   void reset(std::uint32_t group) {
     max_.assign(std::size_t{group} * lanes, lowest);
     sum_.assign(std::size_t{group} * lanes, 0.0f);
@@ -70,11 +74,11 @@ class row_fold {
     weights_.assign((std::size_t{group} + 1) * block_rows, 0.0f);  // 3 heads take 4 slots
   }
 
-  // The current blocks of K and of V before it, for all heads. Apart from `fold`, so that it is compiled once for all stores
-  // and layouts that hold such rows.
+  // Folds the current block of K and the block of V before it, for all heads. It is separate from
+  // `fold`, so that it is compiled once for all stores and layouts with such rows.
   HWY_NOINLINE void fold_blocks(std::uint32_t group, const float* q, bool pending, float soft_cap) {
     const auto& k = window_.k();
-    const auto& v = pending ? window_.v_before() : window_.v();  // the first ones weigh nothing yet
+    const auto& v = pending ? window_.v_before() : window_.v();  // at first, weights are 0
     const bool adjacent = (k.adjacent || k.count == 0) && v.adjacent;
     for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
       const float* heads = q + std::size_t{h} * k_dim;
@@ -87,8 +91,8 @@ class row_fold {
     });
   }
 
-  // Scores the current block and folds the values of the block before, whose weights were found meanwhile: processors that
-  // look ahead overlap the one block's softmax with the other's rows.
+  // Scores the current block, and folds the values of the block before, whose weights are known by
+  // now. Out-of-order processors overlap the softmax of one block with the rows of the other.
   template <std::uint32_t Heads, class KRows, class VRows>
   HWY_INLINE void fold_block(std::uint32_t h, const float* q, KRows k, VRows v_before, bool pending,
                              float soft_cap) {
@@ -96,7 +100,7 @@ class row_fold {
     HWY_ALIGN float products[block_rows * slots<Heads>];  // [row, slot]
     rows_ahead<packed> k_ahead;
     rows_ahead<packed> v_ahead;
-    if (h == 0) {  // other blocks of heads find the rows in the cache
+    if (h == 0) {  // for other blocks of heads, the rows are already in the cache
       k_ahead = window_.k_ahead(prefetch_distance<Heads, KRows, k_dim>);
       if (pending) {
         v_ahead = window_.v_ahead(prefetch_distance<Heads, VRows, v_dim>);
@@ -125,7 +129,7 @@ class row_fold {
     }
   }
 
-  // The rows of a block whose weights are there; those beyond its end weigh nothing.
+  // Folds the rows of a block with known weights. Rows after its end have weight 0.
   template <std::uint32_t Heads, class VRows>
   HWY_INLINE void fold_values(std::uint32_t h, VRows v, rows_ahead<packed> ahead) {
     accumulate_rows<Heads, v_dim, packed>(v, block_rows, weights_of(h),
@@ -143,8 +147,9 @@ class row_fold {
     }
   }
 
-  // Turns the current block's products into its weights exp(logit - max), and rescales the state where a maximum moves:
-  // rarely, after some blocks. Scales of pages go into both, so that they need not wait for the V rows.
+  // Turns the products of the current block into its weights exp(logit - max), and rescales the
+  // state if a maximum changes, which is rare after some blocks. The scales of K pages and V pages
+  // are applied here, so that they do not wait for the V rows.
   template <std::uint32_t Heads>
   HWY_INLINE void weigh(std::uint32_t h, float* x, float soft_cap) {
     constexpr std::size_t all = block_rows * slots<Heads>;
@@ -156,13 +161,14 @@ class row_fold {
     float* max_at = max_.data() + std::size_t{h} * lanes;
     float* sum_at = sum_.data() + std::size_t{h} * lanes;
     const float_vec block_max = scale_logits_by_lane(x, all, 1.0f, soft_cap);
-    // In the last block, rows that are repeated weigh nothing. They do not move the maximum: it has them once already.
+    // In the last block, repeated rows have weight 0. They do not change the maximum, because their
+    // first copy counts.
     std::fill(x + count * slots<Heads>, x + all, lowest);
     float_vec max = hn::LoadU(float_tag{}, max_at);
     float_vec sum = hn::LoadU(float_tag{}, sum_at);
     if (!hn::AllFalse(float_tag{}, hn::Gt(block_max, max))) {
       const float_vec raised = hn::Max(max, max_by_slot<slots<Heads>>(block_max));
-      HWY_ALIGN float keep[lanes];  // exp(-inf) is 0: an empty state
+      HWY_ALIGN float keep[lanes];  // exp(-inf) is 0 for an empty state
       hn::Store(exp_of_negative(hn::Sub(max, raised)), float_tag{}, keep);
       sum = hn::Mul(sum, hn::Load(float_tag{}, keep));
       for (std::uint32_t i = 0; i < Heads; ++i) {
@@ -182,7 +188,7 @@ class row_fold {
     }
   }
 
-  // [row, slot] of the block of heads from h on.
+  // [row, slot], for the block of heads that starts at h.
   float* weights_of(std::uint32_t h) { return weights_.data() + std::size_t{h} * block_rows; }
 
   void merge_into(group_state& to, std::uint32_t group, std::uint32_t first_head) {

@@ -1,6 +1,7 @@
 #pragma once
-// The kernels over rows of K and V: scores of a block of rows for a block of query heads, and their weighted sum. Sums stay
-// in registers.
+// The kernels over rows of K and V: scores of a block of rows for a block of query heads, and their
+// weighted sum.
+// Sums stay in registers.
 
 #include <algorithm>
 
@@ -11,12 +12,12 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Lanes that a block of heads takes in a vector of scores: lane i belongs to head i % slots.
+// Lanes of a block of heads in a vector of scores: lane i belongs to head i % slots.
 template <std::uint32_t Heads>
 inline constexpr std::uint32_t slots = std::bit_ceil(Heads);
 
-// Rows of Dims elements that lie one after the other. Their addresses follow from the first one, so that loads need not wait
-// for a pointer: 0.96 of the read bandwidth, against 0.86 by pointers.
+// Rows of Dims elements that are adjacent in memory. Addresses are computed from the first row, so
+// loads do not wait for a pointer: 0.96 of the read bandwidth, against 0.86 with pointers.
 template <std::uint32_t Dims, class Packed>
 struct adjacent_rows {
   static constexpr std::size_t stride = Dims / packed_elements<Packed>;
@@ -28,12 +29,12 @@ struct adjacent_rows {
 template <std::uint32_t Dims, class Packed>
 inline constexpr std::uint32_t row_bytes = Dims / packed_elements<Packed> * sizeof(Packed);
 
-// Brings part `part` of Parts of a row of Dims elements to the cache.
+// Prefetches part `part` of Parts of a row of Dims elements.
 template <std::uint32_t Dims, std::uint32_t Parts, class Packed>
 HWY_INLINE void prefetch_row(const Packed* row, std::uint32_t part) {
   constexpr std::uint32_t lines = (row_bytes<Dims, Packed> + line_bytes - 1) / line_bytes;
   const auto* bytes = reinterpret_cast<const std::byte*>(row);
-  if constexpr (lines % Parts == 0) {  // mostly so, or as below: no loop is left
+  if constexpr (lines % Parts == 0) {  // this case or the next is usual; both have no loop
     constexpr std::uint32_t part_bytes = lines / Parts * line_bytes;
     prefetch(bytes + part * part_bytes, part_bytes);
   } else if constexpr (Parts % lines == 0) {
@@ -47,8 +48,9 @@ HWY_INLINE void prefetch_row(const Packed* row, std::uint32_t part) {
   }
 }
 
-// Lane j * slots + h of the result is q_h . rows[j], for lanes / slots rows of Dims contiguous elements. q [Heads, Dims].
-// Sums stay in a register tile, which one tree sums across. Brings the rows `ahead` to the cache meanwhile.
+// Lane j * slots + h of the result is q_h . rows[j], for lanes / slots rows of Dims contiguous
+// elements. q [Heads, Dims]. Sums stay in a register tile; one tree adds them across. Prefetches
+// the rows `ahead` at the same time.
 template <std::uint32_t Heads, std::uint32_t Dims, class Packed, class Rows>
 HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ahead) {
   constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
@@ -57,7 +59,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
   for (std::uint32_t i = 0; i < lanes && slots<Heads> > Heads; ++i) {
     tile[i] = hn::Zero(float_tag{});
   }
-  if constexpr (Heads == 1) {  // row after row, as they lie in memory: q stays in registers
+  if constexpr (Heads == 1) {  // one row after the other, as in memory; q stays in registers
     HWY_UNROLL(16)
     for (std::uint32_t j = 0; j < tile_rows; ++j) {
       if (ahead) {
@@ -70,7 +72,8 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
         tile[j] = i == 0 ? hn::Mul(k, query) : hn::MulAdd(k, query, tile[j]);
       }
     }
-  } else {  // a few dims of all rows: each vector of K is converted once, each of q loaded once a tile
+  } else {
+    // A few dims of all rows: K vectors are converted once, q vectors are loaded once per tile.
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
       for (std::uint32_t j = 0; j < tile_rows && ahead; ++j) {
@@ -96,8 +99,9 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
   return sum_each(tile);
 }
 
-// o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for rows of Dims contiguous elements. The sums of
-// Heads x `vectors` vectors stay in registers over all rows. Brings the rows `ahead` to the cache meanwhile.
+// o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for rows of Dims contiguous
+// elements. The sums of Heads x `vectors` vectors stay in registers for all rows. Prefetches the
+// rows `ahead` at the same time.
 template <std::uint32_t Heads, std::uint32_t Dims, class Packed, class Rows>
 HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weights, float* o,
                                 rows_ahead<Packed> ahead) {
@@ -140,8 +144,9 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
   }
 }
 
-// score_rows of one head for a block of rows, and accumulate_rows of other rows meanwhile, row by row: two streams flow evenly,
-// and neither waits for the other's sums. Where 16 rows' sums and a row of outputs fit in registers.
+// score_rows of one head for a block of rows, combined row by row with accumulate_rows of other
+// rows. Both streams advance evenly, and neither waits for the other's sums. Used if the sums of 16
+// rows and one row of outputs fit in registers.
 template <std::uint32_t KDim, std::uint32_t VDim>
 inline constexpr bool rows_interleave = lanes == 16 && VDim / lanes <= 8;
 

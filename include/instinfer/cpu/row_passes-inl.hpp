@@ -1,6 +1,7 @@
 #pragma once
-// Plain passes over rows for a block of query heads: products with queries, and weighted sums. For what is not streamed from
-// pages in one go, as the fold is: rows of summaries, and K or V alone.
+// Plain passes over rows for a block of query heads: products with queries, and weighted sums.
+// They are for rows that are not streamed from pages at once as in the fold: rows of summaries, and
+// K or V alone.
 
 #include "instinfer/core/access_plan.hpp"
 #include "instinfer/cpu/any_tile-inl.hpp"
@@ -44,17 +45,18 @@ HWY_INLINE void add_row(const E* row, const float* weights, std::size_t stride, 
   }
 }
 
-// Whether token t of a page is a plain row of Dims elements: what the kernels above take.
+// Whether token t of a page is a plain row of Dims elements, as the kernels above need.
 template <std::uint32_t Dims, class Page>
 bool has_row(const Page& page) {
   if constexpr (requires { requires Element<std::remove_cvref_t<decltype(*page.data)>>; }) {
     return page.shape.dim_stride == 1 && page.shape.dims == Dims;
   } else {
-    return false;  // coded, or coded or not from page to page
+    return false;  // coded, or coded on some pages only
   }
 }
 
-// products[h * stride] += q_h . K[t, dims] for one token of a page. q [group, Dims] from the page's first dim on.
+// products[h * stride] += q_h . K[t, dims] for one token of a page. q [group, Dims] starts at the
+// page's first dim.
 template <std::uint32_t Dims, class Page>
 void dot_token(const Page& page, std::uint32_t t, index_view dims, std::uint32_t group,
                const float* q, float* products, std::size_t stride) {
@@ -71,7 +73,8 @@ void dot_token(const Page& page, std::uint32_t t, index_view dims, std::uint32_t
   score_any(page, {{&one, 1}, 1}, dims, group, q, Dims, products - t, stride);
 }
 
-// o[h * Dims + i] += weights[h * stride] * V[t, i] for one token of a page. o starts at the page's first dim.
+// o[h * Dims + i] += weights[h * stride] * V[t, i] for one token of a page. o starts at the page's
+// first dim.
 template <std::uint32_t Dims, class Page>
 void add_token(const Page& page, std::uint32_t t, std::uint32_t group, const float* weights,
                std::size_t stride, float* o) {
@@ -88,12 +91,12 @@ void add_token(const Page& page, std::uint32_t t, std::uint32_t group, const flo
   fold_any(page, {{&one, 1}, 1}, group, weights - t, stride, o, Dims);
 }
 
-// Calls f(read, page, t, n) for the wanted tokens of every page of a plan over one stream: token t of the page is the n-th
-// wanted one of the head. Pages of one tile of tokens come one after the other.
+// Calls f(read, page, t, n) for the wanted tokens of every page of a plan over one stream: token t
+// of the page is the n-th wanted token of the head. Pages of one tile of tokens are consecutive.
 template <class Pages, class F>
 void for_each_row(const access_plan& plan, const Pages& pages, F&& f) {
   const auto reads = plan.reads();
-  std::size_t first = 0;  // the number of the tile's first wanted token
+  std::size_t first = 0;  // number of the tile's first wanted token
   for (std::size_t i = 0; i < reads.size(); ++i) {
     const auto page = pages(reads[i]);
     std::size_t n = first;

@@ -1,6 +1,6 @@
 #pragma once
-// A window over the K and V rows of a plan, in the plan's order: the block of rows that a kernel takes now, and the next one,
-// which it brings to the cache meanwhile.
+// A window over the K and V rows of a plan, in the plan's order: the block of rows that a kernel
+// uses now, and the next block, which it prefetches at the same time.
 
 #include <algorithm>
 #include <array>
@@ -13,21 +13,22 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Rows of one block: with 16 neither K nor V stands still for so long that the hardware's prefetchers lose its stream (of
-// the read bandwidth, fp16 at head size 128: 0.96; blocks of 64 rows: 0.86). They are also the page of 4 KiB.
+// Rows per block. Prefetchers drop a stream that pauses too long, so blocks alternate between K and
+// V every 16 rows (share of the read bandwidth, fp16 with head size 128: 0.96; with blocks of 64
+// rows: 0.86). 16 rows are also a page of 4 KiB.
 inline constexpr std::uint32_t block_rows = 16;
 
-// The rows that a kernel takes at once.
+// The rows that a kernel uses at once.
 template <class Packed>
 struct row_block {
-  std::array<const Packed*, block_rows>
-      rows{};                              // the last one again and again where there are fewer
-  std::array<float, block_rows> scales{};  // what they are multiplied by; of pages with scales only
+  std::array<const Packed*, block_rows> rows{};  // missing rows repeat the last one
+  std::array<float, block_rows> scales{};        // factors of the rows; only for pages with scales
   std::uint32_t count = 0;
-  bool adjacent = false;  // the block is full, and its rows lie one after the other in memory
+  bool adjacent = false;  // the block is full, and its rows are adjacent in memory
 };
 
-// The rows some way ahead of those of a block: the rest of it, then the first ones of the next block. Empty: none.
+// The rows at some distance after those of a block: the rest of the block, then the first rows of
+// the next block. Empty if there are none to prefetch.
 template <class Packed>
 struct rows_ahead {
   const Packed* const* now = nullptr;
@@ -35,14 +36,15 @@ struct rows_ahead {
   std::uint32_t distance = block_rows;
 
   explicit operator bool() const { return now != nullptr; }
-  // The same for the rows of the block from the t-th one on.
+  // The same for the rows of the block from row t on.
   HWY_INLINE rows_ahead from(std::uint32_t t) const { return {now, next, distance + t}; }
   HWY_INLINE const Packed* operator[](std::size_t t) const {
     return t + distance < block_rows ? now[t + distance] : next[t + distance - block_rows];
   }
 };
 
-// Goes through the wanted rows of a plan's K pages, or of its V pages, which are all stored alike.
+// Iterates over the wanted rows of a plan's K pages, or of its V pages. All pages are stored in the
+// same way.
 template <class Storage>
 class row_cursor {
  public:
@@ -50,7 +52,7 @@ class row_cursor {
   using packed = typename codec::packed;
   static constexpr bool scaled = codec::scale_bytes > 0;
 
-  // Reads [first, last) of a plan, of which it takes those of `values` (V) or not (K).
+  // Uses reads [first, last) of a plan: the V pages if `values`, otherwise the K pages.
   void begin(bool values, std::size_t first, std::size_t last) {
     values_ = values;
     read_ = first;
@@ -58,14 +60,14 @@ class row_cursor {
     runs_ = {};
   }
 
-  // The next rows, up to block_rows of them; count is 0 at the end. Rows here and there are brought to the cache as soon as
-  // they are known: memory then works while the plan is read (one SparF head of 2K among 32K tokens on Zen 4: 270 us, against
-  // 330 from within the kernel).
+  // The next rows, at most block_rows; count is 0 at the end. Rows that are not adjacent are
+  // prefetched as soon as they are known, so that memory works while the plan is read (one SparF
+  // head of 2K among 32K tokens on Zen 4: 270 us, against 330 with prefetches in the kernel).
   template <class Pages>
   void take(const access_plan& plan, const Pages& pages, row_block<packed>& to) {
     std::uint32_t count = 0;
     bool adjacent = true;
-    const packed* end = nullptr;  // of the rows so far
+    const packed* end = nullptr;  // end of the rows so far
     while (count < block_rows && (!runs_.empty() || next_page(plan, pages))) {
       const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - count);
       adjacent &= stride_ == dims_ && (end == nullptr || end == row_);
@@ -107,8 +109,8 @@ class row_cursor {
       return false;
     }
     const auto view = pages(reads[read_]);
-    const auto& page =
-        layout::view_as<Storage>(view);  // a copy would be read back wider than written
+    // A reference: a copy would be read back with wider loads than it was written with.
+    const auto& page = layout::view_as<Storage>(view);
     data_ = page.data;
     stride_ = page.shape.token_stride / packed_elements<packed>;
     dims_ = page.shape.dims / packed_elements<packed>;
@@ -122,7 +124,7 @@ class row_cursor {
     return true;
   }
 
-  // A scale is needed before its page's rows, and no stream leads to it.
+  // A scale is needed before the rows of its page, and hardware prefetchers do not reach it.
   template <class Pages>
   void prefetch_next_scale(const access_plan& plan, const Pages& pages) const {
     const auto reads = plan.reads().first(last_read_);
@@ -144,16 +146,17 @@ class row_cursor {
   bool values_ = false;
   std::size_t read_ = 0;
   std::size_t last_read_ = 0;
-  std::span<const index_run> runs_;  // left of the page, the current one first
+  std::span<const index_run> runs_;  // the remaining runs of the page, the current one first
   const packed* data_ = nullptr;
   const packed* row_ = nullptr;
-  std::size_t stride_ = 0;  // in packed
-  std::size_t dims_ = 0;    // in packed
+  std::size_t stride_ = 0;  // in packed values
+  std::size_t dims_ = 0;    // in packed values
   float scale_ = 1.0f;
   std::uint32_t token_ = 0;
 };
 
-// Blocks of rows around the current one. Kernels take the V rows of a block later than its K rows: beside K of the next.
+// The blocks of rows around the current one. Kernels use the V rows of a block one step later than
+// its K rows: together with K of the next block.
 template <class Storage>
 class row_window {
   using cursor = row_cursor<Storage>;
@@ -162,7 +165,7 @@ class row_window {
  public:
   using block = row_block<packed>;
 
-  // Reads [first, last) of a plan, which begin with a K page and end with V pages.
+  // Uses reads [first, last) of a plan. They begin with a K page and end with V pages.
   template <class Pages>
   void begin(const access_plan& plan, std::size_t first, std::size_t last, const Pages& pages) {
     k_cursor_.begin(false, first, last);
@@ -173,7 +176,7 @@ class row_window {
     advance(plan, pages);
   }
 
-  // The next block becomes the current one.
+  // Moves to the next block.
   template <class Pages>
   void advance(const access_plan& plan, const Pages& pages) {
     k_now_ = (k_now_ + 1) % 2;
@@ -182,13 +185,13 @@ class row_window {
     v_cursor_.take(plan, pages, v_[(v_now_ + 1) % 3]);
   }
 
-  // The current block's rows [k_dim] and [v_dim]; count is 0 at the end.
+  // The rows [k_dim] and [v_dim] of the current block; count is 0 at the end.
   const block& k() const { return k_[k_now_]; }
   const block& v() const { return v_[v_now_]; }
   const block& v_before() const { return v_[(v_now_ + 2) % 3]; }
 
-  // The rows `distance` after those of the current K block, and after those of the V block before: what a kernel should
-  // bring to the cache. None where rows lie here and there.
+  // The rows `distance` after those of the current K block, and after those of the V block before
+  // it, for a kernel to prefetch. None if rows are not adjacent.
   rows_ahead<packed> k_ahead(std::uint32_t distance) const {
     return ahead(k(), k_[(k_now_ + 1) % 2], distance);
   }
@@ -197,7 +200,7 @@ class row_window {
   }
 
  private:
-  // `now` has rows; at the end of the plan `next` has none.
+  // `now` has rows. At the end of the plan `next` has none.
   static rows_ahead<packed> ahead(const block& now, const block& next, std::uint32_t distance) {
     const block& then = next.count > 0 ? next : now;
     return now.adjacent || then.adjacent
@@ -206,7 +209,7 @@ class row_window {
   }
 
   std::array<block, 2> k_;  // now, next
-  std::array<block, 3> v_;  // before, now, next: they take turns
+  std::array<block, 3> v_;  // before, now, next, in turn
   std::uint32_t k_now_ = 0;
   std::uint32_t v_now_ = 0;
   cursor k_cursor_;

@@ -1,5 +1,6 @@
 #pragma once
-// The score pass of SparQ and SparF on the CPU path: logits from the chosen dims. A team shares the tokens.
+// The score pass of SparQ and SparF on the CPU path: logits from the selected dims. A team shares
+// the tokens.
 
 #include <cmath>
 #include <vector>
@@ -16,7 +17,7 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// The tile that a kernel works on, and the next one, which it brings to the cache meanwhile.
+// The tile that a kernel works on, and the next tile, which it prefetches at the same time.
 template <class Storage>
 struct column_blocks {
   column_block<Storage> now;
@@ -33,7 +34,8 @@ class score_pass {
   void score(const attention::query_group& q, index_view dims, index_view tokens,
              const access_plan& plan, const layout::head_pages& head, const Pages& pages,
              const team& with, std::span<float> logits) {
-    // Products are [group, stride], from the first tile's first token on: where all of them are wanted, in their place.
+    // Products are [group, stride], starting at the first token of the first tile. If all of these
+    // tokens are wanted, they are computed in place.
     const std::uint32_t base =
         plan.reads().empty() ? head.first : head.first_of_tile(plan.reads().front().kind);
     const std::size_t stride = head.tokens - base;
@@ -74,7 +76,7 @@ class score_pass {
   }
 
  private:
-  // |q[i]|_1 / |q|_1: the share of the query that the dims cover; 1 for a zero query.
+  // |q[i]|_1 / |q|_1: the share of the query in the selected dims; 1 for a zero query.
   static float coverage(std::span<const float> q, index_view dims) {
     float all = 0.0f;
     float chosen = 0.0f;
@@ -85,7 +87,8 @@ class score_pass {
     return all > 0.0f && chosen > 0.0f ? chosen / all : 1.0f;
   }
 
-  // Reads [first, last) of the plan, all stored as the blocks are; each part of the team takes tiles of its own.
+  // Scores reads [first, last) of the plan, all stored like the blocks. Each part of the team has
+  // its own tiles.
   template <class Pages, class Storage>
   void score_by_columns(const attention::query_group& q, const access_plan& plan, std::size_t first,
                         std::size_t last_read, const Pages& pages, const team& with,
@@ -117,8 +120,8 @@ class score_pass {
 
   std::vector<float> products_;  // [group, tokens from the first tile on]
   std::vector<column_blocks<typename Format::storage>> columns_;  // [parts]
-  std::vector<column_blocks<typename Format::open::storage>>
-      open_columns_;               // of pages that no codec has coded yet
+  // For open pages, which a codec has not encoded yet.
+  std::vector<column_blocks<typename Format::open::storage>> open_columns_;
   std::vector<std::size_t> cuts_;  // [parts + 1]
 };
 

@@ -1,5 +1,6 @@
 #pragma once
-// Score arrays of one query on the CPU path, and what is done with them whatever they score: softmax, rank, top-k.
+// Score arrays of one query on the CPU path, and the operations on any scores: softmax, rank,
+// top-k.
 
 #include <cmath>
 #include <deque>
@@ -17,12 +18,12 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// The part of a worker's arithmetic that needs no pages. Keeps its memory between queries.
+// The part of a worker's arithmetic that needs no pages. It keeps its memory between queries.
 class score_pool {
  public:
   using scores = attention::score_array<float>;
 
-  // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
+  // exp(logit) / sum of n exp(logit), with n = weight_of(candidate): how often a candidate counts.
   template <class Weight>
   scores softmax(const scores& logits, Weight&& weight_of) {
     const scores p = new_scores(logits.candidates, logits.heads());
@@ -42,7 +43,7 @@ class score_pool {
     return p;
   }
 
-  // Logits of the queries against the rows of a summary, such as centroids.
+  // Logits of the queries against the rows of a summary, for example centroids.
   template <attention::ChunkState Table>
   scores score_rows(const attention::query_group& q, index_view chunks, const Table& table) {
     constexpr std::size_t dims = Table::row_dim;
@@ -93,7 +94,7 @@ class score_pool {
  protected:
   void begin_scores() { used_ = 0; }
 
-  // Room for the scores of `candidates`; stays where it is until the next query.
+  // A new score array for `candidates`. It does not move until the next query.
   scores new_scores(index_view candidates, std::size_t heads) {
     if (used_ == arrays_.size()) {
       arrays_.emplace_back();
@@ -108,7 +109,7 @@ class score_pool {
   }
 
  private:
-  // The heads' scores reduced, in an array that may be changed.
+  // The reduced scores of the heads, in an array that may be changed.
   std::span<const float> own_rank(const scores& s, attention::group_reduction over) {
     resize_scratch(rank_, s.candidates.count());
     attention::reduce<float>(s, over, rank_);

@@ -1,5 +1,6 @@
 #pragma once
-// The fold of a head's rows by a team: each part of the plan into a state of its own, then all of them merged, in order.
+// The fold of a head's rows by a team: each part of the plan goes into its own state, then all
+// states are merged in order.
 
 #include <vector>
 
@@ -14,7 +15,8 @@ inline namespace HWY_NAMESPACE {
 template <class Format>
 class shared_fold {
  public:
-  // Folds reads [0, last) of the plan into heads [first_head, ...) of `to`. q [heads, k_dim] times the logits' scale.
+  // Folds reads [0, last) of the plan into heads [first_head, ...) of `to`. q [heads, k_dim] is
+  // multiplied by the logits' scale.
   template <class Pages>
   void fold(std::span<const float> q, float soft_cap, const access_plan& plan, std::size_t last,
             const Pages& pages, const team& with, group_state& to, std::uint32_t first_head) {

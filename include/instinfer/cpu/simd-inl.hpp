@@ -1,8 +1,10 @@
 #pragma once
-// SIMD basics of the CPU path on Highway: vector tags, loads of storage elements as fp32, sums, the compiled target's
-// name. Dispatch is static: the target is what the including translation unit's flags allow. Everything in cpu/ lives in
-// Highway's per-target namespace, so kernels of packed with different flags do not mix. The rest of the library is plain
-// inline code: a program that must run on older processors compiles all other packed for those.
+// SIMD basics of the CPU path on Highway: vector tags, loads of storage elements as fp32, sums, the
+// name of the target.
+// Dispatch is static: the flags of the including translation unit select the target. Everything in
+// cpu/ is in Highway's per-target namespace, so kernels of translation units with different flags
+// do not mix. The rest of the library is plain inline code: a program for older processors must
+// compile all its other translation units for those.
 
 #if defined(HWY_TARGET_INCLUDE)
 #error \
@@ -33,8 +35,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 using float_tag = hn::ScalableTag<float>;
 using float_vec = hn::Vec<float_tag>;
 
-// A float_vec as an element of an array. SVE's own type has no size; this one has what the compiler was told, and each
-// converts to the other.
+// A float_vec that can be an array element. SVE's own type has no fixed size; this one has the size
+// given to the compiler. Each type converts to the other.
 #if HWY_HAVE_SCALABLE
 typedef float_vec stored_vec __attribute__((arm_sve_vector_bits(__ARM_FEATURE_SVE_BITS)));
 #else
@@ -42,15 +44,18 @@ using stored_vec = float_vec;
 #endif
 
 inline constexpr std::uint32_t lanes = sizeof(stored_vec) / sizeof(float);
-static_assert(lanes <= 16);  // head sizes are multiples of 16, so no kernel over dims has a tail
+// head sizes are multiples of 16, so kernels over dims have no remainder
+static_assert(lanes <= 16);
 
-// Vectors that a kernel may keep in registers beside its operands: 32 registers with AVX-512 and on Arm, else 16.
+// Vectors that a kernel may keep in registers in addition to its operands. AVX-512 and Arm have 32
+// registers, others 16.
 inline constexpr std::uint32_t register_budget = lanes == 16 || HWY_ARCH_ARM ? 16 : 8;
 
-// The target that this unit was compiled for, e.g. "AVX3_DL", "AVX2", "NEON"; without flags "EMU128" or "SCALAR".
+// The target of this translation unit, e.g. "AVX3_DL", "AVX2", "NEON"; without flags "EMU128" or
+// "SCALAR".
 inline const char* target_name() { return hwy::TargetName(HWY_TARGET); }
 
-// `lanes` consecutive elements as fp32; no alignment needed.
+// `lanes` consecutive elements as fp32, without alignment.
 HWY_INLINE float_vec load(const fp32* p) { return hn::LoadU(float_tag{}, p); }
 HWY_INLINE float_vec load(const fp16* p) {
   const hn::Rebind<std::uint16_t, float_tag> bits;
@@ -66,16 +71,16 @@ HWY_INLINE float_vec load(const bf16* p) {
 
 HWY_INLINE float sum(float_vec v) { return hn::GetLane(hn::SumOfLanes(float_tag{}, v)); }
 
-// Lane i of the result is the sum over the lanes of v[i]. A tree of pairwise sums: 2 shuffles and 1 add a vector, where a
-// horizontal sum of each would take log2(lanes) of both. Shuffles within 128 bits come first: they take 1 cycle, wider ones
-// 3. Overwrites v.
+// Lane i of the result is the sum over the lanes of v[i]. It uses a tree of pairwise sums: 2
+// shuffles and 1 add per vector, while a horizontal sum of each vector takes log2(lanes) of both.
+// Shuffles within 128 bits come first: they take 1 cycle, wider ones 3. Overwrites v.
 HWY_INLINE float_vec sum_each(stored_vec (&v)[lanes]) {
 #if HWY_TARGET != HWY_SCALAR
   const float_tag f;
   const hn::Repartition<double, float_tag> pairs;
+  // In each 128 bits: a0 + a2, b0 + b2, a1 + a3, b1 + b3.
   HWY_UNROLL(8)
-  for (std::uint32_t i = 0; i < lanes / 2;
-       ++i) {  // in each 128 bits: a0 + a2, b0 + b2, a1 + a3, b1 + b3
+  for (std::uint32_t i = 0; i < lanes / 2; ++i) {
     const float_vec a = v[2 * i];
     const float_vec b = v[2 * i + 1];
     v[i] = hn::Add(hn::InterleaveLower(f, a, b), hn::InterleaveUpper(f, a, b));
@@ -104,11 +109,12 @@ HWY_INLINE float_vec sum_each(stored_vec (&v)[lanes]) {
   return v[0];
 }
 
-// Brings the cache line of p to L2. To L1 would hold one of its few buffers for misses until the line is there: rows here and
-// there, of 256 bytes, then take 29 ns each in place of 19 (Zen 4; an Intel core lost 0.03 of the read bandwidth of streams).
+// Prefetches the cache line of p to L2. A prefetch to L1 would occupy one of its few miss buffers
+// until the line arrives: scattered rows of 256 bytes then take 29 ns each instead of 19 (Zen 4; an
+// Intel core lost 0.03 of the read bandwidth of streams).
 HWY_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-// The same, line by line, for `bytes` from p on.
+// The same for all lines of the `bytes` bytes from p on.
 inline constexpr std::uint32_t line_bytes = 64;
 HWY_INLINE void prefetch(const void* p, std::size_t bytes) {
   for (std::size_t at = 0; at < bytes; at += line_bytes) {

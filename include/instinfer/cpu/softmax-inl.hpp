@@ -12,18 +12,18 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// exp(x) for x <= 0, within 2 units in the last place of fp32; 0 where exp(x) < 2^-126. Half the operations of an exp for all
-// numbers: x = n ln 2 + r with |r| <= ln 2 / 2, then 1 + r + r^2 P(r), whose coefficients are the minimax ones of degree 4
-// (relative error 4e-9), and n goes to the exponent.
+// exp(x) for x <= 0, within 2 units in the last place of fp32; 0 if exp(x) < 2^-126. It takes half
+// the operations of an exp for all numbers: x = n ln 2 + r with |r| <= ln 2 / 2, then 1 + r + r^2
+// P(r), and n goes to the exponent. P has minimax coefficients of degree 4 (relative error 4e-9).
 HWY_INLINE float_vec exp_of_negative(float_vec x) {
   const float_tag f;
   const hn::RebindToSigned<float_tag> integers;
   const auto constant = [f](float c) HWY_ATTR { return hn::Set(f, c); };
-  const float_vec rounder = constant(0x1.8p23f);  // n then stands in the lowest bits
+  const float_vec rounder = constant(0x1.8p23f);  // n is then in the lowest bits
   const float_vec shifted = hn::MulAdd(x, constant(0x1.715476p0f), rounder);
   const float_vec n = hn::Sub(shifted, rounder);
-  float_vec r =
-      hn::NegMulAdd(n, constant(0x1.63p-1f), x);  // n ln 2 in two parts: the first product is exact
+  // n ln 2 in two parts: the first product is exact.
+  float_vec r = hn::NegMulAdd(n, constant(0x1.63p-1f), x);
   r = hn::NegMulAdd(n, constant(-0x1.bd0106p-13f), r);
   float_vec p = hn::MulAdd(constant(0x1.6a2434p-10f), r, constant(0x1.1239e2p-7f));
   p = hn::MulAdd(p, r, constant(0x1.5558f2p-5f));
@@ -35,7 +35,8 @@ HWY_INLINE float_vec exp_of_negative(float_vec x) {
   return hn::IfThenElseZero(hn::Ge(x, constant(-0x1.5d589ep6f)), scaled);  // ln 2^-126
 }
 
-// to[i] = f(x[i]), lanes floats at a time; the tail goes through a small buffer filled up with `neutral`. May be in place.
+// to[i] = f(x[i]), lanes floats at a time. The remainder goes through a small buffer filled up with
+// `neutral`. `to` may be x.
 template <class F>
 HWY_INLINE void transform(const float* x, float* to, std::size_t n, float neutral, F&& f) {
   constexpr std::size_t step = lanes;
@@ -52,14 +53,15 @@ HWY_INLINE void transform(const float* x, float* to, std::size_t n, float neutra
   }
 }
 
-// x within the finite numbers of fp32; NaN, the sum of both infinities, becomes the largest one: Min takes the number then.
+// Limits x to the finite numbers of fp32. NaN, the sum of both infinities, becomes the largest one,
+// because Min then returns the number.
 HWY_INLINE float_vec kept_finite(float_vec x) {
   constexpr float largest = std::numeric_limits<float>::max();
   return hn::Max(hn::Min(x, hn::Set(float_tag{}, largest)), hn::Set(float_tag{}, -largest));
 }
 
-// x[i] = cap(x[i] * scale), where the product is kept finite. Lane i of the result is the largest x[j] with j % lanes == i,
-// -inf where there is none.
+// x[i] = cap(x[i] * scale), with a finite product. Lane i of the result is the largest x[j] with j
+// % lanes == i, or -inf if there is none.
 HWY_INLINE float_vec scale_logits_by_lane(float* x, std::size_t n, float scale, float soft_cap) {
   const float lowest = -std::numeric_limits<float>::infinity();
   const float_vec factor = hn::Set(float_tag{}, scale);
@@ -83,14 +85,14 @@ HWY_INLINE float_vec scale_logits_by_lane(float* x, std::size_t n, float scale, 
   return max;
 }
 
-// The same; returns the maximum.
+// The same, but returns the maximum.
 HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_cap) {
   const float_vec max = scale_logits_by_lane(x, n, scale, soft_cap);
   return n == 0 ? -std::numeric_limits<float>::infinity()
                 : hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
 }
 
-// The largest x; -inf where there is none.
+// The largest x; -inf if there is none.
 HWY_INLINE float max_of(const float* x, std::size_t n) {
   float_vec max = hn::Set(float_tag{}, -std::numeric_limits<float>::infinity());
   std::size_t i = 0;
@@ -104,7 +106,7 @@ HWY_INLINE float max_of(const float* x, std::size_t n) {
   return largest;
 }
 
-// Lane i becomes the largest of the lanes that equal i modulo Slots, a power of 2.
+// Lane i becomes the largest of the lanes that are equal to i modulo Slots, a power of 2.
 template <std::uint32_t Slots>
 HWY_INLINE float_vec max_by_slot(float_vec v) {
   const hn::RebindToSigned<float_tag> index_tag;
@@ -116,7 +118,8 @@ HWY_INLINE float_vec max_by_slot(float_vec v) {
   return v;
 }
 
-// to[i] = exp(x[i] - max); returns the sum. max is not below any x, and finite. May be in place.
+// to[i] = exp(x[i] - max); returns the sum. max is finite and at least as large as every x. `to`
+// may be x.
 HWY_INLINE float exponentials(const float* x, float* to, std::size_t n, float max) {
   const float_vec shift = hn::Set(float_tag{}, max);
   float_vec total = hn::Zero(float_tag{});
@@ -146,8 +149,8 @@ HWY_INLINE void accumulate(float* to, const float* from, std::size_t n) {
   }
 }
 
-// Sum of x[0, n), n a multiple of 4 lanes: one pass of loads, the probe of a machine's read bandwidth. Brings what lies
-// `ahead` floats further on to L2 meanwhile.
+// Sum of x[0, n), n a multiple of 4 lanes, with one pass of loads: the probe of a processor's read
+// bandwidth. Prefetches the values `ahead` floats later to L2.
 HWY_INLINE float sum_of(const float* x, std::size_t n, std::size_t ahead) {
   stored_vec total[4] = {hn::Zero(float_tag{}), hn::Zero(float_tag{}), hn::Zero(float_tag{}),
                          hn::Zero(float_tag{})};

@@ -1,5 +1,6 @@
 #pragma once
-// The fold for layouts whose pages hold no whole rows: tile by tile, as a plan gives a K tile before the V pages under it.
+// The fold for layouts with pages that have no whole rows: tile by tile, as a plan lists a K tile
+// before its V pages.
 
 #include <limits>
 #include <vector>
@@ -17,8 +18,8 @@ inline namespace HWY_NAMESPACE {
 template <class Format>
 class tile_fold {
  public:
+  // Folds the reads of the plan from read `i` on.
   template <class Pages>
-  // From read `i` of the plan on.
   void fold(const attention::query_group& q, const access_plan& plan, std::size_t i,
             const layout::head_pages& head, const Pages& pages, group_state& to) {
     const auto reads = plan.reads();
@@ -49,8 +50,8 @@ class tile_fold {
     return read.token_tile * head.tiles.of(read.kind).tokens;
   }
 
-  // Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state where the maximum
-  // moves.
+  // Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state
+  // if the maximum changes.
   void weigh(const attention::query_group& q, index_view wanted, std::size_t stride,
              group_state& to) {
     const float scale = q.logits.scale_for(Format::k_dim);

@@ -1,5 +1,6 @@
 #pragma once
-// Exact top-k of the CPU path: a sampled threshold drops most scores in one pass, bisection finds the k-th of the others.
+// Exact top-k of the CPU path: a sampled threshold drops most scores in one pass, then bisection
+// finds the k-th of the others.
 
 #include <limits>
 #include <vector>
@@ -14,7 +15,7 @@ inline namespace HWY_NAMESPACE {
 
 using key_tag = hn::RebindToSigned<float_tag>;
 
-// Keys that sort as core/top_k.hpp orders scores, as signed integers.
+// Signed integers with the order of scores in core/top_k.hpp.
 HWY_INLINE hn::Vec<key_tag> order_keys(float_vec x) {
   const key_tag d;
   const float_vec no_negative_zero = hn::IfThenZeroElse(hn::Eq(x, hn::Zero(float_tag{})), x);
@@ -25,27 +26,28 @@ HWY_INLINE hn::Vec<key_tag> order_keys(float_vec x) {
 
 struct top_k_scratch {
   std::vector<std::int32_t> sample;
-  std::vector<std::int32_t>
-      keys;  // of the candidates, filled up to whole vectors with the lowest key
-  std::vector<std::uint32_t> indices;  // of the candidates
+  // Keys of the candidates; the lowest key fills up the last vector.
+  std::vector<std::int32_t> keys;
+  std::vector<std::uint32_t> indices;  // indices of the candidates
 };
 
 inline constexpr std::int32_t lowest_key = std::numeric_limits<std::int32_t>::min();
 
-// How many keys [n], n a multiple of lanes, are `least` or more.
+// Number of keys [n], n a multiple of lanes, that are at least `least`.
 HWY_INLINE std::size_t count_from(const std::int32_t* keys, std::size_t n, std::int32_t least) {
   const key_tag d;
-  auto below = hn::Zero(d);  // minus the count, lane by lane
+  auto below = hn::Zero(d);  // the negative count per lane
   for (std::size_t i = 0; i < n; i += lanes) {
     below = hn::Add(below, hn::VecFromMask(d, hn::Lt(hn::LoadU(d, keys + i), hn::Set(d, least))));
   }
   return n - static_cast<std::size_t>(-hn::GetLane(hn::SumOfLanes(d, below)));
 }
 
-// The k-th largest of keys [n], n a multiple of lanes; 0 < k <= n. 32 passes over keys that lie in L1.
+// The k-th largest of keys [n], n a multiple of lanes; 0 < k <= n. It makes 32 passes over keys in
+// L1.
 HWY_INLINE std::int32_t kth_largest(const std::int32_t* keys, std::size_t n, std::size_t k) {
-  std::int64_t least =
-      lowest_key;  // at least k keys are `least` or more, fewer than k are `most` or more
+  // Invariant: at least k keys are >= least, fewer than k keys are >= most.
+  std::int64_t least = lowest_key;
   std::int64_t most = std::int64_t{std::numeric_limits<std::int32_t>::max()} + 1;
   while (most - least > 1) {
     const std::int64_t middle = least + (most - least) / 2;
@@ -54,7 +56,7 @@ HWY_INLINE std::int32_t kth_largest(const std::int32_t* keys, std::size_t n, std
   return static_cast<std::int32_t>(least);
 }
 
-// Collects the scores whose key is `least` or more, as keys and indices; returns how many.
+// Collects the scores with a key of at least `least`, as keys and indices. Returns their number.
 inline std::size_t collect(std::span<const float> scores, std::int32_t least, top_k_scratch& to) {
   const key_tag d;
   const hn::RebindToUnsigned<key_tag> index_tag;
@@ -66,7 +68,8 @@ inline std::size_t collect(std::span<const float> scores, std::int32_t least, to
   for (; i + lanes <= scores.size(); i += lanes) {
     const auto keys = order_keys(hn::LoadU(float_tag{}, scores.data() + i));
     const auto wanted = hn::Not(hn::Lt(keys, hn::Set(d, least)));
-    // In registers, then stored whole: a compressing store takes Zen 4 some hundred cycles.
+    // Compress in registers, then store whole vectors: a compressing store takes some hundred
+    // cycles on Zen 4.
     hn::StoreU(hn::Compress(keys, wanted), d, to.keys.data() + found);
     hn::StoreU(hn::Compress(indices, hn::RebindMask(index_tag, wanted)), index_tag,
                to.indices.data() + found);
@@ -84,8 +87,8 @@ inline std::size_t collect(std::span<const float> scores, std::int32_t least, to
   return found;
 }
 
-// As instinfer::top_k: the k largest, ties to the lower index. The sampled threshold is one that about 1.25 k scores reach;
-// where it misled and fewer than k are left, all compete.
+// Like instinfer::top_k: the k largest, ties to the lower index. The sampled threshold is one that
+// about 1.25 k scores reach. If fewer than k scores reach it, all scores are candidates.
 inline void top_k_of_many(std::span<const float> scores, std::uint32_t k, index_set& chosen,
                           top_k_scratch& scratch) {
   constexpr std::uint32_t samples = 1024;

@@ -1,5 +1,6 @@
 #pragma once
-// What an attend call takes and gives beside the cache: requests, receipt, workspace, observers.
+// The arguments and results of an attend call, apart from the cache: requests, receipt, workspace,
+// observers.
 
 #include <cstdint>
 #include <exception>
@@ -12,22 +13,23 @@
 
 namespace instinfer {
 
-// What a call moved.
+// The traffic of a call.
 struct receipt {
   instinfer::traffic traffic;
 };
 
-// One sequence of a batch and the queries of its newest tokens, oldest first. Tokens are appended before they attend, and
-// each query sees what came up to its own token: causal, also among the queries of one call.
+// One sequence of a batch and the queries of its newest tokens, oldest first. Tokens are appended
+// before they attend. Each query sees the tokens up to its own: causal, also among the queries of
+// one call.
 struct attend_request {
   sequence seq;
   std::span<const float> q;        // [queries, q_heads, k_dim]
   std::span<float> out;            // [queries, q_heads, v_dim]
-  attention::index_query index{};  // for policies with a trained indexer; then of one query
+  attention::index_query index{};  // for policies with a trained indexer; one query per call
 };
 
-// Scratch of attend: one machine and one arithmetic a worker. Keeps its memory; two attends that run at the same time
-// need two workspaces.
+// Scratch of attend: one machine scratch and one arithmetic per worker. It keeps its memory.
+// Attends that run at the same time need separate workspaces.
 template <class Path, class Format>
 struct workspace {
   struct worker {
@@ -42,12 +44,12 @@ struct workspace {
   std::vector<traffic> traffic_of;         // [jobs]
   std::vector<std::exception_ptr> failed;  // [jobs]
   std::vector<std::exception_ptr> part_failures;
-  std::vector<std::size_t> out_at;  // [requests], where they begin in `out`
+  std::vector<std::size_t> out_at;  // [requests], start of each in `out`
   std::vector<float> out;           // of all requests
 };
 
-// An observer of an engine gives one observer a KV head, by head(h) or, for batches, head(request, h). They run at the same time
-// when the parallel policy does.
+// An engine's observer provides one observer per KV head: by head(h), or for batches by
+// head(request, h). These run at the same time if the parallel policy does.
 using attention::no_observer;
 
 template <class Watch>

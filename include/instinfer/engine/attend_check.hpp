@@ -1,5 +1,5 @@
 #pragma once
-// What attend refuses before it touches any output.
+// Checks of attend's arguments, before it writes any output.
 
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +18,7 @@ std::uint32_t queries_of(const attend_request& r, const model_shape& shape) {
                                     static_cast<std::size_t>(shape.q_heads * Format::k_dim));
 }
 
-// Throws bad_argument unless a policy can answer the request over `tokens` live tokens.
+// Throws bad_argument unless a policy can serve the request over `tokens` live tokens.
 template <class Policy, class Format>
 void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
   using summaries = typename Policy::summaries::template states<Format>;

@@ -1,5 +1,5 @@
 #pragma once
-// What engines of all paths have in common: the paper's commands.
+// The concept of an engine: the paper's commands, common to all paths.
 
 #include <concepts>
 #include <span>
@@ -9,7 +9,8 @@
 
 namespace instinfer {
 
-// An engine of any path answers to this: the paper's commands (config is construction) and the tokens that are there.
+// Every engine offers open, append, attend, reclaim and token counts. The paper's config is the
+// construction.
 template <class E>
 concept Engine =
     requires(E& e, const E& c, sequence seq, std::span<const typename E::element> kv,

@@ -1,6 +1,7 @@
 #pragma once
-// A design point of the paper's space as one type: attention kernel, KV page layout, drive (flash channel geometry) and
-// transfer policy; and the named designs.
+// A design point of the paper's space as one type, and the named designs.
+// Its parts are the attention policy, the KV page layout, the drive (flash channel geometry) and
+// the transfer policy.
 
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/layout/token_indexed.hpp"
@@ -14,7 +15,7 @@
 
 namespace instinfer {
 
-// Drive is a flash::drive_spec value. Every path instantiates from the same design.
+// Drive is a flash::drive_spec value. All paths use the same design.
 template <class Attention, class Layout, auto Drive, class Transfer>
 struct design {
   static_assert(
@@ -46,7 +47,7 @@ concept Design = requires {
   { D::drive } -> std::convertible_to<flash::drive_spec>;
 };
 
-// The systems of InstInfer §VI-A, as far as one attention call tells them apart.
+// The systems of InstInfer §VI-A, as far as they differ in one attention call.
 using insta =
     design<attention::dense, layout::token_indexed<>, flash::instcsd, transfer::in_storage>;
 using insta_sparf = design<attention::sparf, layout::dual<>, flash::instcsd, transfer::in_storage>;

@@ -1,5 +1,6 @@
 #pragma once
-// One engine for all compute paths, with the paper's commands: config (construction), append, attend, reclaim.
+// One engine for all compute paths, with the paper's commands: config (construction), append,
+// attend, reclaim.
 
 #include <exception>
 #include <iosfwd>
@@ -19,11 +20,13 @@
 
 namespace instinfer {
 
-// Path supplies the arithmetic (reference::path, cpu::path, flash::random_selection); Store is where sealed pages live.
+// Path is the arithmetic (reference::path, cpu::path, flash::random_selection); Store holds sealed
+// pages.
 //
-// Attends of one engine may run at the same time, each with a workspace of its own. open, append, build, load and reclaim may
-// not run beside anything else on the engine, and end the life of spans and views that it gave out; save reads what attends may
-// feed back to.
+// Attends of one engine may run at the same time, each with its own workspace. open, append, build,
+// load and reclaim must not run at the same time as any other call on the engine, and invalidate
+// the spans and views that it returned. save must not run at the same time as attends, because
+// attends may change summaries.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine {
  public:
@@ -36,8 +39,8 @@ class engine {
   using summaries = typename policy::summaries::template states<Format>;
   using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
-  // config: throws bad_argument where the shape, capacity, layout or logit rule cannot be. `channels` is given where a
-  // sweep varies the drive at run time.
+  // config: throws bad_argument if the shape, capacity, layout or logit rule is not valid. Pass
+  // `channels` if a sweep varies the drive at run time.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {},
          std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
@@ -55,9 +58,10 @@ class engine {
 
   sequence open() { return cache_.open(); }
 
-  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens, index_dim] of a trained indexer,
-  // for policies that take them (methods/dsa.hpp). Throws unknown_sequence, bad_argument, address_overflow, drive_full; the
-  // cache is then as before.
+  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
+  // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
+  // unknown_sequence, bad_argument, address_overflow or drive_full, and then leaves the cache
+  // unchanged.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
@@ -69,10 +73,11 @@ class engine {
     return {moved};
   }
 
-  // Brings the index of a layer's heads up to date, for policies that cluster the cache: as much as the policy says is due, which
-  // may be nothing. Tokens then change places inside a head, and written() holds the pages. Costs much more than an attend; the
-  // time to call it is the caller's. Throws bad_argument, as for a layer without tokens or more clusters than tokens, and
-  // drive_full; heads that were done before stay so, and a further call goes on.
+  // Updates the index of a layer's heads, for policies that cluster the cache, as far as the policy
+  // says it is due; this may be nothing. Tokens then change places inside a head, and written() has
+  // the new pages. It costs much more than an attend; the caller decides when to call it. Throws
+  // bad_argument, for example for a layer without tokens or for more clusters than tokens, and
+  // drive_full. Heads finished before the exception keep their index, and a further call continues.
   receipt build(sequence seq, int layer)
     requires requires { typename policy::indexed_by; }
   {
@@ -100,7 +105,7 @@ class engine {
     return {moved};
   }
 
-  // Appends `count` tokens whose values nobody knows; for stores that hold no data.
+  // Appends `count` tokens without values, for stores that hold no data.
   receipt append_count(sequence seq, int layer, std::uint64_t count)
     requires(!Store::holds_data)
   {
@@ -111,13 +116,16 @@ class engine {
     return {moved};
   }
 
-  // Pages that the last append, build or load wrote, in that order.
+  // Pages that the last append, build or load wrote, in this order.
   std::span<const page_id> written() const { return written_; }
 
-  // Decode attention over the whole cache of a layer, for the newest token of a sequence: q [q_heads, k_dim], out
-  // [q_heads, v_dim]; the token has been appended. For the newest n tokens at once, causal among themselves: q [n, q_heads,
-  // k_dim], out [n, q_heads, v_dim], oldest first. An empty cache gives zeros. Throws unknown_sequence and bad_argument;
-  // out is then untouched.
+  // Decode attention over the whole cache of a layer.
+  // For the newest token of a sequence: q [q_heads, k_dim], out [q_heads, v_dim]. The token must be
+  // appended before.
+  // For the newest n tokens at once, causal among themselves: q [n, q_heads, k_dim], out [n,
+  // q_heads, v_dim], oldest first.
+  // An empty cache gives zeros. Throws unknown_sequence or bad_argument, and then leaves out
+  // unchanged.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
     return attend(seq, layer, q, out, own_, parallel::serial{}, no_observer{});
   }
@@ -129,8 +137,9 @@ class engine {
     return attend({&one, 1}, layer, work, workers, watch);
   }
 
-  // The same for a batch of sequences. Work is dealt by bytes (core/work_split.hpp): where whole heads would leave workers
-  // waiting, the longest are cut into page ranges. Should one request throw, all outputs are untouched.
+  // The same for a batch of sequences. Work is divided by bytes (core/work_split.hpp): if whole
+  // heads would leave workers idle, the longest heads are split into page ranges. If one request
+  // throws, all outputs stay unchanged.
   template <parallel::Parallel P, class Watch = no_observer>
   receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
                  Watch&& watch = {}) const {
@@ -141,7 +150,8 @@ class engine {
     if (work.workers.size() < workers.workers()) {
       work.workers.resize(workers.workers());
     }
-    // The longest heads by all workers, one after the other; then the others, each by one.
+    // First the longest heads, one after the other, each by all workers; then the others, each by
+    // one worker.
     const std::size_t cut = deal(work.jobs, can_share ? parts : 1, work.loads);
     for (std::size_t j = 0; j < cut; ++j) {
       attend_job(batch, layer, j, work, work.workers.front(),
@@ -169,21 +179,23 @@ class engine {
     }
     using route = typename D::transfer_policy;
     if (!route::computes_in_drive) {
-      done.traffic.filtered_bytes = done.traffic.channel_bytes;  // no filter in front of a host
+      done.traffic.filtered_bytes = done.traffic.channel_bytes;  // the host has no filter
     }
-    // q and the output cross the link in the storage type's width.
+    // q and the output cross the link as `element`, the type that append takes.
     const transfer::link_bytes link =
         route::bytes(done.traffic, q_size * sizeof(element), out_size * sizeof(element));
     done.traffic.link_bytes = link.up + link.down;
     return done;
   }
 
-  // Gives up a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence, bad_argument.
+  // Frees a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence or
+  // bad_argument.
   void reclaim(sequence seq) { cache_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
 
-  // Writes a sequence to a binary stream, and takes it up again in an open, empty one, of this engine or another of the same
-  // model, format, layout and summaries: attends go on bit by bit. `model`: the caller's name for it. See store/cache_file.hpp.
+  // Writes a sequence to a binary stream, and loads it into an open, empty sequence of this engine
+  // or of another with the same model, format, layout and summaries. Attends then give the same
+  // bits. `model` is the caller's name of the model. See store/cache_file.hpp.
   void save(sequence seq, std::ostream& out, std::string_view model = {}) const
     requires Store::holds_data
   {
@@ -196,26 +208,28 @@ class engine {
     return {store::load(cache_, seq, model, in, written_)};
   }
 
-  // Live tokens of a layer, reclaimed ones not counted.
+  // Live tokens of a layer, without reclaimed tokens.
   std::uint32_t tokens(sequence seq, int layer) const {
     const auto& cache = cache_.at(seq, layer);
     return cache.tokens() - cache.first();
   }
 
-  // Tokens ever appended to a layer: the position of the next one, and what reclaim_range::tokens_before counts.
+  // Tokens ever appended to a layer. This is the position of the next token;
+  // reclaim_range::tokens_before counts in the same way.
   std::uint32_t positions(sequence seq, int layer) const { return cache_.at(seq, layer).tokens(); }
 
   const policy& attention() const { return attention_; }
   const logit_rule& logits() const { return logits_; }
   const cache_type& cache() const { return cache_; }
-  Store& pages() { return cache_.pages(); }  // for housekeeping of its own; pages are the cache's
+  // for the store's own housekeeping; the cache owns the pages
+  Store& pages() { return cache_.pages(); }
 
  private:
   using arithmetic = typename Path::template arithmetic<Format>;
-  // Whether several workers may carry out one operation.
+  // Whether several workers can share one operation.
   static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
 
-  // Checks the requests and lists their heads, without touching any output.
+  // Checks the requests and lists their heads. Writes no output.
   void list_jobs(std::span<const attend_request> batch, int layer, scratch& work) const {
     work.jobs.clear();
     work.out_at.clear();
@@ -238,7 +252,7 @@ class engine {
     resize_scratch(work.out, out_size);
   }
 
-  // One KV head of one request, by one worker or, cut into page ranges, by a team.
+  // Computes one KV head of one request: by one worker, or split into page ranges by a team.
   template <class Watch>
   void attend_job(std::span<const attend_request> batch, int layer, std::size_t j, scratch& work,
                   typename scratch::worker& worker, const team& with, Watch& watch) const {

@@ -1,5 +1,5 @@
 #pragma once
-// How one KV head answers the queries of a request: one by one, or those of several new tokens together.
+// The queries of a request on one KV head: one by one, or those of several new tokens together.
 
 #include <algorithm>
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace instinfer {
 
-// One KV head of one layer at work on one worker.
+// One KV head of one layer on one worker.
 template <class Policy, class Cache, class Worker>
 class head_attend {
  public:
@@ -29,7 +29,7 @@ class head_attend {
         worker_{worker},
         moved_{moved} {}
 
-  // Of a request with n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim].
+  // For n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim].
   template <class Watch>
   void operator()(std::uint32_t n, std::span<const float> q, std::span<float> out,
                   Watch& watch) const {
@@ -66,14 +66,15 @@ class head_attend {
   }
 
  private:
-  // The rows of query i of n; `first_head`: where they stand in the group that the arithmetic began with.
+  // The rows of query i of n. `first_head` is their first row in the group that the arithmetic
+  // began with.
   attention::query_group query_of(std::uint32_t i, std::uint32_t n,
                                   std::uint32_t first_head) const {
     const std::size_t size = worker_.q.size() / n;
     return {std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head};
   }
 
-  // One query: the group together, or its heads one by one where they select alone.
+  // One query: the whole group together, or its heads one by one if each has its own selection.
   template <class Watch>
   void run_one(std::span<const float> q, std::span<float> out, Watch& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
@@ -97,7 +98,8 @@ class head_attend {
     worker_.arithmetic.finish(out);
   }
 
-  // Folds once what all n queries see, for all their rows, then for each query alone what is left. No kernel needs a mask.
+  // Folds the tokens that all n queries see, once for all rows; then, for each query, the other
+  // tokens it sees. So no kernel needs a mask.
   template <class Watch>
   void fold_together(std::uint32_t n, Watch& watch) const {
     const layout::head_pages head = layer_.head(kv_head_);
@@ -120,7 +122,8 @@ class head_attend {
         machine.fold(query, tokens);
       }
     };
-    // Windows slide with the queries, as the cache's end does: what the first and the last query see, all see.
+    // Windows move with the queries, like the end of the cache. So the tokens that both the first
+    // and the last query see are those that all queries see.
     const index_view first_sees = seen_by(0);
     const index_view last_sees = seen_by(n - 1);
     const index_view common =

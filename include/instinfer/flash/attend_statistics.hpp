@@ -1,5 +1,5 @@
 #pragma once
-// The books of a replay of an attend: what each phase, channel and die did, and the sums that its result gives.
+// Statistics of a replay of an attend: what each phase, channel and die did, and the sums that its result gives.
 
 #include <algorithm>
 #include <cstddef>
@@ -30,7 +30,7 @@ class attend_statistics {
     filtered_[phase * channel_count_ + c] += filter_ticks;
   }
 
-  // channels: with `reads` (read_channel.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these books.
+  // channels: with `reads` (read_channel.hpp) and `buffer` (filter_buffer.hpp) each. The spans view these statistics.
   template <class Channels, class Kernels>
   attend_times total(const Channels& channels, const Kernels& kernels, std::int64_t dram_ticks,
                      std::int64_t ticks_per_ps) {

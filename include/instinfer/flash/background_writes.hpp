@@ -1,6 +1,7 @@
 #pragma once
-// Programs, erases and moves that an append leaves for later, beside the reads of the next attend: lower priority, and
-// suspended for reads where the rules say so (mixed_timeline.hpp).
+// Writes in the background: programs, erases and moves of an append run at the same time as the
+// reads of the next attend.
+// They have lower priority, and are suspended for reads if the rules say so (mixed_timeline.hpp).
 
 #include <algorithm>
 #include <cstddef>
@@ -18,13 +19,13 @@
 
 namespace instinfer::flash {
 
-// The rule. Reads come when they would on a drive without the writes, and the writes all at the start; nothing orders the
-// writes among each other. An attend ends later by as much as its last page comes later. Writes that are not done
-// by then go on; the next call does not wait for them.
+// The model: reads come at the times they would have on a drive without the writes. All writes come
+// at the start, in no order among each other. The end of an attend moves by the delay of its last
+// page. Writes that are still running then continue, and the next call does not wait for them.
 template <class Arbitration>
 class background_writes {
  public:
-  // Throws bad_argument for rules that cannot be, and what timelines throw.
+  // Throws bad_argument for invalid rules, and what timelines throw.
   background_writes(const drive_spec& drive, const drive_rules& rules,
                     const Arbitration& arbitration = {})
       : timeline_{drive.geometry,
@@ -46,7 +47,8 @@ class background_writes {
     put(array_operation::erase, operations.erases);
   }
 
-  // After each attend, which `attends` has timed last and whose times are in `done`: adds the delay, and forgets the writes.
+  // Call it after each attend: `attends` has just timed it, and `done` has its times. Adds the
+  // delay, and removes the writes.
   template <class AttendClock>
   void run_beside(const AttendClock& attends, const attend_work& work,
                   std::span<const location> locations, call_times& done) {
@@ -75,7 +77,7 @@ class background_writes {
 
  private:
   struct ends {
-    std::int64_t read = 0;  // the last one of priority 0
+    std::int64_t read = 0;  // the last one with priority 0
     std::int64_t write = 0;
   };
   ends run(std::span<const io_request> all) {

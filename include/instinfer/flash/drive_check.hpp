@@ -1,5 +1,5 @@
 #pragma once
-// Whether a drive can be what a design and a format were made for.
+// Checks that a drive fits a design, a format and a capacity.
 
 #include <string>
 
@@ -9,7 +9,8 @@
 
 namespace instinfer::flash {
 
-// Throws bad_argument for a drive that cannot be, or not under this design and format, or is smaller than the capacity.
+// Throws bad_argument for an invalid drive, one that does not fit the design and format, or one
+// smaller than the capacity.
 template <class D, class Format>
 void check_drive(const drive_spec& drive, const store::capacity& capacity,
                  const drive_rules& rules) {
@@ -21,7 +22,7 @@ void check_drive(const drive_spec& drive, const store::capacity& capacity,
       });
   require(!D::transfer_policy::computes_in_drive || drive.units.present(), [] {
     return std::string(
-        "flash engine: attention in storage needs a drive with accelerator, this one has none");
+        "flash engine: attention in storage needs a drive with an accelerator, this one has none");
   });
   require(Format::plain || rules.transfer == transfer_size::page, [] {
     return std::string(

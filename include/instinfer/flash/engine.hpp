@@ -1,5 +1,6 @@
 #pragma once
-// The flash path: the same commands as every engine, and the time that they take on the modelled drive and route.
+// The flash path: the commands of every engine, with the time they take on the modelled drive and
+// route.
 
 #include "instinfer/engine/engine.hpp"
 #include "instinfer/flash/attend_clock.hpp"
@@ -12,17 +13,18 @@
 
 namespace instinfer::flash {
 
-// What a call moved, and where its time went.
+// Traffic and times of a call.
 struct receipt : instinfer::receipt, call_times {};
 
 template <class Path>
 using default_store =
     std::conditional_t<std::is_same_v<Path, random_selection>, store::ledger, store::memory>;
 
-// Path decides what is selected: by default drawn at random, without data; a compute path (cpu::path, reference::path)
-// attends as its own engine does, and is timed beside it. The GPU's own work is not counted on any route. On a store that
-// is a translation layer, pages are read where they lie, and whatever it does besides (moves, erases) is charged.
-// Writes times the flash's side of appends (foreground_writes.hpp has the menu).
+// Path decides the selection. By default it is random, without data. A compute path (cpu::path,
+// reference::path) attends as in its own engine, and its accesses are timed. The work of the GPU is
+// not counted on any route. With an FTL store, pages are read at their physical places, and the
+// FTL's own moves and erases are charged. Writes times the flash part of appends (menu:
+// foreground_writes.hpp).
 template <Design D, class Format = kv_format<>, class Path = random_selection,
           class Arbitration = data_out_first, class Store = default_store<Path>,
           template <class> class Writes = foreground_writes>
@@ -35,9 +37,9 @@ class engine {
   using policy = typename D::attention_policy;
   using route = typename D::transfer_policy;
 
-  // drive and route_times default to the design's and the paper's; a sweep passes its own. The drive's link rate replaces that
-  // of the route. Throws bad_argument for a drive that cannot be, has another page size than the layout, or is smaller
-  // than the capacity.
+  // drive and route_times default to those of the design and the paper; a sweep passes its own. The
+  // link rate of the drive replaces that of route_times. Throws bad_argument for an invalid drive,
+  // a page size that differs from the layout's, or a drive smaller than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
          const transfer::route_spec& route_times = {}, const drive_rules& rules = {},
@@ -64,7 +66,8 @@ class engine {
 
   sequence open() { return inner_.open(); }
 
-  // As instinfer::engine::append, timed. Out of memory while timing leaves the tokens appended.
+  // Like instinfer::engine::append, with times. If memory runs out during the timing, the tokens
+  // stay appended.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v) {
     return timed_write(inner_.append(seq, layer, k, v));
   }
@@ -73,7 +76,8 @@ class engine {
   {
     return timed_write(inner_.append_count(seq, layer, count));
   }
-  // The same without the time, which is most of an append's work here: for a cache that is only to be read.
+  // The same without times, for a cache that is only read: timing is most of the work of an append
+  // here.
   instinfer::receipt append_untimed(sequence seq, int layer, std::uint64_t count)
     requires(!holds_data)
   {
@@ -84,14 +88,15 @@ class engine {
     return written;
   }
 
-  // As instinfer::engine::build, timed: tokens are read, and written in another order.
+  // Like instinfer::engine::build, with times: tokens are read, and written in another order.
   receipt build(sequence seq, int layer)
     requires requires(inner_type& e) { e.build(seq, layer); }
   {
     return timed_write(inner_.build(seq, layer));
   }
 
-  // As instinfer::engine's. A load is timed as the writes that it is; a save, which is not part of a decode, is not.
+  // Like instinfer::engine's. A load is timed as writes. A save is not timed, because it is not
+  // part of decoding.
   void save(sequence seq, std::ostream& out, std::string_view model = {}) const
     requires holds_data
   {
@@ -106,7 +111,7 @@ class engine {
   // One query of a batch; q [q_heads, k_dim], out [q_heads, v_dim].
   using request = attend_request;
 
-  // As instinfer::engine::attend, timed.
+  // Like instinfer::engine::attend, with times.
   template <class Trace = no_trace>
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
                  Trace* trace = nullptr) {
@@ -114,9 +119,9 @@ class engine {
     return attend_batch(layer, {&one, 1}, trace);
   }
 
-  // One layer's attention for many sequences: the drive works on all their heads at once. Bars go to `trace` if there is
-  // one; background writes are not drawn. A request that is not valid throws; the outputs of those before it are then
-  // written.
+  // One layer's attention for many sequences: the drive works on all their heads at the same time.
+  // Writes bars to `trace` if given, without background writes. An invalid request throws; the
+  // outputs of earlier requests are then already written.
   template <class Trace = no_trace>
   receipt attend_batch(int layer, std::span<const request> batch, Trace* trace = nullptr) {
     receipt done;
@@ -144,7 +149,8 @@ class engine {
     return done;
   }
 
-  // The last attend again, on a drive with other units: what a faster engine would gain. Writes beside it are left out.
+  // Times the last attend again, with another accelerator, to show what a faster one would gain.
+  // Without background writes.
   call_times last_attend_with(const accelerator_spec& units) const {
     drive_spec other = drive_;
     other.units = units;
@@ -155,7 +161,8 @@ class engine {
     return done;
   }
 
-  // When the host is silent: the store's translation layer empties failing blocks and erases dead ones, at most `most_erases`.
+  // For times without host requests: the FTL of the store empties failing blocks and erases dead
+  // blocks, at most `most_erases`.
   receipt idle(std::uint64_t most_erases = ~std::uint64_t{0})
     requires LocatingStore<Store>
   {
@@ -164,7 +171,7 @@ class engine {
     charge_operations(done);
     return done;
   }
-  // The pages of blocks that are due (ssd/ftl/reliability.hpp) are moved.
+  // Moves the pages of blocks that are due (ssd/ftl/reliability.hpp).
   template <class Due>
   receipt refresh(Due&& due)
     requires LocatingStore<Store>
@@ -178,14 +185,14 @@ class engine {
   void reclaim(sequence seq) { inner_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { inner_.reclaim(seq, range); }
 
-  // As instinfer::engine's.
+  // Like instinfer::engine's.
   std::uint32_t tokens(sequence seq, int layer) const { return inner_.tokens(seq, layer); }
   std::uint32_t positions(sequence seq, int layer) const { return inner_.positions(seq, layer); }
 
-  // The engine that is timed: for attends with a parallel policy, a workspace or an observer of your own.
+  // The inner engine: for attends with your own parallel policy, workspace or observer.
   const inner_type& inner() const { return inner_; }
   const drive_spec& drive() const { return drive_; }
-  // The page store, for its counters and housekeeping; pages are the cache's.
+  // The page store, for its counters and housekeeping; the cache owns the pages.
   Store& pages() { return inner_.pages(); }
 
  private:
@@ -197,7 +204,7 @@ class engine {
     return times;
   }
 
-  // Attends, and adds to the work.
+  // Attends, and records the work.
   traffic record(const request& r, int layer) {
     const std::size_t first = work_.pages.size();
     traffic moved = inner_
@@ -211,7 +218,7 @@ class engine {
 
   std::uint32_t group() const { return static_cast<std::uint32_t>(inner_.cache().shape().group()); }
 
-  // No bytes, no request: not even its latency.
+  // Without bytes there is no request, and so no latency.
   double route_ns(const transfer::link_bytes& moved) const {
     return moved.up + moved.down == 0 ? 0.0 : route::time(moved, route_).total_ns();
   }
@@ -239,7 +246,8 @@ class engine {
     }
   }
 
-  // New K and V go down the link while earlier groups are programmed; the slower one shows.
+  // New K and V cross the link while earlier groups are programmed, so only the slower of the two
+  // counts.
   receipt timed_write(const instinfer::receipt& written) {
     receipt done;
     done.traffic = written.traffic;

@@ -1,8 +1,9 @@
 #pragma once
-// Times what appends and housekeeping make the flash do at once, with nothing else on the drive.
+// Writes in the foreground: the time of appends and FTL housekeeping on an otherwise idle drive.
+// A menu of write policies:
 //
-//   foreground_writes   an append takes until its pages are programmed; the default
-//   background_writes   they are programmed beside the reads of the next attend    flash/background_writes.hpp
+//   foreground_writes   an append ends when its pages are programmed; the default
+//   background_writes   pages are programmed during the next attend's reads: background_writes.hpp
 
 #include <cstdint>
 #include <span>
@@ -19,13 +20,13 @@ namespace instinfer::flash {
 template <class Arbitration>
 class foreground_writes {
  public:
-  // Throws bad_argument for rules that cannot be, and what timelines throw.
+  // Throws bad_argument for invalid rules, and what timelines throw.
   foreground_writes(const drive_spec& drive, const drive_rules& rules,
                     const Arbitration& arbitration = {})
       : timeline_{drive.geometry, drive.timing, (validate(rules), rules.reads), arbitration} {}
 
-  // Fills in moving_ns, flash_write_ns and erase_ns. One batch after the other: what is moved is read, then written; what
-  // died by that is erased last.
+  // Sets moving_ns, flash_write_ns and erase_ns. The batches run one after the other: reads of
+  // moved pages, then programs, then erases of the blocks that became dead.
   void charge(const ftl_operations& operations, call_times& done) {
     const auto ns = [](const batch_times& batch) {
       return static_cast<double>(batch.makespan_ps()) * 1e-3;
@@ -35,7 +36,7 @@ class foreground_writes {
     done.erase_ns = ns(timeline_.erase(operations.erases));
   }
 
-  // After each attend: nothing was left for later.
+  // Called after each attend: there are no writes left to run.
   template <class AttendClock>
   void run_beside(const AttendClock&, const attend_work&, std::span<const location>, call_times&) {}
 

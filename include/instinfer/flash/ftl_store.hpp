@@ -1,5 +1,6 @@
 #pragma once
-// A page store on a modelled drive's FTL: the KV cache writes to it as to any other, and it counts blocks, wear and moves.
+// A page store on the FTL of a modelled drive. The KV cache writes to it as to any store; it counts
+// blocks, wear and moves.
 
 #include <cstdint>
 #include <span>
@@ -12,14 +13,15 @@
 
 namespace instinfer::flash {
 
-// Rules is a policy's value (ftl_policy.hpp), as in ftl_store<instcsd.geometry, kv_blocks{.stripe = 8}>. With page_array as
-// Pages it holds data; Faults is a fault model's value. Pages of a sequence slot are one placement_handle of the FTL: the cache
-// says whose pages come next.
+// Rules is the value of a policy (ssd/ftl/policy.hpp), as in ftl_store<instcsd.geometry,
+// kv_blocks{.stripe = 8}>. With page_array as Pages it holds data. Faults is the value of a fault
+// model. The pages of a sequence slot have one placement handle; the cache announces the sequence
+// of the next pages.
 //
-// free_pages() is a promise that one failed block of a channel does not break. Where more fail within one append, allocate may
-// throw drive_full out of the middle of it, and the cache is to be given up; raise kept_blocks.
+// free_pages() stays valid if one block per channel fails. If more fail within one append, allocate
+// may throw drive_full in the middle of it, and the cache is then unusable; raise kept_blocks.
 //
-// Pages move: the spans of write and view are valid until the next allocate or housekeeping.
+// Pages move: the spans of write and view are valid until the next allocate or housekeeping call.
 template <geometry Shape, auto Rules = kv_blocks{}, class Pages = no_pages,
           auto Faults = no_faults{}>
 class ftl_store {
@@ -31,16 +33,17 @@ class ftl_store {
       ftl<std::remove_const_t<decltype(Rules)>, Pages, std::remove_const_t<decltype(Faults)>>;
   static constexpr bool holds_data = Pages::holds_data;
 
-  // Throws bad_argument where channels or page size are not the geometry's, or the drive is too small.
+  // Throws bad_argument if channels or page size differ from the geometry's, or if the drive is too
+  // small.
   ftl_store(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
       : ftl_{(check(channels, page_bytes), Shape), pages_per_channel, Rules, {}, Faults} {}
 
-  // Pages that follow belong to this sequence slot; where operations are recorded, those of the last call are forgotten.
+  // The next pages belong to this sequence slot. Clears the recorded operations of the last call.
   void begin_writes(std::uint32_t slot) {
-    unit_ = slot;
+    placement_handle_ = slot;
     ftl_.clear_operations();
   }
-  page_id allocate(std::uint32_t channel) { return ftl_.write(unit_, channel); }
+  page_id allocate(std::uint32_t channel) { return ftl_.write(placement_handle_, channel); }
   void release(page_id page) noexcept { ftl_.release_live(page); }
 
   std::uint64_t free_pages() const { return ftl_.free_pages(); }
@@ -59,7 +62,7 @@ class ftl_store {
   }
 
   static constexpr const geometry& shape() { return shape_; }
-  // Throws bad_argument for a page that was never written, or given up since.
+  // Throws bad_argument for a page that was never written or was released.
   location locate(page_id page) const {
     require(ftl_.is_live(page), [&] {
       return "ftl_store: page " + std::to_string(static_cast<std::uint32_t>(page)) +
@@ -68,7 +71,7 @@ class ftl_store {
     return ftl_.locate(page);
   }
 
-  // For housekeeping (idle, refresh, count_read) and its counters.
+  // The FTL, for housekeeping (idle, refresh, count_read) and counters.
   ftl_type& translation() { return ftl_; }
   const ftl_type& translation() const { return ftl_; }
 
@@ -87,7 +90,7 @@ class ftl_store {
   static constexpr geometry shape_ = Shape;
 
   ftl_type ftl_;
-  std::uint32_t unit_ = 0;
+  std::uint32_t placement_handle_ = 0;
 };
 
 }  // namespace instinfer::flash

@@ -1,5 +1,5 @@
 #pragma once
-// Page stores over a flash translation layer: what flash::engine asks of one beside the pages.
+// The concept of a page store on an FTL: what flash::engine needs in addition to the pages.
 
 #include <concepts>
 #include <cstdint>
@@ -11,7 +11,8 @@
 
 namespace instinfer::flash {
 
-// A page store that knows where each page lies: flash/ftl_store.hpp. Others are placed by number (placement.hpp).
+// A page store that knows the location of each page, for example flash/ftl_store.hpp. The pages of
+// other stores are placed by number (placement.hpp).
 template <class S>
 concept LocatingStore = requires(S& s, const S& c, page_id page, std::uint64_t most) {
   { c.locate(page) } -> std::same_as<location>;

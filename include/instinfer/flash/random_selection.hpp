@@ -1,6 +1,6 @@
 #pragma once
-// A path without data: selections are drawn at random and nothing is computed. For timing caches that no machine at hand
-// could hold.
+// A path without data: selections are random and nothing is computed.
+// It times caches that are larger than any available memory.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,11 +10,12 @@
 
 namespace instinfer::flash {
 
-// Chosen tokens have chosen neighbours. Calibrated: on the SmolLM2 trace in examples/traces, SparF at 1/8 folds from 37 %
-// of the token-indexed pages; runs of 5 tokens give that share, single tokens 87 %. Dims are random_selection one by one.
+// Length of the runs of selected tokens: selected tokens have selected neighbours. Calibrated: on
+// the SmolLM2 trace in examples/traces, SparF at 1/8 folds from 37 % of the token-indexed pages.
+// Runs of 5 tokens give this share, single tokens 87 %. Dims are drawn one by one.
 inline constexpr std::uint32_t random_run_tokens = 5;
 
-// Output is set to zero. Draws depend only on the head and its number of tokens, so runs repeat.
+// Outputs are zero. Draws depend only on the head and its number of tokens, so results repeat.
 template <class Format>
 class random_arithmetic {
  public:
@@ -69,11 +70,12 @@ class random_arithmetic {
   void finish(std::span<float> out) { std::ranges::fill(out, 0.0f); }
 
  private:
-  // k of the set: its `local` last ones, and the rest in runs of `run` neighbours that are random_selection by selection sampling
-  // (each subset of runs equally likely, one pass). O(runs drawn from), not O(tokens).
+  // Draws k indices of the set: its `local` last ones, and the others in runs of `run` neighbours.
+  // Runs are drawn by selection sampling: each subset of runs is equally likely, in one pass.
+  // O(runs of `from` and drawn runs), not O(tokens).
   void draw(index_view from, std::uint32_t k, std::uint32_t local, std::uint32_t run,
             index_set& chosen) {
-    std::uint32_t left = from.count() - local;  // to be drawn from
+    std::uint32_t left = from.count() - local;  // number of indices still to draw from
     std::uint32_t wanted = k - local;
     std::uint32_t left_of_run = 0;
     bool taking = false;
@@ -85,7 +87,7 @@ class random_arithmetic {
           taking = next() % runs_left < (wanted + run - 1) / run;
           left_of_run = run;
         }
-        // What is not taken is passed over as long as the rest still holds all that is wanted.
+        // Skip what is not taken, as long as enough indices are left for all wanted ones.
         const std::uint32_t here = std::min({left_of_run, left, piece.last - i});
         const std::uint32_t passed = taking ? 0 : std::min(here, left - wanted);
         const std::uint32_t taken = std::min(here - passed, wanted);
@@ -95,7 +97,7 @@ class random_arithmetic {
         left_of_run -= here;
         i += here;
       }
-      chosen.add(i, piece.last);  // the local ones
+      chosen.add(i, piece.last);  // the last `local` indices
     }
   }
 

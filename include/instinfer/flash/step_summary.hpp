@@ -1,5 +1,6 @@
 #pragma once
-// A text summary of one decode step on the drive: how busy each resource was, bytes at each stage, page latencies, phases.
+// A text summary of one decode step on the drive: use of each resource, bytes at each stage, page
+// latencies, phases.
 
 #include <algorithm>
 #include <cstdint>
@@ -16,12 +17,12 @@
 
 namespace instinfer::flash {
 
-// Resources of one kind, e.g. all buses; busy times count their bars of the trace.
+// Resources of one kind, for example all buses. Busy time is the sum of their bars in the trace.
 struct resource_use {
   std::string name;
   std::size_t count = 0;
   double mean_busy_ns = 0;
-  double most_busy_ns = 0;  // of the busiest one
+  double most_busy_ns = 0;  // of the busiest resource
 };
 
 struct phase_summary {
@@ -33,11 +34,11 @@ struct phase_summary {
 struct step_summary {
   double total_ns = 0;
   instinfer::traffic traffic;
-  std::vector<resource_use>
-      resources;  // units of the drive and the link first, then buses and planes
+  // Units of the drive and the link first, then buses and planes.
+  std::vector<resource_use> resources;
   std::vector<phase_summary> phases;
-  latencies
-      page_ps;  // from the step's first flash command to the last byte of each page on the bus
+  // From the step's first flash command to the last byte of each page on the bus.
+  latencies page_ps;
 };
 
 namespace detail {
@@ -74,9 +75,9 @@ inline std::vector<resource_use> resources_of(const chrome_trace& trace) {
 
 }  // namespace detail
 
-// Receipt: what flash::engine::attend returned (engine.hpp), trace: what the same call wrote, into an empty trace. Rows
-// of resources that were never used are not counted. Throws bad_argument if the trace has other page reads than the
-// receipt.
+// done: the result of flash::engine::attend (engine.hpp). trace: what the same call wrote into an
+// empty trace. Rows of resources that were never used are not counted. Throws bad_argument if the
+// trace and the receipt have different numbers of page reads.
 template <class Receipt>
 step_summary summarize(const Receipt& done, const chrome_trace& trace) {
   step_summary all{.total_ns = done.total_ns(),
@@ -109,7 +110,7 @@ step_summary summarize(const Receipt& done, const chrome_trace& trace) {
   return all;
 }
 
-// A table for terminals and documents, times in microseconds.
+// A table for terminals and documents; times are in microseconds.
 inline std::string to_string(const step_summary& all) {
   std::string text;
   const auto line = [&](const char* format, auto... values) {

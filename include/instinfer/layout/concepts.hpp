@@ -1,10 +1,10 @@
 #pragma once
-// The contract of a KV page layout: a mapping (token, dim) of one head's stream <-> (page, offset), as layouts are in
-// mdspan. A layout is a small tag; everything else follows from the tiles it names.
+// The contract of a KV page layout: a mapping (token, dim) of one head's stream <-> (page, offset),
+// like a layout in mdspan. A layout is a small tag; its tiles define everything else.
 //
-//   token_indexed<PageBytes>            K and V by token                       (FlexGen, dense InstInfer)
-//   dim_indexed<PageBytes, Dims>        K by dim only, V by token              (one copy, for score-first methods)
-//   dual<PageBytes, Dims>               K by token and by dim, V by token      (SparF; K twice, 1.5x footprint)
+//   token_indexed<PageBytes>        K and V by token                     (FlexGen, dense InstInfer)
+//   dim_indexed<PageBytes, Dims>    K by dim only, V by token            (for score-first methods)
+//   dual<PageBytes, Dims>           K by token and by dim, V by token    (SparF; 1.5x footprint)
 
 #include <concepts>
 #include <cstdint>
@@ -14,8 +14,9 @@
 
 namespace instinfer::layout {
 
-// The part of a stream that one page holds: `tokens` consecutive tokens times `dims` consecutive dims. Element (t, i)
-// of the tile lies at element offset t * token_stride + i * dim_stride of the page. tokens == 0: stream not stored.
+// The part of a stream in one page: `tokens` consecutive tokens times `dims` consecutive dims.
+// Element (t, i) of the tile is at element offset t * token_stride + i * dim_stride of the page.
+// tokens == 0: the stream is not stored.
 struct tile {
   std::uint32_t tokens = 0;
   std::uint32_t dims = 0;
@@ -25,7 +26,8 @@ struct tile {
   constexpr std::uint32_t offset(std::uint32_t token, std::uint32_t dim) const {
     return token * token_stride + dim * dim_stride;
   }
-  // Elements from the first to the last; 64 bits, as a tile that breaks its contract may be large.
+  // Elements from the first to the last. 64 bits, because a tile that breaks its contract may be
+  // large.
   constexpr std::uint64_t elements() const {
     return tokens == 0 ? 0
                        : std::uint64_t{tokens - 1} * token_stride +
@@ -35,12 +37,12 @@ struct tile {
   friend constexpr bool operator==(const tile&, const tile&) = default;
 };
 
-// Rows of one token after another: [tokens, dims].
+// Row-major tile: the rows of consecutive tokens, [tokens, dims].
 constexpr tile by_token(std::uint32_t tokens, std::uint32_t dims) {
   return {tokens, dims, dims, 1};
 }
 
-// Columns of one dim after another: [dims, tokens].
+// Column-major tile: the columns of consecutive dims, [dims, tokens].
 constexpr tile by_dim(std::uint32_t tokens, std::uint32_t dims) {
   return {tokens, dims, 1, tokens};
 }
@@ -56,9 +58,10 @@ struct tiling {
   }
 };
 
-// A layout names its page size and its tiles for a KV format and an expected context length.
-// Semantics, checked by validate(): tiles fit the page and map injectively; dims divide the head size; V is stored, K
-// at least once; all tiles of K span whole V tiles (so that a K tile and the V pages under it can be folded together).
+// A layout names its page size, and its tiles for a KV format and an expected context length.
+// Semantics, checked by validate.hpp: tiles fit the page and map injectively; dims divide the head
+// size; V is stored, K at least once; a K tile spans whole V tiles, so that a K tile and its V
+// pages can be folded together.
 template <class L>
 concept Layout = requires(std::uint32_t context_tokens) {
   { L::page_bytes } -> std::convertible_to<std::uint32_t>;

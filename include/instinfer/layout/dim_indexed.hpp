@@ -1,6 +1,6 @@
 #pragma once
-// Dim-indexed pages of K: 2 to 8 dims share a page, each with a long run of tokens (InstInfer §IV-C; the paper calls
-// dims "embedding channels"). V stays token-indexed.
+// Dim-indexed pages of K: 2 to 8 dims share a page, each with a long run of tokens (InstInfer
+// §IV-C, which calls dims "embedding channels"). V stays token-indexed.
 
 #include "instinfer/layout/token_indexed.hpp"
 
@@ -8,10 +8,11 @@ namespace instinfer::layout {
 
 inline constexpr std::uint32_t dims_by_context = 0;
 
-// Dims per page for a context length, when the layout leaves the choice open. Few dims a page make the page filter
-// sharp (a page is read if any of its dims is wanted); many make tiles short, so that less of a context waits in the
-// group buffer. Taken is the least of 2, 4, 8 whose tile the context fills at least four times; 8 otherwise.
-// At 4 KiB of fp16 that is 8 dims x 256 tokens below 2K, 4 x 512 from 2K, 2 x 1K from 4K tokens on.
+// Dims per page for a context length, if the layout leaves the choice open. Few dims per page make
+// the page filter sharp: a page is read if any of its dims is wanted. Many dims make tiles short,
+// so fewer tokens of a context wait in the group buffer. The result is the smallest of 2, 4, 8 for
+// which the context fills at least four tiles; otherwise 8. For 4 KiB of fp16: 8 dims x 256 tokens
+// below 2K tokens, 4 x 512 from 2K, 2 x 1K from 4K.
 constexpr std::uint32_t dims_per_page(std::uint32_t page_elements, std::uint32_t context_tokens) {
   for (const std::uint32_t dims : {2u, 4u}) {
     if (4 * (page_elements / dims) <= context_tokens) {
@@ -21,7 +22,8 @@ constexpr std::uint32_t dims_per_page(std::uint32_t page_elements, std::uint32_t
   return 8;
 }
 
-// The K tile of dim-indexed pages; its tokens are a whole number of groups of tokens, and a dim begins a packed value.
+// The K tile of dim-indexed pages. It has a whole number of token groups, and each dim starts at a
+// packed value.
 template <class Format>
 constexpr tile dim_tile(std::uint32_t page_bytes, std::uint32_t dims,
                         std::uint32_t context_tokens) {

@@ -1,5 +1,6 @@
 #pragma once
-// The dual layout of SparF: K twice, by token and by dim, and V once (InstInfer §IV-C). 1.5x the footprint of dense KV.
+// The dual layout of SparF: K by token and by dim, and V by token (InstInfer §IV-C); 1.5x the
+// footprint of dense KV.
 
 #include "instinfer/layout/dim_indexed.hpp"
 

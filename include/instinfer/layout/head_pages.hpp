@@ -1,5 +1,6 @@
 #pragma once
-// What one KV head has in the cache, as planning and kernels see it: tiles, token counts, L2P entries, open pages.
+// What one KV head has in the cache, for planning and kernels: tiles, token counts, page numbers,
+// open pages.
 
 #include <algorithm>
 #include <array>
@@ -12,8 +13,9 @@
 
 namespace instinfer::layout {
 
-// A page's elements as a kernel sees them. Tokens [0, fill) are valid; a sealed page is full. Storage: an element type or
-// a codec. Element (t, i) has the offset shape.offset(t, i), counted in elements.
+// A page's elements as a kernel sees them. Tokens [0, fill) are valid; a sealed page is full.
+// Storage is an element type or a codec. Element (t, i) is at offset shape.offset(t, i), counted in
+// elements.
 template <class Storage>
 struct tile_view {
   using codec = codec_of<Storage>;
@@ -28,7 +30,7 @@ struct tile_view {
   }
 };
 
-// A page that is coded if it is sealed, and as it was appended if it is open.
+// A page of a codec: coded if it is sealed, as appended if it is open.
 template <class Codec>
 struct page_view {
   const std::byte* bytes = nullptr;
@@ -43,7 +45,8 @@ struct page_view {
   }
 };
 
-// The page as what a kernel for one storage takes; open and sealed pages of a codec differ.
+// The page as a kernel for one storage type takes it. Open and sealed pages of a codec need
+// different kernels.
 template <class Storage, class Codec>
 tile_view<Storage> view_as(const page_view<Codec>& page) {
   using packed = typename codec_of<Storage>::packed;
@@ -57,7 +60,7 @@ const tile_view<Storage>& view_as(const tile_view<Storage>& page) {
   return page;
 }
 
-// What kernels see of a page of a format.
+// The view that kernels take of a page of a format.
 template <class Format>
 using view_of = std::conditional_t<Format::plain, tile_view<typename Format::storage>,
                                    page_view<typename Format::storage>>;
@@ -72,8 +75,8 @@ view_of<Format> make_view(const std::byte* bytes, const tile& shape, std::uint32
   }
 }
 
-// One stream of one head. Tiles [0, sealed_tokens / tile.tokens) are in flash, the tile after them is the open page
-// in the group buffer. Entries of reclaimed tiles stay in the table as no_page.
+// One stream of one head. Tiles [0, sealed_tokens / tile.tokens) are in flash; the next tile is the
+// open page in the group buffer. Entries of reclaimed tiles stay in the table as no_page.
 struct stream_pages {
   std::span<const page_id> table;   // [token_tile, kv_heads, dim_tiles] of the layer
   const std::byte* open = nullptr;  // [dim_tiles, open_bytes]
@@ -86,7 +89,8 @@ struct stream_pages {
   page_id page(std::uint32_t token_tile, std::uint32_t dim_tile) const {
     return table[at(token_tile, dim_tile)];
   }
-  // Brings the entry of a sealed page to the cache: one head's entries lie kv_heads apart.
+  // Prefetches the table entry of a sealed page: consecutive entries of one head are kv_heads
+  // apart.
   void prefetch(std::uint32_t token_tile, std::uint32_t dim_tile) const {
     __builtin_prefetch(table.data() + at(token_tile, dim_tile));
   }
@@ -97,7 +101,7 @@ struct stream_pages {
   }
 };
 
-// Live tokens are [first, tokens); those before `first` were reclaimed.
+// Live tokens are [first, tokens); tokens before `first` are reclaimed.
 struct head_pages {
   tiling tiles;
   std::uint32_t page_bytes = 0;
@@ -109,7 +113,7 @@ struct head_pages {
   const stream_pages& of(stream s) const& { return streams[static_cast<std::size_t>(s)]; }
   stream_pages of(stream s) && { return streams[static_cast<std::size_t>(s)]; }
 
-  // First token of the tile that holds the oldest live token.
+  // First token of the tile with the oldest live token.
   std::uint32_t first_of_tile(stream s) const {
     return first / tiles.of(s).tokens * tiles.of(s).tokens;
   }

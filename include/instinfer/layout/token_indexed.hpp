@@ -1,5 +1,6 @@
 #pragma once
-// Token-indexed pages: one page holds a group of consecutive tokens with all their dims (InstInfer §IV-C).
+// Token-indexed pages: one page holds a group of consecutive tokens with all their dims (InstInfer
+// §IV-C).
 
 #include <algorithm>
 
@@ -7,8 +8,9 @@
 
 namespace instinfer::layout {
 
-// Tokens of a group: as many as fit the page; K and V groups are equally long. 4 KiB of fp16 with head size 128 hold
-// the paper's 16 tokens; of int8 31, beside their scale; of 4-bit groups 56.
+// Tokens of a group: as many as fit in a page; K and V groups have the same length. A page of 4 KiB
+// with head size 128 holds the paper's 16 tokens in fp16, 31 in int8 (the scale needs some bytes),
+// 56 in 4-bit groups.
 template <class Format>
 constexpr std::uint32_t group_tokens(std::uint32_t page_bytes) {
   return elements_in<typename Format::codec>(page_bytes) /

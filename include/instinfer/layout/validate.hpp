@@ -1,5 +1,6 @@
 #pragma once
-// Checks the semantic half of a layout's contract for one KV format: fits the page, injective, whole groups.
+// Checks of the semantic part of a layout's contract for one KV format: tiles fit the page, are
+// injective, and have whole groups.
 
 #include <array>
 #include <string>

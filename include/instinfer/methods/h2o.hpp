@@ -1,6 +1,6 @@
 #pragma once
-// H2O, heavy-hitter oracle (Zhang et al., NeurIPS 2023): a fixed cache of the newest tokens and of those that have drawn the
-// most attention.
+// H2O, heavy-hitter oracle (Zhang et al., NeurIPS 2023): a fixed cache of the newest tokens and of
+// the tokens that received the most attention.
 
 #include <string>
 
@@ -9,13 +9,14 @@
 
 namespace instinfer::attention {
 
-// Each query adds its weights, over what is still kept, to the tokens' sums; what exceeds the cache is then dropped for good.
-// Weights count from the first query that is attended: a prompt is judged by the queries replayed over it.
+// Each query adds its weights over the kept tokens to the sums of these tokens. Tokens that exceed
+// the cache are then dropped for good. Sums start with the first attended query, so replay queries
+// over a prompt to weigh its tokens.
 struct h2o {
   std::uint32_t heavy = 512;
   std::uint32_t recent = 512;
-  residence from = residence::
-      fast;  // the cache lies in fast memory; residence::flash: kept tokens are read from the drive
+  // fast: the cache is in fast memory. flash: kept tokens are read from the drive.
+  residence from = residence::fast;
 
   using summaries = summary_list<heavy_hitters>;
   static constexpr bool own_window = true;

@@ -1,6 +1,6 @@
 #pragma once
-// HGCA, hybrid attention over two memories (Deng et al., 2025): a dense window in fast memory, and of the older tokens those
-// that drew attention while they were in it.
+// HGCA, hybrid attention over two memories (Deng et al., 2025): a dense window in fast memory, and
+// the older tokens that received much attention while they were in it.
 
 #include <string>
 
@@ -9,18 +9,20 @@
 
 namespace instinfer::attention {
 
-// Whether observed weights are those within the window, as the authors' code has them, or within all that was attended.
+// Observed weights are normalised within the window, as in the authors' code, or over all attended
+// tokens.
 enum class weight_scope : std::uint8_t { local, global };
 
-// The two parts meet as softmax states; only queries and states cross the link. A token found not salient does not come back
-// until all older tokens are judged anew: after `judge_every` queries, or when tokens have left the window unseen, as those of
-// a long prompt do. The query that judges attends to all of them.
+// The two parts are merged as softmax states; only queries and states cross the link. A token that
+// was not salient does not return until all older tokens are judged again. This happens after
+// `judge_every` queries, or when tokens left the window before any query saw them, as in a long
+// prompt. The judging query attends to all older tokens.
 struct hgca {
   std::uint32_t window = 1024;
-  std::uint32_t block = 64;  // tokens leave the window so many at a time
+  std::uint32_t block = 64;  // tokens leave the window in blocks of this size
   salience_rule salience{};
   weight_scope scope = weight_scope::local;
-  std::uint32_t judge_every = 0;  // 0: only when it must be
+  std::uint32_t judge_every = 0;  // 0: only when necessary
 
   using summaries = summary_list<moving_weights>;
   static constexpr bool own_window = true;

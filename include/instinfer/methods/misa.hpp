@@ -1,13 +1,14 @@
 #pragma once
-// MISA, a mixture of indexer heads (2026): DSA whose scan of all tokens takes a few index heads, chosen for each query.
+// MISA, a mixture of indexer heads (2026): DSA that scans all tokens with only a few index heads,
+// chosen per query.
 
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/summaries/index_keys.hpp"
 
 namespace instinfer::attention {
 
-// Saves arithmetic, not bytes: every index key is still read. With `candidates`, that many tokens are scored once more by all
-// heads, and the best of those are kept.
+// Saves arithmetic, not bytes: every index key is still read. With `candidates`, all heads score
+// that many tokens a second time, and the best of them are kept.
 template <int IndexDims = 128, std::uint32_t BlockTokens = 1024>
 struct basic_misa {
   budget keep_tokens = budget::at_most(2048);

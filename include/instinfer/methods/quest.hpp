@@ -1,5 +1,5 @@
 #pragma once
-// Quest (Tang et al., ICML 2024): pages by an upper bound of the logits inside.
+// Quest (Tang et al., ICML 2024): selects pages by an upper bound of their logits.
 
 #include <algorithm>
 
@@ -8,8 +8,9 @@
 
 namespace instinfer::attention {
 
-// A page is a group of PageTokens tokens with the box of its keys. The pages with the largest bounds are folded whole; a page
-// that is left out is known to hold no larger logit than its bound. The newest page is always read, the first layers are dense.
+// A page is a group of PageTokens tokens, with the box of its keys. The pages with the largest
+// bounds are folded whole. No logit of a skipped page exceeds the bound of that page. The newest
+// page is always read; the first layers are dense.
 template <std::uint32_t PageTokens = 16>
 struct basic_quest {
   budget keep_pages = 1.0 / 8;

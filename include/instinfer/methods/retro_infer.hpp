@@ -1,6 +1,7 @@
 #pragma once
-// RetroInfer (Chen et al., 2025): clusters of keys in three zones. A steady zone and the best clusters are attended exactly, the
-// next best by their centroids, the rest not at all.
+// RetroInfer (Chen et al., 2025): clusters of keys in three zones.
+// The steady zone and the best clusters are attended exactly, the next best clusters by their
+// centroids, the others not at all.
 
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
@@ -9,17 +10,18 @@
 
 namespace instinfer::attention {
 
-// The estimate takes every member of a cluster for its centroid. By Jensen's inequality it never counts a cluster for more than
-// it weighs. Clusters are made by engine::build, first of the prompt, then of each `update_tokens` that leave the window.
+// The estimate replaces every member of a cluster by its centroid. By Jensen's inequality it never
+// overestimates the weight of a cluster. engine::build makes the clusters, first of the prompt,
+// then of each `update_tokens` tokens that leave the window.
 struct retro_infer {
   std::uint32_t sinks = 4;
   std::uint32_t window = 64;
-  budget retrieved = 0.018;  // of the clusters
-  budget estimated = 0.232;  // of the clusters
+  budget retrieved = 0.018;  // share of the clusters
+  budget estimated = 0.232;  // share of the clusters
   std::uint32_t cluster_tokens = 16;
   std::uint32_t segment_tokens = 8192;
   std::uint32_t update_tokens = 1024;
-  budget cached = 0.05;  // of the indexed tokens: the wave buffer
+  budget cached = 0.05;  // share of the indexed tokens: the wave buffer
 
   using summaries = summary_list<cluster_index, wave_buffer>;
   using indexed_by = cluster_index;
@@ -43,7 +45,8 @@ struct retro_infer {
     m.template fold_through<wave_buffer>(q, m.template members<cluster_index>(best));
   }
 
-  // What engine::build is to index next of tokens [first, tokens): empty where it is too little yet.
+  // The tokens of [first, tokens) that engine::build must index next; an empty run if they are
+  // still too few.
   index_run to_index(index_run indexed, std::uint32_t first, std::uint32_t tokens) const {
     const std::uint32_t begin = indexed.size() == 0 ? first + sinks : indexed.last;
     const std::uint32_t end = tokens - std::min(window, tokens);

@@ -6,19 +6,20 @@
 
 namespace instinfer::attention {
 
-// The query's largest dims score all tokens from the dim-indexed copy of K; the best tokens are folded exactly from the
-// token-indexed copies; what was left out is made up for by the mean of V. Pages without a wanted entry are not read
-// (page filter), and of the others only wanted entries pass the flash channel controller (entry filter): both follow
-// from the plan of each operation, so the program is the algorithm alone.
+// The query's largest dims score all tokens from the dim-indexed copy of K. The best tokens are
+// folded exactly from the token-indexed copies. The mean of V stands for the other tokens. Pages
+// without a wanted entry are not read (page filter). From the other pages, only wanted entries pass
+// the flash channel controller (entry filter). Both filters follow from the plan of each operation,
+// so the program contains only the algorithm.
 struct sparf {
-  budget keep_dims = 1.0 / 8;     // r of Alg. 1, of head_dim
-  budget keep_tokens = 1.0 / 16;  // k of Alg. 1, of the visible tokens
-  budget local = 0.0;             // newest tokens that are always kept, of the kept ones
+  budget keep_dims = 1.0 / 8;     // r of Alg. 1, share of head_dim
+  budget keep_tokens = 1.0 / 16;  // k of Alg. 1, share of the visible tokens
+  budget local = 0.0;             // share of the kept tokens that is always the newest
 
   using summaries = summary_list<mean_value>;
 
-  // The setting whose K and V traffic is 1/compression of dense: r = d / c, k = S / 2c, since
-  // (S r + 2 k d) / (2 S d) = 1/c.
+  // The setting with 1/compression of the K and V traffic of dense: r = d / c and k = S / 2c,
+  // because (S r + 2 k d) / (2 S d) = 1/c.
   static constexpr sparf at_compression(double compression) {
     return {.keep_dims = 1.0 / compression, .keep_tokens = 0.5 / compression};
   }

@@ -1,18 +1,19 @@
 #pragma once
-// SparQ attention (Ribar et al., ICML 2024): the selection that SparF brings to flash, with its local window.
+// SparQ attention (Ribar et al., ICML 2024): the selection on which SparF builds, with a local
+// window.
 
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/summaries/mean_value.hpp"
 
 namespace instinfer::attention {
 
-// What differs from SparF: the group ranks tokens by the sum of its heads' logits, and a quarter of the kept tokens are always
-// the newest (customary l = k/4).
+// Differences from SparF: the group ranks tokens by the sum of its heads' logits, and the newest
+// tokens are always a quarter of the kept ones (the usual l = k/4).
 struct sparq {
-  budget keep_dims = 1.0 / 8;     // r, of head_dim
-  budget keep_tokens = 1.0 / 16;  // k, of the visible tokens
-  budget local = 1.0 / 4;         // l, of the kept ones
-  bool blend = true;              // some models with grouped queries do better without
+  budget keep_dims = 1.0 / 8;     // r, share of head_dim
+  budget keep_tokens = 1.0 / 16;  // k, share of the visible tokens
+  budget local = 1.0 / 4;         // l, share of the kept tokens
+  bool blend = true;              // some models with grouped queries are more accurate without it
 
   using summaries = summary_list<mean_value>;
 

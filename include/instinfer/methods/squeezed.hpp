@@ -1,6 +1,7 @@
 #pragma once
-// Squeezed Attention (Hooper et al., 2024): a fixed prompt is clustered once; a query attends to the clusters whose keys it would
-// give more than a calibrated probability, and to all that follows the prompt.
+// Squeezed Attention (Hooper et al., 2024): a fixed prompt is clustered once.
+// A query attends to the clusters whose keys have more than a calibrated probability, and to all
+// tokens after the prompt.
 
 #include <string>
 
@@ -10,14 +11,16 @@
 
 namespace instinfer::attention {
 
-// One threshold serves a whole model, so flat heads keep many tokens and peaked heads few. Where there are coarse clusters, only
-// fine clusters under the coarse ones that pass are looked at. Thresholds come from methods/threshold_calibration.hpp;
-// 0 keeps everything. engine::build makes the clusters, once; the last `window` tokens of the prompt stay out of them.
+// One threshold serves a whole model, so heads with flat weights keep many tokens and heads with
+// peaked weights few. With coarse clusters, only the fine clusters of the coarse clusters above
+// their threshold are scored. Thresholds come from methods/threshold_calibration.hpp; 0 keeps
+// everything. engine::build makes the clusters, once; it does not cluster the last `window` tokens
+// of the prompt.
 struct squeezed {
   double threshold = 0.0;
   double coarse_threshold = 0.0;
-  budget clusters = 0.05;        // of the clustered tokens
-  budget coarse_clusters = 0.0;  // of the clustered tokens: 0 for one level, 0.01 with two
+  budget clusters = 0.05;        // share of the clustered tokens
+  budget coarse_clusters = 0.0;  // share of the clustered tokens: 0 for one level, 0.01 for two
   std::uint32_t window = 100;
   std::uint64_t seed = 1;
 
@@ -42,7 +45,7 @@ struct squeezed {
     m.fold(q, m.template members<cluster_index>(passing(m, p, threshold)));
   }
 
-  // The whole prompt but its window, once.
+  // The whole prompt without its window, once.
   index_run to_index(index_run indexed, std::uint32_t first, std::uint32_t tokens) const {
     const std::uint32_t end = tokens - std::min(window, tokens);
     return indexed.size() > 0 || end <= first ? index_run{end, end} : index_run{first, end};

@@ -1,23 +1,24 @@
 #pragma once
-// StreamingLLM (Xiao et al., ICLR 2024): the first few tokens, the attention sinks, and a window of the newest. What lies
-// between is gone.
+// StreamingLLM (Xiao et al., ICLR 2024): the first few tokens (attention sinks) and a window of the
+// newest. The tokens between them are dropped.
 
 #include "instinfer/attention/concepts.hpp"
 
 namespace instinfer::attention {
 
-// The method numbers positions inside what it keeps, so that a stream may go on for ever. Keys here are stored as rotated at
-// their own positions; inside the window distances are right as they are, and sinks are met by queries moved back over the
-// gap. Without a rotation given, positions stay the true ones.
+// The method numbers positions inside its cache, so that a stream can continue forever. Keys here
+// are stored as rotated at their original positions. Inside the window these distances are right.
+// For the sinks, queries are moved back over the gap. Without a rotation, positions stay the
+// original ones.
 struct streaming_llm {
   std::uint32_t sinks = 4;
   budget window = budget::at_most(1020);  // newest tokens: a count, or a share of the visible ones
   rope rotation{};                        // the model's; none: sinks keep their true distance
-  residence from = residence::fast;       // the method's cache is all that there is
+  residence from = residence::fast;       // the method keeps its whole cache in fast memory
 
   using summaries = summary_list<>;
-  static constexpr bool own_window =
-      true;  // what a mask hid in between would be missing from the gap
+  // A mask would hide tokens between sinks and window, and the gap would not count them.
+  static constexpr bool own_window = true;
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {

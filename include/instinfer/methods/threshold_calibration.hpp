@@ -1,6 +1,6 @@
 #pragma once
-// The thresholds of Squeezed Attention: what probability a cluster's keys must reach, so that a wanted share of all keys is left
-// out on average over a model.
+// The thresholds of Squeezed Attention: the probability that a cluster's keys must reach, so that a
+// given share of all keys is dropped on average over a model.
 
 #include <algorithm>
 #include <cmath>
@@ -13,11 +13,12 @@
 
 namespace instinfer::attention {
 
-// Pools the clusters of all layers and heads that it is shown, each as often as it has tokens.
+// Pools the clusters of all layers and heads that it is given, weighted by their tokens.
 class threshold_calibration {
  public:
-  // queries [n, k_dim] that are looked up as one block, such as a user's question; one by one for decode. A cluster's figure is
-  // the mean over them of exp(q.c) / sum of n exp(q.c). Throws bad_argument where there is no query, or parts of one.
+  // queries [n, k_dim] are looked up as one block, for example a user's question; pass them one by
+  // one for decode. A cluster's probability is the mean over the queries of exp(q.c) / sum of n
+  // exp(q.c). Throws bad_argument for no queries or an incomplete one.
   template <ChunkState Index>
   void add(const Index& index, std::span<const float> queries, const logit_rule& rule = {}) {
     constexpr std::size_t dim = Index::row_dim;
@@ -51,9 +52,9 @@ class threshold_calibration {
     }
   }
 
-  // The threshold that leaves out the share `dropped` of all tokens, up to ties: a cluster is kept above it. Throws bad_argument
-  // outside [0, 1), before anything was added, and where ties are such that nothing would be kept. Half-way between the
-  // neighbours, so that no rounding decides.
+  // The threshold that drops the share `dropped` of all tokens, up to ties: clusters above it are
+  // kept. It is half-way between neighbours, so that no rounding decides. Throws bad_argument
+  // outside [0, 1), before anything was added, or if ties would leave nothing to keep.
   double threshold(double dropped) const {
     require(dropped >= 0.0 && dropped < 1.0, [&] {
       return "threshold calibration: the share to drop must lie in [0, 1), got " +
@@ -70,7 +71,7 @@ class threshold_calibration {
       all += c.tokens;
     }
     double below = 0.0;
-    std::size_t out = 0;  // clusters left out
+    std::size_t out = 0;  // number of dropped clusters
     while (out < sorted.size() && below + sorted[out].tokens <= dropped * all * (1.0 + 1e-12)) {
       below += sorted[out++].tokens;
     }
@@ -88,7 +89,7 @@ class threshold_calibration {
 
  private:
   struct cluster {
-    double probability;  // of one of its keys, estimated
+    double probability;  // estimate for one of its keys
     double tokens;
   };
   std::vector<cluster> clusters_;

@@ -1,12 +1,13 @@
 #pragma once
-// FlexGen's sparse attention (Sheng et al., ICML 2023): exact weights from all of K, the V rows of the largest ones.
+// FlexGen's sparse attention (Sheng et al., ICML 2023): exact weights from all of K, and only the V
+// rows of the largest weights.
 
 #include "instinfer/attention/concepts.hpp"
 
 namespace instinfer::attention {
 
-// Weights are not normalised anew: what was left out counts as zeros. The newest token is always kept. Saves half of the
-// traffic at most, since all of K is read.
+// Weights are not renormalised: dropped values count as zeros. The newest token is always kept. It
+// saves at most half of the traffic, because all of K is read.
 struct top_values {
   budget keep_values = 1.0 / 10;
 

@@ -1,5 +1,5 @@
 #pragma once
-// Attention in fp64 on whole matrices, without pages: the oracle that every path and policy is compared with.
+// Attention in fp64 on whole matrices, without pages: the oracle for every path and policy.
 
 #include <cmath>
 #include <limits>
@@ -11,11 +11,11 @@
 
 namespace instinfer::reference {
 
-// Rows are tokens (or heads), columns are dims, stored row by row as the caches of models are.
+// Rows are tokens (or heads), columns are dims; row-major, like the caches of models.
 using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using row_vector = Eigen::RowVectorXd;
 
-// exp(x - max) / sum; -inf entries get 0, and a row of nothing but -inf gets zeros.
+// exp(x - max) / sum. Entries of -inf give 0; a row with only -inf gives zeros.
 inline row_vector softmax(const row_vector& logits) {
   const double max = logits.size() == 0 ? 0.0 : logits.maxCoeff();
   if (logits.size() == 0 || max == -std::numeric_limits<double>::infinity()) {
@@ -25,7 +25,8 @@ inline row_vector softmax(const row_vector& logits) {
   return p / p.sum();
 }
 
-// Weight of every token for one query q [k_dim] over K [tokens, k_dim], under the rule's scale, cap and mask.
+// Weight of every token for one query q [k_dim] over K [tokens, k_dim], with the rule's scale, cap
+// and mask.
 inline row_vector attention_weights(const row_vector& q, const matrix& K,
                                     const logit_rule& rule = {}) {
   const double scale = rule.scale_for<double>(static_cast<int>(q.size()));
@@ -36,7 +37,8 @@ inline row_vector attention_weights(const row_vector& q, const matrix& K,
   return softmax(logits);
 }
 
-// softmax(q K^T / sqrt(d)) V: one query [k_dim] over K [tokens, k_dim] and V [tokens, v_dim]; zeros without tokens.
+// softmax(q K^T / sqrt(d)) V: one query [k_dim] over K [tokens, k_dim] and V [tokens, v_dim]; zeros
+// without tokens.
 inline row_vector exact_attention(const row_vector& q, const matrix& K, const matrix& V,
                                   const logit_rule& rule = {}) {
   if (K.rows() == 0) {

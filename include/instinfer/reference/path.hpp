@@ -1,5 +1,5 @@
 #pragma once
-// The reference path: fp64, Eigen, written to be read beside InstInfer Alg. 1. Slow on purpose.
+// The reference path in fp64 with Eigen: slow, and written to follow InstInfer Alg. 1 line by line.
 
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/core/softmax_state.hpp"
@@ -8,8 +8,8 @@
 
 namespace instinfer::reference {
 
-// Per query head h of the group: softmax state, output o_h. Pages are read element by element through the
-// layout's mapping, exactly as planned.
+// Per query head h of the group: softmax state and output o_h. Pages are read element by element
+// through the layout's mapping, exactly as planned.
 template <class Format>
 class arithmetic : public score_pool {
  public:
@@ -64,7 +64,7 @@ class arithmetic : public score_pool {
     return logits;
   }
 
-  // exp(logit) over the sum of exp(logit) of all that was folded.
+  // exp(logit) / sum of exp(logit) of everything folded.
   scores weights(const scores& logits) {
     scores p = new_scores(logits.candidates, logits.heads());
     for (std::size_t h = 0; h < logits.heads(); ++h) {
@@ -75,7 +75,8 @@ class arithmetic : public score_pool {
     return p;
   }
 
-  // l. 12-18: s = softmax(q K[j, :]^T / sqrt(d)), o = s V[j, :], token by token into the mergeable state.
+  // l. 12-18: s = softmax(q K[j, :]^T / sqrt(d)), o = s V[j, :], token by token into the mergeable
+  // state.
   template <class Pages>
   void fold(const attention::query_group& q, const access_plan& plan,
             const layout::head_pages& head, const Pages& pages) {
@@ -85,7 +86,7 @@ class arithmetic : public score_pool {
     });
   }
 
-  // The same by logits that are there.
+  // The same with known logits.
   template <class Pages>
   void fold_scored(const scores& logits, index_view tokens, const access_plan& plan,
                    const layout::head_pages& head, const Pages& pages) {
@@ -97,7 +98,8 @@ class arithmetic : public score_pool {
         [&](std::size_t h, std::uint32_t token) { return logits.head(h)[position[token]]; });
   }
 
-  // A chunk of n members weighs n exp(logit) in the sum, and exp(logit) times the sum of their values.
+  // A chunk of n members adds n exp(logit) to the sum, and exp(logit) times the sum of their values
+  // to the output.
   template <attention::WeightedChunkState Table>
   void fold_rows(const scores& logits, index_view chunks, const Table& table) {
     for_each_position(logits.candidates, chunks, [&](std::uint32_t u, std::uint32_t at) {
@@ -142,7 +144,8 @@ class arithmetic : public score_pool {
   }
 
  private:
-  // Folds the planned V pages into `heads` heads from `first_head` on; logit_of(head, token), heads counted from there.
+  // Folds the planned V pages into `heads` heads, starting at `first_head`. In logit_of(head,
+  // token), heads count from first_head.
   template <class Pages, class LogitOf>
   void fold_values(std::size_t first_head, std::size_t heads, const access_plan& plan,
                    const layout::head_pages& head, const Pages& pages, LogitOf&& logit_of) {
@@ -192,7 +195,7 @@ class arithmetic : public score_pool {
         .template cast<double>();
   }
 
-  // The sum of q_h[i] K[t, i] over the wanted (t, i) of the planned pages of K, [group, tokens].
+  // [group, tokens]: the sum of q_h[i] K[t, i] over the wanted (t, i) of the planned pages of K.
   template <class Pages>
   static matrix products_of(const matrix& queries, const access_plan& plan,
                             const layout::head_pages& head, const Pages& pages) {

@@ -1,5 +1,6 @@
 #pragma once
-// Score arrays of one query on the reference path, and what is done with them whatever they score: softmax, rank, top-k.
+// Score arrays of one query on the reference path, and the operations on any scores: softmax, rank,
+// top-k.
 
 #include <cmath>
 #include <deque>
@@ -17,7 +18,7 @@ class score_pool {
  public:
   using scores = attention::score_array<double>;
 
-  // Logits of the queries against the rows of a summary, such as centroids.
+  // Logits of the queries against the rows of a summary, for example centroids.
   template <attention::ChunkState Table>
   scores score_rows(const attention::query_group& q, index_view chunks, const Table& table) {
     std::vector<float> prepared(Table::row_dim);
@@ -47,7 +48,7 @@ class score_pool {
     return sums;
   }
 
-  // exp(logit) / sum of n exp(logit), where a candidate counts n = weight_of(candidate) times.
+  // exp(logit) / sum of n exp(logit), with n = weight_of(candidate): how often a candidate counts.
   template <class Weight>
   scores softmax(const scores& logits, Weight&& weight_of) {
     scores p = new_scores(logits.candidates, logits.heads());
@@ -73,7 +74,8 @@ class score_pool {
     return rank_;
   }
 
-  // l. 10: the k largest over the group; the `newest` last ones come first.
+  // l. 10: the k candidates with the largest rank; the `newest` last candidates are always among
+  // them.
   void top(const scores& s, attention::group_reduction over, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
     rank(s, over);
@@ -86,7 +88,7 @@ class score_pool {
  protected:
   void begin_scores() { scores_.clear(); }
 
-  // Room for the scores of `candidates`; stays where it is until the next query.
+  // A new score array for `candidates`. It does not move until the next query.
   scores new_scores(index_view candidates, std::size_t heads) {
     auto& values = scores_.emplace_back(heads * candidates.count());
     return {candidates, values};
@@ -98,7 +100,7 @@ class score_pool {
   }
 
  private:
-  std::deque<std::vector<double>> scores_;  // one a score operation of this query
+  std::deque<std::vector<double>> scores_;  // one per score operation of this query
   std::vector<double> rank_;                // [candidates]
   std::vector<order_key_t<double>> keys_;
 };

@@ -1,12 +1,15 @@
 #pragma once
-// A file of one sequence of a KV cache, with all its layers: a long prompt is taken in and clustered once, and decoded from
-// whenever it is needed.
+// A file of one sequence of a KV cache, with all its layers.
+// A long prompt can so be read and clustered once, and decoded from many times.
 //
-//   head     "instkv\r\n", version, byte order; a description in text; tokens and pages of each layer; checksum
-//   layer    of each stream that is stored: live sealed pages, head by head, then open pages; of each head: its summaries; checksum
+//   head     "instkv\r\n", version, byte order; a description in text; tokens and pages of each
+//            layer; checksum
+//   layer    for each stored stream: live sealed pages, head by head, then open pages; for each
+//            head: its summaries; checksum
 //
-// Numbers are as they lie in memory: a file is for machines of one byte order. Its pages may go to a drive with other channels,
-// of another size, or on a translation layer. The checksum finds damage, not malice: trust a file as you trust who wrote it.
+// Numbers have the byte order of memory, so all machines that use a file need the same byte order.
+// A file can be loaded on a drive with another number of channels or another size, or with an FTL.
+// The checksum detects damage, not malice: trust a file as you trust its author.
 
 #include <algorithm>
 #include <array>
@@ -32,12 +35,12 @@ struct cache_file_mark {
 
   void each_part(auto&& file) { file(magic, version, byte_order); }
 
-  // Throws bad_file.
+  // Throws bad_file for another format, byte order or version.
   void check() const {
     require<bad_file>(magic == cache_file_mark{}.magic,
                       [] { return std::string("load: this is not a cache file"); });
     require<bad_file>(byte_order == this_byte_order, [] {
-      return std::string("load: the file was written on a machine of another byte order");
+      return std::string("load: the file was written on a computer of another byte order");
     });
     require<bad_file>(version == this_version, [&] {
       return "load: the file is of version " + std::to_string(version) +
@@ -46,8 +49,8 @@ struct cache_file_mark {
   }
 };
 
-// What a file and an engine must have in common, one line each: a name, a colon, a value. `model` is the caller's own name for it:
-// shapes alone do not tell a model from its fine-tuned sister.
+// The properties that a file and an engine must share, one per line: a name, a colon, a value.
+// `model` is the caller's own name: a model and its fine-tuned version have the same shapes.
 template <class Cache>
 std::string file_description(const Cache& cache, std::string_view model) {
   using format = typename Cache::format;
@@ -80,7 +83,7 @@ std::string file_description(const Cache& cache, std::string_view model) {
   return text;
 }
 
-// Throws bad_file with the first line that differs.
+// Throws bad_file, with the first line that differs.
 inline void require_same_description(std::string_view file, std::string_view engine) {
   if (file == engine) {
     return;
@@ -107,7 +110,7 @@ constexpr void check_savable() {
       "instinfer: a summary cannot be saved, its state lacks name() or each_part(file), see summaries/concepts.hpp");
 }
 
-// Writes a sequence to a binary stream. Throws unknown_sequence, and bad_file if the stream does not take it.
+// Writes a sequence to a binary stream. Throws unknown_sequence, and bad_file if writing fails.
 template <class Cache, class Out>
 void save(const Cache& cache, sequence seq, std::string_view model, Out& out) {
   check_savable<Cache>();
@@ -132,8 +135,9 @@ void save(const Cache& cache, sequence seq, std::string_view model, Out& out) {
   to.flush();
 }
 
-// Reads one sequence, and no byte after it, into an open one that is empty; pages written are added to `written`. Throws
-// unknown_sequence; bad_argument if the sequence is not empty; bad_file; address_overflow; drive_full. The cache is then as before.
+// Reads one sequence, and no byte after it, into an open, empty sequence. Adds the pages written to
+// `written`. Throws unknown_sequence, bad_argument if the sequence is not empty, bad_file,
+// address_overflow or drive_full, and then leaves the cache unchanged.
 template <class Cache, class In>
 traffic load(Cache& cache, sequence seq, std::string_view model, In& in,
              std::vector<page_id>& written) {

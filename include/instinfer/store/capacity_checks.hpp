@@ -1,5 +1,6 @@
 #pragma once
-// What a cache refuses before it changes anything: more pages than are free, tokens that no address names, a drive of no page.
+// Checks before a cache changes: free pages, addresses for the tokens, at least one page per
+// channel.
 
 #include <cstdint>
 #include <string>
@@ -12,7 +13,7 @@
 
 namespace instinfer::store {
 
-// Throws bad_argument for less than a page a channel.
+// Throws bad_argument if the capacity is less than one page per channel.
 inline std::uint64_t pages_per_channel(const capacity& cap, std::uint32_t page_bytes,
                                        std::uint32_t channels) {
   const std::uint64_t pages = channels == 0 ? 0 : cap.bytes / page_bytes / channels;
@@ -24,7 +25,8 @@ inline std::uint64_t pages_per_channel(const capacity& cap, std::uint32_t page_b
   return pages;
 }
 
-// Throws drive_full; who() says who needs the pages.
+// Throws drive_full if too few pages are free. who() returns the start of the message: what needs
+// the pages.
 template <class Store, class Who>
 void require_free(const Store& store, std::uint64_t pages, Who&& who) {
   require<drive_full>(pages <= store.free_pages(), [&] {
@@ -34,7 +36,8 @@ void require_free(const Store& store, std::uint64_t pages, Who&& who) {
   });
 }
 
-// Throws address_overflow unless the last page of so many tokens of a layer has a logical address (InstInfer §IV-C).
+// Throws address_overflow unless the last page of `tokens` tokens of a layer has a logical address
+// (InstInfer §IV-C).
 template <class Format>
 void require_addresses(const address_codec& address, const layout::tiling& tiles,
                        const model_shape& shape, sequence seq, std::uint32_t layer,

@@ -1,5 +1,6 @@
 #pragma once
-// Values written to and read from a binary stream, with a checksum after each block: what cache files are made of.
+// Reading and writing of values on a binary stream, with a checksum after each block: the base of
+// cache files.
 
 #include <algorithm>
 #include <bit>
@@ -14,8 +15,9 @@
 
 namespace instinfer::store {
 
-// Of words of 8 bytes, the last of each call filled up with zeros. Every step can be undone: a change within one word is always
-// found, and others but for one in 2^64.
+// A checksum of words of 8 bytes; zeros fill up the last word of each call. Every step is
+// invertible, so it always detects a change within one word. It misses other changes with
+// probability 2^-64.
 class checksum {
  public:
   void add(std::span<const std::byte> bytes) {
@@ -39,8 +41,9 @@ class checksum {
   std::uint64_t value_ = 1;
 };
 
-// A file(part...) takes parts of these kinds, in either direction: what has each_part(file) part by part; vectors and strings
-// after their length; other values as their bytes lie in memory.
+// A file(part...) takes these kinds of parts, for reading and for writing: objects with
+// each_part(file), part by part; vectors and strings, after their length; other values as their
+// bytes in memory.
 template <class File, class Part>
 void exchange(File& file, Part& part) {
   if constexpr (requires { part.each_part(file); }) {
@@ -67,7 +70,8 @@ void exchange_all(File& file, std::span<Part> parts) {
   }
 }
 
-// Throws bad_file where the stream does not take what is written. Out is std::ostream, which only those include who have one.
+// Throws bad_file if writing fails. Out is std::ostream; only users that have one include its
+// header.
 template <class Out>
 class file_writer {
  public:
@@ -111,7 +115,8 @@ class file_writer {
   std::uint64_t written_ = 0;
 };
 
-// Throws bad_file where the stream ends too early, or a block is not what was written. Reads no byte too many.
+// Throws bad_file if the stream ends too early or a block was damaged. Reads no byte after the last
+// part.
 template <class In>
 class file_reader {
  public:
@@ -132,7 +137,7 @@ class file_reader {
     });
     sum_.add(x);
   }
-  // In steps: a damaged length must not take memory for what the file does not have.
+  // Grows in steps, so that a damaged length does not allocate more memory than the file has data.
   template <class Sequence>
   void sequence(Sequence& x) {
     std::uint64_t size = 0;

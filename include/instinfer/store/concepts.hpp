@@ -1,9 +1,11 @@
 #pragma once
-// The contract of a page store: where sealed pages live. Finite; pages are written once and read many times.
+// The contract of a page store: where sealed pages are kept.
+// A store is finite. A page is written once and read many times.
 //
-//   memory             pages in host memory                                          store/memory.hpp
-//   ledger             keeps books only: for timing caches larger than memory        store/ledger.hpp
-//   flash::ftl_store   the same on a modelled drive, with blocks, wear and failures  flash/ftl_store.hpp
+//   memory             pages in host memory
+//   ledger             page counts only: for timing caches larger than memory
+//   flash::ftl_store   pages on the FTL of a modelled drive, with blocks, wear and failures; counts
+//                      only, unless it is given page contents (flash/ftl_store.hpp)
 
 #include <concepts>
 #include <cstddef>
@@ -14,11 +16,15 @@
 
 namespace instinfer::store {
 
-// Constructed with (channels, pages_per_channel, page_bytes). allocate(channel) takes a free page, on that channel if it has
-// one, else on the next that has; throws drive_full, and nothing else. release(page) frees it. A store with holds_data gives write(page) once after allocate, and view(page) after that,
-// both [page_bytes] and stable until release; or, in a store that moves pages, until the next allocate.
+// Constructed with (channels, pages_per_channel, page_bytes).
+// allocate(channel) takes a free page: on that channel, or on the next one that has a free page. It
+// throws drive_full, and nothing else. release(page) frees a page.
+// A store with holds_data has two more members: write(page), once after allocate, and view(page),
+// after write. Both return [page_bytes], valid until release; in a store that moves pages, until
+// the next allocate.
 //
-// A store may have begin_writes(slot): told, before the pages of an append, which sequence they belong to.
+// A store may have begin_writes(slot): before the pages of an append, it announces the sequence
+// that they belong to.
 template <class S>
 concept PageStore =
     requires(S& s, const S& c, std::uint32_t channel, std::uint64_t pages, page_id page) {

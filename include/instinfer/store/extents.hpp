@@ -1,5 +1,6 @@
 #pragma once
-// How far a cache reaches: what a drive holds, what a layer holds, and what of a sequence is given up.
+// Extents of a cache: the size of a drive, the content of a layer, and the part of a sequence to
+// reclaim.
 
 #include <cstdint>
 
@@ -7,25 +8,27 @@
 
 namespace instinfer::store {
 
-// How much a drive holds, and what it is laid out for.
+// The size of a drive, and the use that its layout is made for.
 struct capacity {
   std::uint64_t bytes = std::uint64_t{256} << 20;
-  std::uint32_t context_tokens =
-      4096;  // expected length of a sequence: decides the dims of a dim-indexed page
+  // Expected length of a sequence: decides the number of dims in a dim-indexed page.
+  std::uint32_t context_tokens = 4096;
   address_codec address{};
 };
 
 inline constexpr std::uint32_t last_of_all = 0xFFFF'FFFFu;
 
-// What reclaim gives up: the tokens at positions [0, tokens_before) in layers [first_layer, last_layer) of one sequence.
-// Positions count from the sequence's first token on and do not move when tokens are reclaimed.
+// What reclaim frees: the tokens at positions [0, tokens_before) in layers [first_layer,
+// last_layer) of one sequence. Positions count from the first token of the sequence, and stay the
+// same when tokens are reclaimed.
 struct reclaim_range {
   std::uint32_t first_layer = 0;
-  std::uint32_t last_layer = last_of_all;  // by default up to the model's last
+  std::uint32_t last_layer = last_of_all;  // default: up to the model's last layer
   std::uint32_t tokens_before = 0;
 };
 
-// What a layer of a sequence holds: live tokens [first, tokens), in so many sealed pages.
+// The content of a layer of a sequence: live tokens [first, tokens), and the number of their sealed
+// pages.
 struct layer_extent {
   std::uint32_t first = 0;
   std::uint32_t tokens = 0;

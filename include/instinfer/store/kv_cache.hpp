@@ -1,5 +1,6 @@
 #pragma once
-// The KV cache of many sequences and layers over one finite page store, with the paper's commands append and reclaim.
+// The KV cache of many sequences and layers over one finite page store, with the paper's commands
+// append and reclaim.
 
 #include <algorithm>
 #include <limits>
@@ -16,7 +17,7 @@
 
 namespace instinfer::store {
 
-// Every call leaves the cache as it was when it throws.
+// A call that throws leaves the cache unchanged.
 template <class Format, class Layout, class SummaryStates, class Store>
 class kv_cache {
   static_assert(
@@ -33,8 +34,8 @@ class kv_cache {
   using layer = layer_cache<Format, SummaryStates>;
   static constexpr std::uint32_t page_bytes = Layout::page_bytes;
 
-  // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity is below a page a
-  // channel.
+  // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity
+  // is less than one page per channel.
   kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels)
       : shape_{(shape.validate(), shape)},
         address_{cap.address},
@@ -55,9 +56,10 @@ class kv_cache {
     return {slot, slots_[slot].generation};
   }
 
-  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and index keys
-  // [new_tokens, any] to the summaries that take them; the pages written are added to `written`. Throws unknown_sequence; bad_argument for shapes and non-finite values; address_overflow; and
-  // drive_full.
+  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and
+  // index keys [new_tokens, any] to the summaries that take them. Adds the pages written to
+  // `written`. Throws unknown_sequence; bad_argument for wrong shapes and non-finite values;
+  // address_overflow; drive_full.
   traffic append(sequence seq, int layer_index, std::span<const element> k,
                  std::span<const element> v, std::span<const float> index_keys,
                  std::vector<page_id>& written) {
@@ -82,7 +84,7 @@ class kv_cache {
     return append(seq, layer_index, k, v, {}, written);
   }
 
-  // Appends `count` tokens whose values nobody knows, for stores that keep books only.
+  // Appends `count` tokens without values, for stores that hold no data.
   traffic append_count(sequence seq, int layer_index, std::uint64_t count,
                        std::vector<page_id>& written)
     requires(!Store::holds_data)
@@ -90,7 +92,7 @@ class kv_cache {
     return append_checked(layer_of(seq, layer_index), seq, layer_index, {}, {}, {}, count, written);
   }
 
-  // Gives up a whole sequence; the handle is unknown from here on.
+  // Frees a whole sequence; its handle is then unknown.
   void reclaim(sequence seq) {
     sequence_slot& s = slot_of(seq);
     for (layer& l : s.layers) {
@@ -101,7 +103,8 @@ class kv_cache {
     ++s.generation;
   }
 
-  // Gives up the oldest tokens of some layers. Throws bad_argument if the range is not within the cache.
+  // Frees the oldest tokens of some layers. Throws bad_argument if the range is not within the
+  // cache.
   void reclaim(sequence seq, const reclaim_range& range) {
     sequence_slot& s = slot_of(seq);
     const auto layers = static_cast<std::uint32_t>(s.layers.size());
@@ -131,9 +134,10 @@ class kv_cache {
     }
   }
 
-  // Clusters one head's tokens of a run: `group` sorts their keys [run, k_dim] (summaries/clustering.hpp), the tokens take that
-  // order, and the Index gets the clusters. Pages written are added to `written`. Throws what `group` does, and drive_full; the
-  // head is then as before.
+  // Clusters one head's tokens of a run. `group` sorts their keys [run, k_dim]
+  // (summaries/clustering.hpp), the tokens are stored in that order, and the Index gets the
+  // clusters. Adds the pages written to `written`. Throws what `group` throws, or drive_full, and
+  // then leaves the head unchanged.
   template <class Index, class Group>
   traffic build(sequence seq, int layer_index, std::uint32_t head, index_run run, Group&& group,
                 std::vector<page_id>& written) {
@@ -166,8 +170,8 @@ class kv_cache {
             .written_bytes = bytes};
   }
 
-  // The following three are for load() (store/cache_file.hpp). Throws unknown_sequence, and bad_argument unless the sequence
-  // has no tokens.
+  // The next three functions are for load() (store/cache_file.hpp). This one throws
+  // unknown_sequence, and bad_argument if the sequence has tokens.
   void require_empty(sequence seq) {
     for (const layer& l : slot_of(seq).layers) {
       require(l.tokens() == 0, [&] {
@@ -176,7 +180,8 @@ class kv_cache {
       });
     }
   }
-  // Layers to be filled: tokens and pages of each are given. Throws address_overflow, and drive_full.
+  // Empty layers with room for the given tokens and pages of each. Throws address_overflow or
+  // drive_full.
   std::vector<layer> room_for(sequence seq, std::span<const layer_extent> extents,
                               std::vector<page_id>& written) {
     std::uint64_t pages = 0;
@@ -203,9 +208,10 @@ class kv_cache {
   const model_shape& shape() const { return shape_; }
   const layout::tiling& tiles() const { return tiles_; }
   const Store& pages() const { return store_; }
-  Store& pages() { return store_; }  // for housekeeping of its own; pages are the cache's
+  Store& pages() { return store_; }  // for the store's own housekeeping; the cache owns the pages
 
-  // What kernels read a head's planned pages through: the page's elements, from the store or the group buffer.
+  // The pages of a head as kernels read them: the elements of a planned page, from the store or the
+  // group buffer.
   struct page_views {
     const kv_cache& cache;
     const layout::head_pages& head;

@@ -1,5 +1,6 @@
 #pragma once
-// Device DRAM that the two L2P tables of a KV cache take (InstInfer §IV-C): one for pages by token, one for pages by dim.
+// Device DRAM of the two L2P tables of a KV cache (InstInfer §IV-C): one for pages by token, one
+// for pages by dim.
 
 #include <cstdint>
 
@@ -12,7 +13,8 @@ struct l2p_footprint {
   std::uint64_t dim_indexed_entries = 0;
 
   constexpr std::uint64_t entries() const { return token_indexed_entries + dim_indexed_entries; }
-  // An entry is a page number. Where an FTL resolves page numbers in turn, each costs another 4 bytes: give 8.
+  // An entry is a page number. With an FTL, which maps page numbers again, each entry costs another
+  // 4 bytes: pass 8.
   constexpr std::uint64_t token_indexed_bytes(std::uint64_t entry_bytes = sizeof(page_id)) const {
     return token_indexed_entries * entry_bytes;
   }
@@ -30,7 +32,8 @@ struct l2p_footprint {
   }
 };
 
-// Of one layer of one sequence, kv_cache::at(seq, layer). Entries of reclaimed pages count: the table keeps their place.
+// The tables of one layer of one sequence, kv_cache::at(seq, layer). Entries of reclaimed pages
+// count: they stay in the table.
 template <class LayerCache>
 l2p_footprint l2p_of(const LayerCache& layer) {
   const auto head = layer.head(0);
@@ -39,7 +42,7 @@ l2p_footprint l2p_of(const LayerCache& layer) {
           .dim_indexed_entries = entries(stream::k_by_dim)};
 }
 
-// Of a whole sequence.
+// The tables of a whole sequence.
 template <class Cache>
 l2p_footprint l2p_of(const Cache& cache, sequence seq) {
   l2p_footprint total;

@@ -1,5 +1,6 @@
 #pragma once
-// The cache of one layer of one sequence: the pages of its three streams, and the summaries of its heads.
+// The cache of one layer of one sequence: the pages of its three streams and the summaries of its
+// heads.
 
 #include <algorithm>
 #include <array>
@@ -21,14 +22,14 @@ struct token_rows {
   std::vector<E> v;  // [run, v_dim]
 };
 
-// Tokens enter in order. Summaries are told of the values that are stored: with a codec those that a page decodes to once it
-// is sealed, and before that the appended ones.
+// Tokens are appended in order. Summaries get the values as stored. With a codec these are the
+// decoded values of a sealed page; before a page is sealed, the appended values.
 template <class Format, class SummaryStates>
 class layer_cache {
  public:
   using element = typename Format::element;
 
-  // Empty, or for load() to fill with what it is to hold (store/cache_file.hpp).
+  // An empty cache, or one that load() fills with the content of `holds` (store/cache_file.hpp).
   layer_cache(const layout::tiling& tiles, std::uint32_t page_bytes, std::uint32_t kv_heads,
               const layer_extent& holds = {})
       : tiles_{tiles},
@@ -48,7 +49,7 @@ class layer_cache {
     return e;
   }
 
-  // Pages that sealing takes when `count` more tokens arrive.
+  // Pages that appending `count` more tokens seals.
   std::uint64_t pages_to_append(std::uint32_t count) const {
     std::uint64_t pages = 0;
     for_each_stream(
@@ -56,7 +57,7 @@ class layer_cache {
     return pages;
   }
 
-  // Takes all memory that append(count) will need, so that append itself cannot fail half-way.
+  // Allocates all memory that append(count) needs, so that append cannot fail half-way.
   void reserve(std::uint32_t count, bool holds_data, std::vector<page_id>& written) {
     reserve_scratch(written, written.size() + pages_to_append(count));
     for_each_stream([&](stream_cache<Format>& s) { s.reserve(tokens_, count, holds_data); });
@@ -65,9 +66,9 @@ class layer_cache {
     }
   }
 
-  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim], of which a store without data takes none, and index keys
-  // [count, any] for the summaries that take them. The
-  // caller has called reserve(count), and checked that the store has pages_to_append(count) free pages. `start_channel`
+  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim] (empty for a store without
+  // data), and index keys [count, any] for the summaries that take them. The caller must have
+  // called reserve(count), and checked that pages_to_append(count) pages are free. `start_channel`
   // shifts the striping.
   template <PageStore Store>
   traffic append(Store& store, std::uint32_t start_channel, std::span<const element> k,
@@ -92,7 +93,8 @@ class layer_cache {
 
   bool may_forget(std::uint32_t new_first) const { return summaries_.may_forget(new_first); }
 
-  // Forgets the tokens before `new_first`: summaries at once, pages as soon as all their tokens are forgotten.
+  // Forgets the tokens before `new_first`: in summaries at once, in pages when all tokens of a page
+  // are forgotten.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
@@ -115,7 +117,7 @@ class layer_cache {
     return rows;
   }
 
-  // Sealed pages of one head that hold tokens of a run.
+  // Sealed pages of one head with tokens of a run.
   std::uint64_t pages_of(index_run run) const {
     std::uint64_t pages = 0;
     for (const stream_cache<Format>& s : streams_) {
@@ -124,8 +126,9 @@ class layer_cache {
     return pages;
   }
 
-  // Gives a run of one head's tokens another order: how clusters come to lie side by side. Attention does not depend on the order
-  // of tokens once positions are in the keys. See stream_cache::reorder.
+  // Reorders a run of one head's tokens, so that the tokens of a cluster are consecutive. Attention
+  // does not depend on the order of tokens, because positions are encoded in the keys. See
+  // stream_cache::reorder.
   template <PageStore Store>
   void reorder(Store& store, std::uint32_t start_channel, std::uint32_t h, index_run run,
                const token_rows<element>& rows, std::span<const std::uint32_t> order,
@@ -137,7 +140,7 @@ class layer_cache {
     });
   }
 
-  // Releases every page; the object is of no use after that.
+  // Releases every page. Do not use the object afterwards.
   template <PageStore Store>
   void release_all(Store& store) {
     for_each_stream([&](stream_cache<Format>& s) { s.release_all(store); });
@@ -155,7 +158,7 @@ class layer_cache {
   SummaryStates& summaries(std::uint32_t h) const { return summaries_.of(h); }
   const layer_summaries<SummaryStates>& summaries() const { return summaries_; }
 
-  // The streams that are stored.
+  // Calls f for every stored stream.
   template <class F>
   void for_each_stream(F&& f) {
     for (stream_cache<Format>& s : streams_) {
@@ -173,7 +176,7 @@ class layer_cache {
     }
   }
 
-  // The summaries without the tokens at positions from `tokens` on.
+  // A copy of the summaries without the tokens at positions `tokens` and later.
   template <PageStore Store>
   SummaryStates summaries_before(const Store& store, std::uint32_t h, std::uint32_t tokens) const {
     SummaryStates before = summaries_.of(h);
@@ -181,10 +184,10 @@ class layer_cache {
     return before;
   }
 
-  // Fast memory that the summaries of all heads take.
+  // Fast memory of the summaries of all heads.
   std::uint64_t summary_bytes() const { return summaries_.bytes(); }
 
-  // DRAM that the group buffer, the L2P entries and the summaries of this layer take.
+  // DRAM of this layer's group buffer, L2P entries and summaries.
   std::uint64_t resident_bytes() const {
     std::uint64_t bytes = summary_bytes();
     for (const stream_cache<Format>& s : streams_) {
@@ -199,7 +202,7 @@ class layer_cache {
   template <class Store>
   static constexpr bool summarises = Store::holds_data && (std::tuple_size_v<SummaryStates> > 0);
 
-  // One token of a head, as it is stored.
+  // One token of a head, as stored.
   struct token_row {
     std::array<stored_element, static_cast<std::size_t>(Format::k_dim)> k;
     std::array<stored_element, static_cast<std::size_t>(Format::v_dim)> v;
@@ -209,7 +212,7 @@ class layer_cache {
     return {s, tiles_.of(s), page_bytes_, kv_heads_};
   }
 
-  // The streams of K and V whose values summaries are told of.
+  // The streams of K and V that summaries read.
   const stream_cache<Format>& k_stream() const { return streams_[streams_[0].stored() ? 0 : 1]; }
   const stream_cache<Format>& v_stream() const { return streams_[2]; }
 
@@ -230,7 +233,8 @@ class layer_cache {
     }
   }
 
-  // Tells summaries of `count` tokens that were just stored: k [count, kv_heads, k_dim], v [count, kv_heads, v_dim].
+  // Reports `count` newly stored tokens to the summaries: k [count, kv_heads, k_dim], v [count,
+  // kv_heads, v_dim].
   template <PageStore Store>
   void summarise(const Store& store, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys, std::uint32_t count) {
@@ -257,7 +261,8 @@ class layer_cache {
     }
   }
 
-  // Tells summaries what the live tokens of a tile are now that it was sealed. Its open pages are still there.
+  // Reports the stored values of a newly sealed tile's live tokens to the summaries. Its open pages
+  // still exist at this time.
   template <PageStore Store>
   void restate(const Store& store, const stream_cache<Format>& s) {
     const bool values = &s == &v_stream();

@@ -9,8 +9,8 @@
 
 namespace instinfer::store {
 
-// States is a std::tuple, one state for each summary of the policy. Attention feeds back into them (observed weights, a block
-// cache), and does not change the cache by that: so they may change where the cache may not.
+// States is a std::tuple with one state per summary of the policy. They are mutable: attention
+// writes observed weights and block cache contents to them, and this does not change the cache.
 template <class States>
 class layer_summaries {
  public:
@@ -29,12 +29,12 @@ class layer_summaries {
     }
   }
 
-  // Takes the memory that `count` appends need.
+  // Allocates the memory that `count` appends need.
   void reserve(std::uint32_t count) {
     for_each([&](auto& state) { attention::reserve_summary(state, count); });
   }
 
-  // Whether all can do without the tokens before `new_first`.
+  // Whether no summary needs the tokens before `new_first`.
   bool may_forget(std::uint32_t new_first) const {
     bool may = true;
     for_each([&](const auto& state) {
@@ -45,7 +45,7 @@ class layer_summaries {
     return may;
   }
 
-  // Fast memory that they take.
+  // Fast memory of all summaries.
   std::uint64_t bytes() const {
     std::uint64_t bytes = 0;
     for_each([&](const auto& state) { bytes += attention::summary_bytes(state); });

@@ -1,6 +1,6 @@
 #pragma once
-// Books of the free pages of a drive, channel by channel. As a store of its own it holds no data: for timing a cache
-// that is larger than this machine's memory.
+// The ledger of a drive's free pages, by channel.
+// Used as a store it holds no data: for timing a cache that is larger than this machine's memory.
 
 #include <string>
 #include <utility>
@@ -16,7 +16,8 @@ class ledger {
  public:
   static constexpr bool holds_data = false;
 
-  // Throws bad_argument if there is no channel, or the drive has more pages than a page_id can name.
+  // Throws bad_argument if there is no channel, or if the drive has more pages than page_id can
+  // number.
   ledger(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
       : page_bytes_{page_bytes}, channels_(channels) {
     require(channels > 0,
@@ -64,14 +65,15 @@ class ledger {
  private:
   static constexpr std::uint32_t none = 0xFFFF'FFFFu;
   struct channel {
-    std::uint32_t fresh = 0;  // slots from here on were never used: taken first, which spreads wear
-    std::uint32_t recycled = none;  // released slots, a list through next_recycled_
+    // first never used slot; unused slots are taken first, which spreads wear
+    std::uint32_t fresh = 0;
+    std::uint32_t recycled = none;  // head of the list of released slots, linked by next_recycled_
   };
 
   std::uint32_t page_bytes_;
   std::uint32_t pages_per_channel_ = 0;
   std::vector<channel> channels_;
-  raw_array<std::uint32_t> next_recycled_;  // [pages], touched only where pages were released
+  raw_array<std::uint32_t> next_recycled_;  // [pages], touched only for released pages
   std::uint64_t free_pages_ = 0;
 };
 

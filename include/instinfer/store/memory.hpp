@@ -1,7 +1,9 @@
 #pragma once
-// A page store in host memory: the drive's pages in one array, in the order in which they were first allocated. What a head
-// reads in sequence is allocated in sequence, but on changing channels: by page number, its pages would lie in short runs that
-// the hardware's prefetchers lose (fp16 K and V on a Zen 4 core: 17 GB/s, against 27).
+// A page store in host memory: the drive's pages in one array, in the order of their first
+// allocation.
+// Pages that a head reads in sequence are allocated in sequence, but on changing channels. In the
+// order of page numbers they would form short runs that hardware prefetchers lose (fp16 K and V on
+// a Zen 4 core: 17 GB/s, against 27 in the order of allocation).
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -17,16 +19,17 @@ class memory {
  public:
   static constexpr bool holds_data = true;
 
-  // Reserves address space for all pages; the system backs it with memory only where pages are written. Asks Linux for
-  // huge pages: random reads of 4 KiB pages are bound by address translation otherwise (measured on a virtual machine:
-  // streaming reads 16 GB/s with them, 10 without). Throws bad_argument as ledger does, and std::bad_alloc.
+  // Reserves address space for all pages; the system provides memory only for pages that are
+  // written. Asks Linux for huge pages, because address translation otherwise limits random reads
+  // of 4 KiB pages (measured on a virtual machine: streaming reads 16 GB/s with huge pages, 10
+  // without). Throws bad_argument as ledger does, and std::bad_alloc.
   memory(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
       : ledger_{channels, pages_per_channel, page_bytes},
         places_(ledger_.capacity_pages(), nowhere),
         pages_{ledger_.capacity_pages() * page_bytes} {
 #if defined(__linux__)
-    (void)::madvise(pages_.data(), ledger_.capacity_pages() * page_bytes,
-                    MADV_HUGEPAGE);  // a wish: failure changes nothing
+    // A hint: failure has no effect.
+    (void)::madvise(pages_.data(), ledger_.capacity_pages() * page_bytes, MADV_HUGEPAGE);
 #endif
   }
 
@@ -55,7 +58,7 @@ class memory {
   }
 
   ledger ledger_;
-  std::vector<std::uint32_t> places_;  // [pages], in the array; kept when a page is released
+  std::vector<std::uint32_t> places_;  // [pages], index in the array; kept when a page is released
   std::uint32_t next_place_ = 0;
   raw_array<std::byte, huge_page_bytes> pages_;
 };

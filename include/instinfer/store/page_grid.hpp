@@ -1,5 +1,5 @@
 #pragma once
-// The pages that one stream (K by token, K by dim, V) of a layer consists of: how many, how long, in which order, on which
+// The pages of one stream (K by token, K by dim, V) of a layer: their number, size, order and
 // channels.
 
 #include <cstddef>
@@ -25,12 +25,12 @@ struct page_grid {
     return stored() ? static_cast<std::uint32_t>(head_dim) / tile.dims : 0;
   }
   std::size_t pages_per_tile() const { return std::size_t{kv_heads} * dim_tiles(); }
-  // Where the page stands in a table [token_tile, kv_heads, dim_tiles].
+  // Index of the page in a table [token_tile, kv_heads, dim_tiles].
   std::size_t at(std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile) const {
     return (std::size_t{token_tile} * kv_heads + h) * dim_tiles() + dim_tile;
   }
 
-  // What a sealed page uses, and what an open one takes, where values are as they were appended.
+  // Bytes that a sealed page uses, and bytes of an open page, which holds the values as appended.
   std::size_t used_bytes() const {
     return Format::plain ? tile.elements() * sizeof(element) : page_bytes;
   }
@@ -41,8 +41,8 @@ struct page_grid {
     return at(0, h, dim_tile) * open_bytes();
   }
 
-  // Channels are striped so that the pages of one head in consecutive tiles, those of its dim tiles, and those of neighbouring
-  // heads each go round all channels; V starts half a round away from K.
+  // Channels are striped: the pages of one head in consecutive tiles, its dim tiles, and
+  // neighbouring heads each go round all channels. V starts half a round after K.
   std::uint32_t channel_of(std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile,
                            std::uint32_t start_channel, std::uint32_t channels) const {
     return start_channel + token_tile + h + dim_tile +

@@ -1,8 +1,9 @@
 #pragma once
-// The host's list of jobs with an outdated flag, and which of them is reclaimed first when room is short or the drive is
-// idle (InstInfer §IV-C). The caller gives the time; nothing here looks at a clock.
+// The host's list of jobs with an outdated flag, and the order in which jobs are reclaimed when
+// pages are short or the drive is idle (InstInfer §IV-C).
+// The caller passes the time; no function here reads a clock.
 //
-//   least_recently_used   the job that was touched longest ago (the paper's)
+//   least_recently_used   the job with the oldest use first (the paper's order)
 
 #include <algorithm>
 #include <concepts>
@@ -17,14 +18,15 @@
 
 namespace instinfer::store {
 
-// Times count in any unit, from any start.
+// Times may have any unit and any start.
 struct reclaim_job {
   sequence seq;
   double last_use = 0;
-  bool outdated = false;  // the host has said that the job is over: only then may it go
+  bool outdated = false;  // the host has ended the job; only outdated jobs are reclaimed
 };
 
-// A strict weak order of jobs: before(a, b) where a is to go first. Ties go to the lower slot.
+// A strict weak order of jobs: before(a, b) if a must be reclaimed first. Ties go to the lower
+// slot.
 template <class V>
 concept VictimOrder =
     std::copyable<V> && requires(const V& v, const reclaim_job& a, const reclaim_job& b) {
@@ -38,12 +40,13 @@ struct least_recently_used {
 };
 
 struct reclaim_rules {
-  std::uint64_t low_pages = 0;  // threshold: with fewer free pages, jobs go at once
-  double idle_age =
-      std::numeric_limits<double>::infinity();  // in idle time, those unused for so long
+  std::uint64_t low_pages = 0;  // with fewer free pages, jobs are reclaimed at once
+  // When idle, jobs unused for this time are reclaimed.
+  double idle_age = std::numeric_limits<double>::infinity();
 };
 
-// A value: copies are independent. A few hundred jobs are searched one by one. Cache is a kv_cache, or an engine.
+// Copies are independent. The search is linear: it is made for a few hundred jobs. Cache is a
+// kv_cache or an engine.
 template <class Order = least_recently_used>
 class reclaim_jobs {
   static_assert(
@@ -54,7 +57,8 @@ class reclaim_jobs {
   explicit reclaim_jobs(const reclaim_rules& rules = {}, const Order& order = {})
       : rules_{rules}, order_{order} {}
 
-  // The sequence was opened, appended to or attended. Throws bad_argument if its job is over, or the time is not a number.
+  // Records that the sequence was opened, appended to or attended. Throws bad_argument if its job
+  // is outdated or the time is not a number.
   void used(sequence seq, double now) {
     require(now == now, [] { return std::string("reclaim jobs: the time must be a number"); });
     reclaim_job* job = find(seq);
@@ -67,21 +71,21 @@ class reclaim_jobs {
     job->last_use = std::max(job->last_use, now);
   }
 
-  // The job is over, as of its last use. Throws unknown_sequence if it was never used here.
+  // Marks the job as outdated. Throws unknown_sequence if it was never used here.
   void outdated(sequence seq) { known(seq).outdated = true; }
 
-  // The sequence was reclaimed otherwise; nothing happens if it is not listed.
+  // Removes a sequence that was reclaimed elsewhere. No effect if it is not listed.
   void forget(sequence seq) {
     std::erase_if(jobs_, [&](const reclaim_job& job) { return job.seq == seq; });
   }
 
-  // Which outdated job goes first; none if there is none.
+  // The outdated job to reclaim first; none if no job is outdated.
   std::optional<sequence> victim() const {
     const reclaim_job* best = first([](const reclaim_job&) { return true; });
     return best == nullptr ? std::nullopt : std::optional(best->seq);
   }
 
-  // Reclaims one job, which must be outdated. Throws unknown_sequence, and bad_argument for a live one.
+  // Reclaims one outdated job. Throws unknown_sequence, and bad_argument for a live job.
   template <class Cache>
   void reclaim(Cache& cache, sequence seq) {
     require(known(seq).outdated, [&] {
@@ -91,8 +95,9 @@ class reclaim_jobs {
     forget(seq);
   }
 
-  // Threshold: reclaims outdated jobs while the cache has fewer free pages than `wanted`, or than the rules' threshold.
-  // Returns how many; whether it was enough, free_pages() tells.
+  // By threshold: reclaims outdated jobs while the cache has fewer free pages than `wanted` or than
+  // the threshold of the rules. Returns the number of reclaimed jobs; check free_pages() for
+  // success.
   template <class Cache>
   std::size_t reclaim_for_space(Cache& cache, std::uint64_t wanted = 0) {
     std::size_t count = 0;
@@ -107,7 +112,8 @@ class reclaim_jobs {
     return count;
   }
 
-  // Idle time: reclaims outdated jobs that nobody has used for idle_age, at most `most`. Returns how many.
+  // When idle: reclaims outdated jobs that were unused for idle_age, at most `most`. Returns the
+  // number of reclaimed jobs.
   template <class Cache>
   std::size_t reclaim_when_idle(Cache& cache, double now,
                                 std::size_t most = std::numeric_limits<std::size_t>::max()) {

@@ -1,6 +1,6 @@
 #pragma once
-// The pages of one stream (K by token, K by dim, V) in one layer of one sequence: L2P entries of sealed pages, and the open
-// page of every head in the group buffer (InstInfer §IV-C).
+// The pages of one stream (K by token, K by dim, V) in one layer of one sequence: L2P entries of
+// sealed pages, and the open page of every head in the group buffer (InstInfer §IV-C).
 
 #include <algorithm>
 #include <cstring>
@@ -15,14 +15,14 @@
 
 namespace instinfer::store {
 
-// Tokens enter in order. An open page has the layout of the sealed page it becomes; when a tile of tokens is complete,
-// the pages of all heads are written together. With a codec, open pages hold the values as they were appended, and sealing
-// encodes them, once.
+// Tokens are appended in order. An open page has the layout of the sealed page it will become. When
+// a tile of tokens is complete, the pages of all heads are written together. With a codec, open
+// pages hold the values as appended, and sealing encodes them once.
 template <class Format>
 class stream_cache {
  public:
   using element = typename Format::element;
-  using stored_element = typename Format::decoded::element;  // what holds a stored value exactly
+  using stored_element = typename Format::decoded::element;  // can hold every stored value exactly
 
   stream_cache(stream kind, const layout::tile& tile, std::uint32_t page_bytes,
                std::uint32_t kv_heads)
@@ -33,14 +33,14 @@ class stream_cache {
   const layout::tile& tile() const { return grid_.tile; }
   std::uint32_t sealed_tokens() const { return sealed_tokens_; }
 
-  // Pages that sealing takes when `count` tokens come to the `have` that are there.
+  // Pages that appending `count` tokens to `have` tokens seals.
   std::uint64_t pages_to_append(std::uint32_t have, std::uint32_t count) const {
     const std::uint64_t tiles =
         (std::uint64_t{have} + count) / grid_.tile.tokens - sealed_tokens_ / grid_.tile.tokens;
     return tiles * grid_.pages_per_tile();
   }
 
-  // Takes all memory that append will need.
+  // Allocates all memory that append needs.
   void reserve(std::uint32_t have, std::uint32_t count, bool holds_data) {
     reserve_scratch(table_, table_.size() + pages_to_append(have, count));
     if (holds_data) {
@@ -48,9 +48,9 @@ class stream_cache {
     }
   }
 
-  // Appends x [count, kv_heads, head_dim] to the `have` tokens that are there: up to the end of the open tile, then whole
-  // tiles past the buffer, then what opens the next one. Calls sealed() when the open tile was written and its open pages are
-  // still there.
+  // Appends x [count, kv_heads, head_dim] to the `have` tokens: first to the end of the open tile,
+  // then whole tiles without the buffer, then the start of the next open tile. Calls sealed() after
+  // the open tile was written, while its open pages still exist.
   template <PageStore Store, class Sealed>
   void append(Store& store, std::uint32_t start_channel, std::span<const element> x,
               std::uint32_t have, std::uint32_t count, std::vector<page_id>& written,
@@ -72,7 +72,7 @@ class stream_cache {
           if constexpr (Format::plain) {
             copy_tokens(reinterpret_cast<element*>(page.data()), 0, x, first, grid_.tile.tokens, h,
                         dim_tile);
-          } else {  // by way of the open page, which is free now
+          } else {  // through the open page, which is free now
             copy_tokens(open_page(h, dim_tile), 0, x, first, grid_.tile.tokens, h, dim_tile);
             seal(h, dim_tile, page);
           }
@@ -81,7 +81,7 @@ class stream_cache {
     fill_open<Store>(0, x, done, count - done);
   }
 
-  // Releases the pages whose tokens are all before `new_first`.
+  // Releases the pages with all tokens before `new_first`.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
     const std::uint32_t tiles = std::min(new_first, sealed_tokens_) / grid_.tile.tokens;
@@ -112,7 +112,8 @@ class stream_cache {
             .head = h};
   }
 
-  // One token's row [head_dim] as it is stored; `open`: in the group buffer, else in the store.
+  // One token's row [head_dim] as stored: from the group buffer if `open`, otherwise from the
+  // store.
   template <PageStore Store>
   void read_row(const Store& store, std::uint32_t h, std::uint32_t token, bool open,
                 std::span<stored_element> row) const {
@@ -134,7 +135,7 @@ class stream_cache {
     }
   }
 
-  // Sealed pages that hold tokens of a run of one head.
+  // Sealed pages of one head with tokens of a run.
   std::uint64_t pages_of(index_run run) const {
     const std::uint32_t last = std::min(run.last, sealed_tokens_);
     return !stored() || run.first >= last
@@ -143,8 +144,9 @@ class stream_cache {
                      grid_.dim_tiles();
   }
 
-  // The run's tokens of one head take another order: token run.first + i gets row order[i] of `rows` [run, head_dim]. Sealed
-  // pages are written anew, of which pages_of(run) must be free; open ones are changed where they are.
+  // Reorders the run's tokens of one head: token run.first + i gets row order[i] of `rows` [run,
+  // head_dim]. Sealed pages are written again, and pages_of(run) pages must be free for them. Open
+  // pages are changed in place.
   template <PageStore Store>
   void reorder(Store& store, std::uint32_t start_channel, std::uint32_t h, index_run run,
                std::span<const element> rows, std::span<const std::uint32_t> order,
@@ -178,12 +180,13 @@ class stream_cache {
     }
   }
 
-  // Sealed pages that are not reclaimed.
+  // Sealed pages that were not reclaimed.
   std::uint64_t live_pages() const {
     return (sealed_tokens_ / grid_.tile.tokens - reclaimed_tiles_) * grid_.pages_per_tile();
   }
 
-  // Calls write(bytes) for every live page, then for the open pages if they hold any of the `have` tokens.
+  // Calls write(bytes) for every live page, then for the open pages if they hold any of the `have`
+  // tokens.
   template <PageStore Store, class Write>
   void save(const Store& store, std::uint32_t have, Write&& write) const {
     for (std::uint32_t h = 0; h < grid_.kv_heads; ++h) {
@@ -198,8 +201,8 @@ class stream_cache {
     }
   }
 
-  // An empty stream becomes one of tokens [first, have): read(bytes) fills what save gave to write, in the same order. If it
-  // throws, release_all gives the pages back.
+  // Turns an empty stream into one with tokens [first, have): read(bytes) fills the bytes that save
+  // passed to write, in the same order. If it throws, release_all frees the pages.
   template <PageStore Store, class Read>
   void load(Store& store, std::uint32_t start_channel, std::uint32_t first, std::uint32_t have,
             std::vector<page_id>& written, Read&& read) {
@@ -224,7 +227,8 @@ class stream_cache {
     return reinterpret_cast<element*>(open_.data() + grid_.open_offset(h, dim_tile));
   }
 
-  // Copies tokens [first, first + chunk) of x [*, kv_heads, head_dim] to the page of one tile, from its token `to` on.
+  // Copies tokens [first, first + chunk) of x [*, kv_heads, head_dim] to the page of one tile,
+  // starting at its token `to`.
   void copy_tokens(element* page, std::uint32_t to, std::span<const element> x, std::uint32_t first,
                    std::uint32_t chunk, std::uint32_t h, std::uint32_t dim_tile) const {
     const std::size_t head_dim = std::size_t{grid_.dim_tiles()} * grid_.tile.dims;
@@ -249,7 +253,7 @@ class stream_cache {
     }
   }
 
-  // Writes an open page that is full to the page that it becomes.
+  // Writes a full open page to its sealed page.
   void seal(std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
     if constexpr (Format::plain) {
       std::memcpy(page.data(), open_page(h, dim_tile), grid_.page_bytes);
@@ -258,8 +262,9 @@ class stream_cache {
     }
   }
 
-  // Writes the next `tiles` tiles of all heads; fill(i, h, dim_tile, page) gives the i-th one's bytes. Pages are taken head by
-  // head: what one head reads in sequence then lies in sequence in a store's memory, too.
+  // Writes the next `tiles` tiles of all heads; fill(i, h, dim_tile, page) writes the bytes of tile
+  // i. Pages are allocated head by head, so pages that a head reads in sequence are also in
+  // sequence in the store's memory.
   template <PageStore Store, class Fill>
   void write_tiles(Store& store, std::uint32_t start_channel, std::uint32_t tiles,
                    std::vector<page_id>& written, Fill&& fill) {

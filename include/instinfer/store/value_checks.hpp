@@ -1,5 +1,5 @@
 #pragma once
-// Which K and V values a format can store.
+// Checks that a format can store given K and V values.
 
 #include <algorithm>
 #include <span>
@@ -10,7 +10,8 @@
 
 namespace instinfer::store {
 
-// Throws bad_argument unless x [tokens, kv_heads, head_dim] is finite, and in the codec's range; says where it is not.
+// Throws bad_argument, with the position, unless x [tokens, kv_heads, head_dim] is finite and in
+// the codec's range.
 template <class Format>
 void require_storable(std::span<const typename Format::element> x, const char* name, int head_dim,
                       int kv_heads) {

@@ -1,6 +1,7 @@
 #pragma once
-// A cache of block numbers with a fixed number of slots, the least recently used out first: the books of RetroInfer's wave
-// buffer. The slot says where a block's copy lies; the copies themselves are the owner's.
+// A least-recently-used cache of block numbers with a fixed number of slots: the table of
+// RetroInfer's wave buffer.
+// A slot number says where the copy of a block is; the owner keeps the copies themselves.
 
 #include <cstdint>
 #include <limits>
@@ -12,20 +13,20 @@
 
 namespace instinfer {
 
-// Block numbers are dense: a table has an entry for each. A value: copies are independent. Every call takes constant time; memory is only taken by the constructor and reserve, and
-// by admitting a block number beyond what was reserved.
+// Block numbers are dense: the table has one entry for each. Copies of a cache are independent.
+// Every call takes constant time. Only the constructor, reserve(), and admit() of a block number
+// beyond the reserved ones allocate memory.
 class block_cache {
  public:
   using block_id = std::uint32_t;
   using slot_id = std::uint32_t;
 
   struct admission {
-    std::optional<slot_id>
-        slot;  // where the block is to be copied to; none if the cache has no slots
-    std::optional<block_id> evicted;  // whose copy was there
+    std::optional<slot_id> slot;      // where to copy the block; none if the cache has no slots
+    std::optional<block_id> evicted;  // the block whose copy was in this slot
   };
 
-  // `slots` copies at most, of blocks 0 to blocks - 1.
+  // Holds at most `slots` copies of the blocks 0 to blocks - 1.
   explicit block_cache(std::uint32_t slots = 0, std::uint32_t blocks = 0)
       : slots_(slots), slot_of_(blocks, none) {
     for (slot_id s = 0; s < slots; ++s) {
@@ -34,14 +35,15 @@ class block_cache {
     free_ = slots > 0 ? 0 : none;
   }
 
-  // Room for blocks 0 to blocks - 1.
+  // Takes the memory for blocks 0 to blocks - 1.
   void reserve(std::uint32_t blocks) {
     if (blocks > slot_of_.size()) {
       slot_of_.resize(blocks, none);
     }
   }
 
-  // Asks for a block: its slot if there is a copy, which becomes the most recently used. Counts a hit or a miss.
+  // Returns the slot of a block's copy, which becomes the most recently used; none if there is no
+  // copy. Counts a hit or a miss.
   std::optional<slot_id> touch(block_id block) {
     if (!contains(block)) {
       ++misses_;
@@ -54,7 +56,8 @@ class block_cache {
     return slot;
   }
 
-  // Gives a missed block a slot, as the most recently used. Throws bad_argument if it has one.
+  // Gives a block a slot as the most recently used block. Throws bad_argument if the block has one
+  // already.
   admission admit(block_id block) {
     require(!contains(block), [&] {
       return "block cache: block " + std::to_string(block) + " is in slot " +
@@ -81,7 +84,7 @@ class block_cache {
     return result;
   }
 
-  // The block's copy is void; its slot is free. Returns whether there was one.
+  // Discards the block's copy and frees its slot. Returns whether the block had a copy.
   bool forget(block_id block) {
     if (!contains(block)) {
       return false;
@@ -107,15 +110,15 @@ class block_cache {
     return touches == 0 ? 0.0 : static_cast<double>(hits_) / static_cast<double>(touches);
   }
 
-  // Bytes of the books, for the footprint in fast memory.
-  std::size_t book_bytes() const {
+  // Bytes of the tables, for the footprint in fast memory.
+  std::size_t table_bytes() const {
     return slots_.size() * sizeof(slot_links) + slot_of_.size() * sizeof(slot_id);
   }
 
  private:
   static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
 
-  // A slot is in one of two lists: by recency if used, else the free ones, which are linked by `older` alone.
+  // A slot is in one of two lists: used slots by recency, or free slots, linked by `older` only.
   struct slot_links {
     block_id block = none;
     slot_id newer = none;
@@ -135,7 +138,7 @@ class block_cache {
   }
 
   std::vector<slot_links> slots_;
-  std::vector<slot_id> slot_of_;  // [blocks], none where there is no copy
+  std::vector<slot_id> slot_of_;  // [blocks], none if the cache has no copy
   slot_id newest_ = none;
   slot_id oldest_ = none;
   slot_id free_ = none;

@@ -1,5 +1,6 @@
 #pragma once
-// The contract of summaries that have rows: a chunk is a page or a cluster of tokens with a row that queries are scored against.
+// The contract of summaries with rows.
+// A chunk is a page or a cluster of tokens. Its row is what queries are scored against.
 
 #include <concepts>
 #include <cstdint>
@@ -9,13 +10,13 @@
 
 namespace instinfer::attention {
 
-// A state with one row a chunk. Members of chunk u all come before those of chunk u + 1.
+// A state with one row per chunk. The members of chunk u come before those of chunk u + 1.
 //   row_dim, row_bytes    elements of a row, and bytes that reading it takes
-//   chunks()               number of chunks
-//   row(u, scratch)       the row as fp32, [row_dim]; in `scratch` [row_dim] where it is stored otherwise
-//   prepare(q, out)       the query [k_dim] as rows take it: logit = scale * prepare(q).row
-//   weight(u)             tokens it stands for
-//   members(u)            its tokens (of a coarse level: its chunks of the finer one)
+//   chunks()              number of chunks
+//   row(u, scratch)       the row as fp32 [row_dim]; decoded into `scratch` [row_dim] if needed
+//   prepare(q, out)       the query [k_dim] in the form of rows: logit = scale * prepare(q).row
+//   weight(u)             number of tokens that the chunk stands for
+//   members(u)            its tokens (at a coarse level: its chunks of the finer level)
 template <class S>
 concept ChunkState =
     requires(const S& s, std::uint32_t chunk, std::span<float> scratch, std::span<const float> q) {
@@ -28,7 +29,7 @@ concept ChunkState =
       { s.members(chunk) } -> std::convertible_to<index_run>;
     };
 
-// Chunks that can stand for their members.
+// Chunks that can replace their members in the output.
 //   value_sum(u)          sum of the members' values, [v_dim]
 template <class S>
 concept WeightedChunkState = ChunkState<S> && requires(const S& s, std::uint32_t chunk) {

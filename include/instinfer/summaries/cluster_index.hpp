@@ -1,5 +1,6 @@
 #pragma once
-// Summaries of cluster methods: the clusters of a head's keys, whose tokens lie side by side in the cache, and a coarser level.
+// Summaries of cluster methods: the clusters of a head's keys, and a coarser level of clusters.
+// The tokens of a cluster are consecutive in the cache.
 
 #include <vector>
 
@@ -9,8 +10,8 @@
 
 namespace instinfer::attention {
 
-// What both levels have: a mean key for each chunk, which queries are scored against as they are. Tokens that come and go change
-// nothing; engine::build does.
+// The common part of both levels: the mean key of each chunk, stored as it is scored. Appending and
+// forgetting tokens change nothing; only engine::build does.
 template <class Format>
 class centroid_rows {
  public:
@@ -32,7 +33,7 @@ class centroid_rows {
   std::vector<float> centroids_;  // [chunks, k_dim]
 };
 
-// The coarse level: members of a chunk are chunks of the cluster_index beside it.
+// The coarse level: the members of a chunk are chunks of the head's cluster_index.
 struct cluster_tree {
   template <class Format>
   class state : public centroid_rows<Format> {
@@ -49,7 +50,8 @@ struct cluster_tree {
     index_run members(std::uint32_t chunk) const { return chunks_[chunk].members; }
     std::uint32_t weight(std::uint32_t chunk) const { return chunks_[chunk].tokens; }
 
-    // Adds coarse chunks over chunks [first, ...) of the fine index, which has them already; parent_ends counts from `first`.
+    // Adds coarse chunks over the chunks [first, ...) that the fine index already has. parent_ends
+    // counts from `first`.
     template <class Fine>
     void add(const Fine& fine, std::uint32_t first, std::span<const std::uint32_t> parent_ends) {
       state next = *this;
@@ -85,9 +87,10 @@ struct cluster_tree {
   };
 };
 
-// Attention does not depend on the order of tokens once positions are in the keys. So the tokens of an indexed run are put in
-// cluster order (engine::build), a cluster is a run of tokens, and reading it takes few pages. Indexed tokens stay until the
-// sequence goes. Rows are fp32.
+// Attention does not depend on the order of tokens, because positions are encoded in the keys. So
+// engine::build puts the tokens of an indexed run in cluster order: a cluster is then a run of
+// tokens, and reading it takes few pages. Indexed tokens stay until the sequence is reclaimed. Rows
+// are fp32.
 struct cluster_index {
   template <class Format>
   class state : public centroid_rows<Format> {
@@ -103,7 +106,7 @@ struct cluster_index {
     }
 
     index_run indexed() const { return indexed_; }
-    // The position at which the token now at `token` was appended.
+    // The position at which the token that is now at `token` was appended.
     std::uint32_t position(std::uint32_t token) const {
       return token >= indexed_.first && token < indexed_.last ? positions_[token - indexed_.first]
                                                               : token;
@@ -118,8 +121,9 @@ struct cluster_index {
       return std::span(value_sums_).subspan(chunk * v_dim, v_dim);
     }
 
-    // Adds the clusters of a run that begins where the index ends. k [run, k_dim] and v [run, v_dim] in the order before.
-    // Empty clusters are left out. Strong: may throw std::bad_alloc, and nothing is then changed.
+    // Adds the clusters of a run that begins where the index ends. k [run, k_dim] and v [run,
+    // v_dim] are in append order. Skips empty clusters. May throw std::bad_alloc, and then changes
+    // nothing.
     void add(index_run run, const cluster_order& order, std::span<const float> k,
              std::span<const float> v) {
       state next = *this;
@@ -162,8 +166,8 @@ struct cluster_index {
     std::vector<float> value_sums_;         // [chunks, v_dim]
   };
 
-  // Adds the clusters of a run to the states of a head: to this one, and to its cluster_tree if it has one. Used by
-  // engine::build.
+  // Adds the clusters of a run to the states of a head: to the cluster_index, and to the
+  // cluster_tree if the head has one. For engine::build.
   template <class Format, class States>
   static void add_to(States& states, index_run run, const cluster_levels& levels,
                      std::span<const float> k, std::span<const float> v) {

@@ -1,6 +1,7 @@
 #pragma once
-// Rows sorted into clusters, and what cluster methods derive from that: the cluster-major order of the cache and the mean keys.
-// Who makes one: summaries/kmeans.hpp.
+// Rows sorted into clusters, and what cluster methods derive from them: cluster-major order and
+// mean keys.
+// summaries/kmeans.hpp computes clusterings.
 
 #include <algorithm>
 #include <cstdint>
@@ -9,11 +10,11 @@
 
 namespace instinfer::attention {
 
-// Which cluster each row is in. Clusters may be empty.
+// The cluster of each row. Clusters may be empty.
 struct clustering {
   std::vector<std::uint32_t> cluster_of;  // [rows]
   std::vector<std::uint32_t> sizes;       // [clusters]
-  int iterations = 0;                     // assign steps that were made
+  int iterations = 0;                     // number of assign steps made
 
   void count_sizes() {
     std::ranges::fill(sizes, 0);
@@ -23,7 +24,8 @@ struct clustering {
   }
 };
 
-// Rows sorted by cluster, in row order inside one: cluster c has rows[offsets[c]] to rows[offsets[c + 1]].
+// Rows sorted by cluster, and by row number within a cluster. Cluster c has rows[offsets[c]] to
+// rows[offsets[c + 1] - 1].
 struct cluster_order {
   std::vector<std::uint32_t> rows;     // [rows], a permutation
   std::vector<std::uint32_t> offsets;  // [clusters + 1]
@@ -46,15 +48,16 @@ inline cluster_order cluster_major(const clustering& c) {
   return order;
 }
 
-// How a run of tokens is to be laid out: cluster after cluster, and clusters of one coarse cluster after one another.
+// The new order of a run of tokens: cluster after cluster. The clusters of one coarse cluster are
+// consecutive.
 struct cluster_levels {
   cluster_order fine;  // offsets count tokens of the run
-  std::vector<std::uint32_t>
-      parent_ends{};  // [coarse clusters], in fine clusters; empty: one level
+  // [coarse clusters], end of each in fine clusters. Empty: one level.
+  std::vector<std::uint32_t> parent_ends{};
 };
 
-// Two levels: `parents` sorts the clusters of `fine` into coarser ones. Fine clusters are numbered anew, so that those of a coarse
-// cluster follow one another; empty ones are left out.
+// Two levels: `parents` sorts the clusters of `fine` into coarse clusters. Fine clusters get new
+// numbers, consecutive within a coarse cluster. Empty clusters are left out.
 inline cluster_levels nested(const clustering& fine, const clustering& parents) {
   const cluster_order children = cluster_major(parents);
   std::vector<std::uint32_t> number(fine.sizes.size());
@@ -76,8 +79,9 @@ inline cluster_levels nested(const clustering& fine, const clustering& parents) 
   return levels;
 }
 
-// Mean row of every cluster [clusters, dim], zero for an empty one; sums in double. The rows [rows, dim] need not be those that
-// were clustered: methods that normalise or centre keys to cluster them store the mean of the keys as they are.
+// Mean row of every cluster, [clusters, dim]; zero for an empty cluster. Sums are in double. The
+// rows [rows, dim] may differ from the clustered rows: methods that normalise or centre keys for
+// clustering store the means of the original keys.
 inline std::vector<float> cluster_means(std::span<const float> rows, int dim, const clustering& c) {
   const auto d = static_cast<std::size_t>(dim);
   std::vector<double> sums(c.sizes.size() * d);

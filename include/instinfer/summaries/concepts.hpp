@@ -1,15 +1,18 @@
 #pragma once
-// Summaries: what the cache keeps of a KV head in fast memory beside the pages. A policy lists those it needs; the
-// engine maintains them on append and reclaim.
+// Summaries: what the cache keeps of a KV head in fast memory, in addition to the pages.
+// A policy lists the summaries it needs; the engine maintains them on append and reclaim.
 //
-//   mean_value          running mean of V (SparQ, SparF: v-bar of InstInfer Alg. 1)            summaries/mean_value.hpp
-//   page_bounds<16>     smallest and largest key of a group of tokens (Quest)                  summaries/page_bounds.hpp
-//   cluster_index       clusters of keys, with centroids and value sums (Squeezed, RetroInfer) summaries/cluster_index.hpp
-//   cluster_tree        clusters of those centroids (Squeezed, two levels)                     summaries/cluster_index.hpp
-//   wave_buffer         a block cache of pages (RetroInfer)                                    summaries/wave_buffer.hpp
-//   heavy_hitters       summed attention weights of a bounded set of tokens (H2O)              summaries/heavy_hitters.hpp
-//   moving_weights      moving averages of attention weights, and what they chose (HGCA)       summaries/moving_weights.hpp
-//   index_keys<128>     keys of a trained indexer, with their block means (DSA, MISA)          summaries/index_keys.hpp
+//   mean_value          running mean of V (SparQ, SparF: v-bar of InstInfer Alg. 1)
+//   page_bounds<16>     smallest and largest key of a group of tokens (Quest)
+//   cluster_index       clusters of keys, with centroids and value sums
+//                       (Squeezed Attention, RetroInfer)
+//   cluster_tree        clusters of these centroids (Squeezed Attention with two levels)
+//   wave_buffer         a block cache of pages (RetroInfer)
+//   heavy_hitters       summed attention weights of a bounded set of tokens (H2O)
+//   moving_weights      moving averages of attention weights, and tokens selected by them (HGCA)
+//   index_keys<128>     keys of a trained indexer, with block means (DSA, MISA)
+//
+// Each summary has a header of its name; cluster_tree is in cluster_index.hpp.
 
 #include <algorithm>
 #include <concepts>
@@ -22,15 +25,18 @@
 
 namespace instinfer::attention {
 
-// The summary S of one KV head under a format: told of every token that enters or leaves the cache, in order. A state that
-// grows may have
+// The summary S of one KV head for a format. The engine reports every token that enters or leaves
+// the cache, in order. A state that grows may have
 //   reserve(count)   takes the memory that the next `count` appends need; may throw
-//   bytes()          fast memory that it stands for; sizeof(state) where it does not say
-// Attention may feed back into a state; then attends of one sequence and layer must not run at the same time. Values are
-// those that are stored. Where sealing a page rounds them (int8 and other codecs), the format is fp32, and a summary that
-// subtracts on forget what it added must also have the following, both noexcept; others may:
-//   s.restate_k(before, after)   one token's K [k_dim] was `before` and is `after` from now on
-//   s.restate_v(before, after)   the same of V [v_dim]
+//   bytes()          its size in fast memory; sizeof(state) if this member is missing
+// Attention may feed results back into a state. Attends of one sequence and layer must then not run
+// at the same time.
+//
+// A summary sees the values as stored. If sealing a page rounds them (int8 and other codecs), the
+// format is fp32, and a summary whose forget() subtracts what append() added must also have both of
+// the following. Other summaries may have them. Both are noexcept.
+//   s.restate_k(before, after)   one token's K [k_dim] changes from `before` to `after`
+//   s.restate_v(before, after)   the same for V [v_dim]
 template <class S>
 concept Summary =
     std::semiregular<typename S::template state<kv_format<fp16, 128>>> &&
@@ -43,18 +49,20 @@ struct takes_any_parts {
   void operator()(auto&... part) const;
 };
 
-// A state that can lie in a file with its cache (store/cache_file.hpp) also has
-//   name()            tells it, and its parameters, from other states
-//   each_part(file)   calls file(part...) with all that results may depend on: numbers, vectors of them, and what has an
-//                     each_part of its own; the same parts in the same order to the file and back. It changes nothing itself.
+// A state that can be saved in a file with its cache (store/cache_file.hpp) also has
+//   name()            distinguishes it, with its parameters, from other states
+//   each_part(file)   calls file(part...) with everything that results may depend on: numbers,
+//                     vectors of numbers, and objects with an each_part of their own. Saving and
+//                     loading pass the same parts in the same order. It changes nothing itself.
 template <class State>
 concept SavableState = requires(State& s, takes_any_parts file) {
   { State::name() } -> std::convertible_to<std::string>;
   s.each_part(file);
 };
 
-// A state whose `any_order` is true may forget tokens in any order. Only with such summaries can a policy answer the queries
-// of several new tokens in one call: each must not know of the tokens after its own.
+// A state with `any_order` true can forget tokens in any order. A policy can serve the queries of
+// several new tokens in one call only with such summaries, because no query may see the tokens
+// after its own.
 template <class State>
 inline constexpr bool forgets_in_any_order = requires { requires State::any_order; };
 template <class... S>
@@ -81,7 +89,8 @@ struct summary_list {
   using states = std::tuple<typename S::template state<typename Format::decoded>...>;
 };
 
-// Index keys [any] that come with a token, shared by all KV heads, go to the states that take them as a third argument.
+// Index keys [any] come with a token and are shared by all KV heads. They go to the states that
+// take them as a third argument.
 template <class State, class Row>
 void append_to(State& state, Row k, Row v, std::span<const float> index_key) noexcept {
   if constexpr (requires { state.append(k, v, index_key); }) {
@@ -106,7 +115,7 @@ std::uint64_t summary_bytes(const State& state) {
   }
 }
 
-// Dims of the index keys that a policy's summaries take (S::index_dims); 0 where none takes any.
+// Dims of the index keys that the summaries of a policy take (S::index_dims); 0 if none takes any.
 template <class Summaries>
 inline constexpr int index_dims = 0;
 template <class S, class... Others>
@@ -118,8 +127,9 @@ inline constexpr int index_dims<summary_list<S, Others...>> = [] {
   }
 }();
 
-// Throws bad_argument unless index keys are what the summaries take: [new_tokens, index_dims] finite values, or none where the
-// policy takes none or K rows are long enough to stand in for them.
+// Throws bad_argument unless `keys` are what the summaries take: [new_tokens, index_dims] finite
+// values. No keys are also accepted if the policy takes none, or if K rows are long enough to
+// replace them.
 template <class Summaries>
 void check_index_keys(std::span<const float> keys, std::size_t new_tokens, int k_dim) {
   constexpr int dims = index_dims<Summaries>;
@@ -132,7 +142,7 @@ void check_index_keys(std::span<const float> keys, std::size_t new_tokens, int k
           [] { return std::string("append: index keys must be finite"); });
 }
 
-// Whether the states of a head, a std::tuple, hold a State.
+// Whether the states of a head, a std::tuple, contain a State.
 template <class State, class States>
 inline constexpr bool keeps = false;
 template <class State, class... S>

@@ -1,5 +1,6 @@
 #pragma once
-// Summary: a bounded set of tokens with the attention weight that each has drawn so far (H2O).
+// Summary: a bounded set of tokens, each with the attention weight that it has received so far
+// (H2O).
 
 #include <algorithm>
 #include <vector>
@@ -18,13 +19,13 @@ struct heavy_hitters {
 
     void reserve(std::uint32_t count) {
       reserve_scratch(weights_, weights_.size() + count);
-      kept_.reserve(1);  // new tokens follow one another
+      kept_.reserve(1);  // new tokens are consecutive: one run
     }
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       kept_.add(tokens_++);
       weights_.push_back(0.0);
     }
-    // The oldest live token goes.
+    // Forgets the oldest live token.
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       if (kept_.count() > 0 && kept().runs().front().first == forgotten_) {
         kept_.drop_first();
@@ -37,7 +38,7 @@ struct heavy_hitters {
     index_view kept() const { return kept_; }
     std::span<const double> weights() const { return weights_; }  // [kept]
 
-    // p: weights of exactly the kept tokens, added up over the heads.
+    // p: weights of exactly the kept tokens. Sums them over the heads.
     template <class Scores>
     void add(const Scores& p) {
       for (std::size_t h = 0; h < p.heads(); ++h) {
@@ -46,7 +47,8 @@ struct heavy_hitters {
       }
     }
 
-    // Keeps the `recent` newest, and of the others the `heavy` of largest weight; ties to the older.
+    // Keeps the `recent` newest tokens, and of the others the `heavy` tokens with the largest
+    // weight; ties go to the older.
     void evict(std::uint32_t heavy, std::uint32_t recent) {
       if (kept_.count() <= std::uint64_t{heavy} + recent) {
         return;
@@ -70,7 +72,7 @@ struct heavy_hitters {
     index_set kept_;
     std::vector<double> weights_;  // [kept]
     std::vector<order_key_t<double>> keys_;
-    std::uint32_t tokens_ = 0;  // ever appended
+    std::uint32_t tokens_ = 0;  // number of tokens ever appended
     std::uint32_t forgotten_ = 0;
   };
 };

@@ -1,6 +1,7 @@
 #pragma once
-// Index keys of DSA's lightning indexer (DeepSeek-V3.2) as they are kept: an optional Hadamard rotation, then fp8 (e4m3) codes
-// with one power-of-two scale a vector. Scoring 128 dims of a token reads 132 bytes.
+// The storage of index keys of DSA's lightning indexer (DeepSeek-V3.2).
+// An optional Hadamard rotation, then fp8 (e4m3) codes with one power-of-two scale per vector.
+// Scoring a token of 128 dims reads 132 bytes.
 
 #include <algorithm>
 #include <array>
@@ -14,8 +15,9 @@
 
 namespace instinfer::attention {
 
-// x [dims] becomes H x, with H[i][j] = (-1)^(number of bits that i and j share) / sqrt(dims): orthonormal, so that dot products
-// stay, and its own inverse. Spreads outliers over all dims. O(dims log dims). Throws bad_argument unless dims is a power of two.
+// Replaces x [dims] by H x, with H[i][j] = (-1)^(number of common one bits of i and j) /
+// sqrt(dims). H is orthonormal and its own inverse, so dot products do not change. It spreads
+// outliers over all dims. O(dims log dims). Throws bad_argument unless dims is a power of two.
 inline void hadamard(std::span<float> x) {
   require(std::has_single_bit(x.size()), [&] {
     return "hadamard: needs a power of two of dims, got " + std::to_string(x.size());
@@ -36,7 +38,8 @@ inline void hadamard(std::span<float> x) {
   }
 }
 
-// The value of every code: a scan of all keys decodes by a table, twice as fast as by arithmetic.
+// The value of every code. In a scan of all keys, decoding by a table is twice as fast as by
+// arithmetic.
 inline constexpr std::array<float, 256> fp8_values = [] {
   std::array<float, 256> values{};
   for (std::uint32_t bits = 0; bits < values.size(); ++bits) {
@@ -45,8 +48,9 @@ inline constexpr std::array<float, 256> fp8_values = [] {
   return values;
 }();
 
-// One vector of Dims: value i is scale * codes[i]. For values that reach 2^-6 of the scale the relative error is at most 1/17, so
-// that of a product of two at most 2^-3; below, the error is at most 2^-10 of the scale.
+// One vector of Dims values: value i is scale * codes[i]. The relative error is at most 1/17 for
+// values of at least 2^-6 of the scale, so at most 2^-3 for a product of two. For smaller values
+// the error is at most 2^-10 of the scale.
 template <int Dims>
 struct index_key {
   static_assert(Dims > 0 && Dims % 4 == 0,
@@ -59,7 +63,8 @@ struct index_key {
 };
 static_assert(sizeof(index_key<128>) == 128 + 4);
 
-// The smallest power of two that keeps all of x within the codes, |x| / scale <= 448; 1 for zeros, and never denormal.
+// The smallest power of two with |x| / scale <= 448 for all x, so that the codes can hold them. 1
+// for zeros; never denormal.
 inline float index_scale(std::span<const float> x) {
   float most = 0;
   for (const float value : x) {
@@ -73,7 +78,7 @@ inline float index_scale(std::span<const float> x) {
   return std::ldexp(1.0f, std::max(fraction > 0.5 ? exponent : exponent - 1, -126));
 }
 
-// Throws bad_argument for NaN and infinity.
+// Throws bad_argument for NaN or infinity.
 template <int Dims>
 index_key<Dims> encode_index_key(std::span<const float, Dims> x) {
   const auto bad = std::ranges::find_if_not(x, [](float value) { return is_finite(value); });
@@ -87,7 +92,7 @@ index_key<Dims> encode_index_key(std::span<const float, Dims> x) {
   return key;
 }
 
-// Rotated first, as both queries and keys of the indexer are.
+// Rotates first, as the indexer does with both queries and keys.
 template <int Dims>
 index_key<Dims> encode_rotated_index_key(std::span<const float, Dims> x) {
   std::array<float, Dims> rotated;
@@ -96,7 +101,7 @@ index_key<Dims> encode_rotated_index_key(std::span<const float, Dims> x) {
   return encode_index_key<Dims>(rotated);
 }
 
-// a.b. Products of codes are exact in fp32, their sum is taken in dim order, and the scales come last.
+// a.b. Products of codes are exact in fp32; the sum is in dim order; the scales come last.
 template <int Dims>
 float dot(const index_key<Dims>& a, const index_key<Dims>& b) {
   float sum = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// Summary: an index key a token, in fast memory beside the pages, and the means of blocks of them (DSA, MISA).
+// Summary: one index key per token in fast memory, and the means of blocks of keys (DSA, MISA).
 
 #include <algorithm>
 #include <bit>
@@ -13,8 +13,9 @@
 
 namespace instinfer::attention {
 
-// Keys are rotated by a Hadamard matrix and kept as fp8 with a scale each, Dims + 4 bytes. They are what a trained indexer gives
-// with a token (engine::append), or the token's K itself where k_dim is Dims. Block means are of the keys before coding, fp32.
+// Keys are rotated by a Hadamard matrix and stored as fp8 with one scale each, in Dims + 4 bytes.
+// They are the index keys that a trained indexer gives with a token (engine::append), or the
+// token's K if k_dim is Dims. Block means are of the keys before coding, in fp32.
 template <int Dims = 128, std::uint32_t BlockTokens = 1024>
 struct index_keys {
   static_assert(
@@ -44,7 +45,8 @@ struct index_keys {
       } else {
         std::copy_n(index_key.begin(), Dims, key.begin());
       }
-      for (float& x : key) {  // the rotation adds up to Dims of them, which must stay finite
+      // The rotation adds up to Dims of these values, and the sum must stay finite.
+      for (float& x : key) {
         x = std::clamp(x, -largest, largest);
       }
       if (keys_.size() % BlockTokens == 0) {
@@ -66,7 +68,7 @@ struct index_keys {
     std::span<const index_key<Dims>> keys() const { return keys_; }  // by token
 
     std::uint32_t blocks() const { return static_cast<std::uint32_t>(sums_.size() / Dims); }
-    // Mean key of a block; of the last one, over the tokens that it has.
+    // Mean key of a block; of the last block, the mean over the tokens it has.
     void mean(std::uint32_t block, std::span<double> to) const {
       const std::size_t first = std::size_t{block} * BlockTokens;
       const auto n = static_cast<double>(std::min<std::size_t>(BlockTokens, keys_.size() - first));
@@ -75,7 +77,7 @@ struct index_keys {
       }
     }
 
-    // to [tokens]: one score a token; see summaries/index_scoring.hpp for these two.
+    // to [tokens]: one score per token. See summaries/index_scoring.hpp for these two functions.
     template <class T>
     void score(const index_query& q, index_view heads, index_view tokens, std::span<T> to) const {
       score_index<Dims>(q, heads, tokens, *this, to);

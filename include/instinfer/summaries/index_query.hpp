@@ -1,5 +1,5 @@
 #pragma once
-// What a trained indexer gives beside the query (DSA), and how its heads are chosen (MISA).
+// The output of a trained indexer for a query (DSA), and the rule that chooses its heads (MISA).
 
 #include <algorithm>
 #include <cstdint>
@@ -11,12 +11,13 @@
 
 namespace instinfer::attention {
 
-// What a trained indexer gives beside the query. Empty: the group's own queries index, each with weight 1.
+// The queries and weights of a trained indexer. If empty, the group's own queries are the index
+// queries, each with weight 1.
 struct index_query {
   std::span<const float> queries;  // [heads, index_dim]
   std::span<const float> weights;  // [heads]; may be negative
 
-  // Throws bad_argument unless there is a query a weight, and all are finite.
+  // Throws bad_argument unless every weight has a query and all values are finite.
   void validate() const {
     require(weights.empty() ? queries.empty()
                             : !queries.empty() && queries.size() % weights.size() == 0,
@@ -31,10 +32,10 @@ struct index_query {
   }
 };
 
-// By what MISA takes index heads for a query.
-//   block_means   mean over blocks of |w relu(q . mean key)|, the definition
+// The score by which MISA chooses index heads for a query.
+//   block_means   mean over blocks of |w relu(q . mean key)|: MISA's definition
 //   query_norm    |w| |q|: needs no keys
-//   newest_key    |w relu(q . the newest key)|, as one published kernel does
+//   newest_key    |w relu(q . newest key)|: as in one published kernel
 enum class head_router : std::uint8_t { block_means, query_norm, newest_key };
 
 }  // namespace instinfer::attention

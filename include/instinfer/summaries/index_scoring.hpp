@@ -1,5 +1,6 @@
 #pragma once
-// Scores of a trained indexer over its keys (DSA), and the choice of index heads (MISA). Shared by all paths: T is the precision.
+// Scores of a trained indexer over its keys (DSA), and the choice of index heads (MISA).
+// All paths share them; T is the precision of the path.
 
 #include <algorithm>
 #include <array>
@@ -18,7 +19,7 @@ inline double index_weight(const index_query& q, std::uint32_t head) {
 
 namespace detail {
 
-// In 16 partial sums, so that compilers vectorise it. n is a multiple of 16.
+// a.b in 16 partial sums, so that compilers vectorise it. n is a multiple of 16.
 template <class T>
 T dot_by_lane(const T* a, const T* b, std::size_t n) {
   T sums[16] = {};
@@ -36,7 +37,8 @@ T dot_by_lane(const T* a, const T* b, std::size_t n) {
 
 }  // namespace detail
 
-// to [tokens]: the sum over `heads` of w_h relu(q_h . k), in head order. Queries are rotated and coded as keys are.
+// to [tokens]: the sum over `heads` of w_h relu(q_h . k), in head order. Queries are rotated and
+// coded like keys.
 template <int Dims, class T, class Index>
 void score_index(const index_query& q, index_view heads, index_view tokens, const Index& index,
                  std::span<T> to) {
@@ -67,7 +69,8 @@ void score_index(const index_query& q, index_view heads, index_view tokens, cons
   });
 }
 
-// Adds the k most telling index heads to `chosen`; returns how many rows of block means, or keys, each was tried on.
+// Adds the k index heads with the highest scores to `chosen`. Returns the number of rows (block
+// means or keys) that each head was scored against.
 template <int Dims, class Index>
 std::uint32_t top_heads(const index_query& q, const Index& index, head_router router,
                         std::uint32_t k, index_set& chosen) {

@@ -10,8 +10,8 @@
 
 namespace instinfer::attention {
 
-// Mean of all live V rows. Kept in double as sum and count, so that rows can leave again; the error stays below 1e-9 of the
-// largest value ever held, after 1M appends and forgets.
+// Mean of all live V rows. It is stored as a sum and a count in double, so that rows can leave
+// again. After 1M appends and forgets the error is below 1e-9 of the largest value ever held.
 struct mean_value {
   template <class Format>
   class state {
@@ -32,7 +32,7 @@ struct mean_value {
       }
     }
 
-    // Mean of dim i; 0 for the empty cache.
+    // Mean of dim i; 0 for an empty cache.
     double operator[](std::size_t i) const {
       return count_ == 0 ? 0.0 : sum_[i] / static_cast<double>(count_);
     }

@@ -1,6 +1,6 @@
 #pragma once
-// Summary: a window in fast memory with moving averages of attention weights, and the older tokens that these found salient
-// when they left it (HGCA).
+// Summary: moving averages of the attention weights of a window in fast memory, and the older
+// tokens that were salient when they left the window (HGCA).
 
 #include <algorithm>
 #include <cmath>
@@ -15,11 +15,11 @@
 namespace instinfer::attention {
 
 struct salience_rule {
-  double alpha = 0.5;             // weight of the newest observation in the moving average
-  double beta = 0.5;              // salient: an average of at least beta times the uniform weight
-  std::uint32_t least_kept = 10;  // of the tokens judged at a time
+  double alpha = 0.5;  // weight of the newest observation in the moving average
+  double beta = 0.5;  // a token is salient if its average is at least beta times the uniform weight
+  std::uint32_t least_kept = 10;  // at least this many of the tokens judged together are kept
 
-  // Throws bad_argument unless alpha lies in (0, 1] and beta is finite and not negative.
+  // Throws bad_argument unless alpha is in (0, 1] and beta is finite and not negative.
   void validate() const {
     require(alpha > 0.0 && alpha <= 1.0 && beta >= 0.0 && std::isfinite(beta), [&] {
       return "salience_rule: alpha must lie in (0, 1] and beta be finite and >= 0, got " +
@@ -39,7 +39,7 @@ struct moving_weights {
       window_.push_back({});
       ++tokens_;
     }
-    // The oldest live token goes: from the older ones, else from the window.
+    // Forgets the oldest live token: one of the older tokens, or of the window if there are none.
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       if (first_ == window_first_) {
         window_.erase(window_.begin());
@@ -55,17 +55,17 @@ struct moving_weights {
 
     index_run window() const { return {window_first_, tokens_}; }
     index_run older() const { return {first_, window_first_}; }
-    index_view context() const { return context_; }  // the salient ones of the older
+    index_view context() const { return context_; }  // the salient older tokens
     double average(std::uint32_t token) const { return window_[token - window_first_].average; }
 
-    // Whether tokens have left the window that no query had seen in it, or `every` queries have come since the older tokens
-    // were judged (0: never for that reason).
+    // Whether the older tokens must be judged: tokens left the window before any query saw them, or
+    // `every` queries came since the last judgement (0: this second rule is off).
     bool judgement_due(std::uint32_t every) const {
       return unjudged_ || (every > 0 && queries_ >= every && window_first_ > first_);
     }
 
-    // Shrinks the window to `capacity` tokens by whole blocks, one more than needed; what leaves it stays in the context if it
-    // is salient.
+    // Shrinks the window to `capacity` tokens by whole blocks, one more block than needed. A token
+    // that leaves the window stays in the context if it is salient.
     void evict(std::uint32_t capacity, std::uint32_t block, const salience_rule& rule) {
       if (window().size() <= capacity) {
         return;
@@ -85,7 +85,8 @@ struct moving_weights {
       window_first_ += leaving;
     }
 
-    // p: weights of exactly the window's tokens, of which the mean over the heads counts; `attended` tokens shared them.
+    // p: weights of exactly the window's tokens; their mean over the heads counts. `attended` is
+    // the number of tokens among which the weights were shared.
     template <class Scores>
     void observe(const Scores& p, std::uint32_t attended, const salience_rule& rule) {
       attended_ = attended;
@@ -97,7 +98,7 @@ struct moving_weights {
       }
     }
 
-    // p: weights of exactly the older tokens. The context becomes the salient ones of them.
+    // p: weights of exactly the older tokens. The context becomes the salient tokens among them.
     template <class Scores>
     void judge(const Scores& p, const salience_rule& rule) {
       weights_.resize(older().size());
@@ -118,7 +119,7 @@ struct moving_weights {
    private:
     struct observed {
       double average = 0.0;
-      bool seen = false;  // by a query
+      bool seen = false;  // whether a query saw it
 
       void each_part(auto&& file) { file(average, seen); }
     };
@@ -132,8 +133,8 @@ struct moving_weights {
       return sum / static_cast<double>(std::max<std::size_t>(1, p.heads()));
     }
 
-    // Adds those of the tokens from `first` on whose weight in weights_ is at least beta / attended, and in any case the
-    // least_kept of largest weight.
+    // Adds the tokens from `first` on with a weight in weights_ of at least beta / attended, and
+    // always the least_kept tokens with the largest weight.
     void keep_salient(std::uint32_t first, std::uint32_t attended, const salience_rule& rule) {
       const double least = rule.beta / std::max(1u, attended);
       const auto salient = static_cast<std::uint32_t>(
@@ -145,13 +146,13 @@ struct moving_weights {
 
     index_set context_;
     std::vector<observed> window_;
-    std::vector<double> weights_;  // of the tokens that are judged
+    std::vector<double> weights_;  // weights of the tokens under judgement
     std::vector<order_key_t<double>> keys_;
     std::uint32_t first_ = 0;         // oldest live token
     std::uint32_t window_first_ = 0;  // oldest token of the window
-    std::uint32_t tokens_ = 0;        // ever appended
-    std::uint32_t attended_ = 0;      // tokens of the last observation
-    std::uint32_t queries_ = 0;       // since the last judgement
+    std::uint32_t tokens_ = 0;        // number of tokens ever appended
+    std::uint32_t attended_ = 0;      // number of tokens in the last observation
+    std::uint32_t queries_ = 0;       // queries since the last judgement
     bool unjudged_ = false;
   };
 };

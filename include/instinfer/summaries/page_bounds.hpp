@@ -1,5 +1,6 @@
 #pragma once
-// Summary: per group of tokens and dim, the smallest and the largest key: a box that bounds every logit inside (Quest).
+// Summary: the smallest and the largest key of a group of tokens, per dim: a box that bounds every
+// logit in the group (Quest).
 
 #include <algorithm>
 #include <string>
@@ -11,8 +12,8 @@
 
 namespace instinfer::attention {
 
-// Groups of Tokens consecutive tokens. Bounds are keys, so storing them as such rounds nothing. After a token is forgotten its
-// group's box may be wider than need be; it stays a bound.
+// A group is Tokens consecutive tokens. Bounds are keys, so storing them as keys rounds nothing.
+// When a token is forgotten, the box of its group stays a bound, but may be wider than needed.
 template <std::uint32_t Tokens = 16>
 struct page_bounds {
   static_assert(
@@ -31,7 +32,7 @@ struct page_bounds {
       reserve_scratch(boxes_, ((tokens_ + count + Tokens - 1) / Tokens) * row_dim);
     }
 
-    // Cannot fail where reserve() took the memory.
+    // Does not allocate if reserve() took the memory.
     void append(std::span<const element> k, std::span<const element> /*v*/) noexcept {
       if (tokens_++ % Tokens == 0) {
         boxes_.insert(boxes_.end(), k.begin(), k.end());
@@ -61,7 +62,8 @@ struct page_bounds {
 
     std::uint32_t weight(std::uint32_t chunk) const { return members(chunk).size(); }
 
-    // [largest | smallest] . [max(q, 0) | min(q, 0)] = sum over dims of max(q * smallest, q * largest).
+    // [largest | smallest] . [max(q, 0) | min(q, 0)] = sum over dims of max(q * smallest, q *
+    // largest).
     std::span<const float> row(std::uint32_t chunk, std::span<float> scratch) const {
       std::ranges::transform(std::span(boxes_).subspan(chunk * row_dim, row_dim), scratch.begin(),
                              [](element x) { return to_float(x); });
@@ -79,7 +81,7 @@ struct page_bounds {
 
    private:
     std::vector<element> boxes_;  // [group, largest and smallest, k_dim]
-    std::uint32_t tokens_ = 0;    // ever appended
+    std::uint32_t tokens_ = 0;    // number of tokens ever appended
     std::uint32_t forgotten_ = 0;
   };
 };

@@ -1,6 +1,7 @@
 #pragma once
-// Inner products of many rows with many vectors, and the assign step of k-means made of them. The products are exact in double
-// (two floats) and summed in dim order, so that every compiler gives the same bits, with fused multiply-adds or without.
+// Inner products of many rows with many vectors, and the assign step of k-means.
+// Products of two floats are exact in double, and sums are in dim order. So every compiler gives
+// the same bits, with or without fused multiply-adds.
 
 #include <algorithm>
 #include <array>
@@ -19,12 +20,12 @@ inline double dot(const float* a, const float* b, std::size_t dim) {
   return sum;
 }
 
-// Inner products of all rows of a matrix with a few vectors. Kept dim-major in tiles of `width` rows, so that the innermost
-// loop runs over rows, which vectorises without reordering any sum.
+// Inner products of all rows of a matrix with a few vectors. Rows are stored dim-major in tiles of
+// `width` rows. The innermost loop runs over rows, so it vectorises without reordering any sum.
 class dim_major_rows {
  public:
   static constexpr std::size_t width = 64;
-  static constexpr std::size_t step = 4;  // dims for one load and store of a sum
+  static constexpr std::size_t step = 4;  // dims per load and store of a sum
 
   dim_major_rows(std::span<const float> rows, std::size_t dim)
       : dims_{(dim + step - 1) / step * step}, count_{rows.size() / dim} {
@@ -37,11 +38,12 @@ class dim_major_rows {
     }
   }
 
-  // Calls f(row, products) in row order, products[v] = vectors[v].row; vectors are [Vectors, dims()], padded with zeros.
+  // Calls f(row, products) in row order, with products[v] = vectors[v].row. Vectors are [Vectors,
+  // dims()], padded with zeros.
   template <std::size_t Vectors, class F>
   void products(std::span<const double> vectors, F&& f) const {
     for (std::size_t first = 0; first < count_; first += width) {
-      double sums[Vectors][width] = {};  // of 4 vectors 2 KiB, stay in the first-level cache
+      double sums[Vectors][width] = {};  // 2 KiB for 4 vectors: stays in the L1 cache
       for (std::size_t i = 0; i < dims_; i += step) {
         const double* t = &tiles_[first * dims_ + i * width];
         for (std::size_t v = 0; v < Vectors; ++v) {
@@ -72,11 +74,12 @@ class dim_major_rows {
   std::vector<double> tiles_;  // [tiles, dims, width]; doubles that hold floats
 };
 
-// assigned[row] = argmax over centroids c of x.c + bias[c], ties to the lower c. With bias = -|c|^2 / 2 that is the nearest
-// centroid, with 0 the largest inner product. Returns whether anything changed.
+// assigned[row] = argmax over centroids c of x.c + bias[c], ties to the lower c. With bias = -|c|^2
+// / 2 this is the nearest centroid; with 0, the largest inner product. Returns whether anything
+// changed.
 inline bool assign(std::span<const float> rows, std::size_t dim, std::span<const float> centroids,
                    std::span<const double> bias, std::span<std::uint32_t> assigned) {
-  constexpr std::size_t at_once = 4;  // rows share each load of a centroid
+  constexpr std::size_t at_once = 4;  // rows that share each load of a centroid
   const dim_major_rows by_dim(centroids, dim);
   std::vector<double> some(at_once * by_dim.dims());
   bool changed = false;

@@ -1,5 +1,5 @@
 #pragma once
-// Summary: a cache of a head's pages in fast memory, the least recently used out first (RetroInfer's wave buffer).
+// Summary: a least-recently-used cache of a head's pages in fast memory (RetroInfer's wave buffer).
 
 #include <vector>
 
@@ -9,11 +9,13 @@
 
 namespace instinfer::attention {
 
-// A block is a tile of tokens, K and V. What is attended, and in which order, does not depend on what is in the cache.
+// A block is a tile of tokens, K and V. The contents of the cache do not change which tokens are
+// attended, or in which order.
 //
-// A tile may hold the ends of two clusters. One that is missed comes in as a whole, as it was read from flash as a whole; past
-// the filter only the entries wanted now are counted. So at each end of a run of clusters, up to a tile's entries are there later
-// that no receipt has counted but as flash bytes. A cache of parts of tiles would count them, and gain nothing else.
+// A tile may hold the ends of two clusters. A missed tile is cached as a whole, because flash reads
+// it as a whole; after the filter only the entries wanted now are counted. So at each end of a run
+// of clusters, the cache may hold up to a tile of entries that receipts counted only as flash
+// bytes. A cache of partial tiles would count them, with no other benefit.
 struct wave_buffer {
   template <class Format>
   class state {
@@ -24,13 +26,14 @@ struct wave_buffer {
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
     std::uint64_t bytes() const {
       return std::uint64_t{blocks_.capacity()} * block_tokens_ * Format::token_bytes +
-             blocks_.book_bytes();
+             blocks_.table_bytes();
     }
 
-    // Room for so many tokens. Another size than before empties the cache, when it is used next.
+    // Sets the capacity in tokens. A capacity that differs from the last one empties the cache at
+    // its next use.
     void hold(std::uint32_t tokens) { tokens_ = tokens; }
 
-    // Begins a fold over blocks of `block_tokens`.
+    // Begins a fold over blocks of `block_tokens` tokens.
     void begin(std::uint32_t block_tokens) {
       if (const std::uint32_t slots = tokens_ / block_tokens;
           slots != blocks_.capacity() || block_tokens != block_tokens_) {
@@ -39,7 +42,7 @@ struct wave_buffer {
       }
       missed_.clear();
     }
-    // Where a block is read from.
+    // Returns where to read a block from.
     residence fetch(std::uint32_t block) {
       if (blocks_.touch(block)) {
         return residence::cached;
@@ -47,7 +50,7 @@ struct wave_buffer {
       missed_.push_back(block);
       return residence::flash;
     }
-    // After the fold: what was missed comes in.
+    // Call it after the fold: admits the missed blocks.
     void settle() {
       for (const std::uint32_t block : missed_) {
         blocks_.admit(block);
@@ -56,7 +59,8 @@ struct wave_buffer {
 
     const block_cache& blocks() const { return blocks_; }
 
-    // Starts empty after a load: fast memory does not outlive the program, and no result depends on it.
+    // Empty after a load: fast memory does not survive the program, and no result depends on the
+    // cache.
     static constexpr const char* name() { return "wave_buffer"; }
     void each_part(auto&& /*file*/) {}
 

@@ -1,6 +1,6 @@
 #pragma once
-// Computational drives in many hosts around one host with the GPUs: heads and sequences split over all drives, q, k, v and
-// outputs over a network.
+// Computational drives in many hosts around one host with the GPUs.
+// Heads and sequences are split over all drives. q, k, v and the outputs cross a network.
 
 #include <cmath>
 #include <limits>
@@ -11,12 +11,13 @@
 
 namespace instinfer::system {
 
-// A star: every host has a link of its own, and the host with the GPUs one for all of them.
+// A star network: every host has its own link, and the host with the GPUs has one link for all of
+// them.
 struct network_spec {
   std::string_view name;
   double host_bytes_per_s = 0;  // one direction
   double head_bytes_per_s = 0;  // of the host with the GPUs
-  double one_way_ns = 0;        // of a message, software included
+  double one_way_ns = 0;        // of one message, with software
 
   void validate() const {
     require(host_bytes_per_s > 0 && head_bytes_per_s > 0 && one_way_ns >= 0, [&] {
@@ -26,7 +27,8 @@ struct network_spec {
   }
 };
 
-// Line rates; the latencies are assumed: a switched fabric with remote DMA, TCP in a data centre, homes of one continent.
+// Rates are line rates. Latencies are assumed: a switched fabric with remote DMA, TCP in a data
+// centre, homes on one continent.
 inline constexpr network_spec fabric_400g{"400 Gb/s fabric", 50e9, 50e9, 5'000};
 inline constexpr network_spec ethernet_100g{"100 Gb/s Ethernet", 12.5e9, 12.5e9, 30'000};
 inline constexpr network_spec home_fibre{"home fibre, 1 Gb/s", 0.125e9, 50e9, 15'000'000};
@@ -34,7 +36,7 @@ inline constexpr network_spec no_network{"a network that costs nothing",
                                          std::numeric_limits<double>::infinity(),
                                          std::numeric_limits<double>::infinity(), 0};
 
-// A system with drives: kv() knows how they share the work, gpu() the machine.
+// A system with drives: kv() has the split of the work among them, gpu() has the server.
 template <class S>
 concept DriveSystem = System<S> && requires(const S& s) {
   { s.kv().split() } -> std::convertible_to<drive_split>;
@@ -42,9 +44,10 @@ concept DriveSystem = System<S> && requires(const S& s) {
   { s.gpu() } -> std::convertible_to<gpu_side>;
 };
 
-// server::drives are those of all hosts. Every host sends the commands of its own drives, at the same time as the others. q, k
-// and v leave over the network before a drive starts, outputs come back after it, so network time adds to the drives'; hosts
-// other than the first, which has the GPUs, pay it. With one host this is Insta itself.
+// server::drives counts the drives of all hosts. All hosts send the commands of their own drives at
+// the same time. q, k and v cross the network before a drive starts, and outputs after it has
+// finished, so network time adds to drive time. The first host has the GPUs and pays no network
+// time. With one host this is Insta itself.
 template <class Insta = insta_system<>>
 class cluster_system {
   static_assert(
@@ -54,7 +57,7 @@ class cluster_system {
  public:
   static constexpr std::string_view name = Insta::name;
 
-  // Throws bad_argument where hosts is not positive, or larger than the number of drives.
+  // Throws bad_argument if hosts is not positive or is larger than the number of drives.
   cluster_system(Insta inside, int hosts, const network_spec& network)
       : inside_{std::move(inside)}, network_{(network.validate(), network)} {
     const int drives = inside_.gpu().on().drives;
@@ -68,10 +71,11 @@ class cluster_system {
   }
 
   const workload& job() const { return inside_.job(); }
-  // Hosts whose drives have work.
+  // Number of hosts with work for their drives.
   double hosts_used() const { return hosts_used_; }
 
-  // What a step waits for the network: the slower of the head's link and of a host's.
+  // Network time of a step: the slower of the link of the host with the GPUs and the link of one
+  // other host.
   double network_s(const decode_step& s) const {
     if (hosts_used_ <= 1) {
       return 0;
@@ -84,14 +88,15 @@ class cluster_system {
 
   decode_step step(double context) const {
     decode_step s = inside_.step(context);
-    const double commands =
-        static_cast<double>(job().batch) * inside_.kv().split().head_parts;  // a layer
+    // Per layer.
+    const double commands = static_cast<double>(job().batch) * inside_.kv().split().head_parts;
     s.time.command_s *= std::ceil(commands / hosts_used_) / commands;
     s.time.qo_link_s += network_s(s);
     return s;
   }
 
-  // KV of the prompts crosses the network once; K is written twice inside the drive.
+  // KV of the prompts crosses the network once; a drive that stores K twice writes the second copy
+  // itself.
   prefill_time prefill() const {
     prefill_time alone = inside_.prefill();
     if (hosts_used_ <= 1) {

@@ -1,10 +1,10 @@
 #pragma once
-// The contract of a system: where weights and KV live, which way they go, and what overlaps with what.
+// The contract of a system: where weights and KV are, which route they take, and what overlaps.
 //
-//   deepspeed_system         KV in host memory; the kernel swaps when it overflows     system/deepspeed.hpp
-//   flexgen_system<Design>   KV on SSDs under the host's file system                   system/flexgen.hpp
-//   recomp_system            KV in GPU memory; what does not fit is computed again     system/recomp.hpp
-//   insta_system<Design>     KV in the drive, and decode attention with it             system/insta.hpp
+//   deepspeed_system         KV in host memory; the kernel swaps what overflows      deepspeed.hpp
+//   flexgen_system<Design>   KV on SSDs, through the host's file system              flexgen.hpp
+//   recomp_system            KV in GPU memory; recomputes what does not fit          recomp.hpp
+//   insta_system<Design>     KV and decode attention in the drive                    insta.hpp
 
 #include <concepts>
 #include <string_view>
@@ -14,9 +14,9 @@
 
 namespace instinfer::system {
 
-// Constructed for one model, machine and workload, which it keeps. step(context): a decode step of the whole batch with so many
-// tokens a sequence in the cache. More bandwidth of any link or memory must never make it slower, and a larger batch never need
-// less memory.
+// Constructed for one model, server and workload, which it stores. step(context) is a decode step
+// of the whole batch with `context` tokens per sequence in the cache. More bandwidth of any link or
+// memory must never make a system slower, and a larger batch must never need less memory.
 template <class S>
 concept System = requires(const S& s, double context) {
   { S::name } -> std::convertible_to<std::string_view>;

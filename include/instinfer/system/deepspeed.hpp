@@ -1,15 +1,17 @@
 #pragma once
-// DeepSpeed (ZeRO-Inference): weights and the KV cache in host memory; the kernel swaps where it overflows (InstInfer §III).
+// DeepSpeed (ZeRO-Inference): weights and KV cache in host memory; the kernel swaps what overflows
+// (InstInfer §III).
 
 #include "instinfer/system/concepts.hpp"
 #include "instinfer/system/gpu_side.hpp"
 
 namespace instinfer::system {
 
-// KV of each layer crosses the GPU's link in each step. Host memory holds the cache twice, since a tensor that grows by a token is
-// made anew (assumed: old and new at once, pinned blocks in powers of two); then the paper's batch of 32 overflows 96 GB and 16
-// does not. Each step walks the whole cache, so that under least-recently-used replacement all of it is swapped, not what
-// overflows.
+// In each step, the KV of each layer crosses the GPU's link. Host memory holds the cache twice,
+// because a tensor that grows by a token is allocated again (assumed: old and new tensor at the
+// same time, pinned blocks in powers of two). The paper's batch of 32 then overflows 96 GB, and a
+// batch of 16 does not. Each step reads the whole cache in order, so least-recently-used
+// replacement swaps all of it, not only the overflow.
 class deepspeed_system {
  public:
   static constexpr std::string_view name = "DeepSpeed";
@@ -38,7 +40,7 @@ class deepspeed_system {
     s.time.kv_write_s = written / rate();
     s.bytes = {.weights = gpu_.streamed_bytes(),
                .gpu_link_kv = kv,
-               .drive_link = 2 * swapped,  // in, and out
+               .drive_link = 2 * swapped,  // swapped in and out
                .flash_read = swapped,
                .kv_wanted = kv,
                .kv_written = written};

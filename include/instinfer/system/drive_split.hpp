@@ -1,5 +1,6 @@
 #pragma once
-// How n drives share attention: KV heads first, as InstInfer §IV-D does; where drives outnumber heads, sequences too.
+// How n drives share attention: KV heads first, as in InstInfer §IV-D; if there are more drives
+// than heads, sequences too.
 
 #include <algorithm>
 #include <cstdint>
@@ -9,18 +10,18 @@
 
 namespace instinfer::system {
 
-// What the busiest drive gets.
+// The split, and the share of the busiest drive.
 struct drive_split {
   int head_parts = 1;
   std::int64_t sequence_parts = 1;
   int kv_heads = 1;            // of the busiest drive
   std::int64_t sequences = 1;  // of the busiest drive
 
-  // Drives that have work at all.
+  // Number of drives with work.
   std::int64_t drives_used() const { return head_parts * sequence_parts; }
 };
 
-// Throws bad_argument for a count that is not positive.
+// Throws bad_argument if a count is not positive.
 inline drive_split split_over(int drives, const model_shape& shape, std::int64_t batch) {
   shape.validate();
   require(drives > 0 && batch > 0, [&] {

@@ -1,5 +1,6 @@
 #pragma once
-// FlexGen, FlexGen-GDS and FlexGen-SparQ: the KV cache lies in files on SSDs; attention runs on the GPU (InstInfer §III, §VI-A).
+// FlexGen, FlexGen-GDS and FlexGen-SparQ: the KV cache is in files on SSDs, and attention runs on
+// the GPU (InstInfer §III, §VI-A).
 
 #include "instinfer/engine/design.hpp"
 #include "instinfer/system/concepts.hpp"
@@ -8,20 +9,22 @@
 
 namespace instinfer::system {
 
-// FlexGen-SparQ keeps one copy of K, by token: the paper runs it at the same batches as FlexGen, which a second copy in the page
-// cache would not allow.
+// FlexGen-SparQ with one copy of K, by token. The paper runs it at the same batches as FlexGen; a
+// second copy in the page cache would not allow this.
 using flexgen_sparq_one_copy =
     design<attention::sparq, layout::token_indexed<>, flash::pcie4_ssd, transfer::host_bounce>;
 
-// The zig-zag schedule with one GPU batch a block: weights of a layer are loaded once a step for the whole batch. KV is read a
-// layer ahead, but weights and KV share the GPU's link and the copy threads, and KV takes all of the time, so the two add up.
+// The zig-zag schedule with one GPU batch per block: each step loads the weights of a layer once
+// for the whole batch. KV is read one layer ahead. But weights and KV share the GPU's link and the
+// copy threads, and KV uses all of their time, so the two times add up.
 //
-// Files go through the page cache, which has what weights and buffers leave of host memory. Reads walk the cache from end to end
-// in each step, so that under least-recently-used replacement a KV cache that fits is never read from the drive, and one that
-// does not fit is always.
+// Files go through the page cache, which has the host memory that weights and buffers leave free.
+// Each step reads the whole KV cache in order. With least-recently-used replacement, a KV cache
+// that fits is therefore never read from the drive, and one that does not fit always is.
 //
-// On several GPUs the layers are a pipeline of g stages, with g micro-batches and a flush after every token: (2 g - 1) / g^2 of
-// one GPU's time for what each stage copies by itself. Assumed.
+// On several GPUs the layers form a pipeline of g stages, with g micro-batches and a flush after
+// every token. For what each stage copies itself, this takes (2 g - 1) / g^2 of one GPU's time.
+// Assumed.
 template <Design D = flexgen, class Format = kv_format<>>
 class flexgen_system {
   static_assert(
@@ -51,7 +54,7 @@ class flexgen_system {
     const host_software& cost = on.host.software;
     const double layers = gpu_.model().shape.layers;
     const kv_load load = kv_.at(context);
-    // The page cache hands out entries; a drive, or DMA from it, whole pages.
+    // The page cache delivers entries; a drive, or DMA from it, delivers whole pages.
     const double entries = layers * (load.wanted_bytes + load.buffered_bytes);
     const double pages = layers * load.page_bytes;
     const bool cached = in_page_cache(context);
@@ -99,12 +102,13 @@ class flexgen_system {
             .host_may_overflow = host_bytes() <= on.host.memory_bytes};
   }
 
-  // FlexGen plans with 0.8 of each memory (the relaxation of its cost model).
+  // FlexGen plans with 0.8 of each memory (a relaxation in its cost model).
   static constexpr double usable_gpu_share = 0.8;
 
-  // Peak of a prompt's attention: the whole batch at once, since KV leaves as one block. Hidden states in and out of the block,
-  // q, k, v; three of the [heads, tokens, tokens] matrices (logits, masked, softmax: PyTorch makes each anew); KV of the layers
-  // before and after, which are on their way.
+  // Peak memory of a prompt's attention. The whole batch is computed at once, because its KV leaves
+  // as one block. Counted are: hidden states in and out of the block, q, k, v; three [heads,
+  // tokens, tokens] matrices (logits, masked, softmax: PyTorch allocates each); the KV of the
+  // layers before and after, which are in transfer.
   double prefill_gpu_bytes() const {
     const model_spec& model = gpu_.model();
     const double batch = static_cast<double>(job().batch);
@@ -129,8 +133,8 @@ class flexgen_system {
     return on.host.copy_threads * on.host.copy_buffer_bytes +
            (on.weights == weights_at::host ? gpu_.model().weight_bytes() : 0.0);
   }
-  // What a request costs more when it goes to the drive, beside the link: its command, and the wait for the flash array, in which
-  // the copy threads take turns. Assumed.
+  // Extra cost of an uncached request, without the link: its command, and the wait for the flash
+  // array. The copy threads wait in turn. Assumed.
   double uncached_request_ns() const {
     const server& on = gpu_.on();
     return on.host.nvme_command_ns +
@@ -138,7 +142,7 @@ class flexgen_system {
   }
   double page_cache_bytes() const { return gpu_.on().host.memory_bytes - host_bytes(); }
 
-  // New KV goes the way back, request by request.
+  // New KV takes the opposite route, request by request.
   double write_bytes_per_s() const {
     const server& on = gpu_.on();
     const double request_s = (on.host.software.cached_request_ns + uncached_request_ns()) * 1e-9;

@@ -1,5 +1,6 @@
 #pragma once
-// Times of a GPU's operators by roofline: the slower of arithmetic and memory, with an efficiency that follows from the shape.
+// Times of GPU operators by roofline: the slower of arithmetic and memory, with an efficiency that
+// depends on the shape.
 
 #include <algorithm>
 #include <cmath>
@@ -9,14 +10,15 @@
 
 namespace instinfer::system {
 
-// Shares of the data sheet's peaks that good kernels reach, and the tile that a short side is padded to. All assumed: 0.85 of
-// the memory's rate is the middle of what decode kernels report (0.55 to 0.93), 0.7 of the tensor cores' is a large cuBLAS GEMM.
+// Shares of the data sheet's peaks that good kernels reach, and the tile to which a short side is
+// padded. All assumed: 0.85 of the memory rate is in the middle of the reported range of decode
+// kernels (0.55 to 0.93); a large cuBLAS GEMM reaches 0.7 of the tensor core rate.
 struct gpu_efficiency {
   double arithmetic = 0.7;
   double memory = 0.85;
-  double tile_rows =
-      16;  // rows of the smallest tensor core tile: m = 1 costs as much arithmetic as m = 16
-  double launch_s = 5e-6;  // of one kernel
+  // Rows of the smallest tensor core tile: m = 1 costs as much arithmetic as m = 16.
+  double tile_rows = 16;
+  double launch_s = 5e-6;  // per kernel
 };
 
 class gpu_time {
@@ -26,7 +28,7 @@ class gpu_time {
         bytes_per_s_{gpus * gpu.memory_bytes_per_s * share.memory},
         share_{share} {}
 
-  // C [m, n] = A [m, k] B [k, n], elements of e bytes. Its arithmetic counts whole tiles of rows.
+  // C [m, n] = A [m, k] B [k, n] with elements of e bytes. Arithmetic counts whole tiles of rows.
   double gemm_s(double m, double n, double k, double e = 2) const {
     const double rows = std::ceil(m / share_.tile_rows) * share_.tile_rows;
     return share_.launch_s +
@@ -43,7 +45,7 @@ class gpu_time {
     return gemm_s(m, qkv, hidden, e) + gemm_s(m, hidden, q, e) +
            gemm_s(m, (model.ffn_matrices() - 1) * ffn, hidden, e) + gemm_s(m, hidden, ffn, e);
   }
-  // All layers and the head over the vocabulary.
+  // All layers, and the output projection to the vocabulary.
   double model_s(const model_spec& model, double m) const {
     return model.shape.layers * layer_s(model, m) + gemm_s(m, static_cast<double>(model.vocabulary),
                                                            static_cast<double>(model.hidden),
@@ -56,7 +58,7 @@ class gpu_time {
     const double flops = batch * model.attention_flops_per_token(context) / model.shape.layers;
     return share_.launch_s + std::max(bytes / bytes_per_s_, flops / flops_per_s_);
   }
-  // Causal attention of one layer over prompts: half of the square.
+  // Causal attention of one layer over prompts: half of the full matrix.
   double prefill_attention_s(const model_spec& model, double batch, double tokens) const {
     const double flops =
         batch * tokens * model.attention_flops_per_token(tokens) / model.shape.layers / 2;

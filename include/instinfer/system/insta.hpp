@@ -1,5 +1,6 @@
 #pragma once
-// InstA and InstA-SparF: the KV cache lives in computational drives, which attend to it; the GPU does the rest (InstInfer §IV).
+// InstA and InstA-SparF: the KV cache is in computational drives, which compute attention; the GPU
+// does the rest (InstInfer §IV).
 
 #include "instinfer/engine/design.hpp"
 #include "instinfer/system/concepts.hpp"
@@ -8,9 +9,10 @@
 
 namespace instinfer::system {
 
-// One layer of a step, part after part: the GPU needs the layer's weights and multiplies; the host sends each drive one attend
-// command for each sequence; q, k, v go down, the drives attend, the output comes up. Nothing of the GPU's overlaps with the
-// drives: attention needs q, the next layer needs its output, and all sequences of the batch are in one layer.
+// One layer of a step, one part after the other: the GPU needs the layer's weights and multiplies;
+// the host sends each drive one attend command per sequence; q, k, v go down, the drives compute
+// attention, the output comes up. GPU and drives do not overlap, because attention needs q, the
+// next layer needs the output of attention, and all sequences of the batch are in the same layer.
 template <Design D = insta, class Format = kv_format<>>
 class insta_system {
   static_assert(
@@ -73,7 +75,8 @@ class insta_system {
     const double prompt_layer_kv =
         static_cast<double>(job().input_tokens) * gpu_.model().kv_bytes_per_token_layer();
     return {
-        // Prompts pass one after the other, with the KV of the layer in work and of the one that leaves.
+        // Prompts are computed one after the other, with the KV of the current layer and of the one
+        // that leaves.
         .gpu = {gpu_.weight_bytes() + gpu_.decode_activation_bytes() + 2 * prompt_layer_kv,
                 on.gpu_memory_bytes()},
         .host = {on.weights == weights_at::host ? gpu_.model().weight_bytes() : 0.0,

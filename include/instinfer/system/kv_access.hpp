@@ -1,6 +1,7 @@
 #pragma once
-// What decode attention of one layer takes from a drive, by context length: the flash path run without data on the real
-// access plans, at a few context lengths, and linear between them.
+// The cost of one layer's decode attention on a drive, by context length.
+// The flash path runs the real access plans without data, at a few context lengths, and costs are
+// linear between them.
 
 #include <algorithm>
 #include <array>
@@ -17,22 +18,22 @@ namespace instinfer::system {
 template <class Format>
 inline constexpr int stored_bytes = Format::token_bytes / (Format::k_dim + Format::v_dim);
 
-// One layer and step of the whole batch. Times are those of the busiest drive, bytes those of all drives.
+// One layer of one step for the whole batch. Times are of the busiest drive, bytes of all drives.
 struct kv_load {
   double flash_s = 0;
-  double stalled_s = 0;  // part of flash_s: data that waited for the units behind
+  double stalled_s = 0;  // part of flash_s: data that waited for a later stage
   double filter_s = 0;
   double gemv_s = 0;
   double softmax_s = 0;
   double top_k_s = 0;
-  double drive_s = 0;         // of the busiest drive, from q's arrival to the last head's output
-  double page_bytes = 0;      // over the flash channels
-  double wanted_bytes = 0;    // entries that attention uses, from flash
-  double buffered_bytes = 0;  // entries from the group buffer
+  double drive_s = 0;       // of the busiest drive, from the arrival of q to the last head's output
+  double page_bytes = 0;    // over the flash channels
+  double wanted_bytes = 0;  // entries that attention uses, from flash
+  double buffered_bytes = 0;         // entries from the group buffer
   flash::unit_breakdown units = {};  // by the units of InstInfer Fig. 21, in the drive
 };
 
-// Wanted entries of an attend call, whichever way they go.
+// Wanted entries of an attend call, by source, for any route.
 class wanted_entries {
  public:
   explicit wanted_entries(int element_bytes) : element_bytes_{element_bytes} {}
@@ -54,15 +55,17 @@ class wanted_entries {
   double buffered_ = 0;
 };
 
-// Sequences of a batch are alike, so a few stand for all: as many as give the drive `enough_pages` pages. A test holds both
-// approximations, this one and the interpolation, against the full batch at every context.
+// The sequences of a batch are similar, so a few represent all: as many as give the drive
+// `enough_pages` pages. A test compares both approximations, this one and the interpolation, with
+// the full batch at every context length.
 template <Design D, class Format = kv_format<>>
 class kv_access {
  public:
-  static constexpr int nodes = 5;  // context lengths that are simulated, both ends included
+  static constexpr int nodes = 5;  // number of simulated context lengths, with both ends
   static constexpr double enough_pages = 60'000;
 
-  // Throws bad_argument for a model or workload that cannot be, or of another head or element size than the format.
+  // Throws bad_argument for an invalid model or workload, and if the model's head or element size
+  // differs from the format's.
   kv_access(const model_spec& model, const workload& job, int drives,
             const flash::drive_spec& drive = D::drive,
             const typename D::attention_policy& attention = {})
@@ -84,7 +87,8 @@ class kv_access {
     }
   }
 
-  // context: tokens that are there; outside of the workload's range the nearest end's slope goes on.
+  // context: tokens in the cache. Outside of the workload's range, the slope of the nearest end
+  // continues.
   kv_load at(double context) const {
     const double x = (context - first_) / (last_ - first_) * (nodes - 1);
     const int i = std::clamp(static_cast<int>(x), 0, nodes - 2);
@@ -110,11 +114,12 @@ class kv_access {
   }
 
   const drive_split& split() const { return split_; }
-  // Pages written per dense KV byte: 1.5 where K is stored twice.
+  // Pages written per dense KV byte: 1.5 if K is stored twice.
   double footprint() const { return footprint_; }
-  // Of one drive, for KV that arrives as a prompt's does; link included.
+  // Write rate of one drive for the KV of prompts, with the link.
   double write_bytes_per_s() const { return write_bytes_per_s_; }
-  // One layer of one sequence at the end of the run, all heads: open pages at their fullest, and L2P entries.
+  // One layer of one sequence at the end of the run, all heads: bytes of full open pages, and of
+  // L2P entries.
   double buffer_bytes() const { return buffer_bytes_; }
   double l2p_bytes() const { return l2p_bytes_; }
 
@@ -127,7 +132,8 @@ class kv_access {
     const double sequence_pages = std::max(1.0, dense_bytes / D::layout_policy::page_bytes);
     const auto sequences = static_cast<std::int64_t>(std::clamp(
         std::ceil(enough_pages / sequence_pages), 1.0, static_cast<double>(split_.sequences)));
-    // Twice the dense bytes hold the dual layout; a page a channel at least.
+    // Twice the dense bytes is enough for the dual layout; the rest is for at least one page per
+    // channel.
     const auto bytes =
         static_cast<std::uint64_t>(2 * dense_bytes * static_cast<double>(sequences)) +
         (std::uint64_t{64} << 20);
@@ -145,7 +151,8 @@ class kv_access {
     double write_ns = 0;
     for (std::int64_t i = 0; i < sequences; ++i) {
       batch.push_back({clock.open(), q, out});
-      // Drawn selections depend on head and length alone; lengths that differ by up to 8 keep sequences from being copies.
+      // Random selections depend only on head and length. Lengths that differ by up to 8 tokens
+      // keep sequences from having the same selections.
       const std::int64_t longer = (i + 1) / 2 * 5 % 9 * (i % 2 == 0 ? -1 : 1);
       const flash::receipt done =
           clock.append_count(batch.back().seq, 0,
@@ -173,9 +180,9 @@ class kv_access {
     }
     load.flash_s = done.units[flash::unit::flash] * 1e-9;
     load.stalled_s = done.stalled_ns * 1e-9;
-    // Of a host route, the drive's own part: pages on their way are the system's to time.
+    // For a host route, only the drive's part: the system times the transfer of pages.
     load.drive_s = D::transfer_policy::computes_in_drive ? done.attention_ns * 1e-9 : load.flash_s;
-    // Sequences follow each other through the drive, so its time grows with them.
+    // Sequences pass through the drive one after the other, so its time grows with their number.
     const double more = static_cast<double>(split_.sequences) / static_cast<double>(sequences);
     for (double* s : {&load.flash_s, &load.stalled_s, &load.filter_s, &load.gemv_s, &load.softmax_s,
                       &load.top_k_s, &load.drive_s}) {

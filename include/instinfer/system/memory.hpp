@@ -1,5 +1,6 @@
 #pragma once
-// Memory that a run takes in each tier, and the verdict where one does not hold it: a value, not an exception.
+// Memory that a run needs in each tier, and the verdict if a tier is too small: a value, not an
+// exception.
 
 #include <optional>
 #include <string>
@@ -18,13 +19,14 @@ struct tier_use {
   constexpr bool fits() const { return needed_bytes <= available_bytes; }
 };
 
-// At the run's peak. A system that can go on in less host memory (swapping, page cache) says so by host_may_overflow.
+// Needs at the peak of the run. host_may_overflow: the system can run with less host memory
+// (swapping, page cache).
 struct memory_use {
   tier_use gpu;
   tier_use host;
   tier_use drive;  // all drives together
-  tier_use
-      drive_dram;  // group buffer and page tables; told, but no verdict: see docs/reproduction.md
+  // Group buffer and page tables. Reported, but not part of the verdict: see docs/reproduction.md.
+  tier_use drive_dram;
   bool host_may_overflow = false;
 
   constexpr std::optional<tier> overflows() const {
@@ -41,7 +43,7 @@ struct memory_use {
   }
   constexpr bool fits() const { return !overflows(); }
 
-  // Empty where it fits.
+  // Empty if the run fits.
   std::string verdict() const {
     const std::optional<tier> full = overflows();
     if (!full) {

@@ -1,5 +1,5 @@
 #pragma once
-// KV in a memory beside the GPU (DRAM, CXL memory, plain SSDs): the best that any software could make of it.
+// KV in a memory outside the GPU (DRAM, CXL memory, plain SSDs): the upper bound for any software.
 
 #include <string>
 #include <string_view>
@@ -22,14 +22,16 @@ struct memory_tier {
   }
 };
 
-// Attention runs on the GPU, so KV crosses its link in each step, at the slower rate of link and tier. No host software, no
-// latency but the link's, and everything overlaps: a step is the longest of compute and of what the link carries. A bound that
-// a real system stays below, so that drives are compared with the best case of each tier.
+// Attention runs on the GPU, so in each step KV crosses its link, at the slower rate of link and
+// tier. There is no host software and only the link's latency, and everything overlaps: a step
+// takes the longer of computation and link time. Real systems are slower, so drives are compared
+// with the best case of each tier.
 class tier_system {
  public:
   static constexpr std::string_view name = "KV in a memory tier";
 
-  // read_share: of the dense KV bytes, those that a step reads; 1/8 for sparse attention that wastes nothing.
+  // read_share: the share of the dense KV bytes that a step reads; 1/8 for sparse attention that
+  // wastes nothing.
   tier_system(const model_spec& model, const server& on, const workload& job,
               const memory_tier& tier, double read_share = 1)
       : gpu_{model, on, job}, tier_{(tier.validate(), tier)}, read_share_{read_share} {
@@ -68,7 +70,7 @@ class tier_system {
     return gpu_.prefill(gpu_.kv_bytes(static_cast<double>(job().input_tokens)), bytes_per_s());
   }
 
-  // The tier stands in the drives' place.
+  // The tier takes the place of the drives.
   memory_use memory() const {
     const double layer_kv = gpu_.kv_bytes(static_cast<double>(job().context_tokens())) *
                             read_share_ / gpu_.model().shape.layers;

@@ -1,5 +1,6 @@
 #pragma once
-// Recomp: the KV cache in GPU memory only; what does not fit is given up and computed again (vLLM's preemption by recomputation).
+// Recomp: the KV cache only in GPU memory. What does not fit is dropped and recomputed (vLLM's
+// preemption by recomputation).
 
 #include <cmath>
 
@@ -8,8 +9,8 @@
 
 namespace instinfer::system {
 
-// Weights rest on the GPU. As many sequences as fit run at the GPU's own speed; the others take turns, and each of their tokens
-// costs host_software::recomputed_tokens tokens of forward pass.
+// Weights stay on the GPU. As many sequences as fit run at full GPU speed. The other sequences take
+// turns, and each of their tokens costs host_software::recomputed_tokens tokens of forward pass.
 class recomp_system {
  public:
   static constexpr std::string_view name = "Recomp";
@@ -20,7 +21,7 @@ class recomp_system {
 
   const workload& job() const { return gpu_.job(); }
 
-  // Sequences whose cache fits the GPU.
+  // Number of sequences whose cache fits in the GPU.
   double resident(double context) const {
     const double fit = std::floor(kv_room_bytes() / (context * gpu_.model().kv_bytes_per_token()));
     return std::clamp(fit, 0.0, static_cast<double>(job().batch));
@@ -34,7 +35,7 @@ class recomp_system {
     const double again =
         (batch - std::min(batch, at_once)) * gpu_.on().host.software.recomputed_tokens;
     decode_step s;
-    // Groups of equal size that fit, one after the other.
+    // Groups of equal size that fit run one after the other.
     const double groups = std::ceil(batch / at_once);
     s.time.compute_s = groups * gpu_.time().model_s(model, std::ceil(batch / groups)) +
                        layers * gpu_.time().decode_attention_s(model, batch, context);

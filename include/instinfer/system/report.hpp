@@ -1,5 +1,5 @@
 #pragma once
-// What a system's run takes: seconds by what they go for, bytes over each link, memory, tokens per second.
+// The report of a system's run: seconds by purpose, bytes per link, memory, tokens per second.
 
 #include <cmath>
 #include <string>
@@ -9,18 +9,19 @@
 
 namespace instinfer::system {
 
-// Seconds of one decode step of the whole batch. What overlaps is counted once, where it shows, so that the parts add up.
+// Seconds of one decode step of the whole batch. Overlapped time counts once, for the part that is
+// visible, so the parts add up.
 struct step_time {
-  double weights_s = 0;      // streaming weights, as far as the GPU waits for it
+  double weights_s = 0;      // streaming weights, as far as the GPU waits for them
   double compute_s = 0;      // GPU operators
-  double kv_drive_s = 0;     // KV access: flash, and the engine inside the drive
+  double kv_drive_s = 0;     // KV access: flash, and the accelerator inside the drive
   double kv_link_s = 0;      // KV access: pages over links
   double kv_software_s = 0;  // KV access: host file system, copies, swapping
-  double kv_write_s = 0;     // new K and V on their way to where they live
+  double kv_write_s = 0;     // transfer of new K and V to their storage
   double qo_link_s = 0;      // in-storage attention: q, k, v down, the output up
   double command_s = 0;      // in-storage attention: NVMe commands
 
-  // What the paper's Fig. 4, 18 and 19 call KV access.
+  // The paper calls this KV access in Fig. 4, 18 and 19.
   constexpr double kv_access_s() const { return kv_drive_s + kv_link_s + kv_software_s; }
   constexpr double total_s() const {
     return weights_s + compute_s + kv_access_s() + kv_write_s + qo_link_s + command_s;
@@ -48,10 +49,10 @@ struct step_time {
 struct step_bytes {
   double weights = 0;      // host to GPU
   double gpu_link_kv = 0;  // KV entries and pages, or q, k, v and outputs, over the GPUs' links
-  double drive_link = 0;   // over the drives' links, all of them
+  double drive_link = 0;   // over the links of all drives
   double flash_read = 0;   // pages over the flash channels
-  double kv_wanted = 0;    // of them, the entries that attention uses
-  double kv_written = 0;   // to where the cache lives
+  double kv_wanted = 0;    // entries of these pages that attention uses
+  double kv_written = 0;   // to the storage of the cache
 
   constexpr step_bytes& operator+=(const step_bytes& b) {
     weights += b.weights;
@@ -73,7 +74,8 @@ struct decode_step {
   step_bytes bytes;
 };
 
-// All prompts through the model; the layer-wise pipeline overlaps a layer's KV with the next layer's computation.
+// All prompts through the model. The layer-wise pipeline overlaps a layer's KV transfer with the
+// next layer's computation.
 struct prefill_time {
   double compute_s = 0;
   double weights_s = 0;
@@ -91,7 +93,7 @@ struct report {
 
   bool fits() const { return memory.fits(); }
   double total_s() const { return prefill.total_s + decode_s; }
-  // Tokens generated over the time of the whole run, prefill included; 0 where memory does not suffice.
+  // Generated tokens over the time of the whole run, with prefill; 0 if memory is too small.
   double tokens_per_s() const { return fits() ? job.tokens_out() / total_s() : 0.0; }
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-// What read retries add to the flash time of one layer's attention (InstInfer Fig. 22).
+// The flash time that read retries add to one layer's attention (InstInfer Fig. 22).
 
 #include <cstdint>
 #include <vector>
@@ -9,7 +9,8 @@
 
 namespace instinfer::system {
 
-// The same attend twice on the drive, with and without retries. Returns the relative increase of its time; 0.01 is 1 %.
+// Runs the same attend on the drive with and without retries. Returns the relative increase of its
+// time; 0.01 is 1 %.
 template <Design D, class Format = kv_format<>>
 double read_retry_increase(const model_shape& heads, int sequences, std::uint32_t context,
                            const flash::read_retry& retry,

@@ -7,8 +7,8 @@
 
 namespace instinfer::system {
 
-// Steps are sampled at the middles of up to `samples` equal parts of the output. A run that does not fit some memory is
-// reported with its verdict, and with the times that it would take.
+// Samples steps at the middles of up to `samples` equal parts of the output. A run that does not
+// fit in some memory is reported with its verdict, and with the times it would take.
 template <class S>
 report run(const S& s, int samples = 64) {
   static_assert(

@@ -1,10 +1,11 @@
 #pragma once
-// Transfer policies: where decode attention runs and which way the bytes take between the drive and the GPU.
+// Transfer policies: where decode attention runs, and the route of the bytes between the drive and
+// the GPU.
 //
-//   host_bounce    pages through the host's file system and memory (FlexGen)        transfer/host_bounce.hpp
-//   gpu_direct     pages by DMA to the GPU, under the host's file system (GDS)      transfer/gpu_direct.hpp
-//   peer_to_peer   pages by DMA to the GPU, by NVMe commands alone                  transfer/peer_to_peer.hpp
-//   in_storage     attention runs in the drive: q goes down, the output comes up    transfer/in_storage.hpp
+//   host_bounce    pages through the host's file system and memory (FlexGen)    host_bounce.hpp
+//   gpu_direct     pages by DMA to the GPU, with the host's file system (GDS)   gpu_direct.hpp
+//   peer_to_peer   pages by DMA to the GPU, with NVMe commands only             peer_to_peer.hpp
+//   in_storage     attention in the drive: q goes down, the output comes up     in_storage.hpp
 
 #include <concepts>
 #include <cstdint>
@@ -15,25 +16,26 @@
 
 namespace instinfer::transfer {
 
-// One link of the route. Bandwidth in bytes per second, latency of one request in nanoseconds.
+// One link of the route: bandwidth in bytes per second, latency of one request in nanoseconds.
 struct link_spec {
   double bytes_per_s = 0;
   double latency_ns = 0;
 };
 
-// The machine that a route crosses. Defaults: InstInfer §VI-A, with the stated assumptions.
+// The links and software costs of a route. Defaults: InstInfer §VI-A, with the stated assumptions.
 struct route_spec {
   link_spec drive_link{7.0e9, 2'000};  // PCIe 4 x4, 7 GB/s (paper §3); latency assumed
   link_spec gpu_link{32.0e9, 2'000};   // PCIe 4 x16, 32 GB/s (paper §3); latency assumed
   double request_bytes = 128 * 1024;   // the kernel's usual largest block request
-  // Host file system per request. Calibrated: Fig. 14 (InstA = 6.85x FlexGen at batch 64) with the KV shares of Fig. 18
-  // (98.9 % and 80.7 %) puts FlexGen's KV rate at 7.66 GB/s / (6.85 * 0.989 / 0.807) = 0.91 GB/s; what is left of
-  // 1/0.91 after the two links is 0.92 ns a byte, 121 us a request. GDS is as slow (Fig. 14), so it pays the same.
+  // Host file system per request. Calibrated: Fig. 14 (InstA = 6.85x FlexGen at batch 64) with the
+  // KV shares of Fig. 18 (98.9 % and 80.7 %) gives FlexGen a KV rate of 7.66 GB/s / (6.85 * 0.989 /
+  // 0.807) = 0.91 GB/s. Subtracting the two links from 1/0.91 leaves 0.92 ns a byte, 121 us a
+  // request. GDS is as slow (Fig. 14), so it has the same cost.
   double file_system_ns = 121'000;
   double nvme_command_ns = 10'000;  // assumed: submission and completion without a file system
 };
 
-// Throws bad_argument for a rate that is not positive, or a negative time.
+// Throws bad_argument for a rate that is not positive or a negative time.
 inline void validate(const route_spec& m) {
   const auto check = [](bool ok, const char* rule) {
     require(ok, [&] { return std::string("route_spec: ") + rule; });
@@ -46,13 +48,14 @@ inline void validate(const route_spec& m) {
         "latencies and software times must not be negative");
 }
 
-// Bytes up (drive to GPU) and down of one call.
+// Bytes of one call, up (drive to GPU) and down.
 struct link_bytes {
   std::uint64_t up = 0;
   std::uint64_t down = 0;
 };
 
-// Time on the way, by part, in nanoseconds. The parts add up: a request passes one hop after the other.
+// Transfer time by part, in nanoseconds. The parts add up, because a request passes one hop after
+// the other.
 struct route_time {
   double link_ns = 0;      // bytes over bandwidth, both links
   double latency_ns = 0;   // first byte
@@ -61,8 +64,9 @@ struct route_time {
   double total_ns() const { return link_ns + latency_ns + software_ns; }
 };
 
-// A route is stateless. computes_in_drive: attention runs in the drive, behind the entry filters of its flash channel
-// controllers; otherwise whole pages go to the GPU. bytes(pages, query, output) and time(bytes, route) are pure.
+// A route is stateless. computes_in_drive: attention runs in the drive, behind the entry filters of
+// its flash channel controllers. Otherwise whole pages go to the GPU. bytes(pages, query, output)
+// and time(bytes, route) are pure functions.
 template <class T>
 concept Transfer = requires(const traffic& pages, std::uint64_t query_bytes,
                             std::uint64_t output_bytes, link_bytes moved, const route_spec& route) {
@@ -84,8 +88,8 @@ inline double over(std::uint64_t bytes, const link_spec& link) {
   return seconds_to_ns(static_cast<double>(bytes) / link.bytes_per_s);
 }
 
-// Every page that a plan read goes up, and nothing goes down: the query is on the GPU already. What is still in the
-// group buffer of such a system lies in host memory and takes the same way.
+// Every page that a plan reads goes up, and nothing goes down because the query is already on the
+// GPU. The group buffer of such a system is in host memory, and its entries take the same route.
 inline link_bytes whole_pages(const traffic& pages) {
   return {.up = pages.channel_bytes + pages.buffer_bytes, .down = 0};
 }

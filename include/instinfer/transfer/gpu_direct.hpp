@@ -1,5 +1,6 @@
 #pragma once
-// The route of GPU-direct storage (FlexGen-GDS): DMA from the drive to GPU memory, requests under the host file system.
+// The route of GPU-direct storage (FlexGen-GDS): DMA from the drive to GPU memory, with requests
+// through the host file system.
 
 #include "instinfer/transfer/concepts.hpp"
 

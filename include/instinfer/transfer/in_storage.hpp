@@ -1,5 +1,6 @@
 #pragma once
-// In-storage attention: only q goes down and the attention output comes up, peer to peer (InstInfer §IV-A).
+// In-storage attention: only q goes down and only the attention output comes up, peer to peer
+// (InstInfer §IV-A).
 
 #include "instinfer/transfer/peer_to_peer.hpp"
 

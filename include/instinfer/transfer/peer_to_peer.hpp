@@ -1,5 +1,6 @@
 #pragma once
-// Peer-to-peer transfer of pages: NVMe commands carry the KV address, no host file system (InstInfer §IV-D).
+// Peer-to-peer transfer of pages: NVMe commands carry the KV address, no host file system
+// (InstInfer §IV-D).
 
 #include "instinfer/transfer/concepts.hpp"
 
@@ -12,7 +13,8 @@ struct peer_to_peer {
     return detail::whole_pages(pages);
   }
 
-  // Commands are queued while data flows, so only the first one's software cost shows.
+  // Commands are queued while data flows, so only the software cost of the first command is
+  // visible.
   static route_time time(link_bytes moved, const route_spec& route) {
     const std::uint64_t all = moved.up + moved.down;
     return {.link_ns = detail::over(all, route.drive_link),

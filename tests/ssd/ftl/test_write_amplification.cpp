@@ -89,9 +89,10 @@ double lambert_w(double x) {
   return w;
 }
 
-// Write amplification of greedy cleaning under uniform random overwrites, with r physical pages for each live one, in
-// blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski, "An improved analytic expression for write
-// amplification in NAND flash", ICNC 2012). Smaller blocks vary more, so that greedy cleaning does a little better.
+// Write amplification of greedy garbage collection under uniform random overwrites, with r physical
+// pages for each live one, in blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski, "An
+// improved analytic expression for write amplification in NAND flash", ICNC 2012). Smaller blocks vary
+// more, so that greedy collection does a little better.
 double analytic_write_amplification(double ratio) {
   return ratio / (ratio + lambert_w(-ratio * std::exp(-ratio)));
 }

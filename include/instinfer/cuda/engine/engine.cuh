@@ -1,5 +1,5 @@
 #pragma once
-// The engine of the CUDA path: the paper's commands over pages that a GPU reads. Books, group buffer and layouts are those of
+// The engine of the CUDA path: the paper's calls over pages that a GPU reads. Books, group buffer and layouts are those of
 // the other paths; what differs is where sealed pages live (cuda/engine/page_homes.cuh) and who computes.
 
 #include <memory>

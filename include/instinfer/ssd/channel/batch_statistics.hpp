@@ -1,5 +1,5 @@
 #pragma once
-// The books of a batch while it is replayed: which commands wait for their dies, and how busy each bus
+// Statistics of a batch while it is replayed: which commands wait for their dies, and how busy each bus
 // and die has been.
 
 #include <algorithm>

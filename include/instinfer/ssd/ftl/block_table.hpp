@@ -1,5 +1,6 @@
 #pragma once
-// Books of a drive's erase blocks: what each holds, how worn it is, and which are free, dead or bad.
+// The table of a drive's erase blocks: state, content and wear of each block, and lists of dead and
+// failing blocks.
 
 #include <algorithm>
 #include <cassert>
@@ -17,13 +18,14 @@
 
 namespace instinfer::flash {
 
-// free -> open -> closed (full) -> dead (no page of it is live) -> erased: free. A failed program makes a block failing:
-// its live pages can be read, and it turns bad once they are gone. A failed erase makes it bad.
+// free -> open -> closed (full) -> dead (no live page left) -> erased: free. A failed program makes
+// a block failing: its live pages stay readable, and it becomes bad when none is left. A failed
+// erase makes a block bad.
 enum class block_state : std::uint8_t { free, open, closed, dead, failing, bad };
 inline constexpr int block_states = 6;
 
-// Number of a block in the drive: (channel lanes + lane) blocks + block, where a lane is a plane of the channel in
-// placement's order, lane = chip + chips (die + dies plane).
+// Number of a block in the drive: (channel planes + plane) blocks + block. The FTL counts planes
+// within their channel, in the order of placement: chip + chips (die + dies plane of the die).
 using block_number = std::uint32_t;
 inline constexpr block_number no_block = 0xFFFF'FFFFu;
 
@@ -33,28 +35,29 @@ enum class physical_page : std::uint32_t {};
 struct block_info {
   std::uint32_t erases = 0;
   std::uint32_t written = 0;       // pages programmed since the last erase
-  std::uint32_t live = 0;          // of them
-  std::uint32_t reads = 0;         // of its pages since the last erase
-  std::uint32_t written_at_s = 0;  // its first page, by the caller's clock
-  std::uint32_t row = no_block;    // of owners; none while the block is empty
-  block_number next = no_block;    // in its channel's list of dead or failing blocks
+  std::uint32_t live = 0;          // live pages among them
+  std::uint32_t reads = 0;         // reads of its pages since the last erase
+  std::uint32_t written_at_s = 0;  // time of its first program, by the caller's clock
+  std::uint32_t row = no_block;    // row in the owners table; none while the block is empty
+  block_number next = no_block;    // next in its channel's list of dead or failing blocks
   block_state state = block_state::free;
 };
 
-// Memory: 32 B a block, and 4 B a page of blocks that are in use (a drive keeps those in the pages' spare bytes).
+// Memory: 32 B per block, and 4 B per page of blocks in use (a drive stores these owners in the
+// pages' spare bytes).
 class block_table {
  public:
-  // Throws bad_argument for an invalid geometry, or one of 2^32 - 1 pages and more.
+  // Throws bad_argument for an invalid geometry, or one with 2^32 - 1 pages or more.
   explicit block_table(const geometry& g) : geometry_{(validate(g), g)} {
     require(g.pages_total() < std::numeric_limits<std::uint32_t>::max(), [&] {
       return "flash blocks: a drive has at most 2^32 - 2 pages, got " +
              std::to_string(g.pages_total());
     });
-    lanes_ = as_unsigned(g.planes * g.dies_per_channel());
+    planes_ = as_unsigned(g.planes * g.dies_per_channel());
     pages_ = as_unsigned(g.pages);
     const auto blocks = static_cast<std::size_t>(g.blocks_total());
     blocks_.resize(blocks);
-    free_in_lane_.assign(std::size_t{lanes_} * as_unsigned(g.channels), as_unsigned(g.blocks));
+    free_in_plane_.assign(std::size_t{planes_} * as_unsigned(g.channels), as_unsigned(g.blocks));
     channels_.resize(as_unsigned(g.channels));
     for (channel_blocks& c : channels_) {
       c.count[index(block_state::free)] = blocks_per_channel();
@@ -65,9 +68,9 @@ class block_table {
 
   const geometry& shape() const { return geometry_; }
   std::uint32_t channels() const { return static_cast<std::uint32_t>(channels_.size()); }
-  std::uint32_t lanes() const { return lanes_; }
+  std::uint32_t planes() const { return planes_; }
   std::uint32_t pages_per_block() const { return pages_; }
-  std::uint32_t blocks_per_channel() const { return lanes_ * as_unsigned(geometry_.blocks); }
+  std::uint32_t blocks_per_channel() const { return planes_ * as_unsigned(geometry_.blocks); }
 
   block_number block_of(physical_page page) const {
     return static_cast<std::uint32_t>(page) / pages_;
@@ -75,8 +78,9 @@ class block_table {
   std::uint32_t channel_of_block(block_number block) const { return block / blocks_per_channel(); }
   // Precondition: inside(at, shape()).
   block_number block_at(const location& at) const {
-    const std::int32_t lane = at.chip + geometry_.chips * (at.die + geometry_.dies * at.plane);
-    return (as_unsigned(at.channel) * lanes_ + as_unsigned(lane)) * as_unsigned(geometry_.blocks) +
+    const std::int32_t plane = at.chip + geometry_.chips * (at.die + geometry_.dies * at.plane);
+    return (as_unsigned(at.channel) * planes_ + as_unsigned(plane)) *
+               as_unsigned(geometry_.blocks) +
            as_unsigned(at.block);
   }
   location locate(block_number block, std::uint32_t page = 0) const {
@@ -107,18 +111,18 @@ class block_table {
     return blocks_per_channel() - count(channel, block_state::failing) -
            count(channel, block_state::bad);
   }
-  std::uint32_t free_blocks(std::uint32_t channel, std::uint32_t lane) const {
-    return free_in_lane_[std::size_t{channel} * lanes_ + lane];
+  std::uint32_t free_blocks(std::uint32_t channel, std::uint32_t plane) const {
+    return free_in_plane_[std::size_t{channel} * planes_ + plane];
   }
-  // Head of the list of dead or failing blocks, oldest first; no_block if there is none.
+  // First of the list of dead or failing blocks, oldest first; no_block if the list is empty.
   block_number first(std::uint32_t channel, block_state state) const {
     return channels_[channel].list(state).head;
   }
 
-  // Opens the least worn free block of a plane. Precondition: there is one.
-  block_number open(std::uint32_t channel, std::uint32_t lane) {
-    assert(free_blocks(channel, lane) > 0);
-    const block_number begin = (channel * lanes_ + lane) * as_unsigned(geometry_.blocks);
+  // Opens the least worn free block of a plane. Precondition: the plane has a free block.
+  block_number open(std::uint32_t channel, std::uint32_t plane) {
+    assert(free_blocks(channel, plane) > 0);
+    const block_number begin = (channel * planes_ + plane) * as_unsigned(geometry_.blocks);
     block_number best = no_block;
     for (block_number b = begin; b < begin + as_unsigned(geometry_.blocks); ++b) {
       if (blocks_[b].state == block_state::free &&
@@ -131,7 +135,7 @@ class block_table {
     return best;
   }
 
-  // Writes the next page of an open block; a full block is closed.
+  // Writes the next page of an open block. A full block becomes closed.
   physical_page program(block_number block, page_id owner, std::uint32_t now_s) {
     block_info& b = blocks_[block];
     const std::uint32_t page = next_page(b, now_s);
@@ -143,7 +147,8 @@ class block_table {
     return physical_page{block * pages_ + page};
   }
 
-  // The next page of an open block cannot be programmed, and no later one shall be.
+  // Records that the program of the block's next page failed. No later page of it must be
+  // programmed.
   void fail_program(block_number block, std::uint32_t now_s) {
     block_info& b = blocks_[block];
     owners_[std::size_t{b.row} * pages_ + next_page(b, now_s)] = no_page;
@@ -151,13 +156,13 @@ class block_table {
     enlist(block, block_state::failing);
   }
 
-  // An open block that shall not be filled.
+  // Closes an open block that must not be filled.
   void close(block_number block) noexcept {
     set_state(block, block_state::closed);
     note_if_dead(block);
   }
 
-  // Whose page it is; no_page if it is not live.
+  // The owner of a page; no_page if the page is not live.
   page_id owner(physical_page page) const {
     const block_info& b = blocks_[block_of(page)];
     const std::uint32_t at = static_cast<std::uint32_t>(page) % pages_;
@@ -179,7 +184,7 @@ class block_table {
     reads += reads < std::numeric_limits<std::uint32_t>::max() ? 1 : 0;
   }
 
-  // Takes the oldest dead block off its list and frees it, or makes it bad where the erase failed.
+  // Removes the oldest dead block from its list. It becomes free, or bad if the erase failed.
   void end_erase(block_number block, bool failed) {
     assert(block == first(channel_of_block(block), block_state::dead));
     delist(block, block_state::dead);
@@ -187,7 +192,7 @@ class block_table {
     empty(block, failed ? block_state::bad : block_state::free);
   }
 
-  // Takes the oldest failing block, which has no live page, off its list.
+  // Removes the oldest failing block, which must have no live page, from its list; it becomes bad.
   void retire(block_number block) {
     assert(block == first(channel_of_block(block), block_state::failing) &&
            blocks_[block].live == 0);
@@ -195,7 +200,7 @@ class block_table {
     empty(block, block_state::bad);
   }
 
-  // A block that left the factory bad. Precondition: it is free or already bad.
+  // Marks a block that was bad when it left the factory. Precondition: it is free or already bad.
   void mark_bad(block_number block) {
     assert(blocks_[block].state == block_state::free || blocks_[block].state == block_state::bad);
     set_state(block, block_state::bad);
@@ -233,7 +238,7 @@ class block_table {
     channel_blocks& c = channels_[channel_of_block(block)];
     --c.count[index(b.state)];
     ++c.count[index(to)];
-    std::uint32_t& free_here = free_in_lane_[block / as_unsigned(geometry_.blocks)];
+    std::uint32_t& free_here = free_in_plane_[block / as_unsigned(geometry_.blocks)];
     free_here -= b.state == block_state::free ? 1u : 0u;
     free_here += to == block_state::free ? 1u : 0u;
     b.state = to;
@@ -256,7 +261,8 @@ class block_table {
     channels_[channel_of_block(block)].list(s).head = std::exchange(blocks_[block].next, no_block);
   }
 
-  // Rows of owners are lent to blocks in use, so that memory is touched in proportion to them.
+  // Rows of the owners table are assigned to blocks in use only, so the touched memory is
+  // proportional to them.
   void take_row(block_info& b) {
     b.row = free_row_ != no_block ? std::exchange(free_row_, next_row_[free_row_]) : fresh_row_++;
   }
@@ -269,13 +275,13 @@ class block_table {
   }
 
   geometry geometry_;
-  std::uint32_t lanes_ = 0;
+  std::uint32_t planes_ = 0;
   std::uint32_t pages_ = 0;
-  std::vector<block_info> blocks_;           // [channels, lanes, blocks]
-  std::vector<std::uint32_t> free_in_lane_;  // [channels, lanes]
+  std::vector<block_info> blocks_;            // [channels, planes, blocks]
+  std::vector<std::uint32_t> free_in_plane_;  // [channels, planes]
   std::vector<channel_blocks> channels_;
   store::raw_array<page_id> owners_;          // [rows, pages]
-  store::raw_array<std::uint32_t> next_row_;  // of a free row
+  store::raw_array<std::uint32_t> next_row_;  // next free row
   std::uint32_t free_row_ = no_block;
   std::uint32_t fresh_row_ = 0;
 };

@@ -1,6 +1,6 @@
 #pragma once
-// Programs pages into blocks, and gets free blocks back: erases, cleaning (moving what is live out of a block), and the
-// rescue of pages from blocks that fail.
+// Programs pages into blocks and frees blocks: erases, garbage collection (move the live pages of a
+// victim block, then erase it), and the rescue of pages from failing blocks.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,26 +17,25 @@
 
 namespace instinfer::flash {
 
-// The mechanism of an FTL; ftl.hpp has its promises. Pages never leave their channel.
+// The mechanism of an FTL; ftl.hpp has its guarantees. Pages never leave their channel.
 //
-// Why cleaning never gets stuck: a channel of G usable blocks has at most (G - kept - 1) x pages live pages, and the host leaves
-// `kept` blocks free. While every other block is full, some full block has a dead page; its live pages fit into the open
-// block for moved pages and one kept block; and its erase gives a block back. One kept
-// block is enough for that. More are for blocks that fail: with fewer usable blocks than pages were promised for, the host may
+// Why garbage collection always makes progress: a channel of G usable blocks has at most (G - kept
+// - 1) x pages live pages, and the host leaves `kept` blocks free. So when every other block is
+// full, some full block has a dead page. Its live pages fit into the open block for moved pages and
+// one kept block, and its erase frees a block. One kept block is enough for this. Further kept
+// blocks are for failures: if fewer blocks are usable than the promised pages need, the host may
 // take all kept blocks but one.
 template <class Policy, class Pages, class Faults>
 class block_writer {
   static_assert(
       FtlPolicy<Policy>,
-      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or clean_cost(block, now_s), see "
-      "ssd/ftl/policy.hpp");
-  static_assert(FtlPages<Pages>,
-                "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see "
-                "ssd/ftl/page_contents.hpp");
+      "instinfer: an FTL policy lacks a knob, frontier_of(placement_handle) or victim_cost(block, now_s), see ssd/ftl/policy.hpp");
+  static_assert(
+      FtlPages<Pages>,
+      "instinfer: the pages of an FTL lack holds_data or a noexcept copy(from, to), see ssd/ftl/page_contents.hpp");
   static_assert(
       FaultModel<Faults>,
-      "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see "
-      "ssd/ftl/fault_model.hpp");
+      "instinfer: a fault model lacks program_fails(location) or erase_fails(location), see ssd/ftl/fault_model.hpp");
 
   using slot = write_frontiers::slot;
 
@@ -49,8 +48,8 @@ class block_writer {
         pages{g},
         policy_{policy},
         faults_{faults},
-        frontiers_{policy.frontiers, table.channels(), table.lanes(), policy.stripe},
-        cleaning_{1, table.channels(), table.lanes(), 1} {}
+        frontiers_{policy.frontiers, table.channels(), table.planes(), policy.stripe},
+        moved_frontier_{1, table.channels(), table.planes(), 1} {}
 
   block_table table;
   mapping_table numbers;
@@ -62,15 +61,15 @@ class block_writer {
 
   const Policy& policy() const { return policy_; }
 
-  // Programs a page of the host; false if no block takes it, in spite of cleaning.
+  // Programs a page of the host. False if no block can take it even after garbage collection.
   bool write(page_id page, std::uint32_t c, std::uint32_t frontier) {
     return program(page, [&] { return host_slot(c, frontier); });
   }
 
-  // Empties a full block and erases dead blocks, itself among them; false where there is no room to do so.
-  bool clean(block_number block, move_cause cause) {
+  // Moves the live pages of a full block, then erases all dead blocks. False if they do not fit.
+  bool collect(block_number block, move_cause cause) {
     const std::uint32_t c = table.channel_of_block(block);
-    if (table.at(block).live > cleaning_room(c, 0) || !move_all(block, cause)) {
+    if (table.at(block).live > room_to_move(c, 0) || !move_all(block, cause)) {
       return false;
     }
     while (erase_oldest(c)) {
@@ -78,10 +77,10 @@ class block_writer {
     return true;
   }
 
-  // An open block that shall not be filled.
+  // Closes an open block that must not be filled.
   void close(block_number block) {
     const std::uint32_t c = table.channel_of_block(block);
-    for (const std::span<slot> slots : {frontiers_.of(c), cleaning_.of(c)}) {
+    for (const std::span<slot> slots : {frontiers_.of(c), moved_frontier_.of(c)}) {
       for (slot& s : slots) {
         s.block = s.block == block ? no_block : s.block;
       }
@@ -89,13 +88,13 @@ class block_writer {
     table.close(block);
   }
 
-  // Empties failing blocks, oldest first, as far as there is room; if `clean_for_it`, cleans others to have it.
-  void empty_failing(std::uint32_t c, bool clean_for_it) {
-    while (clean_for_it && free_blocks(c) == 0 && (erase_oldest(c) || clean_cheapest(c))) {
+  // Empties failing blocks, oldest first, while their pages fit; `collect_for_it` makes room.
+  void empty_failing(std::uint32_t c, bool collect_for_it) {
+    while (collect_for_it && free_blocks(c) == 0 && (erase_oldest(c) || collect_cheapest(c))) {
     }
     for (block_number b; (b = table.first(c, block_state::failing)) != no_block;) {
-      while (table.at(b).live > cleaning_room(c, 1)) {
-        if (!erase_oldest(c) && !(clean_for_it && clean_cheapest(c))) {
+      while (table.at(b).live > room_to_move(c, 1)) {
+        if (!erase_oldest(c) && !(collect_for_it && collect_cheapest(c))) {
           return;
         }
       }
@@ -127,7 +126,7 @@ class block_writer {
     return s.block != no_block && table.at(s.block).state == block_state::open;
   }
 
-  // Programs the page where next_slot() says, and again where it says then if that fails; false if it knows no more.
+  // Programs the page in slots of next_slot() until one succeeds. False if no slot is left.
   template <class NextSlot>
   bool program(page_id page, NextSlot&& next_slot) {
     while (slot* s = next_slot()) {
@@ -152,8 +151,9 @@ class block_writer {
     return false;
   }
 
-  // Where the host's next page goes: to its own frontier. Where that can open no more blocks, a block is cleaned if half of
-  // it is dead; else an open block of another frontier is taken over; else whatever cleaning gains will do.
+  // The slot for the host's next page is in its own frontier. If the frontier can open no more
+  // blocks: collect the cheapest block if at least half of it is dead; otherwise take over an open
+  // block of another frontier; otherwise collect the cheapest block, however little it frees.
   slot* host_slot(std::uint32_t c, std::uint32_t frontier) {
     for (;;) {
       slot* empty = nullptr;
@@ -174,13 +174,13 @@ class block_writer {
       if (!half_dead && take_over(c, *empty)) {
         return empty;
       }
-      if (!clean_cheapest(c)) {
+      if (!collect_cheapest(c)) {
         return take_over(c, *empty) ? empty : nullptr;
       }
     }
   }
 
-  // Whether the host may open a block, after erases if the policy has them now.
+  // Whether the host may open a block, after the erases that the policy asks for now.
   bool may_open(std::uint32_t c) {
     const std::uint32_t wanted = std::max(policy_.erase_below_blocks, policy_.kept_blocks + 1);
     while (free_blocks(c) < wanted && (erase_oldest(c) || close_dead_slot(c))) {
@@ -191,17 +191,17 @@ class block_writer {
     return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
   }
 
-  // On the slot's lane or the next that has a free block. Precondition: the channel has one.
+  // Opens a block on the slot's plane or the next with a free block. Precondition: one exists.
   void open(std::uint32_t c, slot& s, std::uint32_t stride) {
-    std::uint32_t lane = s.lane;
-    while (table.free_blocks(c, lane) == 0) {
-      lane = (lane + 1) % table.lanes();
+    std::uint32_t plane = s.plane;
+    while (table.free_blocks(c, plane) == 0) {
+      plane = (plane + 1) % table.planes();
     }
-    s.block = table.open(c, lane);
-    s.lane = (s.lane + stride) % table.lanes();
+    s.block = table.open(c, plane);
+    s.plane = (s.plane + stride) % table.planes();
   }
 
-  // A slot of the host that has room; nullptr if none has.
+  // A slot of the host with room; nullptr if there is none.
   slot* any_room(std::uint32_t c) {
     const std::span<slot> slots = frontiers_.of(c);
     const auto at = std::ranges::find_if(slots, [&](const slot& s) { return has_room(s); });
@@ -214,7 +214,7 @@ class block_writer {
     }
     return from != nullptr;
   }
-  // Closes an open block of which every page written is dead. True if there was one.
+  // Closes an open block in which every written page is dead. Returns whether there was one.
   bool close_dead_slot(std::uint32_t c) {
     for (slot& s : frontiers_.of(c)) {
       if (has_room(s) && table.at(s.block).live == 0 && table.at(s.block).written > 0) {
@@ -225,9 +225,9 @@ class block_writer {
     return false;
   }
 
-  // Where the next moved page goes: to the channel's one open block for that, or a new one, or room of the host's.
-  slot* cleaning_slot(std::uint32_t c) {
-    slot& s = cleaning_.of(c)[0];
+  // The slot for a moved page: the channel's open block for these, a new one, or one of the host.
+  slot* slot_for_moved(std::uint32_t c) {
+    slot& s = moved_frontier_.of(c)[0];
     if (!has_room(s)) {
       if (free_blocks(c) == 0) {
         return any_room(c);
@@ -236,16 +236,16 @@ class block_writer {
     }
     return &s;
   }
-  // Pages that can be moved while `kept` blocks stay free.
-  std::uint64_t cleaning_room(std::uint32_t c, std::uint32_t kept) {
-    const slot& s = cleaning_.of(c)[0];
+  // Number of pages that can be moved while `kept` blocks stay free.
+  std::uint64_t room_to_move(std::uint32_t c, std::uint32_t kept) {
+    const slot& s = moved_frontier_.of(c)[0];
     const std::uint32_t in_block =
         has_room(s) ? table.pages_per_block() - table.at(s.block).written : 0;
     const std::uint32_t blocks = free_blocks(c) > kept ? free_blocks(c) - kept : 0;
     return in_block + std::uint64_t{blocks} * table.pages_per_block();
   }
 
-  // The full block with a dead page that costs least to clean.
+  // The victim with the lowest cost among the full blocks with a dead page.
   block_number cheapest(std::uint32_t c) const {
     block_number best = no_block;
     double best_cost = 0;
@@ -255,7 +255,7 @@ class block_writer {
       if (block.state != block_state::closed || block.live == block.written) {
         continue;
       }
-      const double cost = policy_.clean_cost(block, now_s);
+      const double cost = policy_.victim_cost(block, now_s);
       if (best == no_block || cost < best_cost) {
         best = b;
         best_cost = cost;
@@ -264,12 +264,12 @@ class block_writer {
     return best;
   }
 
-  bool clean_cheapest(std::uint32_t c) {
+  bool collect_cheapest(std::uint32_t c) {
     const block_number victim = cheapest(c);
-    return victim != no_block && clean(victim, move_cause::space);
+    return victim != no_block && collect(victim, move_cause::space);
   }
 
-  // Moves the live pages of a block to others; false if room ran out.
+  // Moves the live pages of a block to other blocks. Returns false if room ran out.
   bool move_all(block_number block, move_cause cause) {
     const std::uint32_t c = table.channel_of_block(block);
     for (std::uint32_t i = 0; i < table.pages_per_block() && table.at(block).live > 0; ++i) {
@@ -281,7 +281,7 @@ class block_writer {
       if (recording) {
         operations.reads.push_back(table.locate(from));
       }
-      if (!program(page, [&] { return cleaning_slot(c); })) {
+      if (!program(page, [&] { return slot_for_moved(c); })) {
         return false;
       }
       pages.copy(from, numbers.physical(page));
@@ -294,7 +294,7 @@ class block_writer {
   Policy policy_;
   [[no_unique_address]] Faults faults_;
   write_frontiers frontiers_;
-  write_frontiers cleaning_;  // one block a channel
+  write_frontiers moved_frontier_;  // one block per channel
 };
 
 }  // namespace instinfer::flash

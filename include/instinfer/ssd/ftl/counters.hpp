@@ -1,6 +1,6 @@
 #pragma once
-// What an FTL has done: pages programmed and for whom, erases, failures; hence write amplification. And the operations of
-// one call, for a timeline to be charged with.
+// Counters of an FTL: programmed pages by cause, erases, failures, and the resulting write
+// amplification; and the operations of one call, for a timeline to charge.
 
 #include <cstdint>
 #include <span>
@@ -10,7 +10,8 @@
 
 namespace instinfer::flash {
 
-// Why a live page was moved: to free its block, because the block failed, or to read it safely for longer.
+// Why a live page was moved: garbage collection, a failed block, or refresh (to keep it readable
+// for longer).
 enum class move_cause : std::uint8_t { space, failure, refresh };
 
 struct ftl_counters {
@@ -19,14 +20,14 @@ struct ftl_counters {
   std::uint64_t moved_for_failure = 0;
   std::uint64_t moved_for_refresh = 0;
   std::uint64_t failed_programs = 0;
-  std::uint64_t erases = 0;  // failed ones too
+  std::uint64_t erases = 0;  // with failed ones
   std::uint64_t failed_erases = 0;
 
   constexpr std::uint64_t moved() const {
     return moved_for_space + moved_for_failure + moved_for_refresh;
   }
   constexpr std::uint64_t programs() const { return host_pages + moved() + failed_programs; }
-  // Programs per page that the host wrote; 1 before it wrote any.
+  // Programs per page written by the host; 1 before the first.
   constexpr double write_amplification() const {
     return host_pages == 0 ? 1.0
                            : static_cast<double>(programs()) / static_cast<double>(host_pages);
@@ -39,8 +40,8 @@ struct ftl_counters {
   friend constexpr bool operator==(const ftl_counters&, const ftl_counters&) = default;
 };
 
-// Operations in the order they are done, each kind by itself; of an erase, `page` means nothing. A read here is of a page
-// that is moved.
+// Operations in the order of execution, one list per kind. `page` has no meaning for an erase.
+// Reads are those of moved pages.
 struct ftl_operations {
   std::vector<location> reads;
   std::vector<location> programs;
@@ -53,7 +54,7 @@ struct ftl_operations {
   }
 };
 
-// Erases of the blocks of a drive that are not bad.
+// Erase counts of the drive's blocks, without bad blocks.
 struct wear_summary {
   std::uint32_t least = 0;
   std::uint32_t most = 0;

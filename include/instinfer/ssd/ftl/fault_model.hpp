@@ -1,8 +1,8 @@
 #pragma once
-// The contract of a fault model: which programs and erases fail.
+// The contract of a fault model: it decides which programs and erases fail.
 //
-//   no_faults       none does
-//   random_faults   each with a probability of its own, from a seed
+//   no_faults       none fails
+//   random_faults   each fails with its own probability, from a seed
 
 #include <concepts>
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace instinfer::flash {
 
-// Asked once for each operation, when it is done.
+// Called once per operation, when the operation is executed.
 template <class F>
 concept FaultModel = std::copyable<F> && requires(F& f, const location& at) {
   { f.program_fails(at) } -> std::same_as<bool>;
@@ -23,7 +23,7 @@ struct no_faults {
   constexpr bool erase_fails(const location& /*at*/) const { return false; }
 };
 
-// Structural, so usable as a template argument. Probabilities are multiples of 2^-32.
+// A structural type: usable as a template argument. Probabilities are multiples of 2^-32.
 struct random_faults {
   double program = 0;
   double erase = 0;

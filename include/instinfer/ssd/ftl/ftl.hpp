@@ -1,6 +1,6 @@
 #pragma once
-// A flash translation layer: page numbers that stay, over flash that is written block by block and only once between
-// erases (InstInfer §IV-C: append-only, block-granular writes; reclaim).
+// A flash translation layer: stable page numbers over flash blocks that must be erased before they
+// are written again (InstInfer §IV-C: append-only, block-granular writes; reclaim).
 
 #include <algorithm>
 #include <cassert>
@@ -13,23 +13,24 @@
 
 namespace instinfer::flash {
 
-// A page keeps its number, and its channel, for life: it is only moved within the channel. So tables of page numbers (the KV
-// cache's) never change, and striping over channels survives cleaning.
+// A page keeps its number and its channel for its whole life: it moves only within the channel. So
+// tables of page numbers (those of the KV cache) never change, and garbage collection keeps the
+// striping over channels.
 //
-// kept_blocks + 1 blocks of each channel are spare; they make sure that room for a live page can always be had. Capacity
-// falls as blocks fail; what was written stays readable.
+// kept_blocks + 1 blocks of each channel are spare, so that there is always room for a live page.
+// Capacity shrinks when blocks fail; written pages stay readable.
 template <class Policy = kv_blocks, class Pages = no_pages, class Faults = no_faults>
 class ftl {
  public:
-  // What the spare blocks leave of a channel, with no bad block.
+  // Pages of a channel without the spare blocks, if no block is bad.
   static std::uint64_t most_pages_per_channel(const geometry& g, const Policy& policy = {}) {
-    return beside_spare(policy.kept_blocks,
-                        static_cast<std::uint64_t>(g.pages_per_channel() / g.pages)) *
+    return without_spare(policy.kept_blocks,
+                         static_cast<std::uint64_t>(g.pages_per_channel() / g.pages)) *
            static_cast<std::uint64_t>(g.pages);
   }
 
-  // Throws bad_argument for an invalid geometry or policy, bad blocks outside of the geometry, and a capacity of no page
-  // or of more than the good blocks hold.
+  // Throws bad_argument for an invalid geometry or policy, bad blocks outside of the geometry, or a
+  // capacity of 0 pages or of more than the good blocks hold.
   ftl(const geometry& g, std::uint64_t pages_per_channel, const Policy& policy = {},
       std::span<const location> bad_blocks = {}, const Faults& faults = {})
       : writer_{g, checked(g, pages_per_channel, policy), policy, faults} {
@@ -48,8 +49,8 @@ class ftl {
     }
   }
 
-  // Programs a page of `placement_handle` (ftl_policy.hpp) on the preferred channel if it has room, else on the next that has. Throws
-  // drive_full, and nothing else unless operations are recorded.
+  // Programs a page of `placement_handle` (ssd/ftl/policy.hpp) on the preferred channel, or on the
+  // next channel with room. Throws drive_full, and nothing else unless operations are recorded.
   page_id write(std::uint32_t placement_handle, std::uint32_t preferred) {
     const std::uint32_t frontier = writer_.policy().frontier_of(placement_handle);
     assert(frontier < writer_.policy().frontiers);
@@ -72,7 +73,7 @@ class ftl {
                      std::to_string(capacity_pages()) + " are taken");
   }
 
-  // Gives a page up. Throws bad_argument where there is no such page, or it was given up before.
+  // Frees a page. Throws bad_argument if the page does not exist or was already freed.
   void release(page_id page) {
     require(is_live(page), [&] {
       return "ftl: release of page " + std::to_string(static_cast<std::uint32_t>(page)) +
@@ -95,8 +96,8 @@ class ftl {
   physical_page physical(page_id page) const { return numbers().physical(page); }
   location locate(page_id page) const { return blocks().locate(physical(page)); }
 
-  // For when the host is silent: empties failing blocks and erases dead ones, at most `most_erases`. Returns how many it
-  // erased.
+  // For times without host requests: empties failing blocks and erases dead blocks, at most
+  // `most_erases`. Returns the number of erased blocks.
   std::uint64_t idle(std::uint64_t most_erases = ~std::uint64_t{0}) {
     const std::uint64_t before = counters().erases;
     for (std::uint32_t c = 0; c < channels(); ++c) {
@@ -107,8 +108,9 @@ class ftl {
     return counters().erases - before;
   }
 
-  // Moves the live pages of every block for which due(block, now_s), and erases it; stops on a channel where there is no
-  // room. Returns how many pages were moved. For conditions see reliability.hpp.
+  // Moves the live pages of every block with due(block, now_s), and erases the block. Stops on a
+  // channel when room runs out. Returns the number of moved pages. See reliability.hpp for
+  // conditions.
   template <class Due>
   std::uint64_t refresh(Due&& due) {
     const std::uint64_t before = counters().moved_for_refresh;
@@ -123,14 +125,14 @@ class ftl {
       if (block.state == block_state::open) {
         writer_.close(b);
       }
-      if (!writer_.clean(b, move_cause::refresh)) {
+      if (!writer_.collect(b, move_cause::refresh)) {
         b = (b / per_channel + 1) * per_channel - 1;
       }
     }
     return counters().moved_for_refresh - before;
   }
 
-  // The host read a live page, which disturbs its block.
+  // Counts a host read of a live page, because reads disturb the block.
   void count_read(page_id page) noexcept { writer_.table.count_read(physical(page)); }
   // The caller's clock, in seconds since any start.
   void set_time(std::uint32_t now_s) { writer_.now_s = now_s; }
@@ -141,8 +143,9 @@ class ftl {
   std::uint64_t live_pages() const {
     return sum([&](std::uint32_t c) { return numbers().live(c); });
   }
-  // What can be written for certain, unless blocks fail meanwhile. Usually kept_blocks - 1 blocks of each channel may; a
-  // channel that has lost all its kept blocks promises nothing until room is made by releases, or idle().
+  // Pages that can certainly be written, unless blocks fail in the meantime. Usually up to
+  // kept_blocks - 1 blocks of each channel may fail. A channel that has lost all its kept blocks
+  // counts 0 until releases or idle() free space.
   std::uint64_t free_pages() const {
     return sum([&](std::uint32_t c) {
       const bool has_spare =
@@ -151,14 +154,14 @@ class ftl {
     });
   }
   std::uint32_t channels() const { return blocks().channels(); }
-  // What good blocks hold beyond the capacity, as a share of it.
+  // Room of the good blocks beyond the capacity, as a share of the capacity.
   double overprovisioning() const {
     const auto usable = sum([&](std::uint32_t c) {
       return std::uint64_t{blocks().usable_blocks(c)} * blocks().pages_per_block();
     });
     return static_cast<double>(usable) / static_cast<double>(capacity_pages()) - 1.0;
   }
-  // DRAM that a drive needs for the table from page numbers to flash.
+  // DRAM of a drive for the mapping table from page numbers to physical pages.
   std::uint64_t l2p_bytes() const { return numbers().bytes(); }
 
   wear_summary wear() const {
@@ -179,7 +182,7 @@ class ftl {
   const block_table& blocks() const { return writer_.table; }
   const Pages& pages() const { return writer_.pages; }
 
-  // Lists the operations of the calls that follow, until the next clear.
+  // Records the operations of later calls, until clear_operations().
   void record_operations(bool on) { writer_.recording = on; }
   void clear_operations() { writer_.operations.clear(); }
   const ftl_operations& operations() const { return writer_.operations; }
@@ -187,8 +190,8 @@ class ftl {
  private:
   static constexpr std::uint32_t max_frontiers = 1u << 16;
 
-  static std::uint64_t beside_spare(std::uint64_t kept, std::uint64_t blocks) {
-    const std::uint64_t spare = kept + 1;  // and the one that moved pages go to
+  static std::uint64_t without_spare(std::uint64_t kept, std::uint64_t blocks) {
+    const std::uint64_t spare = kept + 1;  // and the block for moved pages
     return blocks > spare ? blocks - spare : 0;
   }
   static std::uint64_t checked(const geometry& g, std::uint64_t pages, const Policy& p) {
@@ -210,7 +213,7 @@ class ftl {
   std::uint64_t most_live(std::uint32_t c, std::uint32_t kept) const {
     return std::min<std::uint64_t>(
         numbers().pages_per_channel(),
-        beside_spare(kept, blocks().usable_blocks(c)) * blocks().pages_per_block());
+        without_spare(kept, blocks().usable_blocks(c)) * blocks().pages_per_block());
   }
   std::uint64_t most_live(std::uint32_t c) const {
     return most_live(c, writer_.policy().kept_blocks);

@@ -1,5 +1,6 @@
 #pragma once
-// The table from page numbers to physical pages, the L2P table of the FTL, and which numbers are in use.
+// The mapping table of the FTL (its L2P table): from page numbers to physical pages, and which
+// numbers are in use.
 
 #include <cstdint>
 #include <utility>
@@ -11,8 +12,8 @@
 
 namespace instinfer::flash {
 
-// Numbers belong to channels for ever (page_id: p lies on channel p % channels). 4 B a number, touched only where numbers
-// were used.
+// A number belongs to one channel forever (page_id: p is on channel p % channels). 4 B per number;
+// memory is touched only for used numbers.
 class mapping_table {
  public:
   // Precondition: channels x pages_per_channel < 2^32 - 1.
@@ -43,7 +44,8 @@ class mapping_table {
     entry(page) = std::exchange(c.recycled, slot_of(page, channels));
   }
 
-  // Whether the number was ever taken: only then has it an entry, be it of a page or of the list of free numbers.
+  // Whether the number was ever taken. Only then does it have an entry: a physical page, or a link
+  // in the list of free numbers.
   bool in_use(page_id page) const {
     const auto channels = static_cast<std::uint32_t>(channels_.size());
     return slot_of(page, channels) < channels_[channel_of(page, channels)].fresh;
@@ -62,7 +64,7 @@ class mapping_table {
   struct channel_numbers {
     std::uint64_t live = 0;
     std::uint32_t fresh = 0;
-    std::uint32_t recycled = none;  // numbers given back, a list through entries_
+    std::uint32_t recycled = none;  // head of the list of returned numbers, linked by entries_
   };
 
   std::uint32_t& entry(page_id page) const { return entries_[static_cast<std::uint32_t>(page)]; }

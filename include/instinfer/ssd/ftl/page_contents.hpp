@@ -1,8 +1,8 @@
 #pragma once
-// What an FTL keeps of its pages' contents.
+// Storage of page contents in an FTL.
 //
-//   no_pages     nothing: books only
-//   page_array   every page, where it lies physically; a moved page is copied
+//   no_pages     no contents: tables only
+//   page_array   every page at its physical place; moving a page copies it
 
 #include <concepts>
 #include <cstddef>
@@ -28,7 +28,7 @@ struct no_pages {
   void copy(physical_page /*from*/, physical_page /*to*/) noexcept {}
 };
 
-// Reserves address space for the whole drive; the system backs it where pages are written.
+// Reserves address space for the whole drive; the system provides memory only for written pages.
 class page_array {
  public:
   static constexpr bool holds_data = true;

@@ -1,5 +1,6 @@
 #pragma once
-// The open blocks of all write frontiers: on each channel a frontier has `stripe` of them, written in turn.
+// The open blocks of all write frontiers: a frontier has `stripe` of them on each channel, written
+// in turn.
 
 #include <cstdint>
 #include <span>
@@ -13,20 +14,20 @@ class write_frontiers {
  public:
   struct slot {
     block_number block = no_block;
-    std::uint32_t lane = 0;  // where the slot opens its next block
+    std::uint32_t plane = 0;  // plane on which the slot opens its next block
   };
 
-  // Frontiers start on different lanes where their stripe is narrower than the channel.
-  write_frontiers(std::uint32_t frontiers, std::uint32_t channels, std::uint32_t lanes,
+  // If the stripe is narrower than the channel, frontiers start on different planes.
+  write_frontiers(std::uint32_t frontiers, std::uint32_t channels, std::uint32_t planes,
                   std::uint32_t stripe)
       : frontiers_{frontiers},
-        stripe_{stripe == 0 || stripe > lanes ? lanes : stripe},
+        stripe_{stripe == 0 || stripe > planes ? planes : stripe},
         slots_(std::size_t{frontiers} * channels * stripe_),
         turns_(std::size_t{frontiers} * channels) {
     for (std::uint32_t c = 0; c < channels; ++c) {
       for (std::uint32_t f = 0; f < frontiers; ++f) {
         for (std::uint32_t i = 0; i < stripe_; ++i) {
-          of(c, f)[i].lane = static_cast<std::uint32_t>((std::uint64_t{f} * stripe_ + i) % lanes);
+          of(c, f)[i].plane = static_cast<std::uint32_t>((std::uint64_t{f} * stripe_ + i) % planes);
         }
       }
     }
@@ -38,13 +39,13 @@ class write_frontiers {
   std::span<slot> of(std::uint32_t channel, std::uint32_t frontier) {
     return {slots_.data() + at(channel, frontier) * stripe_, stripe_};
   }
-  // Of all frontiers on a channel.
+  // The slots of all frontiers on a channel.
   std::span<slot> of(std::uint32_t channel) {
     const std::size_t on_channel = std::size_t{frontiers_} * stripe_;
     return {slots_.data() + channel * on_channel, on_channel};
   }
 
-  // The slot whose turn it is; the next call gives the next one.
+  // The slot whose turn it is; the next call returns the next slot.
   slot& next(std::uint32_t channel, std::uint32_t frontier) {
     std::uint32_t& turn = turns_[at(channel, frontier)];
     slot& s = of(channel, frontier)[turn];

@@ -1,6 +1,7 @@
 #pragma once
-// Collects what happened when, and gives it in the Chrome trace format, which Perfetto and chrome://tracing open. For a
-// picture of it see gantt.hpp, for a text step_summary.hpp.
+// Collects timed events and writes them in the Chrome trace format, which Perfetto and
+// chrome://tracing open.
+// For a picture see gantt.hpp, for text step_summary.hpp.
 
 #include <algorithm>
 #include <charconv>
@@ -25,7 +26,8 @@ class chrome_trace {
     double end_ps() const { return begin_ps + duration_ps; }
   };
 
-  // A bar of [begin_ps, begin_ps + duration_ps) in the named row of the named group. Rows appear in order of first use.
+  // Adds a bar [begin_ps, begin_ps + duration_ps) to the named row of the named group. Rows are in
+  // order of first use.
   void add(const std::string& group, const std::string& row, const std::string& name,
            double begin_ps, double duration_ps) {
     auto at = std::ranges::find_if(
@@ -40,7 +42,7 @@ class chrome_trace {
   const std::vector<track>& rows() const { return rows_; }  // in order of first use
   const std::vector<bar>& bars() const { return bars_; }    // in the order they were added
 
-  // One JSON object; times in microseconds to the picosecond, as far as double holds it.
+  // One JSON object. Times are in microseconds with picosecond digits, as far as double is exact.
   std::string json() const {
     std::string out = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n";
     const char* separator = "";

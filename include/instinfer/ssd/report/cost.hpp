@@ -1,5 +1,6 @@
 #pragma once
-// What it costs to hold a token's KV for a second, and to write and generate a token, from prices that the caller states.
+// Costs of holding a token's KV for a second, and of writing and generating a token, from the
+// caller's prices.
 
 #include <string>
 
@@ -8,27 +9,28 @@
 
 namespace instinfer::flash {
 
-// No defaults: prices change. The same struct describes flash, DRAM or a GPU's memory, for comparing them.
+// No defaults, because prices change. Use the same struct for flash, DRAM or GPU memory to compare
+// them.
 struct memory_price {
-  double usd = 0;            // of one device
-  double bytes = 0;          // that it holds
-  double service_years = 0;  // over which it is paid off, 365 days each
+  double usd = 0;            // per device
+  double bytes = 0;          // capacity of the device
+  double service_years = 0;  // time to pay it off, in years of 365 days
   double usd_per_kwh = 0;
 
   static constexpr double seconds_per_year = 365.0 * 86'400.0;
 
-  // Holding bytes for a second; wear and energy apart.
+  // Cost of holding one byte for a second, without wear and energy.
   double usd_per_byte_second() const {
     check("usd", usd);
     check("bytes", bytes);
     check("service_years", service_years);
     return usd / bytes / (service_years * seconds_per_year);
   }
-  // Holding one token's KV for a second: stored_bytes counts K as often as it is stored.
+  // Cost of holding one token's KV for a second; stored_bytes counts every stored copy of K.
   double usd_per_token_second(double stored_bytes) const {
     return usd_per_byte_second() * stored_bytes;
   }
-  // Energy of `joules`.
+  // Cost of `joules` of energy.
   double usd_of_energy(double joules) const { return joules / 3.6e6 * usd_per_kwh; }
 
  private:
@@ -40,12 +42,13 @@ struct memory_price {
   }
 };
 
-// Share of the drives' price that writing one token wears away. Throws bad_argument as endurance does.
+// The part of the drives' price that writing one token wears away. Throws bad_argument as endurance
+// does.
 inline double usd_of_wear_per_token(const memory_price& drive, const endurance& wear) {
   return drive.usd * wear.drives / wear.lifetime_tokens();
 }
 
-// A generated token that stays for `seconds`: held, written, and computed with `joules`.
+// Costs of a generated token that is kept for `seconds`: holding, writing, and `joules` of energy.
 struct token_cost {
   double holding_usd = 0;
   double wear_usd = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// One event of the channels as a bar of a trace: in a row for the bus, or one for each plane.
+// Draws a channel event as a bar of a trace: in the row of the bus, or in the row of its plane.
 
 #include <string>
 
@@ -7,7 +7,7 @@
 
 namespace instinfer::flash {
 
-// One event of the channels, from a replay that began at begin_ps.
+// Draws one channel event of a replay that began at begin_ps.
 template <class Trace>
 void draw_event(Trace& trace, const event& e, double begin_ps, double ps_per_tick) {
   const bool on_bus = e.kind == event_kind::command || e.kind == event_kind::data_out ||

@@ -1,5 +1,6 @@
 #pragma once
-// How many tokens, and users for how long, a set of drives can take before its cells are worn out (InstInfer §VI-F).
+// The number of tokens that a set of drives can write until its cells are worn out, and the number
+// of users for given years (InstInfer §VI-F).
 
 #include <string>
 
@@ -7,23 +8,24 @@
 
 namespace instinfer::flash {
 
-// Bytes that may ever be programmed: capacity x P/E cycles x what relaxed retention gains, less what write amplification and
-// uneven wear cost. A token costs its KV entries, K as often as the layout stores it.
+// Total programmable bytes: capacity x P/E cycles x the gain of relaxed retention, reduced by write
+// amplification and uneven wear. A token takes its KV entries, with K as often as the layout stores
+// it.
 struct endurance {
   double drives = 1;
   double drive_bytes = 0;
-  double pe_cycles = 0;            // program/erase cycles that a block takes at full retention
-  double retention_gain = 1;       // times more cycles, where pages need to last for weeks only
+  double pe_cycles = 0;            // program/erase cycles of a block at full retention
+  double retention_gain = 1;       // factor on the cycles if pages need to last only for weeks
   double kv_bytes_per_token = 0;   // dense: K and V once, all layers and heads
-  double footprint = 1;            // pages written per dense KV byte: 1.5 where K is stored twice
+  double footprint = 1;            // pages written per dense KV byte: 1.5 if K is stored twice
   double write_amplification = 1;  // measured: ftl_counters::write_amplification()
-  double wear_evenness = 1;  // mean erases over most erases: the first block to wear out counts
+  double wear_evenness = 1;        // mean erases / most erases: the first worn-out block counts
 
   constexpr double programmable_bytes() const {
     return drives * drive_bytes * pe_cycles * retention_gain * wear_evenness;
   }
-  // Throws bad_argument where a factor is not positive, naming it; write amplification and footprint must be 1 at least, and
-  // evenness 1 at most.
+  // Throws bad_argument with the name of a factor that is not positive, write amplification or
+  // footprint below 1, or evenness above 1.
   double lifetime_tokens() const {
     check("drives", drives);
     check("drive_bytes", drive_bytes);
@@ -35,7 +37,7 @@ struct endurance {
     check("wear_evenness", wear_evenness, 0, 1);
     return programmable_bytes() / (kv_bytes_per_token * footprint * write_amplification);
   }
-  // Users who may each process `tokens_a_day` for so many years of 365 days.
+  // Number of users who can each process `tokens_a_day` tokens for `years` years of 365 days.
   double users(double tokens_a_day, double years) const {
     check("tokens_a_day", tokens_a_day);
     check("years", years);
@@ -54,16 +56,21 @@ struct endurance {
   }
 };
 
-// Three weeks of retention instead of years: 20,000 cycles instead of 3,000. The paper prints x 6.67; the cycle counts are those
-// of Luo et al., WARM (MSST 2015) and its talk, which lists 3,000, 8,000, 20,000 and 150,000 for ever shorter retention.
+// Three weeks of retention instead of years: 20,000 cycles instead of 3,000. The paper prints x
+// 6.67. The cycle counts are from Luo et al., WARM (MSST 2015), whose talk lists 3,000, 8,000,
+// 20,000 and 150,000 for shorter and shorter retention.
 inline constexpr double three_weeks_retention_gain = 20'000.0 / 3'000.0;
 
-// The paper's inputs: four "2 TB" drives, 3,000 cycles, "0.78 MB" a token for OPT-13B. Its 32,263,877 thousand tokens follow to
-// the last digit if TB and MB are binary and the thousand is decimal. What does not multiply out:
-// - A 2 TB drive holds 2e12 bytes; all decimal, the same product is 30,769,231 thousand, 4.6 % less.
-// - A token takes 819,200 B by the model's shape, which is 0.78125 MiB: 0.16 % less.
-// - K is stored twice, so that a token writes 1.5 times its KV: a third less, which the paper leaves out.
-// - Its 920, 1530 and 4600 users are 921, 1535 and 4606 with 128 K tokens a day as 128,000; with 131,072: 900, 1499 and 4498.
+// The paper's inputs: four "2 TB" drives, 3,000 cycles, "0.78 MB" per token for OPT-13B. They give
+// its 32,263,877 thousand tokens to the last digit if TB and MB are binary and the thousand is
+// decimal. Differences:
+// - A 2 TB drive holds 2e12 bytes. With decimal units, the product is 30,769,231 thousand, 4.6 %
+//   less.
+// - A token takes 819,200 B by the model's shape, which is 0.78125 MiB: 0.16 % fewer tokens.
+// - K is stored twice, so a token writes 1.5 times its KV: a third fewer tokens. The paper leaves
+//   this out.
+// - Its 920, 1530 and 4600 users are 921, 1535 and 4606 with 128 K tokens a day as 128,000; with
+//   131,072 they are 900, 1499 and 4498.
 inline constexpr endurance paper_endurance{.drives = 4,
                                            .drive_bytes = 2.0 * 1024 * 1024 * 1024 * 1024,
                                            .pe_cycles = 3000,

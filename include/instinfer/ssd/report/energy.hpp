@@ -1,5 +1,6 @@
 #pragma once
-// Energy by part of what a drive does for a token: array, bus, engine, link, DRAM, program and erase. Values in, values out.
+// Energy of a drive's work for a token, by part: array, bus, accelerator, link, DRAM, program and
+// erase.
 
 #include <cstdint>
 
@@ -9,23 +10,26 @@
 namespace instinfer::flash {
 
 struct energy_rates {
-  // A plane's power while its array reads, programs or erases: 3.3 V x 25 mA, data sheet of Micron's MT29F64G08EBAA as
-  // SimpleSSD uses it (pal/old/LatencyTLC.cc). A part of 2009: newer ones are assumed not to need more.
+  // Power of a plane while its array reads, programs or erases: 3.3 V x 25 mA, from the data sheet
+  // of Micron's MT29F64G08EBAA as used in SimpleSSD (pal/old/LatencyTLC.cc). This part is from
+  // 2009; newer parts are assumed to need no more.
   double array_w = 3.3 * 0.025;
-  // Flash bus: 3.69 pJ/bit, a serial NAND interface at 25.6 Gb/s (ISSCC 2018; JSSC, doi 10.1109/JSSC.2021.3138797). Assumed
-  // for the parallel bus, too.
+  // Flash bus: 3.69 pJ/bit of a serial NAND interface at 25.6 Gb/s (ISSCC 2018; JSSC, doi
+  // 10.1109/JSSC.2021.3138797). Assumed for the parallel bus too.
   double bus_j_per_byte = 8 * 3.69e-12;
   double link_j_per_byte = 8 * 5e-12;  // PCIe, both ends: 5 pJ/bit, assumed
-  // 1.3 nJ for 64 bits, the lower end of the DRAM access in Horowitz, "Computing's energy problem", ISSCC 2014.
+  // 1.3 nJ per 64 bits, the lower end for a DRAM access in Horowitz, "Computing's energy problem",
+  // ISSCC 2014.
   double dram_j_per_byte = 1.3e-9 / 8;
-  // 13 W at the 650 GFLOPS that the paper grants a Zynq-7045: power assumed, the paper gives none.
+  // 13 W at the 650 GFLOPS that the paper states for a Zynq-7045. The power is assumed; the paper
+  // gives none.
   double accelerator_j_per_flop = 13.0 / 650e9;
 };
 
-// What was done. Pages are those of one plane each.
+// Work done. A page is a page of one plane.
 struct drive_work {
   std::uint64_t pages_read = 0;
-  std::uint64_t pages_programmed = 0;  // the FTL's moves too
+  std::uint64_t pages_programmed = 0;  // with pages moved by the FTL
   std::uint64_t blocks_erased = 0;
   std::uint64_t bus_bytes = 0;
   std::uint64_t link_bytes = 0;
@@ -33,8 +37,8 @@ struct drive_work {
   double accelerator_flops = 0;
 };
 
-// Work of an attend or append. DRAM: entries read from the group buffer, and what is written passes it twice. Cleaning and
-// erases are the FTL's to add.
+// Work of an attend or append. DRAM: entries read from the group buffer; written data passes DRAM
+// twice. The caller adds the FTL's garbage collection and erases.
 constexpr drive_work work_of(const traffic& moved, double accelerator_flops) {
   return {.pages_read = moved.pages_read,
           .pages_programmed = moved.pages_written,
@@ -44,7 +48,7 @@ constexpr drive_work work_of(const traffic& moved, double accelerator_flops) {
           .accelerator_flops = accelerator_flops};
 }
 
-// In joules. Not counted: power that flows whatever the drive does (controller cores, DRAM refresh, leakage), ECC.
+// In joules. Not counted: constant power (controller cores, DRAM refresh, leakage), and ECC.
 struct energy {
   double array_read_j = 0;
   double bus_j = 0;

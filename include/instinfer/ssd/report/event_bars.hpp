@@ -1,6 +1,6 @@
 #pragma once
-// An event sink that writes a timeline's events as bars of a trace: a group for each channel, in it a row for the bus and
-// one for each plane.
+// An event sink that writes a timeline's events as bars of a trace: one group per channel, with a
+// row for the bus and one per plane.
 
 #include <cstdint>
 
@@ -10,7 +10,7 @@
 
 namespace instinfer::flash {
 
-// Pass it to timeline::read and its like; the batch starts at begin_ps.
+// Pass it to timeline::read or another replay; the batch starts at begin_ps.
 class event_bars {
  public:
   event_bars(chrome_trace& trace, std::int64_t ticks_per_ps, double begin_ps = 0)

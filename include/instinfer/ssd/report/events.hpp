@@ -1,6 +1,6 @@
 #pragma once
-// What a timeline can tell about each array_operation while it replays: for traces, and for resources
-// downstream.
+// The events of array operations that a timeline reports during a replay: for traces, and for
+// downstream resources.
 
 #include <concepts>
 #include <cstddef>
@@ -36,17 +36,17 @@ constexpr const char* event_name(event_kind kind) {
   return "";
 }
 
-// `command`, `data_out`, `data_in`, `suspend` and `resume` occupy the channel's bus, the others the
-// plane (a suspended program or erase once for each run of its array). A multi-plane command is one
-// event, on the plane of its first page. Channels come one after the other; within a channel the bus
-// events ascend in time.
+// `command`, `data_out`, `data_in`, `suspend` and `resume` occupy the channel's bus; the other
+// kinds occupy the plane (a suspended program or erase once for each run of its array). A
+// multi-plane command is one event, on the plane of its first page. Channels come one after the
+// other; within a channel, bus events are in ascending time.
 struct event {
   event_kind kind;
   std::int32_t channel;
   std::int32_t chip;
   std::int32_t die;
   std::int32_t plane;
-  std::size_t index;         // of the page in the batch
+  std::size_t index;         // index of the page in the batch
   std::int64_t begin_ticks;  // since the start of the batch
   std::int64_t end_ticks;
 };
@@ -54,7 +54,7 @@ struct event {
 template <class S>
 concept EventSink = std::invocable<S&, const event&>;
 
-// The default sink: costs nothing.
+// The default sink: does nothing and has no cost.
 struct no_events {
   constexpr void operator()(const event&) const {}
 };
@@ -62,7 +62,7 @@ struct no_events {
 template <class Sink>
 inline constexpr bool traced = !std::is_same_v<std::remove_cvref_t<Sink>, no_events>;
 
-// Tells the sink of one event of pages[page].
+// Reports one event of pages[page] to the sink.
 template <class Sink>
 void report(Sink& sink, event_kind kind, std::span<const location> pages, std::size_t page,
             std::int64_t begin, std::int64_t end) {

@@ -1,5 +1,6 @@
 #pragma once
-// A Gantt chart of a trace for documents, in SVG that reads in black and white: a row for each bus, plane and unit.
+// A Gantt chart of a trace for documents, in SVG that is readable in black and white: one row per
+// bus, plane and unit.
 
 #include <algorithm>
 #include <charconv>
@@ -17,15 +18,16 @@ namespace instinfer::flash {
 
 struct gantt_options {
   std::string title;
-  std::vector<std::string> groups;  // the groups shown; none: all of the trace
-  double begin_ps = 0;              // the window of time shown
-  double end_ps = 0;                // 0: up to the end of the last bar shown
+  std::vector<std::string> groups;  // the groups to show; empty: all groups of the trace
+  double begin_ps = 0;              // start of the time window
+  double end_ps = 0;                // end of the time window; 0: the end of the last bar shown
   double width_px = 960;            // of the whole picture
 };
 
 namespace detail {
 
-// How the bars of one name look. Known are the events of a timeline (events.hpp); a unit's bars carry their names inside.
+// The look of the bars of one name. Known names are the events of a timeline (events.hpp); bars
+// with other names contain their name as text.
 struct bar_look {
   std::string_view name;
   std::string_view fill;
@@ -77,7 +79,7 @@ class gantt_chart {
 
   struct shown_row {
     std::size_t track;
-    double heading_y = 0;  // base line of the group's name above the row; 0: none
+    double heading_y = 0;  // baseline of the group's name above the row; 0: none
     double y = 0;
     std::vector<const chrome_trace::bar*> bars;
   };
@@ -96,7 +98,8 @@ class gantt_chart {
         rows_.push_back({.track = track, .bars = {}});
       }
     }
-    // Groups by first use; in a channel the bus, then its planes by their numbers.
+    // Groups are in order of first use; within a channel, the bus comes first, then planes by
+    // number.
     std::ranges::stable_sort(rows_, {}, [&](const shown_row& row) {
       const chrome_trace::track& track = trace_.rows()[row.track];
       return std::pair{track.group_number, numbers_in(track.row)};
@@ -192,7 +195,7 @@ class gantt_chart {
       }
       const double begin = x_of(bar.begin_ps);
       double end = x_of(bar.end_ps());
-      // Thin bars of one look that touch are one box: long traces stay small files.
+      // Adjacent thin bars of the same look become one box, so that long traces give small files.
       for (; i < row.bars.size() && row.bars[i]->name == bar.name; ++i) {
         const double next = x_of(row.bars[i]->begin_ps);
         const double next_end = x_of(row.bars[i]->end_ps());
@@ -250,7 +253,8 @@ class gantt_chart {
 
 }  // namespace detail
 
-// Throws bad_argument for a group that the trace has not, an empty trace or window, or a picture that is too narrow.
+// Throws bad_argument for a group that the trace does not have, an empty trace or window, or a
+// picture that is too narrow.
 inline std::string gantt(const chrome_trace& trace, const gantt_options& options = {}) {
   return detail::gantt_chart(trace, options).svg();
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Percentiles of the latencies of a batch or stream: exact, selected from all of them.
+// Percentiles of the latencies of a batch or stream, exact: selected from all latencies.
 
 #include <algorithm>
 #include <cstddef>
@@ -8,7 +8,8 @@
 
 namespace instinfer::flash {
 
-// Nearest rank: the smallest latency that at least so large a share does not exceed. Of nothing: 0.
+// Nearest rank: the smallest latency such that at least the given share of all latencies is not
+// larger. 0 if there are no latencies.
 struct latencies {
   std::int64_t count = 0;
   std::int64_t p50_ticks = 0;
@@ -19,10 +20,10 @@ struct latencies {
   friend constexpr bool operator==(const latencies&, const latencies&) = default;
 };
 
-// O(n); reorders its argument. For a batch, which arrives at time 0, finish times are latencies.
+// O(n); reorders its argument. A batch arrives at time 0, so its finish times are latencies.
 constexpr latencies latencies_of(std::span<std::int64_t> ticks) {
   latencies of{.count = static_cast<std::int64_t>(ticks.size())};
-  std::size_t below = 0;  // entries known to be no larger than the rest
+  std::size_t below = 0;  // number of entries that are known to be no larger than the others
   const auto select = [&](std::size_t per_thousand) {
     const std::size_t n = ticks.size();
     // ceil(n per_thousand / 1000) - 1, without overflow

@@ -1,5 +1,5 @@
 #pragma once
-// Latencies of one stream among mixed requests: from arrival to finish, by operation and priority.
+// Latencies of one stream among mixed requests, from arrival to finish, by operation and priority.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,8 +15,9 @@
 
 namespace instinfer::flash {
 
-// finish_ticks: as mixed_timeline::run has filled it for `requests`, whose scale is `scale`. scratch
-// holds the latencies afterwards, in no order. Throws bad_argument where the two lengths differ.
+// finish_ticks: result of mixed_timeline::run for `requests` in the scale `scale`. Afterwards
+// scratch contains the latencies in no particular order. Throws bad_argument if the two lengths
+// differ.
 inline latencies stream_latencies(std::span<const io_request> requests,
                                   std::span<const std::int64_t> finish_ticks,
                                   const tick_scale& scale, array_operation what,

@@ -12,7 +12,8 @@ namespace instinfer::flash {
 
 enum class marker { circle, square, triangle, cross };
 
-// Styles are CSS declarations, e.g. "stroke:#888;stroke-width:1", and are written as they are; text is escaped.
+// Styles are CSS declarations, e.g. "stroke:#888;stroke-width:1", and are written as they are; text
+// is escaped.
 class drawing {
  public:
   drawing(double width, double height) : width_{width}, height_{height} {}
@@ -26,7 +27,8 @@ class drawing {
     begin("rect").number("x", x).number("y", y).number("width", width).number("height", height);
     attribute("style", style).end();
   }
-  // anchor: start, middle or end of the text lies at x. extra: further attributes, as they are.
+  // anchor: which point of the text is at x: start, middle or end. extra: further attributes,
+  // written unchanged.
   void text(double x, double y, std::string_view text, std::string_view anchor = "start",
             int size = 13, std::string_view extra = "") {
     begin("text").number("x", x).number("y", y).attribute("text-anchor", anchor);
@@ -65,7 +67,8 @@ class drawing {
     }
   }
 
-  // A pattern of size x size pixels on white, to be used as fill:url(#name); strokes: a path's `d`.
+  // A pattern of size x size pixels on white; use it as fill:url(#name). strokes: the `d` of a
+  // path.
   void hatching(const std::string& name, int size, const std::string& strokes) {
     const std::string side = std::to_string(size);
     body_ += std::string("<defs><pattern id=\"") + name + "\" width=\"" + side + "\" height=\"" +
@@ -97,7 +100,7 @@ class drawing {
   drawing& number(std::string_view name, double value) { return attribute(name, digits(value)); }
   void end() { body_ += "/>\n"; }
 
-  // To a hundredth of a pixel, no zeros behind.
+  // Two decimals of a pixel, without trailing zeros.
   static std::string digits(double value) {
     char buffer[64];
     const auto last =
@@ -118,7 +121,7 @@ class drawing {
       } else if (c == '&') {
         safe += "&amp;";
       } else {
-        safe += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // no XML character
+        safe += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // not a valid XML character
       }
     }
     return safe;

@@ -1,6 +1,6 @@
 #pragma once
 // Rates of the units inside the drive that consume pages: filters, attention kernels, arg-top-k
-// (InstInfer §IV-B, Fig. 8; Table I), and the time that a given amount of work keeps them busy.
+// (InstInfer §IV-B, Fig. 8; Table I); and the time that given work takes them.
 
 #include <cstdint>
 #include <limits>
@@ -11,24 +11,24 @@
 
 namespace instinfer::flash {
 
-// Time in ps of `amount` units of work at `per_second` units a second, rounded up; any two positive
-// 63-bit numbers. Throws bad_argument for a negative amount, work without a rate, or more
+// Time in ps of `amount` units of work at `per_second` units a second, rounded up, for any two
+// positive 63-bit numbers. Throws bad_argument for a negative amount, work without a rate, or more
 // than 9.2e6 seconds.
 constexpr std::int64_t work_ps(std::int64_t amount, std::int64_t per_second) {
   require(amount >= 0, [&] {
-    return "flash units: an amount of work must not be negative, got " + std::to_string(amount);
+    return "accelerator: an amount of work must not be negative, got " + std::to_string(amount);
   });
   if (amount == 0) {
     return 0;
   }
   constexpr std::int64_t max_rate = std::numeric_limits<std::int64_t>::max() / 1000;
   require(per_second > 0 && per_second <= max_rate, [&] {
-    return "flash units: work needs a rate in [1, 9.2e15] a second, got " +
+    return "accelerator: work needs a rate in [1, 9.2e15] a second, got " +
            std::to_string(per_second) + " (0: the drive has no such unit)";
   });
   const std::int64_t seconds = amount / per_second;
   require(seconds < std::numeric_limits<std::int64_t>::max() / ps_per_s, [&] {
-    return "flash units: " + std::to_string(seconds) + " s of work do not fit 63 bits of ps";
+    return "accelerator: " + std::to_string(seconds) + " s of work do not fit 63 bits of ps";
   });
   // Long division, three decimal digits at a time, so that no product exceeds 1000 x rate.
   std::int64_t ps = seconds;
@@ -41,37 +41,39 @@ constexpr std::int64_t work_ps(std::int64_t amount, std::int64_t per_second) {
   return ps + (rest > 0 ? 1 : 0);
 }
 
-// Softmax work of one score: subtract the maximum, exponential, add to the sum, multiply by the
-// reciprocal, and the scaling by 1/sqrt(d_h): 5 FLOP. Assumed: Table I gives a rate, not what it
-// counts.
+// Softmax work per score: subtract the maximum, exponential, add to the sum, multiply by the
+// reciprocal, and scale by 1/sqrt(d_h): 5 FLOP. Assumed: Table I gives a rate without its unit of
+// work.
 inline constexpr std::int64_t softmax_flops_per_score = 5;
 
-// Two pages a filter: one comes in while the other is filtered. Assumed; the 27.8 blocks of RAM (36 Kbit)
-// of Table II's channel controllers are 15.6 KB for each of 8, so there is room for three.
+// Two pages per filter: one arrives while the other is filtered. Assumed. The channel controllers
+// in Table II have 27.8 blocks of RAM (36 Kbit), 15.6 KB for each of 8, which is room for three
+// pages.
 inline constexpr std::int32_t paper_filter_buffer_pages = 2;
-// Half of the 108 pages of 4 KiB that Table II's 96 blocks of RAM for the attention kernels hold; the
-// other half for queries, scores and outputs. The half is assumed.
+// Half of the 108 pages of 4 KiB that Table II's 96 blocks of RAM for the attention kernels hold.
+// The other half is for queries, scores and outputs. The half is assumed.
 inline constexpr std::int32_t paper_kernel_buffer_pages = 54;
 
 struct accelerator_spec {
-  std::int64_t filter_bytes_per_s = 0;    // of one filter; each channel controller has one
+  std::int64_t filter_bytes_per_s = 0;    // per filter; each channel controller has one
   std::int32_t attention_kernels = 0;     // each with one GeMV unit
-  std::int64_t gemv_flops_per_s = 0;      // of one kernel
-  std::int32_t softmax_units = 0;         // of all kernels together
-  std::int64_t softmax_flops_per_s = 0;   // of one unit
-  std::int64_t top_k_elements_per_s = 0;  // of the one arg-top-k unit
-  // Buffer space, in pages: of each channel between its bus and its filter, that in the filter and that
-  // on the bus included; and of all kernels together between filters and kernels.
+  std::int64_t gemv_flops_per_s = 0;      // per kernel
+  std::int32_t softmax_units = 0;         // in all kernels together
+  std::int64_t softmax_flops_per_s = 0;   // per unit
+  std::int64_t top_k_elements_per_s = 0;  // of the single arg-top-k unit
+  // Buffer space in pages. Filter: per channel, between its bus and its filter, with the page in
+  // the filter and the page on the bus. Kernel: of all kernels together, between filters and
+  // kernels.
   std::int32_t filter_buffer_pages = paper_filter_buffer_pages;
   std::int32_t kernel_buffer_pages = paper_kernel_buffer_pages;
 
   constexpr bool present() const { return attention_kernels > 0; }
 
-  // bytes: what the channel's bus delivers, wanted or not.
+  // bytes: everything that the channel's bus delivers, wanted or not.
   constexpr std::int64_t filter_ps(std::int64_t bytes) const {
     return work_ps(bytes, filter_bytes_per_s);
   }
-  // Spread evenly over the kernels, as the heads are.
+  // The work is spread evenly over the kernels, like the heads.
   constexpr std::int64_t gemv_ps(std::int64_t flops) const {
     return work_ps(flops, gemv_flops_per_s * attention_kernels);
   }
@@ -85,20 +87,21 @@ struct accelerator_spec {
   friend constexpr bool operator==(const accelerator_spec&, const accelerator_spec&) = default;
 };
 
-// Rates measured in InstInfer Table I, on the 285 MHz engine.
+// Rates measured in InstInfer Table I, on the 285 MHz accelerator.
 inline constexpr std::int64_t paper_filter_bytes_per_s = 1'850'000'000;
 inline constexpr std::int64_t paper_gemv_flops_per_s = 12'700'000'000;
 inline constexpr std::int64_t paper_softmax_flops_per_s = 14'200'000;
-// One element a cycle of 285 MHz. Assumed: the paper gives the unit's area (Table II), not its
-// rate.
+// One element per cycle at 285 MHz. Assumed: the paper gives the area of the unit (Table II), not
+// its rate.
 inline constexpr std::int64_t paper_top_k_elements_per_s = 285'000'000;
 
-// Units that keep up with `kv_bytes_per_s` of fp16 entries of heads with d_h = 128, each with its own
-// K and V. GeMV: dense attention takes 512 FLOP (q.k and the weighted v) for the 512 B of a token;
-// at Table III's 7.66 GB/s the two kernels of Fig. 8 have 25.4 GFLOPS for 7.66.
+// An accelerator that keeps up with `kv_bytes_per_s` of fp16 entries, for heads with d_h = 128 that
+// each have their own K and V.
+// GeMV: dense attention takes 512 FLOP (q.k and the weighted v) for the 512 B of a token. At Table
+// III's 7.66 GB/s, the two kernels of Fig. 8 have 25.4 GFLOPS for 7.66.
 // Softmax: the first pass of SparF scores every token from about half of its K (the page filter
 // leaves "about half", §IV-B), so a score comes with 128 B. Calibrated: Table I alone (two units)
-// would stall the drive that Table III measured, and six, enough for dense attention, would make
+// would stall the drive that Table III measured. Six units, enough for dense attention, would make
 // SparF slower than dense, against Fig. 14. 59.8 M scores/s x 5 FLOP / 14.2 MFLOPS = 21.1, so 22.
 constexpr accelerator_spec accelerator_for(std::int64_t kv_bytes_per_s) {
   constexpr std::int64_t token_bytes = 2 * 128 * 2;

@@ -1,9 +1,9 @@
 #pragma once
-// What is asked of a page or block.
+// The operations on a page or block of the flash array: read, program, erase.
 
 namespace instinfer::flash {
 
-// An erase ignores the page coordinate: blocks pair as pages do.
+// An erase ignores the page coordinate, so the rules that pair pages also pair blocks.
 enum class array_operation { read, program, erase };
 
 constexpr const char* operation_name(array_operation what) {

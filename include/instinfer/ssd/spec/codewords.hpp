@@ -1,5 +1,6 @@
 #pragma once
-// Transfers of parts of pages: ECC protects a codeword, so codewords are what a controller can fetch without the rest of a page.
+// Transfers of parts of pages: ECC protects codewords, so a controller can fetch single codewords
+// of a page.
 
 #include <cstddef>
 #include <cstdint>
@@ -11,19 +12,20 @@
 
 namespace instinfer::flash {
 
-// What crosses the bus of a page that attention wants entries of.
-// - page: all of it, the paper's drive and the default
-// - codeword: from the first to the last codeword with a wanted entry, one transfer whose column address the read command
-//   brought along. The array reads the whole page either way.
+// The part of a page that crosses the bus if attention wants entries of it.
+// - page: the whole page, as in the paper's drive; the default
+// - codeword: from the first to the last codeword with a wanted entry, in one transfer; the read
+//   command contains its column address. The array always reads the whole page.
 enum class transfer_size { page, codeword };
 
-// Codewords that hold the bytes [first, last) of a page. Precondition: first < last <= page_bytes.
+// Number of codewords that contain the bytes [first, last) of a page. Precondition: first < last <=
+// page_bytes.
 constexpr std::int32_t codewords_of(std::uint32_t first, std::uint32_t last, const geometry& g) {
   const auto codeword = static_cast<std::uint32_t>(g.codeword_bytes);
   return static_cast<std::int32_t>((last - 1) / codeword - first / codeword + 1);
 }
 
-// codewords: empty, or how many of each page cross the bus, 0 for all. Throws bad_argument.
+// codewords: empty, or for each page the number that cross the bus, 0 for all. Throws bad_argument.
 inline void check_codewords(std::span<const std::int32_t> codewords, std::size_t pages,
                             const geometry& g) {
   require(codewords.empty() || codewords.size() == pages, [&] {

@@ -1,6 +1,7 @@
 #pragma once
-// The options of a drive under flash::engine, beside its geometry and timing: which reads pair, repeat or use their cache
-// registers, and what programs do while reads wait. The defaults are the plain drive.
+// The options of a drive in flash::engine, apart from geometry and timing.
+// They say which reads are paired, repeated or use cache registers, and what programs do while
+// reads wait. The defaults are the plain drive.
 
 #include <string>
 
@@ -11,15 +12,15 @@
 
 namespace instinfer::flash {
 
-// Page types and decoding are the timing's (timing.hpp); arbitration and background writes are template parameters of
-// flash::engine.
+// Page types and decoding are part of the timing (timing.hpp). Arbitration and background writes
+// are template parameters of flash::engine.
 struct drive_rules {
   batch_rules reads = {};
-  transfer_size transfer = transfer_size::page;  // of attention's reads (codewords.hpp)
-  suspension suspend = {};  // of background programs and erases, for reads (background_writes.hpp)
+  transfer_size transfer = transfer_size::page;  // for reads of attention (codewords.hpp)
+  suspension suspend = {};  // of background programs and erases (background_writes.hpp)
 };
 
-// Throws bad_argument.
+// Throws bad_argument for rules out of range.
 inline void validate(const drive_rules& rules) {
   validate(rules.reads.retry);
   validate(rules.suspend);

@@ -1,5 +1,5 @@
 #pragma once
-// Counts of a drive's flash, from channels down to the bytes of a page (InstInfer §IV-C); durations
+// The counts of a drive's flash, from channels to the bytes of a page (InstInfer §IV-C); durations
 // are in timing.hpp.
 
 #include <cstdint>
@@ -10,17 +10,17 @@
 
 namespace instinfer::flash {
 
-// Each count is per unit of the level above. Structural, so usable as a template argument and as a
-// run-time value.
+// Each count is per unit of the level above. A structural type: usable as a template argument and
+// as a run-time value.
 struct geometry {
   std::int32_t channels = 1;
   std::int32_t chips = 1;   // per channel: chip enables, also called ways
-  std::int32_t dies = 1;    // per chip: work on their own, share the chip's place on the bus
+  std::int32_t dies = 1;    // per chip: work independently, share the chip's place on the bus
   std::int32_t planes = 1;  // per die: work together on one command (multi-plane)
   std::int32_t blocks = 1;  // per plane
   std::int32_t pages = 1;   // per block
   std::int32_t page_bytes = 4096;
-  std::int32_t spare_bytes = 0;        // per page; they cross the bus with it
+  std::int32_t spare_bytes = 0;        // per page; they cross the bus with the page
   std::int32_t codeword_bytes = 4096;  // data bytes that one ECC codeword protects
 
   constexpr std::int32_t dies_per_channel() const { return chips * dies; }
@@ -34,15 +34,14 @@ struct geometry {
     return std::int64_t{blocks} * planes * dies_total();
   }
   constexpr std::int64_t bytes() const { return pages_total() * page_bytes; }
-  constexpr std::int32_t bus_bytes() const {
-    return page_bytes + spare_bytes;
-  }  // what one page's transfer moves
+  // Bytes that the transfer of one page moves.
+  constexpr std::int32_t bus_bytes() const { return page_bytes + spare_bytes; }
   constexpr std::int32_t codewords_per_page() const { return page_bytes / codeword_bytes; }
 
   friend constexpr bool operator==(const geometry&, const geometry&) = default;
 };
 
-// Far above any part; it bounds the sums of command cycles.
+// Far more than any real part has; it bounds the sums of command cycles.
 inline constexpr std::int32_t max_planes = 64;
 
 // The first rule that a geometry breaks.
@@ -95,7 +94,7 @@ inline std::string to_string(const geometry& g) {
          std::to_string(g.blocks) + " blocks x " + std::to_string(g.pages) + " pages";
 }
 
-// Throws bad_argument that names the field, its value and what it may be.
+// Throws bad_argument with the field, its value and its allowed range.
 inline void validate(const geometry& g) {
   using enum geometry_fault;
   const auto below_one = [](const char* field, std::int32_t value) {

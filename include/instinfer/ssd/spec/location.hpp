@@ -1,5 +1,5 @@
 #pragma once
-// Where a page lies on the flash: the six coordinates that a geometry counts.
+// The location of a page on the flash: the six coordinates that a geometry counts.
 
 #include <cstdint>
 #include <string>

@@ -1,6 +1,7 @@
 #pragma once
-// The types of pages that share a word line, and which type a page number has: several bits a cell
-// are sensed with different numbers of read levels, so their array times differ.
+// The types of the pages that share a word line, and the type of each page number.
+// Cells with several bits are sensed with a different number of read levels per type, so array
+// times differ.
 
 #include <cstdint>
 
@@ -8,23 +9,24 @@ namespace instinfer::flash {
 
 enum class page_type { lower, middle, upper };  // also: LSB, CSB, MSB
 
-// Which type page n of a block has.
-// - by_word_line: the pages of a word line follow each other, type n mod count: parts that program
-//   a word line in one go.
-// - shifted: a word line's upper pages come after the lower pages of later word lines, against
-//   program disturb. TLC: 0 to 5 lower, 6 and 7 middle, then pairs of lower, middle and upper;
-//   MLC: lower and upper alternate (Yaakobi et al., ICNC 2012, as MQSim uses it).
+// The type of page n of a block.
+// - by_word_line: the pages of a word line are consecutive, type n mod count. For parts that
+//   program a word line at once.
+// - shifted: the upper pages of a word line come after the lower pages of later word lines, against
+//   program disturb. TLC: 0 to 5 lower, 6 and 7 middle, then pairs of lower, middle and upper.
+//   MLC: lower and upper alternate (Yaakobi et al., ICNC 2012, as in MQSim).
 enum class page_order { by_word_line, shifted };
 
 inline constexpr std::int32_t max_page_types = 3;
 
-// The default: one type, whose tR is timing::read_ps and tPROG timing::program_ps. With more, those are the lower pages'.
+// The default is one type, with tR of timing::read_ps and tPROG of timing::program_ps. With more
+// types, these times are those of the lower pages.
 struct page_types {
-  std::int32_t count = 1;           // bits a cell: 1 SLC, 2 MLC (lower, upper), 3 TLC
+  std::int32_t count = 1;           // bits per cell: 1 SLC, 2 MLC (lower, upper), 3 TLC
   std::int64_t read_middle_ps = 0;  // tR; only with three types
   std::int64_t read_upper_ps = 0;   // tR; only with two or three
   page_order order = page_order::by_word_line;
-  std::int64_t program_middle_ps = 0;  // tPROG; 0: as the lower pages', timing::program_ps
+  std::int64_t program_middle_ps = 0;  // tPROG; 0: timing::program_ps, as for lower pages
   std::int64_t program_upper_ps = 0;
 
   // Precondition: page >= 0.

@@ -1,6 +1,7 @@
 #pragma once
-// The mapping from (channel, slot of the channel) to a location and back: consecutive slots stride
-// over a channel's chips first, as KV pages stride over the channels (InstInfer §IV-C).
+// The mapping between (channel, slot of the channel) and a location.
+// Consecutive slots go round the chips of a channel first, as KV pages go round the channels
+// (InstInfer §IV-C).
 
 #include <cassert>
 #include <cstdint>
@@ -15,11 +16,11 @@ namespace instinfer::flash {
 
 // slot = chip + chips (die + dies (plane + planes (page + pages block)))
 //
-// So neighbours lie on different chips, then dies; the planes of a die hold the same page of the
-// same block in slots chips x dies apart, and one multi-plane command fetches them; and blocks fill
-// one after the other in each plane. With channels striped outermost (page n: channel n % channels,
-// slot n / channels, the rule of page_id) the whole drive is striped channel, way (chip), die,
-// plane: the order named CWDP.
+// So neighbours are on different chips, then on different dies. The planes of a die hold the same
+// page of the same block in slots that are chips x dies apart, and one multi-plane command reads
+// them. Blocks fill one after the other in each plane. With channels striped outermost (page n is
+// on channel n % channels in slot n / channels, the rule of page_id), the whole drive is striped by
+// channel, way (chip), die, plane: the order called CWDP.
 //
 // Bijective over slots [0, pages_per_channel) of each channel. A constexpr placement divides by
 // constants.
@@ -27,7 +28,7 @@ class placement {
  public:
   constexpr explicit placement(const geometry& g) : geometry_{g} {
     if (!valid(g)) {
-      validate(g);  // throws the sentence
+      validate(g);  // throws with the broken rule
     }
   }
 
@@ -46,7 +47,7 @@ class placement {
     return at;
   }
 
-  // The page_id numbers pages of the whole drive, channels fastest.
+  // page_id numbers the pages of the whole drive; the channel changes fastest.
   constexpr location operator()(page_id page) const {
     const auto channels = static_cast<std::uint32_t>(geometry_.channels);
     return (*this)(static_cast<std::int32_t>(channel_of(page, channels)), slot_of(page, channels));
@@ -59,7 +60,7 @@ class placement {
            geometry_.chips * (at.die + geometry_.dies * (at.plane + geometry_.planes * row(at)));
   }
 
-  // n-th page of the whole drive, 0 <= n < pages_total(), in CWDP order; sequence() is its inverse.
+  // Page n of the whole drive in CWDP order, 0 <= n < pages_total(). sequence() is the inverse.
   constexpr location striped(std::int64_t n) const {
     return (*this)(static_cast<std::int32_t>(n % geometry_.channels), n / geometry_.channels);
   }
@@ -67,7 +68,7 @@ class placement {
     return at.channel + geometry_.channels * slot(at);
   }
 
-  // Checked forms: throw bad_argument with the range.
+  // Checked versions: throw bad_argument with the allowed range.
   location at(std::int32_t channel, std::int64_t slot) const {
     require(channel >= 0 && channel < geometry_.channels, [&] {
       return "flash placement: channel must lie in [0, " + std::to_string(geometry_.channels) +
@@ -91,7 +92,7 @@ class placement {
     return at.page + std::int64_t{geometry_.pages} * at.block;
   }
 
-  // Splits the fastest coordinate off.
+  // Removes the fastest coordinate from `rest`.
   static constexpr std::int32_t take(std::int64_t& rest, std::int32_t count) {
     const auto digit = static_cast<std::int32_t>(rest % count);
     rest /= count;

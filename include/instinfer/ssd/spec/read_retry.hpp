@@ -1,6 +1,6 @@
 #pragma once
-// Read retry: how many further array reads, at other read levels, a page needs until its codewords
-// decode. Drawn from the page's place alone, so that results repeat in any order of reads.
+// Read retry: the number of further array reads, at other read levels, that a page needs to decode.
+// It depends only on the page's location and a seed, so results repeat in any order of reads.
 
 #include <array>
 #include <cstddef>
@@ -15,15 +15,15 @@ namespace instinfer::flash {
 inline constexpr std::int32_t max_read_retries = 5;  // InstInfer §VI, Fig. 22: "up to 5"
 inline constexpr std::int32_t retry_scale = 1'000'000'000;
 
-// The default never retries. Structural.
+// The default never retries. A structural type.
 //
-// A retry reads the array again, tR and its turnaround, while the die stays held; the planes of one
-// command work until the last of them is done. The bus is charged nothing for a failed attempt
-// (assumed: the die's own retry; a controller's would move the page again). A page's draw depends on
-// its place and the seed: what makes a read fail is the state of the cells, so the same page needs
-// the same retries until the seed changes.
+// A retry reads the array again, with tR and its turnaround, while the die stays reserved. The
+// planes of one command work until the last of them has finished. A failed attempt does not use the
+// bus (assumed: the die retries by itself; a controller would transfer the page again). The state
+// of the cells makes a read fail, so a page needs the same number of retries until the seed
+// changes.
 struct read_retry {
-  // Of 10^9 pages, those that need at least 1, 2, ... 5 further reads; never rising.
+  // Number of pages out of 10^9 that need at least 1, 2, ... 5 further reads; must not increase.
   std::array<std::int32_t, max_read_retries> at_least{};
   std::uint64_t seed = 1;
 
@@ -37,8 +37,8 @@ struct read_retry {
     return sum / retry_scale;
   }
   constexpr std::int32_t draw(const location& page) const {
-    // Two coordinates a word, each word times an odd constant (of SplitMix64 and MurmurHash3), then
-    // the finalizer of SplitMix64 (Steele et al., OOPSLA 2014).
+    // Two coordinates per word, each word times an odd constant (of SplitMix64 and MurmurHash3),
+    // then the finalizer of SplitMix64 (Steele et al., OOPSLA 2014).
     const auto word = [](std::int32_t high, std::int32_t low) {
       return std::uint64_t{static_cast<std::uint32_t>(high)} << 32 |
              static_cast<std::uint32_t>(low);
@@ -71,7 +71,7 @@ constexpr bool valid(const read_retry& retry) {
   return true;
 }
 
-// Throws bad_argument.
+// Throws bad_argument for counts that increase or are out of range.
 inline void validate(const read_retry& retry) {
   require(valid(retry), [&] {
     std::string counts;
@@ -82,9 +82,9 @@ inline void validate(const read_retry& retry) {
   });
 }
 
-// Each read fails with the same chance, `per_billion` / 10^9, up to `most` further reads: the mean
-// is the sum of the chance's first `most` powers. Throws bad_argument for a chance outside of
-// [0, 10^9], or more than max_read_retries.
+// Each read fails with the same probability, `per_billion` / 10^9, for up to `most` further reads.
+// The mean is the sum of the first `most` powers of the probability. Throws bad_argument for
+// per_billion outside of [0, 10^9], or more than max_read_retries.
 constexpr read_retry independent_failures(std::int32_t per_billion, std::int32_t most,
                                           std::uint64_t seed = 1) {
   require(per_billion >= 0 && per_billion <= retry_scale, [&] {
@@ -104,8 +104,8 @@ constexpr read_retry independent_failures(std::int32_t per_billion, std::int32_t
   return retry;
 }
 
-// InstInfer Fig. 22's worst case: 0.003 further reads a page on average, up to 5. That each read
-// fails with the same chance: assumed (0.002991 + 0.002991^2 + ... = 0.003).
+// InstInfer Fig. 22's worst case: 0.003 further reads per page on average, at most 5. Assumed: each
+// read fails with the same probability (0.002991 + 0.002991^2 + ... = 0.003).
 inline constexpr read_retry worst_read_retry = independent_failures(2'991'027, 5);
 
 }  // namespace instinfer::flash

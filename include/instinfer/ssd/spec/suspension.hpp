@@ -1,5 +1,6 @@
 #pragma once
-// Suspend of programs and erases, so that urgent reads need not wait for them: when, and at what cost.
+// Suspension of programs and erases, so that urgent reads do not wait for them: its rules and
+// costs.
 
 #include <algorithm>
 #include <cstdint>
@@ -11,19 +12,20 @@
 
 namespace instinfer::flash {
 
-// Off by default. A die that programs or erases is sent the suspend command when its next request is
-// a read of higher priority that would thereby start earlier. The array works to the end of the
-// command's cycles; the die takes commands again once it has suspended. It then serves reads of higher
-// priority than what it suspended, one after the other, and is sent the resume command when there is
-// none. Resumed, the array does what was left of its work.
+// Off by default. A die that programs or erases gets the suspend command when its next request is a
+// read of higher priority that would start earlier by it. The array works until the end of the
+// command's cycles; the die accepts commands again when it has suspended. It then serves the reads
+// of higher priority than the suspended operation, one after the other, and gets the resume command
+// when no such read is left. After it, the array does the rest of its work.
 //
-// Latencies of the suspension: the defaults of MQSim's Suspend_Program_Time and Suspend_Erase_Time
-// (FAST'18). Cycles (a read's without its address), the latency of the resumption, and the least run
-// between a resumption and the next suspension: assumed.
+// Latencies of the suspension are the defaults of MQSim's Suspend_Program_Time and
+// Suspend_Erase_Time (FAST'18). Assumed: the cycles (those of a read without its address), the
+// latency of resuming, and the least run between a resumption and the next suspension.
 struct suspension {
   bool of_programs = false;
   bool of_erases = false;
-  std::int64_t program_ps = 100 * ps_per_us;  // from the end of the cycles until reads are taken
+  // from the end of the cycles until the die accepts reads
+  std::int64_t program_ps = 100 * ps_per_us;
   std::int64_t erase_ps = 700 * ps_per_us;
   std::int64_t command_ps = 140 * ps_per_ns;  // bus cycles of a suspend, and of a resume
   std::int64_t resume_ps = 5 * ps_per_us;     // from the end of the cycles until the array works
@@ -40,7 +42,7 @@ struct suspension {
   friend constexpr bool operator==(const suspension&, const suspension&) = default;
 };
 
-// Throws bad_argument that names the field.
+// Throws bad_argument with the name of the field.
 inline void validate(const suspension& s) {
   const auto check = [](const char* field, std::int64_t value) {
     require(value >= 0 && value <= max_duration_ps, [&] {
@@ -55,7 +57,7 @@ inline void validate(const suspension& s) {
   check("least_run_ps", s.least_run_ps);
 }
 
-// The same in ticks. Throws error for a duration that does not fit 63 bits.
+// The rules in ticks. Throws error for a duration that does not fit in 63 bits.
 class suspension_ticks {
  public:
   suspension_ticks(const suspension& s, const tick_scale& scale)
@@ -73,7 +75,7 @@ class suspension_ticks {
   std::int64_t command() const { return command_; }
   std::int64_t resume() const { return resume_; }
   std::int64_t least_run() const { return least_run_; }
-  // At least what one suspension adds.
+  // An upper bound of the time that one suspension adds.
   double longest() const {
     return 2.0 * static_cast<double>(command_) + static_cast<double>(resume_) +
            static_cast<double>(least_run_) + static_cast<double>(std::max(program_, erase_));

@@ -1,6 +1,5 @@
 #pragma once
-// Durations of flash operations and of the channel bus, and the exact tick in which a timeline
-// counts them.
+// Durations of flash operations and of the channel bus, and the exact tick of a timeline.
 
 #include <cstdint>
 #include <limits>
@@ -17,35 +16,36 @@ inline constexpr std::int64_t ps_per_ns = 1'000;
 inline constexpr std::int64_t ps_per_us = 1'000'000;
 inline constexpr std::int64_t ps_per_s = 1'000'000'000'000;
 
-// Array times have no default: they are what a part is bought for (presets.hpp). The command cycles
-// default to those of MQSim (FAST'18, revision 7ec40e3: ONFI NV-DDR2 parameters), for p planes of
-// one die that work together:
+// Array times have no default, because they are the main property of a part (presets.hpp). Command
+// cycles default to those of MQSim (FAST'18, revision 7ec40e3: ONFI NV-DDR2 parameters), for p
+// planes of one die that work together:
 // - read: RC(p) = 140 ns + 150 ns p + 500 ns (p - 1), the array for read_ps + 20 ns, p transfers
 // - program: PC(p) = 361 ns + 816 ns (p - 1), p transfers, the array for program_ps
 // - erase: EC(p) = 220 ns + 700 ns (p - 1), the array for erase_ps
 struct timing {
-  std::int64_t read_ps = 0;          // tR; of the lower pages where `types` names more
-  std::int64_t program_ps = 0;       // tPROG; of the lower pages likewise
+  std::int64_t read_ps = 0;          // tR; of the lower pages if `types` has more
+  std::int64_t program_ps = 0;       // tPROG; of the lower pages if `types` has more
   std::int64_t erase_ps = 0;         // tBERS
   std::int64_t bus_bytes_per_s = 0;  // of one channel
-  // Bus time of one page with its spare bytes; 0: from bus_bytes_per_s.
+  // Bus time of one page with its spare bytes; 0: computed from bus_bytes_per_s.
   std::int64_t page_transfer_ps = 0;
 
   std::int64_t read_command_ps = 140 * ps_per_ns;
-  std::int64_t read_address_ps = 150 * ps_per_ns;     // each plane
-  std::int64_t read_next_plane_ps = 500 * ps_per_ns;  // each plane after the first
-  std::int64_t read_turnaround_ps = 20 * ps_per_ns;   // added to read_ps once, bus free
+  std::int64_t read_address_ps = 150 * ps_per_ns;     // per plane
+  std::int64_t read_next_plane_ps = 500 * ps_per_ns;  // per plane after the first
+  std::int64_t read_turnaround_ps = 20 * ps_per_ns;   // added to read_ps once; the bus is free
   std::int64_t program_command_ps = 361 * ps_per_ns;
   std::int64_t program_next_plane_ps = 816 * ps_per_ns;
   std::int64_t erase_command_ps = 220 * ps_per_ns;
   std::int64_t erase_next_plane_ps = 700 * ps_per_ns;
 
   page_types types = {};
-  // Cache read: pages move from the array register to the cache register, tDCBSYR1 (ONFI: tRCBSY).
-  // 3 us is the maximum in Micron's public Verilog models of its 4 Gb SLC and 8 Gb MLC parts.
+  // Cache read: time to move pages from the array register to the cache register, tDCBSYR1 (ONFI:
+  // tRCBSY). 3 us is the maximum in Micron's public Verilog models of its 4 Gb SLC and 8 Gb MLC
+  // parts.
   std::int64_t cache_move_ps = 3 * ps_per_us;
-  // From the last byte on the bus to the last codeword decoded. The decoders take codewords at the
-  // bus's pace, so only the last one shows, and neither bus nor die waits for it. Off by default.
+  // Time from the last byte on the bus to the last decoded codeword. The decoders keep up with the
+  // bus, so only the last codeword adds time, and neither bus nor die waits for it. Off by default.
   std::int64_t decode_ps = 0;
 
   constexpr std::int64_t read_cycles_ps(std::int32_t planes) const {
@@ -82,7 +82,7 @@ struct timing {
   }
 
  public:
-  // Over a word line's pages, rounded down.
+  // Mean over the pages of a word line, rounded down.
   constexpr std::int64_t mean_read_array_ps() const {
     return mean([&](page_type type) { return read_array_ps(type); });
   }
@@ -93,8 +93,8 @@ struct timing {
   friend constexpr bool operator==(const timing&, const timing&) = default;
 };
 
-// Longest duration a field may hold: 1,000 s. With at most max_planes planes, every sum above stays
-// inside 63 bits.
+// Longest allowed duration of a field: 1,000 s. With at most max_planes planes, every sum above
+// fits in 63 bits.
 inline constexpr std::int64_t max_duration_ps = 1'000 * ps_per_s;
 
 constexpr bool valid(const timing& t) {
@@ -116,7 +116,7 @@ constexpr bool valid(const timing& t) {
          (t.types.count >= 2 ? within(t.types.program_upper_ps, 0) : t.types.program_upper_ps == 0);
 }
 
-// Throws bad_argument that names the field, its value and what it may be.
+// Throws bad_argument with the field, its value and its allowed range.
 inline void validate(const timing& t) {
   const auto check = [](const char* field, std::int64_t value, std::int64_t least) {
     require(value >= least && value <= max_duration_ps, [&] {
@@ -164,16 +164,16 @@ inline void validate(const timing& t) {
   });
 }
 
-// A page's bus time need not be whole picoseconds: 4096 B at 1.4 GB/s take 2,925,714 2/7 ps. So a
-// tick is the fraction of a picosecond in which it is whole: with rate r and g = gcd(r, 10^12), one
-// ps has r/g ticks and one byte takes 10^12/g ticks (1.4 GB/s: 7 and 5000). Nothing is rounded
-// until a result is printed.
+// The bus time of a page is not always a whole number of picoseconds: 4096 B at 1.4 GB/s take
+// 2,925,714 2/7 ps. A tick is the fraction of a picosecond in which it is whole: for a rate r and g
+// = gcd(r, 10^12), one ps has r/g ticks and one byte takes 10^12/g ticks (1.4 GB/s: 7 and 5000).
+// Nothing is rounded until a result is printed.
 struct tick_scale {
   std::int64_t ticks_per_ps = 1;
   std::int64_t page_transfer_ticks = 0;
 
-  // Throws error if the rate is so odd that the ticks of ps do not fit 63 bits (a prime rate near
-  // 10^9 leaves 9 ms).
+  // Throws error if ticks of `ps` do not fit in 63 bits, because the rate and 10^12 have few common
+  // factors (a prime rate near 10^9 leaves 9 ms).
   constexpr std::int64_t from_ps(std::int64_t ps) const {
     require<error>(ps <= std::numeric_limits<std::int64_t>::max() / ticks_per_ps, [&] {
       return "flash ticks: " + std::to_string(ps) + " ps at " + std::to_string(ticks_per_ps) +
@@ -186,7 +186,7 @@ struct tick_scale {
   friend constexpr bool operator==(const tick_scale&, const tick_scale&) = default;
 };
 
-// Ticks of which a codeword's transfer takes a whole number, too.
+// A finer scale, in which the transfer of a codeword also takes a whole number of ticks.
 constexpr tick_scale split_into_codewords(const tick_scale& page, const geometry& g) {
   const std::int64_t codewords = g.codewords_per_page();
   const std::int64_t finer = codewords / std::gcd(codewords, page.page_transfer_ticks);

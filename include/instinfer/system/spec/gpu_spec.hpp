@@ -1,5 +1,6 @@
 #pragma once
-// GPUs as values: memory, its bandwidth, and dense fp16 tensor arithmetic, from their data sheets.
+// GPUs as values from their data sheets: memory size and bandwidth, and dense fp16 tensor
+// arithmetic.
 
 #include <string>
 #include <string_view>
@@ -23,12 +24,13 @@ struct gpu_spec {
   }
 };
 
-// NVIDIA's data sheets of each part. Where they print a figure with 2:4 sparsity only, half of it is taken.
+// From NVIDIA's data sheet of each part. If it gives a figure only for 2:4 sparsity, half of it is
+// used.
 inline constexpr gpu_spec rtx_a6000{"RTX A6000", 48e9, 768e9, 154.8e12, 300};
 inline constexpr gpu_spec a100_80gb{"A100 80GB SXM", 80e9, 2'039e9, 312e12, 400};
 inline constexpr gpu_spec h100_sxm{"H100 SXM", 80e9, 3'350e9, 989.5e12, 700};
 inline constexpr gpu_spec t4{"T4", 16e9, 320e9, 65e12, 70};
-// fp16 with fp32 sums, Ada white paper, appendix A; with fp16 sums it is twice that.
+// fp16 with fp32 sums, from the Ada white paper, appendix A. With fp16 sums it is twice as fast.
 inline constexpr gpu_spec rtx_4090{"RTX 4090", 24e9, 1'008e9, 165.2e12, 450};
 
 }  // namespace instinfer::system

@@ -8,9 +8,9 @@
 
 namespace instinfer::system {
 
-// The rate people quote, 1, 2 and 4 GB/s a lane for generations 3, 4 and 5, as the paper's "32 GB/s" for PCIe 4 x16; the line
-// code alone takes 1.5 % of it. Latency of a request: assumed, as transfer/concepts.hpp. Throws bad_argument for another
-// generation or width.
+// The commonly quoted rate: 1, 2 and 4 GB/s per lane for generations 3, 4 and 5, like the paper's
+// "32 GB/s" for PCIe 4 x16. The line code alone takes 1.5 % of it. The latency of a request is
+// assumed, as in transfer/concepts.hpp. Throws bad_argument for another generation or width.
 constexpr transfer::link_spec pcie(int generation, int lanes) {
   require(
       generation >= 3 && generation <= 6 &&

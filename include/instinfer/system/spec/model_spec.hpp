@@ -1,5 +1,6 @@
 #pragma once
-// A decoder-only transformer as a value: what its weights, KV cache and operators take, computed from its shapes.
+// A decoder-only transformer as a value: sizes of its weights and KV cache and costs of its
+// operators, from its shapes.
 
 #include <cstdint>
 #include <string>
@@ -9,7 +10,7 @@
 
 namespace instinfer::system {
 
-// Which vectors go with the matrices, and how a block is built.
+// The bias and norm vectors of a model, and the structure of its blocks.
 enum class block_kind {
   opt,    // two FFN matrices, biases on every projection, LayerNorm with bias, learned positions
   llama,  // three FFN matrices (gate, up, down), no bias, RMSNorm, rotary positions
@@ -24,7 +25,7 @@ struct model_spec {
   std::int64_t head_dim = 128;
   std::int64_t ffn = 0;
   std::int64_t vocabulary = 0;
-  std::int64_t positions = 0;  // rows of a learned table of positions; 0: none
+  std::int64_t positions = 0;  // rows of a learned position table; 0: none
   bool tied_embeddings = false;
   int element_bytes = 2;     // of weights and hidden states: fp16
   int kv_element_bytes = 2;  // of the KV cache: 1 for int8 (codec/scaled_pages.hpp)
@@ -33,7 +34,7 @@ struct model_spec {
   constexpr std::int64_t kv_width() const { return shape.kv_heads * head_dim; }
   constexpr int ffn_matrices() const { return kind == block_kind::opt ? 2 : 3; }
 
-  // Elements of the matrices that a token is multiplied with in one layer: Q, K, V, O and the FFN.
+  // Elements of the matrices that multiply a token in one layer: Q, K, V, O and the FFN.
   constexpr std::int64_t layer_matrix_elements() const {
     return 2 * hidden * q_width() + 2 * hidden * kv_width() + ffn_matrices() * hidden * ffn;
   }
@@ -62,23 +63,24 @@ struct model_spec {
     return static_cast<double>(layer_parameters()) * element_bytes;
   }
 
-  // K and V once.
+  // With K and V stored once.
   constexpr double kv_bytes_per_token_layer() const {
     return 2.0 * static_cast<double>(kv_width()) * kv_element_bytes;
   }
   constexpr double kv_bytes_per_token() const { return shape.layers * kv_bytes_per_token_layer(); }
 
-  // Multiply-adds of one token count 2. Without attention over the cache; the head over the vocabulary included.
+  // A multiply-add counts 2. Without attention over the cache; with the output projection to the
+  // vocabulary.
   constexpr double gemm_flops_per_token() const {
     return 2.0 * (static_cast<double>(shape.layers * layer_matrix_elements()) +
                   static_cast<double>(vocabulary * hidden));
   }
-  // Logit and Attend of one token over `context` others, all layers.
+  // Logit and Attend of one token over `context` tokens, in all layers.
   constexpr double attention_flops_per_token(double context) const {
     return 4.0 * shape.layers * static_cast<double>(q_width()) * context;
   }
 
-  // Throws bad_argument where a count is not positive or heads do not divide.
+  // Throws bad_argument if a count is not positive or kv_heads does not divide q_heads.
   void validate() const {
     shape.validate();
     require(hidden > 0 && head_dim > 0 && ffn > 0 && vocabulary > 0 && positions >= 0 &&

@@ -1,6 +1,6 @@
 #pragma once
-// Named models. Shapes: the published configuration files; OPT also Zhang et al. 2022, Table 1. tests/system holds each against
-// its published number of parameters.
+// Named models, with shapes from the published configuration files; for OPT also from Zhang et al.
+// 2022, Table 1. tests/system compares each with its published number of parameters.
 
 #include "instinfer/system/spec/model_spec.hpp"
 
@@ -16,7 +16,7 @@ constexpr model_spec opt(std::string_view name, int layers, int heads, std::int6
           .head_dim = hidden / heads,
           .ffn = 4 * hidden,
           .vocabulary = 50'272,
-          .positions = 2'050,  // 2,048 and two that the position counter skips
+          .positions = 2'050,  // 2,048, and two that the position counter skips
           .tied_embeddings = true};
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// What machines cost to buy and to run: prices and powers of parts, each with its source or marked assumed; dollars and joules.
+// Costs to buy and run servers: prices in dollars and powers in watts of parts, each with its
+// source or marked assumed.
 
 #include <iterator>
 #include <string>
@@ -10,12 +11,12 @@
 
 namespace instinfer::system {
 
-// Prices are of one part and will be wrong tomorrow: what is concluded from them should be given with the price at which it
-// turns.
+// Prices are per part and change quickly. Give a conclusion together with the price at which it no
+// longer holds.
 struct priced {
   std::string_view part;
   double usd = 0;
-  double watts = 0;  // while it works
+  double watts = 0;  // under load
   std::string_view source;
 };
 
@@ -28,17 +29,18 @@ inline constexpr priced priced_gpus[] = {
     {t4.name, 2'000, t4.watts, "price assumed; power: data sheet"},
     {rtx_4090.name, 1'599, rtx_4090.watts, "price at launch; power: data sheet"}};
 
-// Of 2 TB each.
+// Drives of 2 TB each.
 inline constexpr priced ssd_pcie4{"SSD, 2 TB, PCIe 4", 170, 6.2,
                                   "price assumed; power: Samsung 980 Pro's peak (Puget Systems)"};
 inline constexpr priced ssd_pcie5{"SSD, 2 TB, PCIe 5", 250, 11, "assumed"};
-// energy.hpp grants the engine of a PCIe 4 drive 13 W; the larger one has 2.7 times its units.
+// energy.hpp assumes 13 W for the accelerator of a PCIe 4 drive; the larger accelerator has 2.7
+// times its units.
 inline constexpr priced csd_pcie4{
     "computational drive, 2 TB, PCIe 4", 400, 19.2,
-    "price assumed; power: the SSD's, and 13 W assumed of the engine"};
+    "price assumed; power: the SSD's, and 13 W assumed of the accelerator"};
 inline constexpr priced csd_pcie5{
     "computational drive, 2 TB, 16 channels, PCIe 5", 700, 46,
-    "price assumed; power: the SSD's, and 35 W assumed of the engine"};
+    "price assumed; power: the SSD's, and 35 W assumed of the accelerator"};
 
 inline constexpr priced server_chassis{"server without GPU, memory and drives", 8'000, 400,
                                        "assumed"};
@@ -49,7 +51,7 @@ inline constexpr priced network_port{"400 Gb/s port, card and switch", 2'500, 40
 inline constexpr priced other_parts[] = {ssd_pcie4,      ssd_pcie5, csd_pcie4, csd_pcie5,
                                          server_chassis, dram_64gb, cxl_256gb, network_port};
 
-// Throws bad_argument for a GPU that has no price.
+// Throws bad_argument for a GPU without a price.
 inline const priced& price_of(const gpu_spec& gpu) {
   for (const priced& p : priced_gpus) {
     if (p.part == gpu.name) {
@@ -62,12 +64,12 @@ inline const priced& price_of(const gpu_spec& gpu) {
 
 // All assumed.
 struct running_costs {
-  double service_years = 4;  // until the parts are paid off
+  double service_years = 4;  // after this time the parts are paid off
   double usd_per_kwh = 0.10;
-  double facility = 1.3;  // watts drawn for each watt of the parts: cooling, conversion
+  double facility = 1.3;  // watts drawn per watt of the parts: cooling, conversion
 };
 
-// Parts that work all the time, at full power.
+// The cost of parts that always run at full power.
 struct bill {
   double usd = 0;
   double watts = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// A machine: GPUs, host, links, how many drives. The drive itself comes with a system's design.
+// A server: GPUs, host, links and number of drives. The drive itself is part of a system's design.
 
 #include <string>
 
@@ -9,9 +9,10 @@
 
 namespace instinfer::system {
 
-// Where the weights rest between steps. host: streamed to the GPU layer by layer in each step. The paper's bars say so:
-// FlexGen spends 1.1 % of a step of 80 s at batch 64 outside of KV access, which is OPT-13B's 25.7 GB at 32 GB/s, and the batches
-// at which FlexGen is best are those whose KV fits the host memory that weights leave.
+// Where the weights are between steps. host: each step streams them to the GPU layer by layer. The
+// paper's bars show this: at batch 64, FlexGen spends 1.1 % of a step of 80 s outside of KV access,
+// the time of OPT-13B's 25.7 GB at 32 GB/s. And FlexGen's best batches are those whose KV fits in
+// the host memory that weights leave free.
 enum class weights_at { host, gpu };
 
 struct server {

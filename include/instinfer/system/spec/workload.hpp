@@ -1,5 +1,5 @@
 #pragma once
-// What is asked of a machine: sequences at a time, tokens in and tokens out.
+// The load on a server: sequences at a time, tokens in and tokens out.
 
 #include <cstdint>
 #include <string>
