@@ -1,6 +1,6 @@
 #pragma once
-// The oracle for ssd/channel/timeline.hpp: an event-driven drive that searches its queues literally. Slow
-// on purpose.
+// The oracle for ssd/channel/timeline.hpp: an event-driven drive that searches its queues
+// literally. Slow on purpose.
 
 #include <algorithm>
 #include <cstddef>

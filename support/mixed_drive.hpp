@@ -1,6 +1,6 @@
 #pragma once
-// The oracle for ssd/channel/mixed_timeline.hpp: looks at every request and every die at each moment at
-// which anything may change. Slow on purpose.
+// The oracle for ssd/channel/mixed_timeline.hpp: looks at every request and every die at each
+// moment at which anything may change. Slow on purpose.
 
 #include <algorithm>
 #include <cstddef>

@@ -1,5 +1,5 @@
-// The entry point shared by all test programs: doctest's, but a selection without any test case fails. So no test of ctest can
-// become empty unseen.
+// The entry point shared by all test programs: doctest's, but a selection without any test case
+// fails. So no test of ctest can become empty unseen.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 

@@ -1,4 +1,5 @@
-// docs/beyond.md is what the models give; its break-even prices break even; and what it says in words holds.
+// docs/beyond.md is what the models give; its break-even prices break even; and what it says in
+// words holds.
 
 #include <doctest/doctest.h>
 
@@ -43,7 +44,8 @@ TEST_CASE("at the break-even price the drives give as many tokens for a dollar")
 }
 
 TEST_CASE("the lead starts where two straight lines cross") {
-  // Double logarithmic: 4 -> 1 against 1 -> 4 meet in the middle, at the geometric mean of the contexts.
+  // Double logarithmic: 4 -> 1 against 1 -> 4 meet in the middle, at the geometric mean of the
+  // contexts.
   beyond::ladder l{system::llama3_8b, {}};
   for (const auto& [context, ours, other] :
        {std::tuple{100.0, 1.0, 4.0}, std::tuple{10'000.0, 4.0, 1.0}}) {
@@ -73,7 +75,8 @@ TEST_CASE("what the page says in words") {
   CHECK(beyond::gpus_for(system::llama3_70b) == 3);
 }
 
-// Dense, groups of 4, on a drive of 16 channels whose engine is `wide` times the preset's: ns of a layer.
+// Dense, groups of 4, on a drive of 16 channels whose engine is `wide` times the preset's: ns of a
+// layer.
 template <class Arbitration>
 double dense_layer_ns(int wide) {
   using design_point =

@@ -1,5 +1,6 @@
-// The paper's evaluation: calibrated claims are where they belong, predicted ones within their targets, every large miss has an
-// explanation that holds, and docs/reproduction.md says what the models give.
+// The paper's evaluation: calibrated claims are where they belong, predicted ones within their
+// targets, every large miss has an explanation that holds, and docs/reproduction.md says what the
+// models give.
 
 #include <doctest/doctest.h>
 
@@ -92,12 +93,14 @@ TEST_CASE(
 TEST_CASE("read retries stay below the paper's bound, and hide behind other dies") {
   CHECK(1000 * runs().dense_retry < 4.7);
   CHECK(1000 * runs().sparse_retry < 4.7);
-  // Were nothing hidden, each of 0.003 further reads a page would stop its channel for 45 us of about 4.4 us a page.
+  // Were nothing hidden, each of 0.003 further reads a page would stop its channel for 45 us of
+  // about 4.4 us a page.
   CHECK(runs().dense_retry < 0.1 * (0.003 * 45 / 4.4));
 }
 
 TEST_CASE("scattered pages are slower than neighbours because they do not pair up on planes") {
-  // Dense reads a die's planes in pairs. Without pairing, the same drive gives the rate that SparF's pages get.
+  // Dense reads a die's planes in pairs. Without pairing, the same drive gives the rate that
+  // SparF's pages get.
   const flash::drive_spec& drive = flash::instcsd;
   const flash::placement where{drive.geometry};
   std::vector<flash::location> pages;
@@ -123,7 +126,8 @@ TEST_CASE("H2O keeps more where text flows on, SparF where queries return") {
     const double sparf = runs().accuracy_of("trace", "SparF", of).mass;
     CHECK(h2o > sparf);
     CHECK(h2o - sparf < 0.08);
-    // Half of the traffic is for scores: SparF attends to half as many tokens. With as many it would keep as much.
+    // Half of the traffic is for scores: SparF attends to half as many tokens. With as many it
+    // would keep as much.
     CHECK(runs().accuracy_of("trace", "SparF", std::max(2.0, of / 2)).mass > h2o - 0.02);
   }
   CHECK(runs().accuracy_of("switching", "SparF", 8).mass > 0.95);
@@ -142,7 +146,8 @@ TEST_CASE("at Llama-2's context the softmax units hold SparF back") {
 
 TEST_CASE(
     "the paper's own shares ask for a part that halves with a second drive and is not KV access") {
-  // One drive: other = (1/0.807 - 1) KV. Two drives halve KV: other = (1/0.764 - 1) KV / 2. So p + c and p/2 + c.
+  // One drive: other = (1/0.807 - 1) KV. Two drives halve KV: other = (1/0.764 - 1) KV / 2. So p +
+  // c and p/2 + c.
   const double one = 1 / 0.807 - 1;
   const double two = (1 / 0.764 - 1) / 2;
   CHECK(2 * (one - two) == doctest::Approx(0.17).epsilon(0.02));

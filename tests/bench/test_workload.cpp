@@ -76,7 +76,8 @@ std::uint64_t fingerprint(std::span<const float> x) {  // FNV-1a
   return hash;
 }
 
-// RetroInfer as the reference values have it: 512 clusters, 4 sinks, 64 newest tokens, 9 clusters retrieved.
+// RetroInfer as the reference values have it: 512 clusters, 4 sinks, 64 newest tokens, 9 clusters
+// retrieved.
 struct retro_index {
   retro_index(const workload::sample& s, const attention::segmented_kmeans& how) : x{s} {
     const int tokens = s.tokens();
@@ -135,7 +136,8 @@ TEST_CASE("tokens come in runs of mean length 24, and keys are what the definiti
       square += static_cast<double>(x) * static_cast<double>(x);
     }
   }
-  // A run that follows one of its own topic merges with it, 1 in 64. About 2700 runs: standard error 1.9 %, three of them.
+  // A run that follows one of its own topic merges with it, 1 in 64. About 2700 runs: standard
+  // error 1.9 %, three of them.
   CHECK(tokens / runs == doctest::Approx(24.0 * 64 / 63).epsilon(0.06));
   // |k|^2 = 6^2 + 64 * 0.5^2 in the mean.
   CHECK(square / tokens == doctest::Approx(36 + 16).epsilon(0.01));

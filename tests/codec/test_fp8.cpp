@@ -31,7 +31,8 @@ TEST_CASE("fp8: all 256 codes by their fields, and back") {
   CHECK(to_float(fp8{0x7E}) == 448.0f);
 }
 
-// Neighbours bracket a value; the nearest is chosen, ties to the even one. Above 448 there is nothing.
+// Neighbours bracket a value; the nearest is chosen, ties to the even one. Above 448 there is
+// nothing.
 TEST_CASE("fp8 rounds to nearest, ties to even, and saturates") {
   for (std::uint8_t bits = 0; bits < 0x7E; ++bits) {
     const float low = to_float(fp8{bits});

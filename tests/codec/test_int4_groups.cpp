@@ -1,4 +1,5 @@
-// int4 groups: the error bounds that their header states, their bytes, and groups that are not full.
+// int4 groups: the error bounds that their header states, their bytes, and groups that are not
+// full.
 
 #include <doctest/doctest.h>
 

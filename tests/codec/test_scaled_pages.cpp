@@ -1,4 +1,5 @@
-// Pages of int8 and fp8 codes with a scale: the error bounds that their header states, and what is left of a page.
+// Pages of int8 and fp8 codes with a scale: the error bounds that their header states, and what is
+// left of a page.
 
 #include <doctest/doctest.h>
 

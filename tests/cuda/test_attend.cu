@@ -1,4 +1,5 @@
-// The attention kernel on a device against fp64: the cases of the emulated one, longer, and all head sizes.
+// The attention kernel on a device against fp64: the cases of the emulated one, longer, and all
+// head sizes.
 #define EIGEN_NO_CUDA  // the oracle runs on the host
 #include "tests/support/attend_case.hpp"
 #include "instinfer/cuda/launch/attend.cuh"

@@ -1,4 +1,5 @@
-// The attention kernel with bulk copies and barriers on an emulated GPU against fp64: phases, zero rows, stages used again.
+// The attention kernel with bulk copies and barriers on an emulated GPU against fp64: phases, zero
+// rows, stages used again.
 #include "instinfer/cuda/kernels/bulk_copies.hpp"
 #include "tests/support/on_emulated_gpu.hpp"
 

@@ -27,7 +27,8 @@ bool have_device() {
   return false;
 }
 
-// P is rounded before P V, see tests/cuda/test_attend_kernel.cpp; the query is taken as it is rounded.
+// P is rounded before P V, see tests/cuda/test_attend_kernel.cpp; the query is taken as it is
+// rounded.
 constexpr double tolerance = 8.0 * rounding_error<fp16>;
 
 random_cache<format> rounded(unsigned seed, int tokens, int q_heads) {

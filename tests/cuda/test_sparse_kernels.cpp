@@ -1,4 +1,5 @@
-// The selecting kernel of SparQ and SparF on an emulated GPU: dims, logits, exact top-k, kept share.
+// The selecting kernel of SparQ and SparF on an emulated GPU: dims, logits, exact top-k, kept
+// share.
 #include <doctest/doctest.h>
 
 #include <numeric>
@@ -249,7 +250,8 @@ void check(unsigned seed, const sparse_case& c) {
         }
       }
       std::fill(rank.end() - local, rank.end(), INFINITY);
-      // The list: ascending, and none left out ranks higher than one kept, but for fp32 rounding of the ranks.
+      // The list: ascending, and none left out ranks higher than one kept, but for fp32 rounding of
+      // the ranks.
       const std::uint32_t* list = listed.data() + item * static_cast<std::size_t>(list_stride);
       std::vector<std::size_t> chosen;
       double least = INFINITY;

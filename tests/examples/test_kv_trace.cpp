@@ -1,4 +1,5 @@
-// The trace reader on good files, on damaged ones, and on the committed trace. Best run under AddressSanitizer.
+// The trace reader on good files, on damaged ones, and on the committed trace. Best run under
+// AddressSanitizer.
 
 #include <doctest/doctest.h>
 
@@ -133,7 +134,8 @@ TEST_CASE("kv trace: random bytes in place of the file or of its header") {
   }
 }
 
-// check_outputs: base64 of F16 [layers, check_positions, q_heads, head_dim]; see examples/traces/README.md.
+// check_outputs: base64 of F16 [layers, check_positions, q_heads, head_dim]; see
+// examples/traces/README.md.
 TEST_CASE("kv trace: the committed trace gives the model's own outputs") {
   const trace::kv_trace t = trace::read(INSTINFER_TRACE);
   REQUIRE(t.layers.size() == 3);

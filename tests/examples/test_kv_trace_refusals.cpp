@@ -85,7 +85,8 @@ TEST_CASE("kv trace: offsets out of range") {
   }
 }
 
-// The format: tensors cover the data without overlaps and holes. So a shifted offset cannot read another tensor's values.
+// The format: tensors cover the data without overlaps and holes. So a shifted offset cannot read
+// another tensor's values.
 TEST_CASE("kv trace: overlapping tensors, and data that belongs to none") {
   const auto shift = [](small_trace& t, const char* name, int by) {
     for (json& offset : t.header[name]["data_offsets"]) {

@@ -1,4 +1,5 @@
-// The capacity planner against direct calls of the systems, and its choices against what its options say.
+// The capacity planner against direct calls of the systems, and its choices against what its
+// options say.
 
 #include <doctest/doctest.h>
 

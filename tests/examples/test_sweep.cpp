@@ -1,5 +1,5 @@
-// The sweep from end to end: what its rows say against direct calls of flash::engine, whatever the number of threads; CSV,
-// JSON and the picture; ranges, and errors that name the parameter.
+// The sweep from end to end: what its rows say against direct calls of flash::engine, whatever the
+// number of threads; CSV, JSON and the picture; ranges, and errors that name the parameter.
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,5 @@
-// Every number and picture of docs/flash.md, from the model: the document holds what is printed here, word for word.
+// Every number and picture of docs/flash.md, from the model: the document holds what is printed
+// here, word for word.
 
 #include <doctest/doctest.h>
 

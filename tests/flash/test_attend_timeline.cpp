@@ -1,5 +1,5 @@
-// The replay of an attend against the event-driven oracle: every page, load and unit, to the tick, and what must hold of
-// any such pipeline.
+// The replay of an attend against the event-driven oracle: every page, load and unit, to the tick,
+// and what must hold of any such pipeline.
 
 #include <doctest/doctest.h>
 
@@ -275,8 +275,9 @@ TEST_CASE("attend timeline: a full buffer stalls the bus, by hand") {
   // Reads follow each other, 14.096 us each; then 1 ps in the filter and 1 in the kernels.
   CHECK(us(fast, fast, 1, 1) == doctest::Approx(4 * 14.096).epsilon(1e-6));
   CHECK(stalled_us == 0);
-  // A filter of 20 us a page, and one page of room: it holds up the bus until it is done, and the die with it. From the
-  // second page on, a page takes 4.096 us of bus and 20 of filter, since the array's 10 us are done by then.
+  // A filter of 20 us a page, and one page of room: it holds up the bus until it is done, and the
+  // die with it. From the second page on, a page takes 4.096 us of bus and 20 of filter, since the
+  // array's 10 us are done by then.
   CHECK(us(204'800'000, fast, 1, 1) == doctest::Approx(14.096 + 20 + 3 * 24.096).epsilon(1e-6));
   CHECK(stalled_us == doctest::Approx(3 * (20 - 10)).epsilon(1e-6));
   // With two, the next page comes in meanwhile.

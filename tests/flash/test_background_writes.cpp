@@ -17,7 +17,8 @@ using format = drive_format;
 
 }  // namespace
 
-// Reads of a second phase come when programs have begun on idle dies. Those of a first phase come first.
+// Reads of a second phase come when programs have begun on idle dies. Those of a first phase come
+// first.
 TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the next attend may wait",
                    D, insta, insta_sparf) {
   constexpr bool two_phases = std::is_same_v<D, insta_sparf>;

@@ -1,4 +1,5 @@
-// A cache file on the modelled drive: pages are programmed, and a translation layer takes them as any others.
+// A cache file on the modelled drive: pages are programmed, and a translation layer takes them as
+// any others.
 
 #include <doctest/doctest.h>
 

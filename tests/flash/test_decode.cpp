@@ -1,4 +1,5 @@
-// A decode on the flash path computes as the paths that it times, and charges exactly the planned pages.
+// A decode on the flash path computes as the paths that it times, and charges exactly the planned
+// pages.
 
 #include <doctest/doctest.h>
 

@@ -68,8 +68,8 @@ TEST_CASE_TEMPLATE("flash engine: a faster bus or more channels do not slow dens
       CHECK(flash_ns(done) <= slowest_ns);
       slowest_ns = flash_ns(done);
     }
-    // Behind units that keep up: slow ones with little room make the order of pages matter, and more channels deliver all
-    // of K before V.
+    // Behind units that keep up: slow ones with little room make the order of pages matter, and
+    // more channels deliver all of K before V.
     double total_ns = 1e300;
     for (const std::int32_t channels : {1, 2, 4, 8, 16, 32}) {
       CAPTURE(channels);
@@ -165,10 +165,12 @@ TEST_CASE("flash engine: a sparse policy filters, and ranks what the paper's uni
   CHECK(done.phases[0].op == attention::operation::score_dims);
   CHECK(done.phases[1].op == attention::operation::fold);
   CHECK(done.traffic.filtered_bytes < done.traffic.channel_bytes);
-  // One element a cycle of 285 MHz: 64 dims before the first pass, 2048 tokens before the second, 2 KV heads.
+  // One element a cycle of 285 MHz: 64 dims before the first pass, 2048 tokens before the second, 2
+  // KV heads.
   CHECK(done.phases[0].top_k_ns == doctest::Approx(2 * 64 / 0.285).epsilon(1e-3));
   CHECK(done.phases[1].top_k_ns == doctest::Approx(2 * 2048 / 0.285).epsilon(1e-3));
-  // Wanted bytes: 8 of 64 dims of K, all tokens; then 128 of 2048 tokens, K and V. 2 bytes an element, 2 heads.
+  // Wanted bytes: 8 of 64 dims of K, all tokens; then 128 of 2048 tokens, K and V. 2 bytes an
+  // element, 2 heads.
   CHECK(done.traffic.filtered_bytes + done.traffic.buffer_bytes ==
         2 * 2 * (8 * 2048 + 128 * 2 * 64));
   // GeMV: 2 FLOP a wanted element and query head, on two kernels of 12.7 GFLOPS.
@@ -195,7 +197,8 @@ TEST_CASE("flash engine: the arbitration is part of the model") {
   CHECK(flash_ns(data_first) != flash_ns(commands_first));
 }
 
-// 64 groups of K and 64 of V over 8 channels, one KV head: 16 pages each. A single head must not leave a channel idle.
+// 64 groups of K and 64 of V over 8 channels, one KV head: 16 pages each. A single head must not
+// leave a channel idle.
 TEST_CASE("flash engine: the pages of one head lie on all channels alike") {
   timed_cache<insta> cache(flash::instcsd, {.layers = 1, .q_heads = 3, .kv_heads = 1});
   flash::chrome_trace trace;

@@ -1,4 +1,5 @@
-// flash::engine on a translation layer: pages are read where they lie, moves and erases are charged.
+// flash::engine on a translation layer: pages are read where they lie, moves and erases are
+// charged.
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,5 @@
-// The KV cache on an FTL: the same contents and attention as on a plain store, while pages move and programs fail.
+// The KV cache on an FTL: the same contents and attention as on a plain store, while pages move and
+// programs fail.
 
 #include <doctest/doctest.h>
 
@@ -179,7 +180,8 @@ TEST_CASE("FTL store: refuses another drive's channels and pages, and more than 
 }
 
 TEST_CASE("KV cache on an FTL: bytes of the two L2P tables") {
-  // OPT-13B's layers and heads, 2048 tokens. A 4 KiB page holds 16 tokens of 128 dims, or 2 dims of 1024 tokens.
+  // OPT-13B's layers and heads, 2048 tokens. A 4 KiB page holds 16 tokens of 128 dims, or 2 dims of
+  // 1024 tokens.
   using opt = kv_format<fp16, 128>;
   using drive = flash::ftl_store<flash::instcsd.geometry>;
   store::kv_cache<opt, layout::dual<>, std::tuple<>, drive> cache(

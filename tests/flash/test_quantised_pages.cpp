@@ -1,4 +1,5 @@
-// Quantised pages on the drive: fewer pages, less time, the same bytes down the link; and the translation layer carries them.
+// Quantised pages on the drive: fewer pages, less time, the same bytes down the link; and the
+// translation layer carries them.
 
 #include <random>
 #include <vector>

@@ -23,8 +23,8 @@ constexpr int dim = 64;
 constexpr model_shape shape{.layers = 2, .q_heads = 6, .kv_heads = 2};  // GQA 3
 const store::capacity capacity{.bytes = 16 << 20, .context_tokens = 512};
 
-// Sealed pages that a head's selection touches, from the layout's own words: groups of `group` tokens, dim pages of
-// `dims` x `run` tokens.
+// Sealed pages that a head's selection touches, from the layout's own words: groups of `group`
+// tokens, dim pages of `dims` x `run` tokens.
 std::uint64_t pages_of(const test::head_record& head, bool dual, std::uint32_t tokens,
                        const layout::tiling& tiles) {
   const auto touched = [](const std::vector<int>& chosen, std::uint32_t tile,
@@ -104,8 +104,9 @@ TEST_CASE_TEMPLATE("flash engine: drawn selections", D, insta, insta_sparf, flex
   check_drawn<D>();
 }
 
-// 40 heads of 128 dims, as OPT-13B: 20 KiB a token and layer. 256 sequences of 1024 tokens in 40 layers are 215 GB; the
-// test fills one layer, 5.4 GB in 1.3 million pages, and attends with an eighth of the batch.
+// 40 heads of 128 dims, as OPT-13B: 20 KiB a token and layer. 256 sequences of 1024 tokens in 40
+// layers are 215 GB; the test fills one layer, 5.4 GB in 1.3 million pages, and attends with an
+// eighth of the batch.
 TEST_CASE("flash engine: a cache of 215 GB is timed without the bytes") {
   using engine_type = flash::engine<insta, kv_format<fp16, 128>>;
   engine_type engine({.layers = 40, .q_heads = 40, .kv_heads = 40},

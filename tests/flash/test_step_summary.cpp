@@ -1,4 +1,5 @@
-// The summary of a decode step: by hand on a small trace, and against the timeline's own statistics on an engine's.
+// The summary of a decode step: by hand on a small trace, and against the timeline's own statistics
+// on an engine's.
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,5 @@
-// A larger budget holds at least the mass of a smaller one, and a constant added to all keys changes nothing.
+// A larger budget holds at least the mass of a smaller one, and a constant added to all keys
+// changes nothing.
 
 #include "instinfer/methods/h2o.hpp"
 #include "instinfer/methods/hgca.hpp"

@@ -15,7 +15,8 @@ TEST_CASE("DSA by the keys themselves: all kept is dense attention, and so is wh
 
 TEST_CASE_TEMPLATE("DSA takes the tokens of the largest index scores", Path, reference::path,
                    cpu::path) {
-  // Scores that fp8 cannot confuse: a third of the keys lies along the queries, the others against them.
+  // Scores that fp8 cannot confuse: a third of the keys lies along the queries, the others against
+  // them.
   std::mt19937 random(111);
   std::normal_distribution<float> normal;
   workload::index_sample s{.dim = 128, .heads = 4};

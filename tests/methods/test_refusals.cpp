@@ -1,4 +1,5 @@
-// Settings that cannot be, and calls that a method cannot serve, are refused by name; the state stays as it was.
+// Settings that cannot be, and calls that a method cannot serve, are refused by name; the state
+// stays as it was.
 
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/methods/h2o.hpp"

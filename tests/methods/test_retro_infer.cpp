@@ -74,7 +74,8 @@ TEST_CASE_TEMPLATE("RetroInfer is its definition: three zones", Path, reference:
         CHECK(test::relative_error(rows_of(d.out, static_cast<std::size_t>(h), 1),
                                    expected.out.row(h)) <= test::tolerance<Path>(tokens));
       }
-      // Centroids of all, value sums of the estimated, steady rows in fast memory, retrieved ones from flash or its buffer.
+      // Centroids of all, value sums of the estimated, steady rows in fast memory, retrieved ones
+      // from flash or its buffer.
       CHECK(d.traffic.summary_bytes ==
             (static_cast<std::uint64_t>(index.clusters()) + expected.estimated.size()) * 64 * 4);
       CHECK(d.traffic.fast_bytes == 2 * 68 * test::row_bytes);
@@ -87,7 +88,8 @@ TEST_CASE_TEMPLATE("RetroInfer is its definition: three zones", Path, reference:
 
 TEST_CASE_TEMPLATE("RetroInfer: clusters of one token are estimated exactly", Path, reference::path,
                    cpu::path) {
-  // Unit keys in pairs x, -x: their mean is zero and each is nearest to itself, so k-means leaves every key alone.
+  // Unit keys in pairs x, -x: their mean is zero and each is nearest to itself, so k-means leaves
+  // every key alone.
   const int tokens = 160;
   test::random_cache<method_format> data(72, tokens, 2, 1);
   for (int t = 0; t < tokens; t += 2) {
@@ -182,7 +184,8 @@ TEST_CASE(
   CHECK(some.mass > 0.93);  // 0.967 measured on the specification's prototype
   CHECK(some.error < 0.7 * none);
   CHECK(rest < 0.4 * none);
-  // Order does not matter to clusters: the shuffled twin does as well. Nor does an offset of all keys, or segments.
+  // Order does not matter to clusters: the shuffled twin does as well. Nor does an offset of all
+  // keys, or segments.
   const figures mixed = measure(retro_infer{}, workload::shuffled(s));
   const figures offset = measure(retro_infer{}, workload::topics{.offset = 3}());
   const figures quarters = measure(retro_infer{.segment_tokens = 2048}, s);

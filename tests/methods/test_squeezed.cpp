@@ -11,7 +11,8 @@ using attention::squeezed;
 
 namespace {
 
-// The threshold that drops the share `dropped` for the first `queries` queries of a sample, with the clusters of `policy`.
+// The threshold that drops the share `dropped` for the first `queries` queries of a sample, with
+// the clusters of `policy`.
 double calibrated(const squeezed& policy, const workload::sample& s, double dropped,
                   std::size_t queries) {
   decoder<squeezed, cpu::path> d(policy);

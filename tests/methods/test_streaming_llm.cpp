@@ -1,4 +1,5 @@
-// StreamingLLM: first tokens, newest tokens, and their positions, on the reference and the CPU path.
+// StreamingLLM: first tokens, newest tokens, and their positions, on the reference and the CPU
+// path.
 
 #include "instinfer/methods/streaming_llm.hpp"
 #include "tests/support/decoder.hpp"
@@ -30,8 +31,8 @@ TEST_CASE("StreamingLLM keeps the first tokens and the newest, from fast memory"
 
 TEST_CASE_TEMPLATE("StreamingLLM numbers positions inside what it keeps", Path, reference::path,
                    cpu::path) {
-  // Keys and queries before rotation; the cache gets them rotated at their positions. The method's result is attention with
-  // slot i of what is kept at position i and the query at the last slot.
+  // Keys and queries before rotation; the cache gets them rotated at their positions. The method's
+  // result is attention with slot i of what is kept at position i and the query at the last slot.
   for (const bool interleaved : {false, true}) {
     for (const std::uint32_t rotated : {0u, 32u}) {
       const attention::rope rotation{10000, rotated, interleaved};
@@ -63,7 +64,8 @@ TEST_CASE_TEMPLATE("StreamingLLM numbers positions inside what it keeps", Path, 
         }
         const row_vector expected = reference::exact_attention(
             matrix_of(at_position(data.q, slot - 1)).row(0), matrix_of(keys), matrix_of(values));
-        // Rotated values are rounded to float, here and there: some 2^-24 of each of 64 products, whose sizes add up to 30.
+        // Rotated values are rounded to float, here and there: some 2^-24 of each of 64 products,
+        // whose sizes add up to 30.
         CHECK(error_against(d, expected) <= test::tolerance<Path>(tokens) + 30 * 0x1p-24);
         if (t == 10 || t == 43) {  // nothing is left out yet: true positions
           CHECK(static_cast<int>(slot) == t + 1);

@@ -1,5 +1,5 @@
-// What must hold of the methods by their definitions, shown on the transcriptions themselves: they are oracles for the
-// policies, so they need proof of their own.
+// What must hold of the methods by their definitions, shown on the transcriptions themselves: they
+// are oracles for the policies, so they need proof of their own.
 
 #include <random>
 
@@ -120,7 +120,8 @@ TEST_CASE(
   const row_vector exact = reference::attention_weights(x.Q.row(0), x.K);
   CHECK((key_probability(x.Q.topRows(1), alone) - exact).cwiseAbs().maxCoeff() < 1e-12);
 
-  // A block of queries keeps 1 - z of the keys on which it was calibrated, up to one cluster of ties.
+  // A block of queries keeps 1 - z of the keys on which it was calibrated, up to one cluster of
+  // ties.
   std::vector<double> pool;
   pool_key_probabilities(p, index, pool);
   REQUIRE(pool.size() == 300);

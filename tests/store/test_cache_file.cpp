@@ -1,4 +1,5 @@
-// A sequence that was saved and loaded goes on bit by bit, with every summary there is; damaged and foreign files are refused.
+// A sequence that was saved and loaded goes on bit by bit, with every summary there is; damaged and
+// foreign files are refused.
 
 #include <doctest/doctest.h>
 
@@ -140,7 +141,8 @@ namespace {
 
 const model_shape one_head{.layers = 1, .q_heads = 2, .kv_heads = 1};
 
-// An engine with a sequence of 41 tokens: sealed pages and open ones of each stream, and every summary with something in it.
+// An engine with a sequence of 41 tokens: sealed pages and open ones of each stream, and every
+// summary with something in it.
 struct small_engine {
   explicit small_engine(const store::capacity& capacity = room, const model_shape& of = one_head)
       : engine(of, capacity, {small_retro}), seq{engine.open()} {}

@@ -1,4 +1,5 @@
-// Out of memory at every allocation of every call: the cache is as it was, and nothing is lost or given back twice.
+// Out of memory at every allocation of every call: the cache is as it was, and nothing is lost or
+// given back twice.
 
 #include <new>
 #include <random>
@@ -37,7 +38,8 @@ state look(Engine& e, sequence seq, const std::vector<float>& q) {
   return {e.cache().pages().free_pages(), e.tokens(seq, 0), e.positions(seq, 0), out};
 }
 
-// Runs `call` with the n-th allocation failing, for n = 0, 1, ... until none fails. Returns the number of failures.
+// Runs `call` with the n-th allocation failing, for n = 0, 1, ... until none fails. Returns the
+// number of failures.
 template <class Engine, class Call>
 int fail_everywhere(Engine& e, sequence seq, const std::vector<float>& q, Call&& call) {
   const state before = look(e, seq, q);

@@ -200,7 +200,8 @@ TEST_CASE("rotated keys and queries score as plain ones do, within the codes' er
     const auto code_a = encode_rotated_index_key<dims>(a);
     CHECK(code_a == encode_index_key<dims>(rotated));
     const double norms = std::sqrt(exact_dot(a, a) * exact_dot(b, b));
-    // Each product may be off by 1/8; by Cauchy and Schwarz the sum of their magnitudes is at most |a| |b|.
+    // Each product may be off by 1/8; by Cauchy and Schwarz the sum of their magnitudes is at most
+    // |a| |b|.
     CHECK(std::abs(static_cast<double>(dot(code_a, encode_rotated_index_key<dims>(b))) -
                    exact_dot(a, b)) <= norms / 8);
   }

@@ -71,7 +71,8 @@ row mean_of(const std::vector<row>& rows, const std::vector<std::uint32_t>& clus
   return count > 0 ? sum : if_empty;
 }
 
-// The definitions in double, row by row. Lloyd on normalised rows; its start draws with the same random numbers.
+// The definitions in double, row by row. Lloyd on normalised rows; its start draws with the same
+// random numbers.
 std::vector<std::uint32_t> transcribed_cosine(std::span<const float> x, int dim,
                                               const cosine_kmeans& how) {
   std::vector<row> rows = as_rows(x, dim);
@@ -309,14 +310,15 @@ TEST_CASE("an empty cluster keeps its centroid, so that a later row can join it"
   const std::vector<float> x{3, 0, 0, 1, 9, 0, 1, 0};
   const clustering c =
       segmented_kmeans{.clusters = 3, .segments = 1, .iterations = 1, .centred = false}(x, 2);
-  // Starts are (3, 0), (0, 1), (9, 0). All rows along dim 0 go to the third; the first, left alone, is normalised to the same
-  // direction, and wins the tie in the last pass.
+  // Starts are (3, 0), (0, 1), (9, 0). All rows along dim 0 go to the third; the first, left alone,
+  // is normalised to the same direction, and wins the tie in the last pass.
   CHECK(c.cluster_of == std::vector<std::uint32_t>{0, 1, 0, 0});
   CHECK(c.sizes == std::vector<std::uint32_t>{3, 1, 0});
 }
 
 TEST_CASE("centred clustering does not see a constant added to all rows; uncentred does") {
-  // Multiples of 1/64 and 256 rows: sums, means and differences are exact, so results must be equal, not just close.
+  // Multiples of 1/64 and 256 rows: sums, means and differences are exact, so results must be
+  // equal, not just close.
   std::mt19937 random(11);
   std::vector<float> x(256 * 8);
   for (float& value : x) {

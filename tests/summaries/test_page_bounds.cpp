@@ -56,7 +56,8 @@ TEST_CASE(
         CHECK(bound_of(tokens, t, q) == doctest::Approx(products[t]).epsilon(1e-9));
       }
     }
-    // Certified pruning: leaving out pages whose bound is below m - ln(1/eps) - ln N loses less than eps of the mass.
+    // Certified pruning: leaving out pages whose bound is below m - ln(1/eps) - ln N loses less
+    // than eps of the mass.
     const double eps = 1e-3;
     const row_vector weights = reference::attention_weights(4.0 * matrix_of(q).row(0), K);
     const double most = 4 * products.maxCoeff() / 8;

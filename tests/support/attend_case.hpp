@@ -1,5 +1,6 @@
 #pragma once
-// One launch of the attention kernel on random data against fp64, on whatever runs kernels: an emulated GPU, or a device.
+// One launch of the attention kernel on random data against fp64, on whatever runs kernels: an
+// emulated GPU, or a device.
 
 #include <doctest/doctest.h>
 
@@ -62,12 +63,14 @@ auto filled(std::size_t n, T value) {
   return v;
 }
 
-// P is rounded to E before P V: u = half a unit of E in each weight, so |o - exact| <= u * sum p |v| in each dim. With v of mean 0.3
-// and deviation 1, sum p |v| is 0.85 and |o| at least 0.3 on average over the dims: a factor of 3, and 8 is safe.
+// P is rounded to E before P V: u = half a unit of E in each weight, so |o - exact| <= u * sum p
+// |v| in each dim. With v of mean 0.3 and deviation 1, sum p |v| is 0.85 and |o| at least 0.3 on
+// average over the dims: a factor of 3, and 8 is safe.
 template <class E>
 constexpr double tolerance = 8.0 * rounding_error<E>;
 
-// Values of one page and head as Code: what is stored, and, of codes, their scale. x [n]: values to store, then what is stored.
+// Values of one page and head as Code: what is stored, and, of codes, their scale. x [n]: values to
+// store, then what is stored.
 template <class E, class Code>
 float encode_page(std::vector<float>& x, std::vector<Code>& codes) {
   std::vector<E> values(x.size());
@@ -100,7 +103,8 @@ Code poison() {
   }
 }
 
-// Runner says where: vector<T> in memory that the kernel reaches, and run<E, Dim, Code>(arguments, rule, workspace, blocks, seed).
+// Runner says where: vector<T> in memory that the kernel reaches, and run<E, Dim, Code>(arguments,
+// rule, workspace, blocks, seed).
 template <class Runner, class E, std::uint32_t Dim, class Code = E>
 void check_attend(unsigned seed, const attend_case& c) {
   CAPTURE(seed);
@@ -142,8 +146,9 @@ void check_attend(unsigned seed, const attend_case& c) {
     return values.data() + page_of(s, t) * page_elements +
            (c.token_major ? (in * c.kv_heads + h) * Dim : (h * page_tokens + in) * Dim);
   };
-  // Draws a head's tokens [first, last), page by page, stores them, and returns what is stored, [last, Dim]. Pages of codes have
-  // values of different magnitudes, up to a factor of 2^spread, so that their scales matter.
+  // Draws a head's tokens [first, last), page by page, stores them, and returns what is stored,
+  // [last, Dim]. Pages of codes have values of different magnitudes, up to a factor of 2^spread, so
+  // that their scales matter.
   const auto store_head = [&](auto& values, auto& scales, std::uint32_t s, std::uint32_t h,
                               std::uint32_t first, std::uint32_t last, float mean, int spread) {
     reference::matrix stored = reference::matrix::Zero(last, Dim);

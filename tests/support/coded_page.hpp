@@ -39,7 +39,8 @@ struct coded_page {
   std::vector<float> decoded;
 };
 
-// Values that try to break a codec, beside normal ones: all equal, zero, denormal, of huge range, with one outlier.
+// Values that try to break a codec, beside normal ones: all equal, zero, denormal, of huge range,
+// with one outlier.
 inline std::vector<std::vector<float>> value_sets(std::size_t n, float largest) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal;

@@ -1,6 +1,6 @@
 #pragma once
-// Counts a program's allocations, and lets one fail on request. A room that uses it links counted_allocations.cpp, whose
-// operators replace those of the standard library.
+// Counts a program's allocations, and lets one fail on request. A room that uses it links
+// counted_allocations.cpp, whose operators replace those of the standard library.
 
 #include <cstdint>
 

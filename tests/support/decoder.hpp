@@ -1,6 +1,6 @@
 #pragma once
-// What the tests of selection methods share: a decoder of one sequence and layer that keeps what its policy chose and read, and the
-// checks that every method must pass on every path.
+// What the tests of selection methods share: a decoder of one sequence and layer that keeps what
+// its policy chose and read, and the checks that every method must pass on every path.
 
 #include <deque>
 
@@ -114,7 +114,8 @@ inline std::span<const float> rows_of(std::span<const float> x, std::size_t firs
   return x.subspan(first * dim, count * dim);
 }
 
-// What the last attend of a random cache must equal: exact attention over the tokens that were folded, each of them once.
+// What the last attend of a random cache must equal: exact attention over the tokens that were
+// folded, each of them once.
 template <class Decoder>
 void check_equals_attention_over_folded(Decoder& d, const random_cache<method_format>& data) {
   const int group = data.group();
@@ -134,7 +135,8 @@ void check_equals_attention_over_folded(Decoder& d, const random_cache<method_fo
   }
 }
 
-// Pages that the path reads = pages that the plans name = what the receipt counts, residence by residence.
+// Pages that the path reads = pages that the plans name = what the receipt counts, residence by
+// residence.
 template <class Decoder>
 void check_plan_is_access(const Decoder& d) {
   CHECK(d.engine.cache().pages().reads == d.seen.pages());
@@ -184,7 +186,8 @@ void on_every_path(auto&& check) {
   check.template operator()<Policy, cpu::path, layout::dual<>>();
 }
 
-// G1: everything selected is dense attention. G3: so is a selection, over what it holds. Plan = access.
+// G1: everything selected is dense attention. G3: so is a selection, over what it holds. Plan =
+// access.
 template <class Policy>
 void check_method(const Policy& all, const Policy& few) {
   static_assert(attention::AttentionPolicy<Policy>);
@@ -199,7 +202,8 @@ void check_method(const Policy& all, const Policy& few) {
   });
 }
 
-// Share of the dense weights of query `q` that the last attend's tokens held, and the same as an error.
+// Share of the dense weights of query `q` that the last attend's tokens held, and the same as an
+// error.
 template <class Decoder>
 double mass_held(const Decoder& d, std::span<const float> q, const matrix& K) {
   return mass_of(reference::attention_weights(matrix_of(q).row(0), K), d.folded());
@@ -283,8 +287,8 @@ void check_mass_grows(const std::vector<Policy>& growing, const workload::sample
   }
 }
 
-// A decode on random data whose numbers are multiples of 1/64, so that an offset can be added to all keys exactly. Returns the
-// outputs of all steps, and what was folded.
+// A decode on random data whose numbers are multiples of 1/64, so that an offset can be added to
+// all keys exactly. Returns the outputs of all steps, and what was folded.
 template <class Policy, class Path>
 auto decode_with_offset(const Policy& policy, float offset, int prompt, int steps) {
   std::mt19937 random(21);
@@ -321,8 +325,8 @@ auto decode_with_offset(const Policy& policy, float offset, int prompt, int step
   return all;
 }
 
-// G6: K + 1 c^T chooses the same tokens and gives the same output. The offset here moves logits by up to 8 |q| |c| / sqrt(64) or
-// some 60, of which fp32 keeps 2^-18.
+// G6: K + 1 c^T chooses the same tokens and gives the same output. The offset here moves logits by
+// up to 8 |q| |c| / sqrt(64) or some 60, of which fp32 keeps 2^-18.
 template <class Policy>
 void check_offset_invariant(const Policy& policy, int prompt = 300, int steps = 6) {
   const auto check = [&]<class Path>() {

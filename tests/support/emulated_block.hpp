@@ -1,6 +1,6 @@
 #pragma once
-// A block of threads on the emulated GPU, one fiber a thread: warps and lanes run in random order between synchronisations,
-// and shared memory begins as NaN.
+// A block of threads on the emulated GPU, one fiber a thread: warps and lanes run in random order
+// between synchronisations, and shared memory begins as NaN.
 
 #include <ucontext.h>
 
@@ -64,7 +64,8 @@ class emulated_block {
       bool moved = false;
       std::shuffle(warps.begin(), warps.end(), random_);
       for (const std::uint32_t w : warps) {
-        // A warp may run through several of its own synchronisations before the next one gets its turn.
+        // A warp may run through several of its own synchronisations before the next one gets its
+        // turn.
         for (std::uint32_t turn = random_() % 4; turn < 4; ++turn) {
           const std::uint32_t first = random_() % 32;
           for (std::uint32_t l = 0; l < 32; ++l) {
@@ -110,7 +111,8 @@ class emulated_block {
     return all;
   }
 
-  // Transaction barriers of one arrival a phase, by their addresses. What is copied to them lands when somebody waits, not before.
+  // Transaction barriers of one arrival a phase, by their addresses. What is copied to them lands
+  // when somebody waits, not before.
   void init_barrier(const std::byte* at) { barriers_[at] = {}; }
   void arrive_expecting(const std::byte* at, std::uint64_t bytes) {
     barrier& b = barriers_.at(at);

@@ -1,8 +1,10 @@
 #pragma once
-// A GPU for tests: runs a kernel's own source, one fiber a thread, and takes every liberty that the programming model gives
-// the hardware: warps and lanes run in random order between synchronisations, asynchronous copies land as late as they may,
-// and their target holds NaN until then. Shared memory begins as NaN. Stricter than hardware in one thing: whatever all lanes of a
-// warp take part in (shuffles, ldmatrix, mma) also orders their memory accesses here, so a missing sync_warp beside one goes unseen.
+// A GPU for tests: runs a kernel's own source, one fiber a thread, and takes every liberty that the
+// programming model gives the hardware: warps and lanes run in random order between
+// synchronisations, asynchronous copies land as late as they may, and their target holds NaN until
+// then. Shared memory begins as NaN. Stricter than hardware in one thing: whatever all lanes of a
+// warp take part in (shuffles, ldmatrix, mma) also orders their memory accesses here, so a missing
+// sync_warp beside one goes unseen.
 
 #include <algorithm>
 #include <array>
@@ -107,7 +109,8 @@ class emulated_lane {
     }
   }
 
-  // What bulk_lane adds. That stores and bulk copies go different ways is not emulated: a missing fence goes unseen.
+  // What bulk_lane adds. That stores and bulk copies go different ways is not emulated: a missing
+  // fence goes unseen.
   void init_barrier(std::byte* at) const {
     check_shared(at, 8);
     block_.init_barrier(at);
@@ -233,8 +236,8 @@ class emulated_lane {
   std::vector<std::vector<copy>> groups_;
 };
 
-// Runs kernel(lane) on a grid, cluster after cluster of `ctas` blocks in random order: each to its end, which is the most
-// that a kernel may not rely on when clusters do not wait for each other.
+// Runs kernel(lane) on a grid, cluster after cluster of `ctas` blocks in random order: each to its
+// end, which is the most that a kernel may not rely on when clusters do not wait for each other.
 template <class Kernel>
 void run_on_emulated_gpu(std::uint32_t blocks, std::uint32_t threads, std::size_t shared_bytes,
                          unsigned seed, Kernel&& kernel, std::uint32_t ctas = 1) {

@@ -1,5 +1,6 @@
 #pragma once
-// The state of event_driven_attend.hpp's model: queues of every buffer, who is busy, and the events to come.
+// The state of event_driven_attend.hpp's model: queues of every buffer, who is busy, and the events
+// to come.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,6 @@
 #pragma once
-// A committed page against the one that is generated: the same words, and numbers that may differ in their last printed digit.
+// A committed page against the one that is generated: the same words, and numbers that may differ
+// in their last printed digit.
 
 #include <doctest/doctest.h>
 
@@ -38,7 +39,8 @@ struct page_parts {
   }
 };
 
-// Whole percents and small counts may round either way, so numbers up to 100 may be off by one in the third digit or by 1.
+// Whole percents and small counts may round either way, so numbers up to 100 may be off by one in
+// the third digit or by 1.
 inline void check_page(const char* path, const std::string& generated, const char* command) {
   std::ifstream file(path);
   REQUIRE(file.good());

@@ -1,5 +1,6 @@
 #pragma once
-// A cache whose K and V are of no interest, with the index of a sample: what DSA and MISA choose from.
+// A cache whose K and V are of no interest, with the index of a sample: what DSA and MISA choose
+// from.
 
 #include "instinfer/methods/dsa.hpp"
 #include "instinfer/methods/misa.hpp"
@@ -9,7 +10,8 @@ namespace instinfer::test {
 
 using attention::index_query;
 
-// An index of the model's own, as the synthetic indexer gives it, and one that takes the keys of 64 dims themselves.
+// An index of the model's own, as the synthetic indexer gives it, and one that takes the keys of 64
+// dims themselves.
 using dsa = attention::basic_dsa<128>;
 using misa = attention::basic_misa<128, 128>;
 using own_dsa = attention::basic_dsa<64>;

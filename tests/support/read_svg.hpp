@@ -1,6 +1,6 @@
 #pragma once
-// Reads an SVG: a strict reader of XML without declarations, comments and CDATA, which gives the elements in order. Throws
-// std::runtime_error where a reader of XML would refuse the text.
+// Reads an SVG: a strict reader of XML without declarations, comments and CDATA, which gives the
+// elements in order. Throws std::runtime_error where a reader of XML would refuse the text.
 
 #include <cctype>
 #include <map>

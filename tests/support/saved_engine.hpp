@@ -1,5 +1,6 @@
 #pragma once
-// An engine that keeps every summary, and a decode on it that can be repeated: what the tests of cache files save and load.
+// An engine that keeps every summary, and a decode on it that can be repeated: what the tests of
+// cache files save and load.
 
 #include <random>
 #include <sstream>

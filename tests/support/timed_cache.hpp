@@ -1,5 +1,6 @@
 #pragma once
-// What the tests of flash::engine share: an engine without data that holds one sequence, and sums over its receipts.
+// What the tests of flash::engine share: an engine without data that holds one sequence, and sums
+// over its receipts.
 
 #include <string>
 #include <vector>

@@ -1,6 +1,7 @@
 #pragma once
-// Lists of tokens, and exact attention within them: what the fp64 transcriptions of selection methods are written with.
-// Q is [group, dim], K [tokens, dim], V [tokens, v_dim]; token lists ascend.
+// Lists of tokens, and exact attention within them: what the fp64 transcriptions of selection
+// methods are written with. Q is [group, dim], K [tokens, dim], V [tokens, v_dim]; token lists
+// ascend.
 
 #include <algorithm>
 #include <numeric>

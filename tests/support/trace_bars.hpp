@@ -1,6 +1,7 @@
 #pragma once
-// Reads back what flash::chrome_trace writes: one JSON object, one event a line, every event's values plain strings or
-// numbers. Anything else throws, so that a reader of the Chrome trace format would not choke on it first.
+// Reads back what flash::chrome_trace writes: one JSON object, one event a line, every event's
+// values plain strings or numbers. Anything else throws, so that a reader of the Chrome trace
+// format would not choke on it first.
 
 #include <cctype>
 #include <map>
@@ -21,7 +22,8 @@ struct trace_bar {
   double duration_us = 0;
 };
 
-// A recursive descent over JSON that keeps nothing: throws std::runtime_error where the text is not one JSON value.
+// A recursive descent over JSON that keeps nothing: throws std::runtime_error where the text is not
+// one JSON value.
 class json_check {
  public:
   static void one_value(std::string_view text) {

@@ -118,8 +118,9 @@ inline retro_result transcribed_retro(const matrix& Q, const matrix& K, const ma
 
 // ---- Squeezed Attention: clusters above a probability ----
 
-// exp(q.c_i / sqrt d) / sum_r n_r exp(q.c_r / sqrt d): the estimated probability of one key of cluster i, mean over the rows of
-// Q. `counted` has the clusters that are evaluated; the others get -1, and no part in the denominator.
+// exp(q.c_i / sqrt d) / sum_r n_r exp(q.c_r / sqrt d): the estimated probability of one key of
+// cluster i, mean over the rows of Q. `counted` has the clusters that are evaluated; the others get
+// -1, and no part in the denominator.
 inline row_vector key_probability(const matrix& Q, const cluster_index& index,
                                   const std::vector<bool>& counted) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(Q.cols()));
@@ -148,7 +149,8 @@ inline row_vector key_probability(const matrix& Q, const cluster_index& index) {
   return key_probability(Q, index, std::vector<bool>(index.members.size(), true));
 }
 
-// Appends the probability of every key, as estimated, to the pool from which the threshold is drawn.
+// Appends the probability of every key, as estimated, to the pool from which the threshold is
+// drawn.
 inline void pool_key_probabilities(const row_vector& probability, const cluster_index& index,
                                    std::vector<double>& pool) {
   for (int c = 0; c < index.clusters(); ++c) {
@@ -176,8 +178,8 @@ inline std::vector<int> above(const row_vector& probability, double threshold) {
   return kept;
 }
 
-// Two levels: parent [fine clusters] is the coarse cluster of each fine one. Fine clusters whose parent passed coarse_threshold are
-// evaluated among themselves.
+// Two levels: parent [fine clusters] is the coarse cluster of each fine one. Fine clusters whose
+// parent passed coarse_threshold are evaluated among themselves.
 inline std::vector<int> transcribed_two_level(const matrix& Q, const cluster_index& coarse,
                                               const cluster_index& fine,
                                               const std::vector<std::uint32_t>& parent,

@@ -45,7 +45,8 @@ inline token_list dsa_tokens(const matrix& qI, const row_vector& w, const matrix
   return largest(index_scores(qI, w, kI, all), std::min(k, static_cast<int>(kI.rows())));
 }
 
-// The k best tokens by h heads; with candidates > 0 (MISA's hierarchical form) the best `candidates` of these by all heads.
+// The k best tokens by h heads; with candidates > 0 (MISA's hierarchical form) the best
+// `candidates` of these by all heads.
 inline token_list misa_tokens(const matrix& qI, const row_vector& w, const matrix& kI, int block,
                               int h, int k, int candidates = 0) {
   const auto tokens = static_cast<int>(kI.rows());

@@ -9,7 +9,8 @@
 
 namespace instinfer::test {
 
-// U [pages] = max over heads of sum_i max(q_i min_i, q_i max_i), the largest product that a key in the page's box can have.
+// U [pages] = max over heads of sum_i max(q_i min_i, q_i max_i), the largest product that a key in
+// the page's box can have.
 inline row_vector quest_bounds(const matrix& Q, const matrix& K, int per_page) {
   const auto tokens = static_cast<int>(K.rows());
   row_vector bounds((tokens + per_page - 1) / per_page);

@@ -1,5 +1,6 @@
 #pragma once
-// What the tests of flash::engine on a whole drive share: batches, and a small drive on a translation layer.
+// What the tests of flash::engine on a whole drive share: batches, and a small drive on a
+// translation layer.
 
 #include <vector>
 

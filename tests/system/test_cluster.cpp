@@ -1,4 +1,5 @@
-// Drives over many hosts: one host is the system itself; an infinite network leaves its commands; the rest by hand.
+// Drives over many hosts: one host is the system itself; an infinite network leaves its commands;
+// the rest by hand.
 
 #include <doctest/doctest.h>
 
@@ -54,14 +55,16 @@ TEST_CASE("an infinite network leaves the commands, which the hosts send side by
 }
 
 TEST_CASE("network time by hand") {
-  // 16 drives: 4 heads x 4 groups of sequences, 4 hosts. A layer: 16 sequences x (2 x 1024 q and out + 2 x 512 k, v) x 2 B.
+  // 16 drives: 4 heads x 4 groups of sequences, 4 hosts. A layer: 16 sequences x (2 x 1024 q and
+  // out + 2 x 512 k, v) x 2 B.
   const double bytes = 2.0 * 16 * (2 * 1'024 + 2 * 512) * 2;
   const network_spec slow{"slow", 1e6, 2e6, 1e6};
   const cluster_system<> s(drives(16), 4, slow);
   CHECK(s.hosts_used() == 4);
   const decode_step step = s.step(1'040);
   CHECK(step.bytes.drive_link == doctest::Approx(bytes));
-  // The head's link carries three quarters at 2 MB/s, a host's a quarter at 1 MB/s; 2 layers x there and back.
+  // The head's link carries three quarters at 2 MB/s, a host's a quarter at 1 MB/s; 2 layers x
+  // there and back.
   CHECK(s.network_s(step) == doctest::Approx(bytes * 0.75 / 2e6 + 2 * 2 * 1e-3));
   const network_spec slow_hosts{"slow hosts", 1e5, 2e6, 0};
   CHECK(cluster_system<>(drives(16), 4, slow_hosts).network_s(step) ==

@@ -49,7 +49,8 @@ TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
   const memory_use over = memory(128);
   CHECK(over.overflows() == system::tier::gpu);
   CHECK(over.verdict() == "out of GPU memory: needs 45.6 GB of 38.4 GB");
-  // By hand: 2 layers of weights; a token's 5 vectors of 5120; 3 x 40 heads x 1024^2 logits; KV of two layers.
+  // By hand: 2 layers of weights; a token's 5 vectors of 5120; 3 x 40 heads x 1024^2 logits; KV of
+  // two layers.
   const double by_hand = 2 * opt_13b.layer_weight_bytes() +
                          128.0 * 2 * (1024 * 5 * 5120.0 + 3 * 40 * 1024.0 * 1024) +
                          2 * 128.0 * 1024 * 20'480;

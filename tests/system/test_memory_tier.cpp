@@ -1,4 +1,5 @@
-// The best case of a memory beside the GPU: by hand, never slower with more of anything, and at the GPU's own speed in the limit.
+// The best case of a memory beside the GPU: by hand, never slower with more of anything, and at the
+// GPU's own speed in the limit.
 
 #include <doctest/doctest.h>
 

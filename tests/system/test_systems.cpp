@@ -1,4 +1,5 @@
-// What every system must obey: parts add up, more bandwidth is never slower, more sequences never need less memory.
+// What every system must obey: parts add up, more bandwidth is never slower, more sequences never
+// need less memory.
 
 #include <doctest/doctest.h>
 
@@ -51,8 +52,9 @@ void check_run(const server& on, const workload& of) {
         std::max({done.prefill.compute_s, done.prefill.weights_s, done.prefill.kv_write_s}));
   CHECK(done.prefill.total_s <=
         done.prefill.compute_s + done.prefill.weights_s + done.prefill.kv_write_s + 1e-12);
-  // Attention uses some of what it reads, and steps grow with the context. A sparse step of few pages may shorten by 3 %:
-  // which channels the drawn pages share, and what is still buffered, differs from one context to the next.
+  // Attention uses some of what it reads, and steps grow with the context. A sparse step of few
+  // pages may shorten by 3 %: which channels the drawn pages share, and what is still buffered,
+  // differs from one context to the next.
   CHECK(done.mean.bytes.kv_wanted > 0);
   const double first = s.step(static_cast<double>(of.input_tokens)).time.total_s();
   CHECK(0.97 * first <= s.step(static_cast<double>(of.context_tokens())).time.total_s());
@@ -209,7 +211,8 @@ TEST_CASE("traffic by hand") {
       doctest::Approx(6 * context * kv_token / xeon_5320.software.pageable_bytes_per_s + 4 * 2e-6));
   CHECK(host.time.kv_software_s == 0);
 
-  // FlexGen from the page cache: nothing of the drive, one request each 128 KiB. All heads and tokens are wanted.
+  // FlexGen from the page cache: nothing of the drive, one request each 128 KiB. All heads and
+  // tokens are wanted.
   const flexgen_system<> cached(tiny(), paper_server(), job);
   CHECK(cached.in_page_cache(context));
   const decode_step files = cached.step(context);

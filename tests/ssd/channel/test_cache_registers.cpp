@@ -1,4 +1,5 @@
-// Cache read: the next array read while a page leaves, by closed forms and against the drive without.
+// Cache read: the next array read while a page leaves, by closed forms and against the drive
+// without.
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
-// Mixed streams: against the drive that looks at everything, to the tick; against batches; priorities,
-// suspensions and their cost by hand; bad input.
+// Mixed streams: against the drive that looks at everything, to the tick; against batches;
+// priorities, suspensions and their cost by hand; bad input.
 
 #include <doctest/doctest.h>
 
@@ -183,7 +183,8 @@ TEST_CASE(
   std::vector<std::int64_t> finish(3);
   mixed_timeline<flash::command_first> drive{one_die, t, {.cache_read = true}};
   drive.run(requests, finish);
-  // Read 0: 290 ns of command, 45,020 of array, 1,000 to move: at 46,310 the next command goes, 290 ns; then 3,000 of data.
+  // Read 0: 290 ns of command, 45,020 of array, 1,000 to move: at 46,310 the next command goes, 290
+  // ns; then 3,000 of data.
   CHECK(finish[0] == 49'600'000);
   // Read 1: its array from 46,600 to 91,620, moved at 92,620, data until 95,620.
   CHECK(finish[1] == 95'620'000);

@@ -1,4 +1,5 @@
-// Page types: which page has which, and the reads and programs of each, against the event-driven drives and by hand.
+// Page types: which page has which, and the reads and programs of each, against the event-driven
+// drives and by hand.
 
 #include <doctest/doctest.h>
 

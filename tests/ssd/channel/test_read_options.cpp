@@ -1,5 +1,5 @@
-// What a batch of reads may add, all options at once: against the event-driven drive to the tick, and refused where it
-// cannot be.
+// What a batch of reads may add, all options at once: against the event-driven drive to the tick,
+// and refused where it cannot be.
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
-// The FTL against a map: random writes and releases, garbage collection, failures; counters that add
-// up; refusals.
+// The FTL against a map: random writes and releases, garbage collection, failures; counters that
+// add up; refusals.
 
 #include <doctest/doctest.h>
 
@@ -77,7 +77,8 @@ void check_blocks(const Ftl& f, std::size_t live) {
   }
 }
 
-// As many owners as live pages (check_blocks), and each page owns where it lies: so no two lie in one place.
+// As many owners as live pages (check_blocks), and each page owns where it lies: so no two lie in
+// one place.
 template <class Ftl>
 void check_pages(const Ftl& f, const model& pages) {
   for (const auto& [p, stamp] : pages) {

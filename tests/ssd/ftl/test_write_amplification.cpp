@@ -1,4 +1,5 @@
-// Write amplification: exactly 1 for sequences that go as a whole, and the greedy baseline against theory.
+// Write amplification: exactly 1 for sequences that go as a whole, and the greedy baseline against
+// theory.
 
 #include <doctest/doctest.h>
 
@@ -24,8 +25,9 @@ constexpr geometry measured{.channels = 1,
                             .pages = 32,
                             .page_bytes = 4096};
 
-// A batch of 8 sequences grows page by page in turn; one that is done stays until its room is needed, then goes as a
-// whole (or, if `by_halves`, a random half at a time). The same trace for any policy: it depends on counts only.
+// A batch of 8 sequences grows page by page in turn; one that is done stays until its room is
+// needed, then goes as a whole (or, if `by_halves`, a random half at a time). The same trace for
+// any policy: it depends on counts only.
 template <class Policy>
 ftl_counters serve(const Policy& policy, std::uint64_t capacity, bool by_halves = false,
                    wear_summary* wear = nullptr) {
@@ -90,9 +92,9 @@ double lambert_w(double x) {
 }
 
 // Write amplification of greedy garbage collection under uniform random overwrites, with r physical
-// pages for each live one, in blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski, "An
-// improved analytic expression for write amplification in NAND flash", ICNC 2012). Smaller blocks vary
-// more, so that greedy collection does a little better.
+// pages for each live one, in blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski,
+// "An improved analytic expression for write amplification in NAND flash", ICNC 2012). Smaller
+// blocks vary more, so that greedy collection does a little better.
 double analytic_write_amplification(double ratio) {
   return ratio / (ratio + lambert_w(-ratio * std::exp(-ratio)));
 }
@@ -100,7 +102,8 @@ double analytic_write_amplification(double ratio) {
 }  // namespace
 
 TEST_CASE("FTL: write amplification is exactly 1 for sequences that are reclaimed as a whole") {
-  // About 22 sequences live at a time; each may leave 4 blocks half dead and 4 half written: 22 x 8 x 32 = 5,632 pages.
+  // About 22 sequences live at a time; each may leave 4 blocks half dead and 4 half written: 22 x 8
+  // x 32 = 5,632 pages.
   constexpr std::uint64_t capacity = 26'000;
   wear_summary wear;
   const ftl_counters kv = serve(kv_blocks{}, capacity, false, &wear);
@@ -115,7 +118,8 @@ TEST_CASE("FTL: write amplification is exactly 1 for sequences that are reclaime
   CHECK(greedy.host_pages == kv.host_pages);
   CHECK(greedy.write_amplification() > 1.2);
 
-  // What breaks it: reclaiming half of a sequence's pages, sharing frontiers, too little room for open blocks.
+  // What breaks it: reclaiming half of a sequence's pages, sharing frontiers, too little room for
+  // open blocks.
   CHECK(serve(kv_blocks{}, capacity, true).write_amplification() > 1.2);
   CHECK(serve(kv_blocks{.frontiers = 4}, capacity).write_amplification() > 1.0);
   CHECK(serve(kv_blocks{}, 31'000).write_amplification() > 1.0);

@@ -42,7 +42,8 @@ TEST_CASE("energy: each part from its own count") {
 }
 
 TEST_CASE("energy: an append and a dense attend of OPT-13B, by part") {
-  // 2048 tokens of context: 819,200 B each in 4 KiB pages, all read for one token; its own pages are 1.5 times its KV.
+  // 2048 tokens of context: 819,200 B each in 4 KiB pages, all read for one token; its own pages
+  // are 1.5 times its KV.
   constexpr traffic read{.pages_read = 409'600, .channel_bytes = 409'600ull * 4096};
   constexpr traffic written{.pages_written = 300, .written_bytes = 300 * 4096};
   energy e = energy_of(work_of(read, 2048.0 * 819'200), instcsd.timing);
