@@ -257,8 +257,8 @@ TEST_CASE("Squeezed Attention's reference values, also with the tokens shuffled"
       const quality found = measure_tokens(x, [&](const matrix& q) {
         return members_of(index, above(key_probability(q, index), threshold));
       });
-      CHECK(found.kept ==
-            doctest::Approx(1 - want.z).epsilon(0.02));  // within ties: whole clusters
+      // Within ties: whole clusters.
+      CHECK(found.kept == doctest::Approx(1 - want.z).epsilon(0.02));
       CHECK(std::abs(found.mass - want.mass) < 0.007);
       CHECK(found.error == doctest::Approx(want.error).epsilon(0.4));
     }

@@ -46,8 +46,8 @@ TEST_CASE("fp16 rounds to nearest, ties to even") {
     CHECK(from_float<fp16>(std::nextafter(middle, -1e9f)).bits == bits);
     CHECK(from_float<fp16>(-middle).bits == (even | 0x8000));
   }
-  CHECK(from_float<fp16>(65519.996f).bits ==
-        0x7BFF);  // below the middle between the largest and 2^16
+  // Below the middle between the largest and 2^16.
+  CHECK(from_float<fp16>(65519.996f).bits == 0x7BFF);
   CHECK(from_float<fp16>(65520.0f).bits == 0x7C00);
   CHECK(from_float<fp16>(1e30f).bits == 0x7C00);
   CHECK(from_float<fp16>(0x1p-25f).bits == 0);  // a tie with zero, which is even

@@ -107,9 +107,8 @@ void check_decode(unsigned seed) {
   for (int step = 0; step <= 60; ++step) {
     const int layer = step % 2;
     CAPTURE(step);
-    const int more = step == 0   ? 0
-                     : step <= 2 ? 300
-                                 : 1 + step % 3;  // nothing, a prompt a layer, a decode
+    // Nothing, a prompt a layer, a decode.
+    const int more = step == 0 ? 0 : step <= 2 ? 300 : 1 + step % 3;
     const int first = step <= 2 ? 0 : tokens;
     tokens = step <= 2 ? more : tokens + more;
     for (int l = step <= 2 ? layer : 0; l <= (step <= 2 ? layer : 1); ++l) {

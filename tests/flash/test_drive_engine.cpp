@@ -66,8 +66,8 @@ TEST_CASE("drive: the breakdown is what the units did") {
         doctest::Approx(done.phases[0].gemv_ns + done.phases[0].softmax_ns));
   CHECK(done.units[unit::logit] + done.units[unit::attend] ==
         doctest::Approx(done.phases[1].gemv_ns + done.phases[1].softmax_ns));
-  CHECK(done.units[unit::attend] ==
-        doctest::Approx(done.phases[1].gemv_ns / 2));  // as many FLOP as q.K
+  // As many FLOP as q.K.
+  CHECK(done.units[unit::attend] == doctest::Approx(done.phases[1].gemv_ns / 2));
   CHECK(done.units[unit::top_k] ==
         doctest::Approx(done.phases[0].top_k_ns + done.phases[1].top_k_ns));
   CHECK(done.units[unit::flash] <= done.attention_ns);

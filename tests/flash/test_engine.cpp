@@ -47,9 +47,9 @@ TEST_CASE_TEMPLATE("flash engine: dense reads more pages for more tokens, never 
     const flash::receipt now = cache.attend(seq);
     CHECK(now.traffic.pages_read >= before.traffic.pages_read);
     CHECK(now.traffic.pages_read == static_cast<std::uint64_t>(2 * 2 * (total / 32)));
+    // Pages of whole groups: all wanted.
     CHECK(now.traffic.filtered_bytes + now.traffic.buffer_bytes ==
-          static_cast<std::uint64_t>(total) * 2 * 2 * dim *
-              2);  // pages of whole groups: all wanted
+          static_cast<std::uint64_t>(total) * 2 * 2 * dim * 2);
     before = now;
   }
 }
@@ -120,8 +120,8 @@ TEST_CASE_TEMPLATE("flash engine: host routes take at least the links' time and 
     const flash::receipt done = one_attend<D>(tokens);
     const auto bytes = static_cast<double>(done.traffic.link_bytes);
     CHECK(done.traffic.link_bytes == done.traffic.channel_bytes + done.traffic.buffer_bytes);
-    CHECK(done.traffic.filtered_bytes ==
-          done.traffic.channel_bytes);  // no filter in front of a host
+    // No filter in front of a host.
+    CHECK(done.traffic.filtered_bytes == done.traffic.channel_bytes);
     double route_ns = 0;
     for (const flash::phase_time& phase : done.phases) {
       route_ns += phase.route_ns;

@@ -161,8 +161,8 @@ TEST_CASE(
   const token_list steady =
       test::joined(test::tokens_from_to(0, 4), test::tokens_from_to(8128, 8192));
   figures some;
-  double none =
-      0;  // errors by the definition over the same clusters: no estimate, and of all that is left
+  // Errors by the definition over the same clusters: no estimate, and of all that is left.
+  double none = 0;
   double rest = 0;
   for (int i = 0; i < s.queries(); ++i) {
     const auto q = rows_of(s.q, static_cast<std::size_t>(i), 1);

@@ -21,9 +21,9 @@ namespace flash = instinfer::flash;
 struct attend_outcome {
   std::int64_t makespan = 0;
   std::vector<std::int64_t> decoded;  // [pages] flash pages: when the data was there; -1 otherwise
-  std::vector<std::int64_t>
-      filtered;                       // [pages] when the page was in its place of the kernel buffer
-  std::vector<std::int64_t> through;  // [pages] when the kernels were done with it
+  // [pages] when the page was in its place of the kernel buffer.
+  std::vector<std::int64_t> filtered;
+  std::vector<std::int64_t> through;   // [pages] when the kernels were done with it
   std::vector<std::int64_t> released;  // [loads]
   std::vector<std::int64_t> finished;  // [loads]
   std::int64_t stalls = 0;             // times a bus had data and no room for it

@@ -58,8 +58,8 @@ struct random_case {
              .erase_ps = pick(random, 1, 3'500) * flash::ps_per_us,
              .bus_bytes_per_s = rates[static_cast<std::size_t>(pick(random, 0, 4))]};
     if (pick(random, 0, 3) == 0) {
-      times.page_transfer_ps =
-          pick(random, 1, 50) * 290'000;  // multiples of the command time provoke ties
+      // Multiples of the command time provoke ties.
+      times.page_transfer_ps = pick(random, 1, 50) * 290'000;
       times.read_ps = pick(random, 1, 50) * 290'000;
       times.read_turnaround_ps = 0;
     }

@@ -98,8 +98,8 @@ TEST_CASE("hosts without a drive, or a network without a rate, are refused") {
 }
 
 TEST_CASE("int8 pages: half the bytes, 16/31 of the pages") {
-  using int8_kv =
-      kv_format<int8_pages<fp16>, 128>;  // 31 tokens and a scale in 4 KiB, where fp16 has 16
+  // 31 tokens and a scale in 4 KiB, where fp16 has 16.
+  using int8_kv = kv_format<int8_pages<fp16>, 128>;
   model_spec narrow = small();
   narrow.kv_element_bytes = 1;
   CHECK(narrow.kv_bytes_per_token() == small().kv_bytes_per_token() / 2);

@@ -119,8 +119,8 @@ TEST_CASE("drives split heads, then sequences") {
   CHECK(hundred.head_parts == 40);
   CHECK(hundred.sequence_parts == 2);
   CHECK(hundred.sequences == 4);
-  CHECK(system::split_over(100'000, shape, 8).drives_used() ==
-        320);  // no more than heads x sequences
+  // No more than heads x sequences.
+  CHECK(system::split_over(100'000, shape, 8).drives_used() == 320);
   const system::drive_split grouped =
       system::split_over(4, {.layers = 1, .q_heads = 64, .kv_heads = 8}, 5);
   CHECK(grouped.kv_heads == 2);

@@ -131,8 +131,8 @@ void random_commands(unsigned seed, const Policy& policy, double faults) {
       const std::uint64_t failures_before = failures();
       try {
         const page_id page = f.write(unsigned_pick(0, 4), unsigned_pick(0, 99));
-        REQUIRE(
-            (room || faults > 0));  // beyond its promise, a drive has the blocks kept for failures
+        // Beyond its promise, a drive has the blocks kept for failures.
+        REQUIRE((room || faults > 0));
         REQUIRE(!held.contains(number(page)));
         held[number(page)] = ++host_pages;
         std::memcpy(f.pages()[f.physical(page)].data(), &host_pages, sizeof host_pages);

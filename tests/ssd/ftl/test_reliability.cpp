@@ -128,8 +128,8 @@ TEST_CASE("refresh of a full drive: the spare blocks are enough, and nothing is 
   ftl<> f(one, 12);
   const std::vector<page_id> pages = fill(f, 12);
   f.set_time(100);
-  CHECK(f.refresh(refresh_limits{.age_s = 50}) ==
-        12);  // 3 free blocks are enough, one after the other
+  // 3 free blocks are enough, one after the other.
+  CHECK(f.refresh(refresh_limits{.age_s = 50}) == 12);
   CHECK(f.refresh(refresh_limits{.age_s = 50}) == 0);
   for (const page_id page : pages) {
     CHECK(f.is_live(page));

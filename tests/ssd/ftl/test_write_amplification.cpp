@@ -128,8 +128,8 @@ TEST_CASE("FTL: write amplification is exactly 1 for sequences that are reclaime
 }
 
 TEST_CASE("FTL: the greedy baseline's write amplification on uniform random overwrites") {
-  CHECK(analytic_write_amplification(1.3) ==
-        doctest::Approx(2.36).epsilon(0.002));  // as printed there
+  // As printed there.
+  CHECK(analytic_write_amplification(1.3) == doctest::Approx(2.36).epsilon(0.002));
   constexpr geometry g{.channels = 1, .planes = 1, .blocks = 1024, .pages = 64};
   for (const double spare : {0.10, 0.25}) {
     const auto live = static_cast<std::uint64_t>(1024 * 64 / (1 + spare));
