@@ -1,7 +1,7 @@
 // The attention kernel's own source on an emulated GPU against fp64.
-#include "on_emulated_gpu.hpp"
+#include "tests/support/on_emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_attend_kernel {
 
 namespace {
 
@@ -120,3 +120,5 @@ TEST_CASE("random shapes") {
     check<fp16, 64>(seed, test::random_case(seed));
   }
 }
+
+}  // namespace instinfer::test_attend_kernel

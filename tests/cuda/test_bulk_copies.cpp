@@ -1,8 +1,9 @@
-// The attention kernel with bulk copies and barriers on an emulated GPU against fp64: phases, zero rows, stages used again.
+// The attention kernel with bulk copies and barriers on an emulated GPU against fp64: phases, zero
+// rows, stages used again.
 #include "instinfer/cuda/kernels/bulk_copies.hpp"
-#include "on_emulated_gpu.hpp"
+#include "tests/support/on_emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_bulk_copies {
 
 namespace {
 
@@ -45,3 +46,5 @@ TEST_CASE("random shapes") {
     check<fp16, 64>(seed, test::random_case(seed));
   }
 }
+
+}  // namespace instinfer::test_bulk_copies

@@ -5,12 +5,12 @@
 #include <functional>
 #include <string>
 
-#include "emulated_gpu.hpp"
 #include "instinfer/cuda/kernels/attend_kernel.hpp"
 #include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/cuda/launch/table_check.hpp"
+#include "tests/support/emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_checks {
 
 namespace {
 
@@ -188,3 +188,5 @@ TEST_CASE("the workspace of balanced launches does not depend on the batch") {
   CHECK(bytes(1, 100) == bytes(256, 1'000'000));
   CHECK(bytes(1, 1) == 16 + 528 * 4 + 528 * 8 * 130 * 4);  // 2.2 MB
 }
+
+}  // namespace instinfer::test_checks

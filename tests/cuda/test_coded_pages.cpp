@@ -1,7 +1,8 @@
-// Pages of int8 and fp8 codes in the attention kernel, on an emulated GPU against fp64 on the decoded values.
-#include "on_emulated_gpu.hpp"
+// Pages of int8 and fp8 codes in the attention kernel, on an emulated GPU against fp64 on the
+// decoded values.
+#include "tests/support/on_emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_coded_pages {
 
 namespace {
 
@@ -222,3 +223,5 @@ TEST_CASE("random shapes") {
     for_each_code([&]<class Code>(Code) { check<Code, 64>(seed, test::random_case(seed)); });
   }
 }
+
+}  // namespace instinfer::test_coded_pages

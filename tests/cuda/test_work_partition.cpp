@@ -8,8 +8,9 @@
 #include "instinfer/core/logit_rule.hpp"
 #include "instinfer/cuda/kernels/work_partition.hpp"
 
-using namespace instinfer;
-using namespace instinfer::cuda;
+namespace instinfer::test_work_partition {
+
+using namespace cuda;
 
 namespace {
 
@@ -142,3 +143,5 @@ TEST_CASE("division by multiplication") {
     }
   }
 }
+
+}  // namespace instinfer::test_work_partition
