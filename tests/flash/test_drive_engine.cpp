@@ -169,8 +169,8 @@ TEST_CASE("drive: what cannot be is refused, with a sentence") {
 
   flash::drive_spec other = small_drive;
   other.geometry.blocks = 25;
-  CHECK_THROWS_AS((engine_on<clean_store>(one_head, small_capacity, {}, {}, other)), bad_argument);
-  engine_on<clean_store> on_ftl(one_head, small_capacity, {}, {}, small_drive);
+  CHECK_THROWS_AS((engine_on<clean_store>(one_head, drive_capacity, {}, {}, other)), bad_argument);
+  engine_on<clean_store> on_ftl(one_head, drive_capacity, {}, {}, small_drive);
   CHECK_THROWS_WITH_AS(on_ftl.pages().locate(page_id{5}),
                        "ftl_store: page 5 holds nothing: it was never written, or was released",
                        bad_argument);

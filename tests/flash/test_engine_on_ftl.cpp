@@ -23,8 +23,8 @@ using format = drive_format;
 }  // namespace
 
 TEST_CASE("drive on an FTL: sequences that go as a whole are never moved, and erases are charged") {
-  engine_on<clean_store> engine(one_head, small_capacity, {}, {}, small_drive);
-  flash::engine<insta, format> plain(one_head, small_capacity, {}, {}, small_drive);
+  engine_on<clean_store> engine(one_head, drive_capacity, {}, {}, small_drive);
+  flash::engine<insta, format> plain(one_head, drive_capacity, {}, {}, small_drive);
   double write_ns = 0;
   double erase_ns = 0;
   for (int round = 0; round < 12; ++round) {
@@ -67,7 +67,7 @@ TEST_CASE("drive on an FTL: pages are read where they lie") {
       reads[group + " " + row] += name == "array read" ? 1 : 0;
     }
   };
-  engine_on<clean_store> engine(one_head, small_capacity, {}, {}, small_drive);
+  engine_on<clean_store> engine(one_head, drive_capacity, {}, {}, small_drive);
   const sequence seq = engine.open();
   engine.append_count(seq, 0, 16 * 100);
   std::map<std::string, int> expected;
@@ -98,7 +98,7 @@ TEST_CASE("drive on an FTL: pages are read where they lie") {
 }
 
 TEST_CASE("drive on an FTL: a pattern that breaks the rule pays for moves") {
-  engine_on<greedy_store> engine(one_head, small_capacity, {}, {}, small_drive);
+  engine_on<greedy_store> engine(one_head, drive_capacity, {}, {}, small_drive);
   const sequence kept = engine.open();
   double moving_ns = 0;
   for (int round = 0; round < 60; ++round) {

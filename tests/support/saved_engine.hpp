@@ -72,7 +72,7 @@ using engine_of =
 using engine_type = engine_of<any_method, format>;
 
 inline const model_shape shape{.layers = 2, .q_heads = 4, .kv_heads = 2};
-const store::capacity room{.bytes = 4 << 20, .context_tokens = 64};
+inline const store::capacity room{.bytes = 4 << 20, .context_tokens = 64};
 
 // Tokens and queries of a decode; those of equal seeds are the same.
 struct decoder {

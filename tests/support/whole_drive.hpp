@@ -39,18 +39,18 @@ flash::receipt one_step(const model_shape& shape, int batch, std::uint64_t token
 }
 
 inline constexpr model_shape opt_13b{.layers = 1, .q_heads = 40, .kv_heads = 40};
-constexpr model_shape few_heads{.layers = 1, .q_heads = 4, .kv_heads = 4};
+inline constexpr model_shape few_heads{.layers = 1, .q_heads = 4, .kv_heads = 4};
 
 // 2 channels x 2 chips x 2 planes x 24 blocks x 8 pages: 1,536 pages.
 inline constexpr flash::geometry small{
     .channels = 2, .chips = 2, .dies = 1, .planes = 2, .blocks = 24, .pages = 8};
-constexpr flash::drive_spec small_drive = [] {
+inline constexpr flash::drive_spec small_drive = [] {
   flash::drive_spec drive = flash::instcsd;
   drive.geometry = small;
   return drive;
 }();
-const store::capacity small_capacity{.bytes = 2 * 700 * 4096, .context_tokens = 512};
-constexpr model_shape one_head{.layers = 1, .q_heads = 1, .kv_heads = 1};
+inline const store::capacity drive_capacity{.bytes = 2 * 700 * 4096, .context_tokens = 512};
+inline constexpr model_shape one_head{.layers = 1, .q_heads = 1, .kv_heads = 1};
 
 using clean_store =
     flash::ftl_store<small, flash::kv_blocks{.frontiers = 4, .erase_below_blocks = 4}>;
