@@ -1,4 +1,5 @@
 #pragma once
+// long because: all rules of a channel's bus and dies stand here, once.
 // Replays one flash channel, a grant of its bus at a time, in exact ticks: the rules of the bus and of the dies behind it.
 
 #include <algorithm>
