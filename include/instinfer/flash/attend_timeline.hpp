@@ -19,8 +19,8 @@
 #include "instinfer/flash/channel_activity.hpp"
 #include "instinfer/ssd/channel/arbitration.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
-#include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/channel/event_queue.hpp"
+#include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 
@@ -120,8 +120,8 @@ class attend_timeline {
       elements += work.pages[i].elements;
     }
     // Even one page after the other, through one unit after the other, stays inside 63 bits.
-    const double each = flash_.ticks.longest(array_operation::read) +
-                        static_cast<double>(units_.filter_page);
+    const double each =
+        flash_.ticks.longest(array_operation::read) + static_cast<double>(units_.filter_page);
     const double longest = static_cast<double>(pages.size() + 1) * each +
                            units_.dram.about(elements * element_bytes_) +
                            kernels_.longest(work, elements);
@@ -183,8 +183,8 @@ class attend_timeline {
     for (std::size_t c = 0; kernels_.all_released() && c < channels_.size(); ++c) {
       const std::int64_t due = next_.due(bus(c));
       next_.set(bus(c), never_ticks);
-      channels_[c].stands_at =
-          run_bus(c, channels_[c].activity.stalls() ? std::min(due, now.at) : due, never_ticks, sink);
+      channels_[c].stands_at = run_bus(
+          c, channels_[c].activity.stalls() ? std::min(due, now.at) : due, never_ticks, sink);
     }
   }
 

@@ -8,8 +8,14 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/attention/observer.hpp"
+#include "instinfer/core/access_plan.hpp"
+#include "instinfer/core/index_set.hpp"
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/core/traffic.hpp"
+#include "instinfer/layout/concepts.hpp"
 #include "instinfer/ssd/spec/codewords.hpp"
+#include "instinfer/ssd/spec/geometry.hpp"
 
 namespace instinfer::flash {
 

@@ -38,8 +38,7 @@ class array_suspensions {
   bool may_suspend(std::int32_t die, std::int32_t priority, std::int64_t now) const {
     const die_state& s = at(die);
     return s.now == phase::works && ticks_.allows(s.what) && priority < s.work.priority &&
-           now >= s.suspend_from &&
-           now + ticks_.command() + ticks_.latency(s.what) < s.work.ready;
+           now >= s.suspend_from && now + ticks_.command() + ticks_.latency(s.what) < s.work.ready;
   }
   // The first time after `now` from which on a die may be suspended that may not be yet; never_ticks if there is none.
   std::int64_t next_chance(std::int64_t now) const {

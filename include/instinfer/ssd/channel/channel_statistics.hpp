@@ -27,8 +27,7 @@ struct die_load {
 
 class channel_statistics {
  public:
-  explicit channel_statistics(std::int32_t dies)
-      : dies_(static_cast<std::size_t>(dies)) {}
+  explicit channel_statistics(std::int32_t dies) : dies_(static_cast<std::size_t>(dies)) {}
 
   void begin() {
     load_ = {};

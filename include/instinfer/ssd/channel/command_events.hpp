@@ -11,7 +11,7 @@ namespace instinfer::flash {
 constexpr event_kind array_event(array_operation what) {
   return what == array_operation::read      ? event_kind::array_read
          : what == array_operation::program ? event_kind::program
-                                      : event_kind::erase;
+                                            : event_kind::erase;
 }
 
 // Work: replay_work or plain_reads (replay_work.hpp).
@@ -25,8 +25,8 @@ void report_cycles(Sink& sink, event_kind kind, const Work& work, std::int32_t c
 
 // The command's pages go to the die one after the other from `begin` on, each in `ticks`, if they have data.
 template <class Work, class Sink>
-void report_data_in(Sink& sink, const Work& work, std::int32_t command,
-                    std::int64_t begin, std::int64_t ticks) {
+void report_data_in(Sink& sink, const Work& work, std::int32_t command, std::int64_t begin,
+                    std::int64_t ticks) {
   for (std::int32_t k = 0; traced<Sink> && ticks > 0 && k < work.queues.page_count(command); ++k) {
     const std::int64_t at = begin + k * ticks;
     report(sink, event_kind::data_in, work.pages, work.queues.page(command, k), at, at + ticks);
@@ -35,11 +35,11 @@ void report_data_in(Sink& sink, const Work& work, std::int32_t command,
 
 // The array works on the command's pages.
 template <class Work, class Sink>
-void report_array(Sink& sink, const Work& work, std::int32_t command,
-                  std::int64_t begin, std::int64_t end) {
+void report_array(Sink& sink, const Work& work, std::int32_t command, std::int64_t begin,
+                  std::int64_t end) {
   for (std::int32_t k = 0; traced<Sink> && k < work.queues.page_count(command); ++k) {
-    report(sink, array_event(work.what(command)), work.pages, work.queues.page(command, k),
-           begin, end);
+    report(sink, array_event(work.what(command)), work.pages, work.queues.page(command, k), begin,
+           end);
   }
 }
 

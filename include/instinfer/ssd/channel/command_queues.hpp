@@ -13,10 +13,10 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/channel/io_request.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
@@ -185,7 +185,8 @@ class command_queues {
     }
   }
 
-  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority, bool alone) {
+  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority,
+           bool alone) {
     const std::size_t die =
         (static_cast<std::size_t>(at.channel) * static_cast<std::size_t>(geometry_.dies) +
          static_cast<std::size_t>(at.die)) *
@@ -281,16 +282,17 @@ class command_queues {
   std::size_t planes_;
   array_operation what_ = array_operation::read;
   std::vector<command_record> commands_;
-  std::vector<command_kind> kinds_;     // [commands], if Mixed
-  std::vector<std::int32_t> members_;   // [commands, planes] pages, the first `pages` of each row
-  std::vector<std::uint32_t> waiting_;  // [dies] a bit for each priority with commands, if Mixed
-  std::vector<std::int32_t> head_;      // [dies of the drive, priorities] oldest command
-  std::vector<std::int32_t> tail_;      // [dies of the drive, priorities] newest, if head_ is one
-  std::vector<std::int32_t> first_die_;      // [channels]
-  std::vector<std::int32_t> table_;          // hash of row key -> row
+  std::vector<command_kind> kinds_;      // [commands], if Mixed
+  std::vector<std::int32_t> members_;    // [commands, planes] pages, the first `pages` of each row
+  std::vector<std::uint32_t> waiting_;   // [dies] a bit for each priority with commands, if Mixed
+  std::vector<std::int32_t> head_;       // [dies of the drive, priorities] oldest command
+  std::vector<std::int32_t> tail_;       // [dies of the drive, priorities] newest, if head_ is one
+  std::vector<std::int32_t> first_die_;  // [channels]
+  std::vector<std::int32_t> table_;      // hash of row key -> row
   int table_shift_ = 63;
   std::vector<row_record> rows_;
-  std::vector<std::int32_t> last_on_plane_;  // [rows, planes] newest command with a page on the plane
+  std::vector<std::int32_t>
+      last_on_plane_;  // [rows, planes] newest command with a page on the plane
 };
 
 }  // namespace instinfer::flash

@@ -15,13 +15,13 @@
 #include "instinfer/ssd/channel/batch_statistics.hpp"
 #include "instinfer/ssd/channel/batch_times.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
-#include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/channel/io_request.hpp"
+#include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/report/events.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {

@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/read_retry.hpp"
 #include "instinfer/ssd/spec/suspension.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
@@ -64,7 +64,7 @@ class operation_ticks {
   std::int64_t array(array_operation what) const {
     return what == array_operation::read      ? read_array_[0]
            : what == array_operation::program ? program_array_[0]
-                                        : erase_array_;
+                                              : erase_array_;
   }
   // Array time of one page's or block's operation, by its type and with its retries.
   std::int64_t array(array_operation what, const location& at) const {

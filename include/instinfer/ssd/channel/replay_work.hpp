@@ -8,10 +8,10 @@
 
 #include "instinfer/ssd/channel/command_queues.hpp"
 #include "instinfer/ssd/channel/operation_ticks.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
@@ -54,8 +54,8 @@ struct replay_work {
 // makes a batch of such reads a tenth faster.
 struct plain_reads {
   static bool can_be(const replay_work<>& work) {
-    return !work.cache_read && work.queues.what(0) == array_operation::read && work.ticks.reads_alike() &&
-           work.codewords.empty();
+    return !work.cache_read && work.queues.what(0) == array_operation::read &&
+           work.ticks.reads_alike() && work.codewords.empty();
   }
   // Precondition: can_be(work).
   explicit plain_reads(replay_work<>& work)
@@ -63,7 +63,9 @@ struct plain_reads {
 
   static constexpr bool has_cache_read() { return false; }
   static constexpr array_operation what(std::int32_t /*command*/) { return array_operation::read; }
-  std::int64_t array_ticks(std::int32_t /*command*/) const { return ticks.array(array_operation::read); }
+  std::int64_t array_ticks(std::int32_t /*command*/) const {
+    return ticks.array(array_operation::read);
+  }
   std::int64_t transfer_ticks(std::size_t /*page*/) const { return ticks.transfer(); }
 
   const operation_ticks& ticks;

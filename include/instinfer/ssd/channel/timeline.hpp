@@ -14,11 +14,11 @@
 #include "instinfer/ssd/channel/channel_replay.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/report/events.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/codewords.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
@@ -32,10 +32,7 @@ class timeline {
   // 63 bits of ticks.
   timeline(const geometry& g, const timing& t, const drive_rules& rules = {},
            const Arbitration& arbitration = {})
-      : work_{g, t, rules},
-        arrive_{rules.arrive},
-        channel_{work_, arbitration},
-        statistics_{g} {}
+      : work_{g, t, rules}, arrive_{rules.arrive}, channel_{work_, arbitration}, statistics_{g} {}
 
   const tick_scale& scale() const { return work_.ticks.scale(); }
   const geometry& shape() const { return work_.ticks.shape(); }
