@@ -7,9 +7,12 @@
 #include <span>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/attention/machine_scratch.hpp"
+#include "instinfer/attention/observer.hpp"
 #include "instinfer/core/page_key.hpp"
+#include "instinfer/core/traffic.hpp"
 #include "instinfer/core/work_split.hpp"
+#include "instinfer/summaries/index_query.hpp"
 
 namespace instinfer {
 

@@ -18,8 +18,9 @@ std::uint32_t queries_of(const attend_request& r, const model_shape& shape) {
                                     static_cast<std::size_t>(shape.q_heads * Format::k_dim));
 }
 
-// Throws bad_argument unless a policy can serve the request over `tokens` live tokens.
-template <class Policy, class Format>
+// Throws bad_argument unless a policy can serve the request over `tokens` live tokens. Query is the
+// type to which the path rounds q.
+template <class Policy, class Format, class Query = fp32>
 void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
   using summaries = typename Policy::summaries::template states<Format>;
   const auto q_heads = static_cast<std::size_t>(shape.q_heads);
@@ -49,9 +50,12 @@ void check_request(const attend_request& r, const model_shape& shape, std::uint3
            std::to_string(n);
   });
   for (std::size_t i = 0; i < r.q.size(); ++i) {
-    require(is_finite(r.q[i]), [&] {
+    require(is_finite(from_float<Query>(r.q[i])), [&] {
       const std::size_t row = i / Format::k_dim;
-      return "attend: q must be finite, is not at [" +
+      return "attend: q must be finite" +
+             (std::same_as<Query, fp32> ? std::string()
+                                        : " as " + std::string(element_name<Query>)) +
+             ", is not at [" +
              (n > 1 ? "query " + std::to_string(row / q_heads) + ", " : std::string()) + "head " +
              std::to_string(row % q_heads) + ", dim " + std::to_string(i % Format::k_dim) + "]";
     });

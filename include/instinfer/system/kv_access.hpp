@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "instinfer/flash/engine.hpp"
+#include "instinfer/store/l2p_footprint.hpp"
 #include "instinfer/system/drive_split.hpp"
 #include "instinfer/system/spec/model_spec.hpp"
 #include "instinfer/system/spec/workload.hpp"
@@ -215,12 +216,7 @@ class kv_access {
     footprint_ = stored / Format::token_bytes;
     const double parts = split_.head_parts;
     buffer_bytes_ *= parts;
-    double pages = 0;
-    const auto head = cache.at(seq, 0).head(0);
-    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-      pages += static_cast<double>(head.of(s).table.size());
-    }
-    l2p_bytes_ = pages * sizeof(page_id) * parts;
+    l2p_bytes_ = static_cast<double>(store::l2p_of(cache, seq).bytes()) * parts;
   }
 
   drive_split split_;
