@@ -17,12 +17,13 @@
 #include "instinfer/flash/attend_statistics.hpp"
 #include "instinfer/flash/attend_times.hpp"
 #include "instinfer/flash/channel_activity.hpp"
+#include "instinfer/flash/event_queue.hpp"
 #include "instinfer/ssd/channel/arbitration.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 

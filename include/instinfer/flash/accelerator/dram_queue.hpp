@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "instinfer/ssd/channel/event_queue.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 

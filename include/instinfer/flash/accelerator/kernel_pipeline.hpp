@@ -12,7 +12,7 @@
 #include "instinfer/flash/accelerator/accelerator_ticks.hpp"
 #include "instinfer/flash/attend_phase.hpp"
 #include "instinfer/flash/attend_work.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 

@@ -1,5 +1,5 @@
 #pragma once
-// The dies behind one channel's bus: what a command or data-out does to them, and what they ask the bus for.
+// The dies behind the bus of one channel: what a grant does to them, and what they ask the bus for.
 
 #include <algorithm>
 #include <cstddef>
@@ -13,12 +13,12 @@
 #include "instinfer/ssd/channel/channel_statistics.hpp"
 #include "instinfer/ssd/channel/command_events.hpp"
 #include "instinfer/ssd/channel/die_ring.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/channel/flight_queue.hpp"
 #include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/report/events.hpp"
 #include "instinfer/ssd/spec/array_operation.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
@@ -29,16 +29,18 @@ namespace instinfer::flash {
 // - erase: command cycles EC(p) on the bus; the array.
 // Array times are tR and tPROG by page type (page_types.hpp). Retries multiply tR (read_retry.hpp).
 //
-// Dies. A die takes no command from the first cycle of one until the end of its last data-out (read)
-// or of its array time (program, erase). So a read does not overlap with its own data-out. It does
+// A die takes no command from the first cycle of one until the end of its last data-out (read) or
+// of its array time (program, erase). So a read does not overlap with its own data-out. It does
 // with drive_rules::cache_read (cache_registers.hpp); a program or erase then waits until both
-// registers are empty. Dies of one chip share nothing but the bus.
+// registers are empty. Reads on a die that has suspended an operation do not use the cache
+// register, because the operation keeps one register (assumed). Dies of one chip share nothing but
+// the bus.
 //
-// Work is replay_work or plain_reads. finish(page, tick): a page is decoded, programmed or erased at
-// that tick. For Sink see ssd/report/events.hpp.
+// Work is replay_work or plain_reads. finish(page, tick): a page is decoded, programmed or erased
+// at that tick. For Sink see ssd/report/events.hpp.
 //
-// Mixed: pages differ in operation and priority, and ask() puts dies into the round robin. Otherwise
-// dies join it when their commands come.
+// Mixed: pages differ in operation and priority, and ask() puts dies into the round robin.
+// Otherwise a die joins it when it is idle and has a command.
 template <bool Mixed>
 class channel_dies {
  public:
@@ -50,7 +52,8 @@ class channel_dies {
         registers_{work.cache_read ? count() : 0},
         suspensions_{Mixed ? count() : 0, work.ticks.suspend()} {}
 
-  // All are idle. Commands in their queues wait for the bus. The round robin starts at `first_die`.
+  // All dies are idle. Commands in their queues wait for the bus. The round robin starts at
+  // `first_die`.
   template <class Work>
   void begin(std::int32_t channel, const Work& work, std::int32_t first_die) {
     first_die_ = static_cast<std::size_t>(channel) * states_.size();
@@ -73,8 +76,8 @@ class channel_dies {
     }
   }
 
-  // Ends what is over by now: array times, moves to cache registers, suspensions. For plain reads
-  // nothing is left to do then: their data waits by itself, and their dies stay busy.
+  // Ends everything that is over by now: array times, moves to cache registers, suspensions. Plain
+  // reads need no call: their data waits without it, and their dies stay busy.
   template <class Work, class Finish, class Sink>
   void settle(std::int64_t now, const Work& work, Finish& finish, Sink& sink) {
     while (in_flight_.any_works() && in_flight_.next_ready().ready <= now) {
@@ -116,7 +119,7 @@ class channel_dies {
   bool data_waits(std::int64_t now) const {
     return !in_flight_.empty() && in_flight_.next_to_send().ready <= now;
   }
-  // Of the data that goes next. Precondition: data_waits().
+  // Of the data that goes next. Precondition: data_waits(now).
   std::int32_t data_priority() const { return in_flight_.next_to_send().priority; }
 
   // Sends the next page. Returns the end on the bus. Precondition: data_waits(now).
@@ -159,7 +162,8 @@ class channel_dies {
     return start(die, now, work, sink);
   }
 
-  // When the next array, move or suspension is over, or a die may be suspended; or never_ticks.
+  // When an array, move or suspension ends next, or an array may first be suspended; or
+  // never_ticks.
   std::int64_t next_change(std::int64_t now) const {
     std::int64_t next = in_flight_.any_works() ? in_flight_.next_ready().ready : never_ticks;
     if constexpr (Mixed) {

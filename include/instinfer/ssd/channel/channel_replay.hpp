@@ -6,9 +6,9 @@
 #include "instinfer/ssd/channel/arbitration.hpp"
 #include "instinfer/ssd/channel/channel_dies.hpp"
 #include "instinfer/ssd/channel/channel_statistics.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/spec/array_operation.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
@@ -18,22 +18,22 @@ struct bus_grant {
   bool stalled = false;  // data waits and may not be sent
 };
 
-// The rules; those of the dies are in channel_dies.hpp. Every replay grants buses by them: timeline
+// The rules of the bus; channel_dies.hpp has those of the dies. All replays use them: timeline
 // (batches), mixed_timeline (requests over time) and attend_timeline (attention in the drive).
 //
-// Each time the bus is free, everything that has happened by then is known: an array that ends
-// at the tick of a release is ready. The bus goes to
-// - the data-out of highest priority: among equals to the one that was ready first, then issued first;
-// - or the command of highest priority: among equals round robin over the dies (die_ring.hpp). A die
-//   asks for its oldest pages of highest priority (command_queues.hpp). Suspend and resume are
+// At each release of the bus, everything that has happened by then is known: an array that ends at
+// this tick is ready. The bus goes to
+// - the data-out of highest priority; among equals to the one that was ready first, then issued
+//   first;
+// - or the command of highest priority; among equals round robin over the dies (die_ring.hpp). A
+//   die asks for its oldest pages of highest priority (command_queues.hpp). Suspend and resume are
 //   commands too (suspension.hpp), with the priority of the waiting read and of the suspended
 //   operation.
 // The higher priority of the two goes first; between equals the arbitration decides. Nothing on the
-// bus is interrupted, but other grants may come between the pages of one read. Reads on a die that
-// has suspended an operation do not use the cache register: the operation keeps one (assumed).
+// bus is interrupted, but other grants may come between the pages of one read.
 //
-// Mixed: pages differ in operation and priority. Each grant then asks all dies, O(dies). Otherwise a
-// grant is O(1).
+// Mixed: pages differ in operation and priority. Each grant then asks all dies, O(dies). Otherwise
+// a grant is O(1).
 template <class Arbitration, bool Mixed = false>
 class channel_replay {
   static_assert(BusArbitration<Arbitration>,
@@ -44,8 +44,8 @@ class channel_replay {
   channel_replay(const replay_work<Mixed>& work, const Arbitration& arbitration)
       : arbitration_{arbitration}, bus_{arbitration}, dies_{work} {}
 
-  // Starts an idle channel at tick 0. Commands in the queues of its dies wait for the bus. The round
-  // robin starts at `first_die`.
+  // Starts an idle channel at tick 0. Commands in the queues of its dies wait for the bus. The
+  // round robin starts at `first_die`.
   template <class Work>
   void begin(std::int32_t channel, const Work& work, std::int32_t first_die = 0) {
     bus_ = arbitration_;

@@ -1,5 +1,5 @@
 #pragma once
-// Tells a sink (report/events.hpp) what a command does: its cycles and incoming data on the bus, and the work of its array.
+// Reports to a sink (ssd/report/events.hpp) what a command does on the bus and in the array.
 
 #include <cstdint>
 
@@ -14,16 +14,16 @@ constexpr event_kind array_event(array_operation what) {
                                             : event_kind::erase;
 }
 
-// Work: replay_work or plain_reads (replay_work.hpp).
+// Work is replay_work or plain_reads (replay_work.hpp).
 
-// Cycles on the bus, of one kind of command.
+// The cycles of a command on the bus.
 template <class Work, class Sink>
 void report_cycles(Sink& sink, event_kind kind, const Work& work, std::int32_t command,
                    std::int64_t begin, std::int64_t end) {
   report(sink, kind, work.pages, work.queues.page(command, 0), begin, end);
 }
 
-// The command's pages go to the die one after the other from `begin` on, each in `ticks`, if they have data.
+// The pages of a program go to the die from `begin` on, each in `ticks`. Nothing happens for 0.
 template <class Work, class Sink>
 void report_data_in(Sink& sink, const Work& work, std::int32_t command, std::int64_t begin,
                     std::int64_t ticks) {
@@ -33,7 +33,7 @@ void report_data_in(Sink& sink, const Work& work, std::int32_t command, std::int
   }
 }
 
-// The array works on the command's pages.
+// The array works on the pages of the command.
 template <class Work, class Sink>
 void report_array(Sink& sink, const Work& work, std::int32_t command, std::int64_t begin,
                   std::int64_t end) {
