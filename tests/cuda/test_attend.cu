@@ -1,10 +1,10 @@
 // The attention kernel on a device against fp64: the cases of the emulated one, longer, and all
 // head sizes.
 #define EIGEN_NO_CUDA  // the oracle runs on the host
-#include "tests/support/attend_case.hpp"
 #include "instinfer/cuda/launch/attend.cuh"
 #include "instinfer/cuda/launch/bulk_lane.cuh"
 #include "instinfer/cuda/launch/merge.cuh"
+#include "tests/support/attend_case.hpp"
 
 using namespace instinfer;
 using cuda::check;

@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "tests/charts/same_keys.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
 #include "support/rows.hpp"
 #include "support/sweep.hpp"
 #include "support/sweep_chart.hpp"
+#include "tests/charts/same_keys.hpp"
 #include "tests/support/read_svg.hpp"
 
 namespace instinfer::test_sweep {

@@ -62,14 +62,12 @@ TEST_CASE("drive: the breakdown is what the units did") {
   const flash::receipt done = one_step<insta_sparf>(few_heads, 3, 2048);
   REQUIRE(done.phases.size() == 2);
   using flash::unit;
-  CHECK(done.units[unit::logit_0] ==
-        doctest::Approx(done.phases[0].gemv + done.phases[0].softmax));
+  CHECK(done.units[unit::logit_0] == doctest::Approx(done.phases[0].gemv + done.phases[0].softmax));
   CHECK(done.units[unit::logit] + done.units[unit::attend] ==
         doctest::Approx(done.phases[1].gemv + done.phases[1].softmax));
   // As many FLOP as q.K.
   CHECK(done.units[unit::attend] == doctest::Approx(done.phases[1].gemv / 2));
-  CHECK(done.units[unit::top_k] ==
-        doctest::Approx(done.phases[0].top_k + done.phases[1].top_k));
+  CHECK(done.units[unit::top_k] == doctest::Approx(done.phases[0].top_k + done.phases[1].top_k));
   CHECK(done.units[unit::flash] <= done.attention_ns);
   CHECK(done.units[unit::flash] > 0.9 * done.attention_ns);
   double shares = 0;
@@ -114,8 +112,7 @@ TEST_CASE("drive: options change what they should") {
   const double plain = ns(flash::instcsd, {});
   // InstInfer Fig. 22: at most 4.7 per thousand.
   CHECK(ns(flash::instcsd, {.retry = flash::worst_read_retry}) < 1.0047 * plain);
-  CHECK(ns(flash::instcsd, {.retry = flash::independent_failures(500'000'000, 5)}) >
-        1.2 * plain);
+  CHECK(ns(flash::instcsd, {.retry = flash::independent_failures(500'000'000, 5)}) > 1.2 * plain);
   flash::drive_spec drive = flash::instcsd;
   drive.timing.decode_ps = 10 * flash::ps_per_us;
   CHECK(ns(drive, {}) > plain);
@@ -130,8 +127,7 @@ TEST_CASE("drive: options change what they should") {
   const double commands_first =
       one_step<insta, flash::command_first>(few_heads, 4, 4096, drive).attention_ns;
   CHECK(commands_first < ns(drive, {}));
-  CHECK(one_step<insta, flash::command_first>(few_heads, 4, 4096, drive,
-                                              {.cache_read = true})
+  CHECK(one_step<insta, flash::command_first>(few_heads, 4, 4096, drive, {.cache_read = true})
             .attention_ns < commands_first);
   drive = flash::instcsd;
   drive.units.kernel_buffer_pages = 1;

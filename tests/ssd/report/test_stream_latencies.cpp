@@ -10,10 +10,10 @@
 namespace instinfer::test_stream_latencies {
 
 using flash::array_operation;
+using flash::drive_rules;
 using flash::geometry;
 using flash::io_request;
 using flash::location;
-using flash::drive_rules;
 using flash::mixed_timeline;
 using flash::timing;
 

@@ -1,5 +1,5 @@
 #pragma once
-// Who of a fixed number of parties is due first: a tournament tree, O(log n) an update.
+// The earliest event among a fixed number of sources: a tournament tree, O(log n) an update.
 
 #include <algorithm>
 #include <bit>
@@ -10,9 +10,8 @@
 
 namespace instinfer::flash {
 
-inline constexpr std::int64_t never_ticks = std::numeric_limits<std::int64_t>::max();
-
-// At one time the lowest number is first. A template so that it costs nothing where it is only included.
+// At one time the source of the lowest number comes first. A template, so that it costs nothing
+// where it is only included.
 template <class Time = std::int64_t>
 class event_queue {
  public:
