@@ -105,7 +105,7 @@ TEST_CASE("skewed batches, lists, masks, fixed splits") {
   check_case<fp16, 128>(4, {.tokens = {3000, 70, 0},
                             .group = 4,
                             .blocks = 50,
-                            .partition = {.unit_tokens = 256, .fixed = true}});
+                            .partition = {.slice_tokens = 256, .fixed = true}});
 }
 
 TEST_CASE("bulk copies") {
