@@ -1,6 +1,7 @@
 #pragma once
-// What one writes without a library: attention over contiguous K and V [kv_heads, tokens, 128] as three steps with an array
-// of scores, in Eigen and in plain loops. They share the measure with the library: K and V once, error against fp64.
+// What one writes without a library: attention over contiguous K and V [kv_heads, tokens, 128] as
+// three steps with an array of scores, in Eigen and in plain loops. They share the measure with the
+// library: K and V once, error against fp64.
 
 #include <cmath>
 #include <random>

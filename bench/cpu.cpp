@@ -1,15 +1,17 @@
-// The CPU path: dense and sparse decode attention against the machine's own read bandwidth.
+// The CPU path: dense and sparse decode attention against the processor's own read bandwidth.
 //
-// Every case first checks its result against fp64 on the stored values. Counters, from the best call (one thread: by its
-// processor time; more: by the clock on the wall):
+// Every case first checks its result against fp64 on the stored values. Counters, from the best
+// call (one thread: by its processor time; more: by wall time):
 //   bytes_per_second    each byte of K and V (dense) once
-//   of_read_bandwidth   that over a streaming read of as many bytes by as many threads in this process
+//   of_read_bandwidth   that over a streaming read of as many bytes by as many threads
 //   rel_error           of the worst query head, in the 2-norm
-//   vs_dense            sparse cases: our dense attention on the same pages takes so many times longer
+//   vs_dense            sparse cases: the time of our dense attention on the same pages over theirs
 //   time_over_f16       quantised pages: the time over that of fp16 pages of the same shape
-//   vs_single           several new tokens at once: as many single queries take so many times longer
-// Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each sequence>/.../threads:<n>; n4: 4 new
-// tokens at once; c8: 1/8 of the dense bytes. eigen/ and scalar/ are baselines over contiguous arrays.
+//   vs_single           several new tokens at once: the time of as many single queries over theirs
+//
+// Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each
+// sequence>/.../threads:<n>; n4: 4 new tokens at once; c8: 1/8 of the dense bytes. eigen/ and
+// scalar/ are baselines over contiguous arrays.
 
 #include <map>
 
@@ -86,7 +88,8 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
   double best = best_of(state, pool, [&] { cache.attend(out, pool); });
   const auto bytes = static_cast<std::size_t>(cache.bytes());
   if constexpr (dense) {
-    // The machine's speed changes over seconds where others share it: probe and case by turns, the best of each.
+    // A shared processor's speed changes over seconds. So probe and case take turns, and the best
+    // of each counts.
     double bandwidth = read_bandwidth(bytes, pool);
     best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
     bandwidth = std::max(bandwidth, read_bandwidth(bytes, pool));

@@ -1,17 +1,23 @@
-// The CUDA path: dense, paged and sparse decode attention as shares of what a read-only kernel reaches on the same card.
+// The CUDA path: decode attention as shares of what a read-only kernel reaches on the same card.
 //
-// Names: kind/qQ_kvK/dD/bB/tT/pP: Q query and K KV heads, head size D, B sequences of T tokens, pages of P tokens in random
-// order; skewed: one of T tokens, the others of 1024. Kinds: dense (fp16), sparf (16 of 128 dims, 1/16 of the tokens); dense_fp8,
-// dense_int8, sparf_fp8 (pages of codes with scales); dense_bulk (bulk copies of sm_90 in place of cp.async). KV of all copies together
-// is over 10 times the L2, launches go round the copies inside a graph of 20 or more, timed by events: the median of five runs.
-// Every case first checks two heads against fp64; one that does not fit the card's memory says so. Counters: bytes_per_second
-// counts K and V (dense) or what the sparse method must read once, q and output; of_read_bandwidth is that over the probe, a
-// kernel that only reads, in the same run; of_nominal over the card's bus width times its clock; vs_dense the time of our dense
-// fp16 attention over the case's. At the end the targets, each with the worst case that ran.
-// `home` cases run the engine with pages in device memory, in pinned memory, and through the bounce buffer, and print the
-// modelled time of the route beside (model_us).
+// Names: kind/qQ_kvK/dD/bB/tT/pP: Q query and K KV heads, head size D, B sequences of T tokens,
+// pages of P tokens in random order; skewed: one sequence of T tokens, the others of 1024.
+// Kinds: dense (fp16), sparf (16 of 128 dims, 1/16 of the tokens); dense_fp8, dense_int8, sparf_fp8
+// (pages of codes with scales); dense_bulk (bulk copies of sm_90 in place of cp.async); home (the
+// engine with pages in device memory, in pinned memory, and through the bounce buffer; prints the
+// modelled time of the route, too: model_us).
 //
-// All of it: 390 cases. Fewer, with every target among them: --benchmark_filter='b(1|16|64)/t(8192|32768|131072)|/p256|t3056|skewed'
+// KV of all copies together is over 10 times the L2. Launches go round the copies inside a graph of
+// 20 or more, timed by events: the median of five runs. Every case first checks two heads against
+// fp64; one that does not fit the card's memory says so. Counters:
+//   bytes_per_second    K and V (dense) or what the sparse method must read once, q and output
+//   of_read_bandwidth   that over the probe, a kernel that only reads, in the same run
+//   of_nominal          that over the card's bus width times its clock
+//   vs_dense            the time of our dense fp16 attention over the case's
+// At the end the targets, each with the worst case that ran.
+//
+// All of it: 390 cases. Fewer, with every target among them:
+// --benchmark_filter='b(1|16|64)/t(8192|32768|131072)|/p256|t3056|skewed'
 
 #include <algorithm>
 #include <cstdio>
@@ -34,10 +40,12 @@ using namespace bench;
 
 std::vector<measured> results;
 
-// P and the output are rounded to fp16; values of mean 0 make the output small beside the weights' absolute sum.
+// P and the output are rounded to fp16; values of mean 0 make the output small against the weights'
+// absolute sum.
 constexpr double largest_error = 2e-2;
 
-// Whether there is room: the pools of all copies, `more` bytes beside them, and a gigabyte for whatever else.
+// Whether the card has room for the pools of all copies, `more` bytes, and a gigabyte for
+// everything else.
 template <class Code>
 bool fits(benchmark::State& state, const shape& s, bool by_dim, std::uint64_t more = 0) {
   std::size_t free = 0;

@@ -63,14 +63,15 @@ class filled_cache {
                 policy) {
     std::normal_distribution<float> normal;
     std::mt19937 random(1);
-    // A long random vector, appended from ever other offsets: drawing every value anew takes minutes at 128 K tokens.
+    // A long random vector, appended from a new offset each time. New random values take minutes at
+    // 128 K tokens.
     std::vector<element> values(1u << 23);
     for (element& x : values) {
       x = from_float<element>(normal(random));
     }
     const auto row = static_cast<std::size_t>(s.kv_heads * Format::k_dim);
-    const int chunk =
-        (1 << 22) / static_cast<int>(row);  // 1024 tokens of 32 heads, as prompts come
+    // 1024 tokens of 32 heads at a time, as prompts come.
+    const int chunk = (1 << 22) / static_cast<int>(row);
     for (const int tokens : s.tokens) {
       const sequence seq = engine_.open();
       for (int t = 0; t < tokens; t += chunk) {
@@ -133,9 +134,10 @@ class filled_cache {
     }
   }
 
-  // The largest relative error of a query head, in the 2-norm, against fp64 on what was stored. Where scores are so close that
-  // fp32 and fp64 rank them otherwise, both answers are right and cannot be compared: such heads are left out. Infinite if
-  // the selections of a head differ by more than 1 in 1000 tokens, or those of half the heads at all.
+  // The largest relative error of a query head, in the 2-norm, against fp64 on what was stored. If
+  // scores are so close that fp32 and fp64 rank them differently, both answers are right and cannot
+  // be compared: such heads are left out. Infinite if the selections of one head differ in more
+  // than 1 of 1000 tokens, or those of half the heads differ at all.
   double error(const worker_pool& pool) {
     outputs mine = make_outputs();
     outputs exact = make_outputs();

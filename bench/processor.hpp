@@ -1,6 +1,6 @@
 #pragma once
-// What this machine can do, measured in the process that benchmarks: read bandwidth for so many bytes and threads, fp32
-// arithmetic; and what a run's header says of it.
+// What this processor can do, measured in the process that benchmarks: read bandwidth for so many
+// bytes and threads, fp32 arithmetic; and what a run's header says of it.
 
 #include <chrono>
 #include <ctime>
@@ -17,8 +17,8 @@
 
 namespace instinfer::bench {
 
-// How long `work` takes on the workers of a pool. For one worker its processor time, which leaves out what the system gave to
-// other programs meanwhile; they still cost bandwidth and cache.
+// How long `work` takes on the workers of a pool. One worker counts its processor time, which
+// leaves out what the system gave to other programs meanwhile; they still cost bandwidth and cache.
 inline double seconds(const worker_pool& pool, auto&& work) {
   const auto now = [&] {
     if (pool.workers() > 1) {
@@ -60,8 +60,8 @@ inline const float* probe_memory(std::size_t bytes) {
   return reinterpret_cast<const float*>(buffer->view(page_id{0}).data());
 }
 
-// Best rate of a streaming read of `bytes` by all workers, in bytes per second, with and without software prefetch. What
-// fits in a cache is read from there.
+// Best rate of a streaming read of `bytes` by all workers, in bytes per second, with and without
+// software prefetch. What fits in a cache is read from there.
 inline double read_bandwidth(std::size_t bytes, const worker_pool& pool) {
   const std::size_t workers = pool.workers();
   const float* data = probe_memory(bytes);

@@ -1,6 +1,6 @@
 #pragma once
-// Threads that stay: a parallel policy whose calls take microseconds, not the time to start threads. Tasks go one by one to
-// whoever is idle.
+// Persistent threads: a parallel policy whose calls take microseconds, not the time to start
+// threads. Tasks go one by one to whoever is idle.
 
 #include <atomic>
 #include <thread>

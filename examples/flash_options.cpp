@@ -1,4 +1,5 @@
-// What the rules and options of the flash model cost or gain: the tables of docs/flash.md, on the paper's drive.
+// What the rules and options of the flash model cost or gain: the tables of docs/flash.md, on the
+// paper's drive.
 
 #include <cstdio>
 

@@ -1,5 +1,5 @@
-// What happens inside the drive during one decode step of a design, or one batch of page reads: a summary in text, a Chrome
-// trace, and a Gantt chart.
+// What happens inside the drive during one decode step of a design, or one batch of page reads: a
+// summary in text, a Chrome trace, and a Gantt chart.
 
 #include <cmath>
 #include <filesystem>
@@ -56,7 +56,8 @@ void step(const design_point& p, flash::chrome_trace& trace) {
   fmt::print("{}", to_string(flash::summarize(cost.step, trace)));
 }
 
-// Reads pages 0, 1, 2, ... of the drive, striped over channels, chips, dies, planes: one batch on an idle drive.
+// Reads pages 0, 1, 2, ... of the drive, striped over channels, chips, dies, planes: one batch on
+// an idle drive.
 template <class Arbitration>
 void read_pages(const choices& chosen, design_point p, flash::chrome_trace& trace) {
   p.units = "scaled";  // none is used

@@ -1,7 +1,8 @@
-// A KV page layout of your own: name the tiles of the three streams, and planning, kernels and timing follow.
+// A KV page layout of your own: name the tiles of the three streams, and planning, kernels and
+// timing follow.
 //
-// This one is for drives with 16 KiB pages. K lies dim by dim inside token-indexed pages, so that SIMD lanes are tokens;
-// V lies token by token.
+// This one is for drives with 16 KiB pages. K lies dim by dim inside token-indexed pages, so that
+// SIMD lanes are tokens; V lies token by token.
 
 #include "support/on_every_path.hpp"
 

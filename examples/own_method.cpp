@@ -1,7 +1,9 @@
-// A selection method with a summary of its own, from scratch: chunks of 16 tokens by their mean key.
+// A selection method with a summary of its own, from scratch: chunks of 16 tokens by their mean
+// key.
 //
-// A summary is told of every token that comes and goes. This one keeps the mean key of each chunk in fast memory; the policy
-// scores the chunks, reads the best ones and a window, and leaves the rest. Nothing else in the library knows of either.
+// A summary is told of every token that comes and goes. This one keeps the mean key of each chunk
+// in fast memory; the policy scores the chunks, reads the best ones and a window, and leaves the
+// rest. Nothing else in the library knows of the two.
 
 #include <instinfer/summaries/chunks.hpp>
 

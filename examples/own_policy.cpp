@@ -1,7 +1,7 @@
 // A selection method of your own: one struct over the attention machine, and it runs on every path.
 //
-// This one, "two looks", takes half of its tokens by a look through the query's strongest dims, as SparF does, and half
-// by recency; and it does not make up for what it left out.
+// This one, "two looks", takes half of its tokens by a look through the query's strongest dims, as
+// SparF does, and half by recency; and it does not make up for what it left out.
 
 #include "support/on_every_path.hpp"
 

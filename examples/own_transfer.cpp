@@ -1,7 +1,7 @@
 // A transfer policy of your own: which bytes cross the link, and how long they take.
 //
-// This one is a memory expander: the GPU loads whole pages over CXL in 256-byte flits, with no file system and no copy
-// in host memory, and computes attention itself.
+// This one is a memory expander: the GPU loads whole pages over CXL in 256-byte flits, with no file
+// system and no copy in host memory, and computes attention itself.
 
 #include "support/on_every_path.hpp"
 
@@ -15,7 +15,8 @@ struct over_cxl {
     return {.up = pages.channel_bytes + pages.buffer_bytes, .down = 0};
   }
 
-  // CXL 3 over PCIe 5 x8: 32 GB/s raw, of which 236 of 256 bytes a flit are payload (256 B flit mode). Latency assumed.
+  // CXL 3 over PCIe 5 x8: 32 GB/s raw; 236 of the 256 bytes of a flit are payload (256 B flit
+  // mode). Latency assumed.
   static transfer::route_time time(transfer::link_bytes moved,
                                    const transfer::route_spec& /*machine*/) {
     const double payload_bytes_per_ns = 32.0 * 236 / 256;

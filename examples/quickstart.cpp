@@ -1,4 +1,5 @@
-// The README's program: SparF in the drive, computed on the CPU and timed on the paper's drive, with the same calls.
+// The README's program: SparF in the drive, computed on the CPU and timed on the paper's drive,
+// with the same calls.
 
 #include <cstdio>
 #include <random>

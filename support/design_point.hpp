@@ -1,5 +1,6 @@
 #pragma once
-// One design point with every choice at run time, and what its decode step costs on the modelled drive.
+// One design point with every choice at run time, and what its decode step costs on the modelled
+// drive.
 
 #include <cstdint>
 #include <string>
@@ -10,8 +11,8 @@
 
 namespace instinfer::examples {
 
-// Numbers are double so that one kind of range serves all; 0 for a number of the drive means the preset's. Heads have 128
-// dims of fp16.
+// Numbers are double so that one kind of range serves all; for a number of the drive, 0 means the
+// preset's. Heads have 128 dims of fp16.
 struct design_point {
   std::string drive = "instcsd";  // preset (ssd/spec/presets.hpp)
   double channels = 0;
@@ -22,15 +23,15 @@ struct design_point {
   double codeword_kib = 0;
   double bus_gb_s = 0;  // of one channel
   double tr_us = 0;     // array read
-  std::string units =
-      "preset";  // accelerator: the preset's, or `scaled`: as many as the drive's sequential rate asks for
+  // Of the accelerator: the preset's, or `scaled`: as many as the drive's sequential rate asks for.
+  std::string units = "preset";
 
   std::string arbitration = "data_out_first";  // command_first
   std::string cache_read = "no";               // yes: a die reads while its last page leaves
   std::string transfer = "page";  // codeword: only those with wanted entries cross the bus
 
-  std::string route =
-      "in_storage";  // attention in the drive; host_bounce, gpu_direct, peer_to_peer: pages to the GPU
+  // in_storage: attention in the drive; host_bounce, gpu_direct, peer_to_peer: pages to the GPU.
+  std::string route = "in_storage";
   std::string layout = "dual";      // token_indexed, dual, dim_indexed
   double dims = 0;                  // of a dim-indexed page: 2, 4, 8; 0: by context
   std::string attention = "sparf";  // dense, sparf, sparq
@@ -40,12 +41,12 @@ struct design_point {
   double batch = 8;       // sequences
   double heads = 40;      // KV heads
   double group = 1;       // query heads per KV head
-  double layers =
-      40;  // of the model: they share the drive's room, and a step goes through all of them
+  double layers = 40;     // they share the drive's room, and a step goes through all of them
 };
 
-// Choices that say the same made one: dense attention has compression 1, a layout without dim-indexed pages no dims, a route
-// to the GPU no accelerator, and numbers of the drive are filled in from the preset. Throws bad_argument that names the parameter.
+// Makes choices that mean the same equal: dense attention has compression 1, a layout without
+// dim-indexed pages no dims, a route to the GPU no accelerator, and numbers of the drive are filled
+// in from the preset. Throws bad_argument that names the parameter.
 design_point resolved(design_point point);
 
 // The drive of a resolved point. Throws bad_argument that names the parameter.
@@ -54,14 +55,15 @@ flash::drive_spec drive_of(const design_point& point);
 struct step_cost {
   flash::drive_spec drive;
   flash::receipt prompt;  // writing the context of one sequence in one layer
-  flash::receipt step;    // one layer's attention for the batch; moved: the batch's
-  double energy_j =
-      0;  // of a step in one layer, by ssd/report/energy.hpp's rates, softmax left out
+  flash::receipt step;    // one layer's attention for the batch; traffic: the batch's
+  // Of a step in one layer, at the rates of ssd/report/energy.hpp, without softmax.
+  double energy_j = 0;
 };
 
-// One layer is modelled, all layers being alike; it has its share of the drive's room. Selections are drawn, nothing is
-// computed (flash/random_selection.hpp). Bars of the step go to `trace` if there is one. Throws what the engine throws: drive_full
-// for a cache that does not fit, bad_argument for a drive that cannot be.
+// One layer is modelled, as all layers are alike; it has its share of the drive's room. Selections
+// are random, nothing is computed (flash/random_selection.hpp). Bars of the step go to `trace` if
+// there is one. Throws what the engine throws: drive_full for a cache that does not fit,
+// bad_argument for a drive that cannot be.
 step_cost cost_of(const design_point& resolved, flash::chrome_trace* trace = nullptr);
 
 // The presets by name.

@@ -1,6 +1,7 @@
 #pragma once
-// Reads a KV trace: a safetensors file with post-RoPE tensors layers.<n>.k and .v [tokens, kv_heads, head_dim] and
-// layers.<n>.q [queries, q_heads, head_dim], the queries of the last positions. See examples/traces/README.md.
+// Reads a KV trace: a safetensors file with post-RoPE tensors layers.<n>.k and .v [tokens,
+// kv_heads, head_dim] and layers.<n>.q [queries, q_heads, head_dim], the queries of the last
+// positions. See examples/traces/README.md.
 
 #include <algorithm>
 #include <array>
@@ -181,8 +182,8 @@ inline tensor read_tensor(const file_reader& file, const json& header, const std
 
 namespace detail {
 
-// The tensors lie one after the other and leave no byte of the data out, as the format demands: offsets that were altered
-// would otherwise give other values silently.
+// The tensors lie one after the other and leave no byte of the data out, as the format demands:
+// offsets that were altered would otherwise give other values silently.
 inline void check_coverage(const file_reader& file, const json& header, std::size_t data_begin) {
   std::map<std::uint64_t, std::pair<std::uint64_t, std::string>> ends;  // by begin
   for (const auto& [name, value] : header.items()) {

@@ -1,5 +1,6 @@
 #pragma once
-// Runs one design on random values on the reference, the CPU and the flash path, and compares their outputs.
+// Runs one design on random values on the reference, the CPU and the flash path, and compares their
+// outputs.
 
 #include <cmath>
 #include <cstdio>
@@ -11,7 +12,8 @@
 
 namespace instinfer::examples {
 
-// One attend of a fresh engine; prints what it took. k, v [tokens, kv_heads, head_dim], q [q_heads, head_dim].
+// One attend of a fresh engine; prints what it took. k, v [tokens, kv_heads, head_dim],
+// q [q_heads, head_dim].
 template <class Engine, class Format>
 std::vector<float> attend(const char* path, const model_shape& shape,
                           const std::vector<typename Format::element>& k,

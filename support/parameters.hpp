@@ -1,5 +1,6 @@
 #pragma once
-// The parameters of a design point by name, and lists and ranges of their values: what a sweep goes through.
+// The parameters of a design point by name, and lists and ranges of their values: what a sweep goes
+// through.
 
 #include <algorithm>
 #include <charconv>
@@ -125,8 +126,9 @@ inline const parameter& parameter_of(std::string_view name) {
   return *at;
 }
 
-// "4,8,16", "4:32:4" (from 4 to 32 in steps of 4), "4:32:x2" (each twice the last), words, and any list of these. 0 stands
-// for the preset's number where a parameter has one. Throws bad_argument that names the parameter.
+// "4,8,16", "4:32:4" (from 4 to 32 in steps of 4), "4:32:x2" (each twice the last), words, and any
+// list of these. 0 stands for the preset's number where a parameter has one. Throws bad_argument
+// that names the parameter.
 class value_list {
  public:
   static std::vector<value> of(const parameter& p, std::string_view text) {
@@ -239,8 +241,9 @@ struct swept {
   std::vector<value> values;
 };
 
-// Every combination, the last parameter fastest, each resolved; those that say the same as an earlier one are left out.
-// Points whose resolution throws cannot be: presets were checked by name before.
+// Every combination, the last parameter fastest, each resolved; those that say the same as an
+// earlier one are left out. Points whose resolution throws cannot be: presets were checked by name
+// before.
 inline std::vector<design_point> combinations(const std::vector<swept>& axes,
                                               std::size_t most = 1'000'000) {
   std::size_t count = 1;

@@ -1,5 +1,6 @@
 #pragma once
-// Capacity planning: every allowed system on 1, 2, 4, ... drives, with its memory, speed, price, power and wear, and which to take.
+// Capacity planning: every allowed system on 1, 2, 4, ... drives, with its memory, speed, price,
+// power and wear, and which to take.
 
 #include <algorithm>
 #include <cmath>
@@ -48,8 +49,8 @@ inline constexpr double pe_cycles = 3000;
 // What is simulated; a million tokens of one head are 131,072 pages.
 inline constexpr std::int64_t longest_context = 4 << 20;
 
-// Recomputing costs so many tokens a token as the paper's runs of up to 2,048 tokens say (host_spec.hpp); twice that is as far
-// as the figure is taken.
+// Recomputing costs so many tokens a token as the paper's runs of up to 2,048 tokens say
+// (host_spec.hpp); twice that is as far as the figure is taken.
 inline constexpr std::int64_t longest_recomputed_context = 4'096;
 
 enum class limit { none, memory, context, engine, calibration, usd, watts };
@@ -232,7 +233,8 @@ inline std::vector<option> options(const request& r) {
   return all;
 }
 
-// With a budget the fastest that stays within it, else the cheapest by the token; none where every option fails.
+// The fastest option within the budget; without a budget the cheapest by the token. None if every
+// option fails.
 inline std::optional<option> best(const request& r, const std::vector<option>& all) {
   std::optional<option> found;
   const bool budget = r.usd || r.watts;
@@ -246,8 +248,8 @@ inline std::optional<option> best(const request& r, const std::vector<option>& a
   return found;
 }
 
-// Of each system that fails on any number of drives, the option that comes closest: cheapest of those that fit memory, else the
-// one of the most drives.
+// Of each system that fails on any number of drives, the option that comes closest: cheapest of
+// those that fit memory, else the one of the most drives.
 inline std::vector<option> closest_failures(const std::vector<option>& all) {
   std::vector<option> closest;
   for (const std::string_view name : system_names) {

@@ -1,5 +1,5 @@
 #pragma once
-// The processes of one run on many machines: those that mpirun started, or this one alone without MPI.
+// The processes of one run on many hosts: those that mpirun started, or this one alone without MPI.
 
 #include <string>
 #include <vector>

@@ -1,5 +1,6 @@
 #pragma once
-// Replays the decode of a KV trace on one design: what it reads, how far it is from the exact answer, how long it takes.
+// Replays the decode of a KV trace on one design: what it reads, how far it is from the exact
+// answer, how long it takes.
 
 #include <chrono>
 #include <string>
@@ -69,8 +70,9 @@ inline exact_answers solve_exactly(const kv_trace& trace, std::size_t queries) {
   return all;
 }
 
-// One row of the comparison. Traffic and modelled times are means over layers and steps; a step is one attention call for
-// every sequence of the batch, in one layer. Errors and masses are over single calls.
+// One row of the comparison. Traffic and modelled times are means over layers and steps; a step is
+// one attention call for every sequence of the batch, in one layer. Errors and masses are over
+// single calls.
 struct measurement {
   std::string design;
   double compression = 1;     // of K and V traffic, asked for
@@ -132,8 +134,8 @@ inline double relative_error(std::span<const float> out,
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
-// Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s - 1 ends, and all decode
-// side by side. Bars of the last step go to `timeline` if there is one.
+// Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s
+// - 1 ends, and all decode side by side. Bars of the last step go to `timeline` if there is one.
 template <class D, int HeadDim>
 measurement replay(const std::string& name, double compression,
                    const typename D::attention_policy& policy, const kv_trace& trace,

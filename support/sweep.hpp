@@ -1,5 +1,6 @@
 #pragma once
-// Evaluates many design points on all cores, and puts the results into rows that do not depend on the number of threads.
+// Evaluates many design points on all cores, and puts the results into rows that do not depend on
+// the number of threads.
 
 #include <algorithm>
 #include <array>
@@ -63,7 +64,8 @@ inline nlohmann::ordered_json parameters_of(const design_point& p) {
   return row;
 }
 
-// Parameters of a resolved point, then its metrics and the unit that was busy longest, or `skipped`.
+// Parameters of a resolved point, then its metrics and the unit that was busy longest, or
+// `skipped`.
 inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cost) {
   nlohmann::ordered_json row = parameters_of(p);
   const flash::receipt& step = cost.step;
@@ -86,8 +88,8 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
     row[unit_columns[u]] = step.units.busy_ns[u] * 1e-3;
   }
   double link_ns = step.link_ns;
-  for (const flash::phase_time& phase : step.phases) {
-    link_ns += phase.route_ns;
+  for (const flash::phase_ns& phase : step.phases) {
+    link_ns += phase.route;
   }
   row["stalled_us"] = step.stalled_ns * 1e-3;
   row["link_us"] = link_ns * 1e-3;
@@ -118,7 +120,8 @@ inline nlohmann::ordered_json evaluated(const design_point& p) {
   }
 }
 
-// Rows of points first, first + stride, ... in that order. done(n) is called from the calling thread, now and then.
+// Rows of points first, first + stride, ... in that order. done(n) is called from the calling
+// thread, now and then.
 inline std::vector<nlohmann::ordered_json> evaluate(
     const std::vector<design_point>& points, std::size_t threads, std::size_t first = 0,
     std::size_t stride = 1, const std::function<void(std::size_t)>& done = [](std::size_t) {}) {

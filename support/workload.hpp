@@ -1,14 +1,16 @@
 #pragma once
-// Synthetic KV caches and queries with the structure that selection methods live on, for tests and comparisons:
+// Synthetic KV caches and queries with the structure that selection methods live on, for tests and
+// comparisons:
 //
 //   topics            runs of tokens on one of many topics; each query asks for one
-//   shuffled          the same tokens in random order: pages of neighbours lose their meaning, clusters do not
-//   hitter_stream     a query for every token, a few keys that all queries want: what history-based methods hope for
+//   shuffled          the same tokens in random order: pages lose their meaning, clusters do not
+//   hitter_stream     a query for every token, and a few keys that all queries want: what
+//                     history-based methods hope for
 //   switching_stream  every fourth query goes back to an earlier topic: what they cannot foresee
 //   index_topics      keys, query heads and head weights of an indexer, as DSA and MISA have
 //
-// Everything follows from a seed, the same values with every compiler: std::mt19937_64, a Box-Muller transform of our own,
-// and sums that do not depend on fused multiply-adds.
+// Everything follows from a seed, the same values with every compiler: std::mt19937_64, a
+// Box-Muller transform of our own, and sums that do not depend on fused multiply-adds.
 
 #include <algorithm>
 #include <cmath>
@@ -34,8 +36,9 @@ struct sample {
   int queries() const { return static_cast<int>(query_topic.size()); }
 };
 
-// k = key_weight u + key_noise n + offset, v = 0.7 mu + 0.5 n, q = query_weight u + 0.5 n, where u is the topic's unit
-// direction, mu a normal vector of the topic, n standard normal, and the offset one normal vector times `offset`.
+// k = key_weight u + key_noise n + offset, v = 0.7 mu + 0.5 n, q = query_weight u + 0.5 n, where u
+// is the topic's unit direction, mu a normal vector of the topic, n standard normal, and the offset
+// one normal vector times `offset`.
 struct topics {
   int tokens = 8192;
   int dim = 64;
@@ -55,8 +58,8 @@ struct topics {
 // A query for every token, of the token's own topic unless the stream says otherwise.
 struct hitter_stream {
   int tokens = 6144;
-  float share =
-      0.03f;  // of the keys: they get `strength` along a direction that all queries have with the same strength
+  // This share of the keys gets `strength` along a direction that all queries have, equally strong.
+  float share = 0.03f;
   float strength = 8;
   float query_weight = 6;
   std::uint64_t seed = 1;
@@ -72,8 +75,8 @@ struct switching_stream {
   sample operator()() const;
 };
 
-// Keys in runs of 32 tokens, 3 u + 0.3 n; a query head is 0.6 n and, every second one, 4 u of any topic; its weight is e^(1.2 n),
-// every fourth times -0.3.
+// Keys in runs of 32 tokens, 3 u + 0.3 n; a query head is 0.6 n and, every second one, 4 u of any
+// topic; its weight is e^(1.2 n), every fourth times -0.3.
 struct index_sample {
   int dim = 0;
   int heads = 0;
@@ -145,7 +148,8 @@ inline std::span<const float> row(const std::vector<float>& x, std::size_t r, in
   return std::span(x).subspan(r * static_cast<std::size_t>(dim), static_cast<std::size_t>(dim));
 }
 
-// a x + b y + c z, rounded to float. The products are exact in double, so fused and separate multiply-adds agree.
+// a x + b y + c z, rounded to float. The products are exact in double, so fused and separate
+// multiply-adds agree.
 inline float blend(float a, float x, float b, float y, float c = 0, float z = 0) {
   return static_cast<float>(static_cast<double>(a) * static_cast<double>(x) +
                             static_cast<double>(b) * static_cast<double>(y) +

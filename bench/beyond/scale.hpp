@@ -1,5 +1,6 @@
 #pragma once
-// From one drive to a million: one pool of computational drives around one machine with GPUs, over networks.
+// From one drive to a million: a pool of computational drives around one server with GPUs, over
+// networks.
 
 #include <array>
 #include <string>
@@ -71,7 +72,7 @@ inline pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t co
   return p;
 }
 
-// Llama-3-70B, 1,024 sequences of 128 K: 8 KV heads x 1,024 sequences are work for up to 8,192 drives.
+// Llama-3-70B, 1,024 sequences of 128 K: 8 KV heads x 1,024 sequences occupy up to 8,192 drives.
 inline constexpr std::int64_t pool_batch = 1'024;
 inline constexpr std::int64_t pool_context = 128 << 10;
 inline const std::vector<int> pool_drives{1, 4, 16, 32, 64, 128, 256, 512, 1'000};

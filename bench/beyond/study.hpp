@@ -1,6 +1,7 @@
 #pragma once
-// What InstInfer could not ask: grouped-query models with long contexts, newer drives, one-byte KV, and the tiers that a drive
-// competes with, by tokens, dollars and joules. Decode only: a prompt costs every tier the same arithmetic.
+// What InstInfer could not ask: grouped-query models with long contexts, newer drives, one-byte KV,
+// and the tiers that a drive competes with, by tokens, dollars and joules. Decode only: a prompt
+// costs every tier the same arithmetic.
 
 #include <algorithm>
 #include <cmath>
@@ -28,11 +29,13 @@ inline const std::vector<std::int64_t> contexts{8 << 10, 32 << 10, 128 << 10, 51
 inline constexpr double base_dram_bytes = 256e9;
 // Eight channels of DDR5-4800: 8 x 8 B x 4.8e9. Shared by nothing else: generous.
 inline constexpr double dram_bytes_per_s = 307.2e9;
-// Micron's CZ120, 256 GB on PCIe 5 x8, is reported with 36 GB/s for mixed traffic; reads are held to the link's 32.
+// Micron's CZ120, 256 GB on PCIe 5 x8, is reported with 36 GB/s for mixed traffic; reads are held
+// to the link's 32.
 inline constexpr double cxl_module_bytes = 256e9;
 inline constexpr double cxl_module_bytes_per_s = 32e9;
 
-// A drive whose engine keeps up with a group of query heads for each KV head: all rates and units so many times. Assumed.
+// A drive whose accelerator keeps up with a group of query heads for each KV head: all rates and
+// units times the group. Assumed.
 constexpr flash::drive_spec with_engine(flash::drive_spec drive, int times) {
   drive.units.filter_bytes_per_s *= times;
   drive.units.attention_kernels *= times;
@@ -159,7 +162,8 @@ answer in_drives(std::string name, const model_spec& model, const system::worklo
   return a;
 }
 
-// The tiers of one model at one context, in a fixed order: HBM, DRAM, CXL, SSD, the three with 1/8, then drives.
+// The tiers of one model at one context, in a fixed order: HBM, DRAM, CXL, SSD, the three with 1/8,
+// then drives.
 inline std::vector<answer> tiers_at(const model_spec& model, std::int64_t context) {
   const system::workload job{sequences, context, output_tokens};
   std::vector<answer> all{in_hbm(model, job)};
@@ -190,7 +194,8 @@ inline ladder climb(const model_spec& model) {
   return l;
 }
 
-// What one drive may cost for the drives' machine to give as many tokens for a dollar as `other`; below 0 it cannot.
+// The price of one drive at which the drives' server gives as many tokens for a dollar as `other`;
+// below 0 there is none.
 inline double break_even_drive_usd(const answer& ours, const answer& other,
                                    const system::running_costs& costs = {}) {
   const double wanted_usd_per_s =
@@ -202,8 +207,9 @@ inline double break_even_drive_usd(const answer& ours, const answer& other,
   return (usd - ours.cost_without_drives_usd) / drives;
 }
 
-// The context from which `ours` stays ahead of `other` in `value`, straight between contexts on a double logarithmic scale;
-// the shortest context where it always is, none where it is not at the longest.
+// The context from which `ours` stays ahead of `other` in `value`, straight between contexts on a
+// double logarithmic scale; the shortest context where it always is, none where it is not at the
+// longest.
 template <class Value>
 std::optional<double> ahead_from(const ladder& l, std::size_t ours, std::size_t other,
                                  const Value& value) {

@@ -20,7 +20,8 @@ inline constexpr std::uint32_t dim_tile_tokens = 1024;
 
 inline constexpr float largest_value = 1.7f;
 
-// The value of one element: uniform in [-1.7, 1.7], of unit deviation; the same whatever the layout.
+// The value of one element: uniform in [-1.7, 1.7], of unit deviation; the same whatever the
+// layout.
 __host__ __device__ inline float value_of(std::uint32_t stream, std::uint32_t sequence,
                                           std::uint32_t head, std::uint32_t token,
                                           std::uint32_t i) {
@@ -105,8 +106,8 @@ std::vector<T> to_host(const T* from, std::size_t n) {
   return host;
 }
 
-// Filled pools for `copies` batches one after the other, HND pages in random order. K and V of all copies are over ten times the
-// L2.
+// Filled pools for `copies` batches one after the other, HND pages in random order. K and V of all
+// copies are over ten times the L2.
 template <class Code = element>
 struct filled {
   static std::uint32_t copies_of(const shape& s) {
@@ -194,7 +195,8 @@ struct filled {
         storage<Code>::value(storage<Code>::of(value_of(stream, sequence, head, token, i))));
   }
 
-  // |out - exact| / |exact| of query head 0 of a KV head's group, in fp64, over `seen` tokens (all without a list).
+  // |out - exact| / |exact| of query head 0 of a KV head's group, in fp64, over `seen` tokens (all
+  // without a list).
   double error_of(std::uint32_t sequence, std::uint32_t head,
                   const std::vector<std::uint32_t>& seen, double kept,
                   const std::vector<float>& mean) const {

@@ -1,6 +1,6 @@
 #pragma once
-// Times of the GPU benchmark: a graph of launches between two events, and the card's bandwidth, nominal and as a kernel that only
-// reads reaches it.
+// Times of the GPU benchmark: a graph of launches between two events, and the card's bandwidth,
+// nominal and as a kernel that only reads reaches it.
 
 #include <algorithm>
 #include <vector>
@@ -36,7 +36,8 @@ static __global__ void read_only(const uint4* data, std::uint64_t n, std::uint32
   }
 }
 
-// Median seconds of one launch: work(stream, i) for i in [0, launches) captured in a graph, which runs five times.
+// Median seconds of one launch: work(stream, i) for i in [0, launches) captured in a graph, which
+// runs five times.
 template <class Work>
 double seconds_of(std::uint32_t launches, Work&& work) {
   cudaStream_t stream = nullptr;

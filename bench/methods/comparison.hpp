@@ -11,7 +11,8 @@ namespace instinfer::methods {
 
 constexpr double budgets[] = {1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16, 1.0 / 32};
 
-// What a budget b means for each method: the share of K and V that it attends to exactly, or the closest that its settings allow.
+// A budget b is the share of K and V that a method attends to exactly, or the closest that its
+// settings allow.
 template <int HeadDim>
 class comparison {
  public:
@@ -52,7 +53,8 @@ class comparison {
     results_.push_back(bench(method, b, policy, build));
   }
 
-  // A threshold that leaves out 1 - b of the clustered tokens, from the queries before the measured ones.
+  // A threshold that leaves out 1 - b of the clustered tokens, from the queries before the measured
+  // ones.
   attention::squeezed calibrated(double b) const {
     using attention::squeezed;
     using format = kv_format<fp16, HeadDim>;

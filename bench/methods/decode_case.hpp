@@ -25,10 +25,10 @@ struct decode_case {
   std::size_t head_dim = 64;
   std::size_t tokens = 0;
   std::size_t queries = 0;
-  std::size_t measured =
-      0;  // of the queries, the last ones; those before are history, and calibrate thresholds
-  bool consecutive =
-      false;  // query i is of token tokens - queries + i; otherwise all see the whole cache
+  // The last queries. Those before them are history, and calibrate thresholds.
+  std::size_t measured = 0;
+  // Query i is that of token tokens - queries + i. Otherwise all queries see the whole cache.
+  bool consecutive = false;
   std::vector<layer_case> layers;
 
   std::size_t first_measured() const { return queries - measured; }
@@ -80,8 +80,8 @@ struct exact_answer {
   std::vector<double> weights;   // [tokens seen]
   reference::row_vector output;  // [head_dim]
 };
-using exact_answers =
-    std::vector<std::vector<std::vector<exact_answer>>>;  // [layers][measured][q_heads]
+// [layers][measured][q_heads]
+using exact_answers = std::vector<std::vector<std::vector<exact_answer>>>;
 
 inline exact_answers solve(const decode_case& c) {
   const auto head_matrix = [&](const std::vector<fp16>& x, std::size_t head) {

@@ -9,7 +9,8 @@
 
 namespace instinfer::methods {
 
-// Traffic and times are means over layers and measured queries, of all KV heads; errors and masses are over query heads.
+// Traffic and times are means over layers and measured queries, of all KV heads; errors and masses
+// are over query heads.
 struct measurement {
   std::string method;
   std::string workload;
@@ -28,7 +29,8 @@ struct measurement {
   double cpu_us = 0;    // measured: one thread, median
 };
 
-// The tokens whose V one head attends to exactly, and the elements that it reads from a resident copy.
+// The tokens whose V one head attends to exactly, and the elements that it reads from a resident
+// copy.
 struct attended {
   index_set tokens;
   std::uint64_t resident_elements = 0;
@@ -56,7 +58,7 @@ struct attended {
   std::uint32_t tile_tokens = 1;
 };
 
-// Several programs of one head may run (methods/per_query_head.hpp); what they attend to is taken together.
+// Several programs of one head may run (methods/per_query_head.hpp); what they attend to is united.
 struct watch_attended {
   std::vector<attended> heads;
   watch_attended(std::size_t kv_heads, std::uint32_t tile_tokens)

@@ -1,5 +1,6 @@
 #pragma once
-// InstInfer Fig. 13 without its models and tasks: what selection methods lose of attention on the committed trace.
+// InstInfer Fig. 13 without its models and tasks: what selection methods lose of attention on the
+// committed trace.
 
 #include <string>
 #include <vector>
@@ -15,9 +16,9 @@ struct accuracy {
   double mass = 0;       // exact weight of the tokens whose V was attended
 };
 
-// - trace: SmolLM2-135M's decode at 4096 tokens: SparF, SparQ, H2O, StreamingLLM and a window of the newest tokens at 1/2,
-//   1/4, 1/8 and 1/16
-// - switching: SparF and H2O at 1/8 on a synthetic stream whose every fourth query returns to an earlier passage
+// - trace: SmolLM2-135M's decode at 4096 tokens: SparF, SparQ, H2O, StreamingLLM and a window of
+//   the newest tokens at 1/2, 1/4, 1/8 and 1/16
+// - switching: SparF and H2O at 1/8 on synthetic queries, every fourth of an earlier passage
 // A few seconds.
 std::vector<accuracy> measure_accuracy();
 

@@ -1,5 +1,6 @@
 #pragma once
-// The four constants of system::host_software, solved for the four numbers of Fig. 14 that they are calibrated on.
+// The four constants of system::host_software, solved for the four numbers of Fig. 14 that they are
+// calibrated on.
 
 #include "paper/claims.hpp"
 

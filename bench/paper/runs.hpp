@@ -1,5 +1,6 @@
 #pragma once
-// The runs behind InstInfer's evaluation: every system of §VI-A over the batches of Fig. 14 to 17, and the sweeps of Fig. 20.
+// The runs behind InstInfer's evaluation: every system of §VI-A over the batches of Fig. 14 to 17,
+// and the sweeps of Fig. 20.
 
 #include <algorithm>
 #include <string>
@@ -93,7 +94,8 @@ struct all_runs {
   panel opt_13b, two_drives, opt_30b, llama2_13b;
   std::vector<by_drives> drives;             // Fig. 20a, batch 256
   std::vector<by_compression> compressions;  // Fig. 20b, batch 64
-  // One layer of OPT-13B, 64 sequences, in the middle of the run: by resource of the drive (Fig. 21), and Table III.
+  // One layer of OPT-13B, 64 sequences, in the middle of the run: by resource of the drive (Fig.
+  // 21), and Table III.
   system::kv_load dense_layer, sparse_layer;
   system::kv_load llama_layer;  // SparF on Llama-2-13B, likewise
   double write_bytes_per_s = 0;

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "instinfer/flash/attend_work.hpp"
-#include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 
 namespace oracle {
@@ -34,7 +34,7 @@ struct attend_outcome {
 class event_driven_attend {
  public:
   event_driven_attend(const flash::drive_spec& drive, std::uint32_t group,
-                      std::uint32_t element_bytes, const flash::batch_rules& rules, bool data_first)
+                      std::uint32_t element_bytes, const flash::drive_rules& rules, bool data_first)
       : d_{drive},
         rules_{rules},
         data_first_{data_first},
@@ -472,7 +472,7 @@ class event_driven_attend {
   }
 
   flash::drive_spec d_;
-  flash::batch_rules rules_;
+  flash::drive_rules rules_;
   bool data_first_;
   std::uint32_t group_;
   std::uint32_t element_bytes_;

@@ -91,7 +91,7 @@ flash::batch_times replay(Timeline& drive, array_operation what, const std::vect
 
 template <class Arbitration>
 void check_against_oracle(const random_case& random, array_operation what,
-                          const flash::batch_rules& rules,
+                          const flash::drive_rules& rules,
                           std::span<const std::int32_t> codewords = {}) {
   std::vector<std::int64_t> finish(random.pages.size(), -1);
   flash::timeline<Arbitration> drive{random.shape, random.times, rules};

@@ -1,4 +1,5 @@
-// The FTL against a map: random writes and releases, cleaning, failures; books that add up; write amplification; refusals.
+// The FTL against a map: random writes and releases, garbage collection, failures; counters that add
+// up; write amplification; refusals.
 
 #include <doctest/doctest.h>
 
@@ -38,34 +39,34 @@ using model = std::map<std::uint32_t, std::uint64_t>;
 std::uint32_t number(page_id page) { return static_cast<std::uint32_t>(page); }
 
 template <class Ftl>
-void check_books(const Ftl& f, std::size_t live) {
-  const block_table& books = f.blocks();
+void check_blocks(const Ftl& f, std::size_t live) {
+  const block_table& blocks = f.blocks();
   std::uint64_t live_in_blocks = 0;
   for (std::uint32_t c = 0; c < f.channels(); ++c) {
     std::uint32_t seen[block_states] = {};
-    const std::uint32_t per_channel = books.blocks_per_channel();
-    std::uint32_t free_in_lanes = 0;
-    for (std::uint32_t lane = 0; lane < books.lanes(); ++lane) {
-      free_in_lanes += books.free_blocks(c, lane);
+    const std::uint32_t per_channel = blocks.blocks_per_channel();
+    std::uint32_t free_in_planes = 0;
+    for (std::uint32_t plane = 0; plane < blocks.planes(); ++plane) {
+      free_in_planes += blocks.free_blocks(c, plane);
     }
     for (block_number b = c * per_channel; b < (c + 1) * per_channel; ++b) {
-      const block_info& block = books.at(b);
+      const block_info& block = blocks.at(b);
       ++seen[static_cast<int>(block.state)];
       live_in_blocks += block.live;
       std::uint32_t owned = 0;
-      for (std::uint32_t i = 0; i < books.pages_per_block(); ++i) {
-        owned += books.owner(physical_page{b * books.pages_per_block() + i}) != no_page ? 1u : 0u;
+      for (std::uint32_t i = 0; i < blocks.pages_per_block(); ++i) {
+        owned += blocks.owner(physical_page{b * blocks.pages_per_block() + i}) != no_page ? 1u : 0u;
       }
       REQUIRE(owned == block.live);
       REQUIRE(block.live <= block.written);
-      REQUIRE(books.block_at(books.locate(b)) == b);
+      REQUIRE(blocks.block_at(blocks.locate(b)) == b);
       REQUIRE((block.state != block_state::free || block.written == 0));
       REQUIRE((block.state != block_state::closed || block.live > 0));
     }
     for (int s = 0; s < block_states; ++s) {
-      REQUIRE(seen[s] == books.count(c, static_cast<block_state>(s)));
+      REQUIRE(seen[s] == blocks.count(c, static_cast<block_state>(s)));
     }
-    REQUIRE(free_in_lanes == books.count(c, block_state::free));
+    REQUIRE(free_in_planes == blocks.count(c, block_state::free));
   }
   REQUIRE(live_in_blocks == live);
   REQUIRE(f.live_pages() == live);
@@ -75,7 +76,7 @@ void check_books(const Ftl& f, std::size_t live) {
   }
 }
 
-// As many owners as live pages (check_books), and each page owns where it lies: so no two lie in one place.
+// As many owners as live pages (check_blocks), and each page owns where it lies: so no two lie in one place.
 template <class Ftl>
 void check_pages(const Ftl& f, const model& pages) {
   for (const auto& [p, stamp] : pages) {
@@ -155,11 +156,11 @@ void random_commands(unsigned seed, const Policy& policy, double faults) {
       held.clear();
     }
     if (step % 20 == 0) {
-      check_books(f, held.size());
+      check_blocks(f, held.size());
       check_pages(f, held);
     }
   }
-  check_books(f, held.size());
+  check_blocks(f, held.size());
   check_pages(f, held);
   const ftl_counters& n = f.counters();
   CHECK(n.host_pages == host_pages);
@@ -260,9 +261,10 @@ double lambert_w(double x) {
   return w;
 }
 
-// Write amplification of greedy cleaning under uniform random overwrites, with r physical pages for each live one, in
-// blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski, "An improved analytic expression for write
-// amplification in NAND flash", ICNC 2012). Smaller blocks vary more, so that greedy cleaning does a little better.
+// Write amplification of greedy garbage collection under uniform random overwrites, with r physical
+// pages for each live one, in blocks of very many pages: r / (r + W(-r e^-r)) (Xiang and Kurkoski, "An
+// improved analytic expression for write amplification in NAND flash", ICNC 2012). Smaller blocks vary
+// more, so that greedy collection does a little better.
 double analytic_write_amplification(double ratio) {
   return ratio / (ratio + lambert_w(-ratio * std::exp(-ratio)));
 }
@@ -367,7 +369,7 @@ TEST_CASE("FTL: the operations of a call, charged to a timeline") {
   CHECK(done.programs.size() == 4);
   CHECK((done.reads.empty() && done.erases.empty()));
   f.clear_operations();
-  f.write(0, 0);  // cleans blocks with 2, 3 and 3 live pages, which takes 2 blocks and gives 3
+  f.write(0, 0);  // collects blocks with 2, 3 and 3 live pages, which takes 2 blocks and gives 3
   CHECK(done.reads.size() == 8);
   CHECK(done.programs.size() == 9);
   CHECK(done.erases.size() == 3);

@@ -29,13 +29,13 @@ using format = kv_format<fp16, 16>;
 constexpr flash::geometry small{
     .channels = 8, .chips = 1, .dies = 1, .planes = 2, .blocks = 24, .pages = 4};
 
-using books = flash::ftl_store<small>;
+using no_data = flash::ftl_store<small>;
 using data = flash::ftl_store<small, flash::kv_blocks{.frontiers = 4}, flash::page_array>;
 using failing = flash::ftl_store<small, flash::kv_blocks{.frontiers = 2}, flash::page_array,
                                  flash::random_faults{.program = 0.01, .erase = 0.01}>;
 using crowded = flash::ftl_store<small, flash::greedy_pages{}, flash::page_array,
                                  flash::random_faults{.program = 0.001}>;
-static_assert(store::PageStore<books> && store::PageStore<data> && store::PageStore<failing>);
+static_assert(store::PageStore<no_data> && store::PageStore<data> && store::PageStore<failing>);
 
 template <class Store>
 using engine_on = engine<insta_sparf, format, reference::path, Store>;
@@ -138,7 +138,7 @@ TEST_CASE("KV cache on an FTL: nothing is lost where programs and erases fail, a
 }
 
 TEST_CASE("KV cache on an FTL: no block holds pages of two sequences") {
-  store::kv_cache<format, layout::dual<>, std::tuple<>, books> cache(
+  store::kv_cache<format, layout::dual<>, std::tuple<>, no_data> cache(
       {.layers = 2, .q_heads = 8, .kv_heads = 8}, {.bytes = 600ull * 4096, .context_tokens = 512},
       8);
   std::vector<page_id> written;
@@ -168,13 +168,13 @@ TEST_CASE("KV cache on an FTL: no block holds pages of two sequences") {
 
 TEST_CASE("FTL store: refuses another drive's channels and pages, and more than fits") {
   CHECK_THROWS_WITH_AS(
-      books(4, 10, 4096),
+      no_data(4, 10, 4096),
       "ftl_store: the drive has 8 channels and pages of 4096 bytes, the cache 4 and 4096",
       bad_argument);
-  CHECK_THROWS_AS(books(8, 10, 8192), bad_argument);
-  CHECK_THROWS_AS(books(8, 0, 4096), bad_argument);
+  CHECK_THROWS_AS(no_data(8, 10, 8192), bad_argument);
+  CHECK_THROWS_AS(no_data(8, 0, 4096), bad_argument);
   CHECK_THROWS_WITH_AS(
-      books(8, 181, 4096),
+      no_data(8, 181, 4096),
       "ftl: a channel of 192 pages holds 1 to 180 beside its spare blocks, got 181", bad_argument);
 }
 

@@ -15,7 +15,7 @@
 
 namespace flash = instinfer::flash;
 using flash::array_operation;
-using flash::batch_rules;
+using flash::drive_rules;
 using flash::geometry;
 using flash::location;
 using flash::page_type;
@@ -44,7 +44,7 @@ static_assert(page_types{}.of(17) == page_type::lower);
 // A drive with page types, decoding and moves of any length, and rules with some of the options.
 struct random_options {
   random_case drive;
-  batch_rules rules;
+  drive_rules rules;
 
   explicit random_options(unsigned seed) : drive{seed} {
     std::mt19937 random{seed * 7919};
@@ -108,7 +108,7 @@ TEST_CASE("read options: equal to the event-driven drive on bursts of the preset
       burst.pages.push_back(place.striped(pick(random, 0, 400'000)));
     }
     for (const bool cache_read : {false, true}) {
-      const batch_rules rules{.cache_read = cache_read,
+      const drive_rules rules{.cache_read = cache_read,
                               .retry = flash::independent_failures(30'000'000, 5)};
       oracle::check_against_oracle<flash::data_out_first>(burst, array_operation::read, rules);
       oracle::check_against_oracle<flash::command_first>(burst, array_operation::read, rules);

@@ -212,7 +212,7 @@ TEST_CASE("reclaim of old tokens frees their whole pages and mends the summaries
   CHECK(c.pages().free_pages() == c.pages().capacity_pages());
 }
 
-TEST_CASE("the ledger keeps the same books without data") {
+TEST_CASE("the ledger counts the same pages without data") {
   const store::capacity capacity{.bytes = 8 << 20, .context_tokens = 1024};
   cache with({.layers = 1, .q_heads = 2, .kv_heads = 2}, capacity, 8);
   timing_cache without({.layers = 1, .q_heads = 2, .kv_heads = 2}, capacity, 8);

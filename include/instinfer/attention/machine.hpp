@@ -16,6 +16,12 @@
 
 namespace instinfer::attention {
 
+// Whether blend_mean applies to a query that sees `visible` tokens of a head. The mean is that of
+// all live V. Where the mask hides live tokens, it does not apply: hidden values must not leak.
+inline bool mean_applies(const layout::head_pages& head, std::uint32_t visible) {
+  return visible == head.tokens - head.first;
+}
+
 // A path's arithmetic: what an operation computes from the pages that its plan names. Every path
 // defines one such class template over the KV format; reads(page_read) gives it the page.
 // `A::scores` is a score_array (attention/scores.hpp), or the path's own type if it has no values.
@@ -179,15 +185,13 @@ class machine : public selector<typename Arithmetic::format, Summaries, observer
     arithmetic_.fold_rows(logits, chosen, table);
   }
 
-  // Skipped if the mask hides live tokens: the mean covers all live V, and hidden values must not
-  // leak.
   void blend_mean(const scores& p, tokens chosen) {
     using mean = typename mean_value::template state<typename format::decoded>;
     static_assert(
         keeps<mean, Summaries>,
         "instinfer: blend_mean needs mean_value among the policy's summaries, see summaries/mean_value.hpp");
     if constexpr (keeps<mean, Summaries>) {
-      if (p.candidates.count() == head_.tokens - head_.first) {
+      if (mean_applies(head_, p.candidates.count())) {
         arithmetic_.blend_mean(p, chosen, std::get<mean>(summaries_));
       }
     }

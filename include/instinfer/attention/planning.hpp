@@ -137,13 +137,18 @@ template <class F>
 
 }  // namespace detail
 
+// K of `tokens`, some dims: from the dim-indexed copy if there is one.
+constexpr stream keys_by_dim(const layout::head_pages& head) {
+  return head.tiles.k_by_dim.stored() ? stream::k_by_dim : stream::k_by_token;
+}
+
 // score_dims: the pages of K with `dims` of `tokens`. Uses the dim-indexed copy if it is stored.
 // Otherwise it reads every token-indexed page with a wanted token, and the filter passes only the
 // wanted dims.
 [[gnu::noinline]] inline void plan_score_dims(const layout::head_pages& head, index_view tokens,
                                               index_view dims, access_plan& plan) {
   plan.clear();
-  const stream s = head.tiles.k_by_dim.stored() ? stream::k_by_dim : stream::k_by_token;
+  const stream s = keys_by_dim(head);
   detail::stream_planner pages(plan, head, s, dims);
   detail::run_clipper clip(plan, tokens);
   detail::for_each_tile(clip, head.first_of_tile(s), head.tokens, head.tiles.of(s).tokens,

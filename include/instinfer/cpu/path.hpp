@@ -2,15 +2,20 @@
 // The CPU path, the "in-storage core": fp32 accumulation, SIMD by Highway; pages are folded in
 // place in the store.
 
+#include <algorithm>
 #include <cmath>
 #include <variant>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/core/access_plan.hpp"
 #include "instinfer/cpu/score_pass-inl.hpp"
 #include "instinfer/cpu/score_pool-inl.hpp"
 #include "instinfer/cpu/shared_fold-inl.hpp"
 #include "instinfer/cpu/tile_fold-inl.hpp"
+#include "instinfer/layout/head_pages.hpp"
+#include "instinfer/layout/page_reader.hpp"
+#include "instinfer/summaries/chunks.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {

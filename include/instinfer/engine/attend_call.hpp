@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/attention/machine_scratch.hpp"
+#include "instinfer/attention/observer.hpp"
+#include "instinfer/core/traffic.hpp"
 #include "instinfer/engine/attend_jobs.hpp"
 
 namespace instinfer {

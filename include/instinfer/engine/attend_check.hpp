@@ -55,20 +55,21 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
   });
 }
 
-// q[i] is not finite; `as` names the type that q was rounded to, if any.
+// q[i] is not finite. `as` says as which type, if q was rounded to one.
 [[noreturn]] inline void throw_not_finite(const attend_request& r, std::size_t i,
                                           const model_shape& shape, std::size_t k_dim,
-                                          const char* as = "") {
+                                          const std::string& as) {
   const auto q_heads = static_cast<std::size_t>(shape.q_heads);
   const std::size_t row = i / k_dim;
-  throw bad_argument("attend: q must be finite" + std::string(as) + ", is not at [" +
+  throw bad_argument("attend: q must be finite" + as + ", is not at [" +
                      (r.q.size() > q_heads * k_dim ? "query " + std::to_string(row / q_heads) + ", "
                                                    : std::string()) +
                      "head " + std::to_string(row % q_heads) + ", dim " +
                      std::to_string(i % k_dim) + "]");
 }
 
-template <class Policy, class Format>
+// The same, of a policy on a format. Query is the type to which the path rounds q.
+template <class Policy, class Format, class Query = fp32>
 void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
   using summaries = typename Policy::summaries::template states<Format>;
   check_request(r, shape, tokens,
@@ -77,9 +78,11 @@ void check_request(const attend_request& r, const model_shape& shape, std::uint3
                  .sees_less = attention::folds_all_visible<Policy> ||
                               attention::forgets_in_any_order<summaries>,
                  .shares_selection = attention::shares_selection<Policy>});
-  const auto bad = std::ranges::find_if_not(r.q, [](float x) { return is_finite(x); });
-  if (bad != r.q.end()) [[unlikely]] {
-    throw_not_finite(r, static_cast<std::size_t>(bad - r.q.begin()), shape, Format::k_dim);
+  const auto finite = [](float x) { return is_finite(from_float<Query>(x)); };
+  if (const auto bad = std::ranges::find_if_not(r.q, finite); bad != r.q.end()) [[unlikely]] {
+    throw_not_finite(
+        r, static_cast<std::size_t>(bad - r.q.begin()), shape, Format::k_dim,
+        std::same_as<Query, fp32> ? std::string() : " as " + std::string(element_name<Query>));
   }
 }
 

@@ -7,12 +7,12 @@
 #include <span>
 #include <vector>
 
-#include "instinfer/attention/query_group.hpp"
 #include "instinfer/core/logit_rule.hpp"
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/traffic.hpp"
 #include "instinfer/core/work_split.hpp"
+#include "instinfer/summaries/index_query.hpp"
 
 namespace instinfer {
 

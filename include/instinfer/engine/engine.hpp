@@ -1,6 +1,6 @@
 #pragma once
 // The engine of the compute paths that attend one KV head at a time. engine/engine_base.hpp has the
-// commands that it shares with the GPU's.
+// calls that it shares with the GPU's.
 
 #include <exception>
 #include <iosfwd>

@@ -1,11 +1,12 @@
 #pragma once
-// What all engines share, whoever computes: the cache of a design, the commands open, append and
+// What all engines share, whoever computes: the cache of a design, the calls open, append and
 // reclaim, the counts of tokens, and the receipt of an attend.
 
 #include <string>
 #include <vector>
 
 #include "instinfer/attention/concepts.hpp"
+#include "instinfer/core/logit_rule.hpp"
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/design.hpp"
 #include "instinfer/store/kv_cache.hpp"
@@ -23,8 +24,8 @@ class engine_base {
   using summaries = typename policy::summaries::template states<Format>;
   using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
-  // config: throws bad_argument where the shape, capacity, layout or logit rule cannot be.
-  // `channels` is given where a sweep varies the drive at run time.
+  // config: throws bad_argument if the shape, capacity, layout or logit rule is not valid. Pass
+  // `channels` if a sweep varies the drive at run time.
   engine_base(const model_shape& shape, const store::capacity& capacity,
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
@@ -44,7 +45,8 @@ class engine_base {
 
   // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
   // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
-  // unknown_sequence, bad_argument, address_overflow, drive_full; the cache is then as before.
+  // unknown_sequence, bad_argument, address_overflow or drive_full, and then leaves the cache
+  // unchanged.
   receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
@@ -56,22 +58,22 @@ class engine_base {
     return {moved};
   }
 
-  // Pages that the last append, build or load wrote, in that order.
+  // Pages that the last append, build or load wrote, in this order.
   std::span<const page_id> written() const { return written_; }
 
-  // Gives up a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence,
+  // Frees a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence or
   // bad_argument.
   void reclaim(sequence seq) { cache_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
 
-  // Live tokens of a layer, reclaimed ones not counted.
+  // Live tokens of a layer, without reclaimed tokens.
   std::uint32_t tokens(sequence seq, int layer) const {
     const auto& cache = cache_.at(seq, layer);
     return cache.tokens() - cache.first();
   }
 
-  // Tokens ever appended to a layer: the position of the next one, and what
-  // reclaim_range::tokens_before counts.
+  // Tokens ever appended to a layer. This is the position of the next token;
+  // reclaim_range::tokens_before counts in the same way.
   std::uint32_t positions(sequence seq, int layer) const { return cache_.at(seq, layer).tokens(); }
 
   const policy& attention() const { return attention_; }
@@ -87,7 +89,7 @@ class engine_base {
     if (!route::computes_in_drive) {
       moved.filtered_bytes = moved.channel_bytes;  // a host or a GPU reads whole pages
     }
-    // q and the output cross the link in the storage type's width.
+    // q and the output cross the link as `element`, the type that append takes.
     const transfer::link_bytes link =
         route::bytes(moved, q_size * sizeof(element), out_size * sizeof(element));
     moved.link_bytes = link.up + link.down;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "instinfer/core/traffic.hpp"
+#include "instinfer/flash/attend_phase.hpp"
 #include "instinfer/flash/attend_timeline.hpp"
 #include "instinfer/flash/attend_trace.hpp"
 #include "instinfer/flash/call_times.hpp"
@@ -49,7 +50,7 @@ class attend_clock {
       for (std::uint32_t p = 0; p < done.phases.size(); ++p) {
         for (std::uint32_t l = 0; l < work.loads.size(); ++l) {
           if (work.loads[l].phase == p) {
-            see(l, static_cast<std::int64_t>(done.phases[p].begin_ns * 1e3));
+            see(l, static_cast<std::int64_t>(done.phases[p].begin * 1e3));
           }
         }
       }
@@ -63,9 +64,9 @@ class attend_clock {
   static drive_type make(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
                          std::uint32_t element_bytes, const Arbitration& arbitration) {
     if constexpr (InDrive) {
-      return {drive, group, element_bytes, rules.reads, arbitration};
+      return {drive, group, element_bytes, rules, arbitration};
     } else {
-      return {drive.geometry, drive.timing, rules.reads, arbitration};
+      return {drive.geometry, drive.timing, rules, arbitration};
     }
   }
 
@@ -87,17 +88,8 @@ class attend_clock {
       done.units.busy_ns[u] = times.ns(times.busy_ticks[u]);
     }
     done.stalled_ns = times.ns(times.stalled_ticks);
-    for (const attend_phase& phase : times.phases) {
-      done.phases.push_back(
-          {.op = phase.op,
-           .pages = static_cast<std::uint64_t>(phase.pages),
-           .flash_ns = phase.pages > 0 ? times.ns(phase.data_end_ticks - phase.begin_ticks) : 0.0,
-           .filter_ns = times.ns(phase.filter_ticks),
-           .gemv_ns = times.ns(phase.gemv_ticks),
-           .softmax_ns = times.ns(phase.softmax_ticks),
-           .top_k_ns = times.ns(phase.top_k_ticks),
-           .begin_ns = times.ns(phase.begin_ticks),
-           .end_ns = times.ns(phase.end_ticks)});
+    for (const phase_ticks& phase : times.phases) {
+      done.phases.push_back(in_ns(phase, [&](std::int64_t ticks) { return times.ns(ticks); }));
     }
   }
 
@@ -110,7 +102,7 @@ class attend_clock {
       phases = std::max(phases, load.phase + 1);
     }
     for (std::uint32_t p = 0; p < phases; ++p) {
-      phase_time time{.begin_ns = done.attention_ns};
+      phase_ns time{.begin = done.attention_ns};
       phase_pages_.clear();
       phase_codewords_.clear();
       traffic moved;
@@ -131,8 +123,8 @@ class attend_clock {
         }
       }
       time.pages = moved.pages_read = phase_pages_.size();
-      time.route_ns = route_ns(moved);
-      const double start_ns = done.link_ns + time.begin_ns;
+      time.route = route_ns(moved);
+      const double start_ns = done.link_ns + time.begin;
       const batch_times read = [&] {
         if constexpr (draws<Trace>) {
           if (trace != nullptr) {
@@ -144,11 +136,11 @@ class attend_clock {
         }
         return drive_.read_codewords(phase_pages_, phase_codewords_);
       }();
-      time.flash_ns = static_cast<double>(read.makespan_ps()) * 1e-3;
-      draw_unit(trace, "route", "pages to the GPU", start_ns, time.route_ns);
-      done.units[unit::flash] += time.flash_ns;
-      time.end_ns = time.begin_ns + std::max(time.flash_ns, time.route_ns);
-      done.attention_ns = time.end_ns;
+      time.flash = static_cast<double>(read.makespan_ps()) * 1e-3;
+      draw_unit(trace, "route", "pages to the GPU", start_ns, time.route);
+      done.units[unit::flash] += time.flash;
+      time.end = time.begin + std::max(time.flash, time.route);
+      done.attention_ns = time.end;
       done.phases.push_back(time);
     }
   }

@@ -115,7 +115,7 @@ class attend_recorder {
     explicit head_recorder(const attend_recorder& all)
         : work_{all.work_}, group_{all.group_}, k_dim_{all.k_dim_}, codewords_{all.codewords_} {}
 
-    // Top-k ranks all dims, what was visible, or the units that were scored; choices by position rank nothing.
+    // Top-k ranks all dims, what was visible, or the chunks that were scored; choices by position rank nothing.
     void chose(attention::operation op, index_view chosen) {
       switch (op) {
         case attention::operation::all_tokens:

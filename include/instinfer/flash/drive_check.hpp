@@ -22,7 +22,7 @@ void check_drive(const drive_spec& drive, const store::capacity& capacity,
       });
   require(!D::transfer_policy::computes_in_drive || drive.units.present(), [] {
     return std::string(
-        "flash engine: attention in storage needs a drive with accelerator, this one has none");
+        "flash engine: attention in storage needs a drive with an accelerator, this one has none");
   });
   require(Format::plain || rules.transfer == transfer_size::page, [] {
     return std::string(

@@ -1,8 +1,16 @@
 #pragma once
 // The reference path in fp64 with Eigen: slow, and written to follow InstInfer Alg. 1 line by line.
 
-#include "instinfer/attention/machine.hpp"
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/softmax_state.hpp"
+#include "instinfer/layout/head_pages.hpp"
+#include "instinfer/layout/page_reader.hpp"
 #include "instinfer/reference/exact.hpp"
 #include "instinfer/reference/score_pool.hpp"
 

@@ -40,7 +40,7 @@ struct cache_file_mark {
     require<bad_file>(magic == cache_file_mark{}.magic,
                       [] { return std::string("load: this is not a cache file"); });
     require<bad_file>(byte_order == this_byte_order, [] {
-      return std::string("load: the file was written on a machine of another byte order");
+      return std::string("load: the file was written on a computer of another byte order");
     });
     require<bad_file>(version == this_version, [&] {
       return "load: the file is of version " + std::to_string(version) +

@@ -1,5 +1,6 @@
 #pragma once
-// Where one CTA's share of a batch begins, found by the CTA itself: 4 bytes a sequence from L2 in place of a plan kernel.
+// A CTA finds where its share of a batch begins. It reads 4 bytes a sequence from L2; no plan
+// kernel is needed.
 
 #include <cstddef>
 
@@ -13,8 +14,9 @@ struct found_share {
   std::uint64_t at = 0;        // cost before that sequence
 };
 
-// cost(sequence) is called by all threads. Sums it in one chunk of sequences a thread (shared memory: 8 bytes a thread), then
-// goes to the chunk and to the sequence in it. For all threads of the CTA; shared memory is free afterwards.
+// All threads of the CTA call this, and all of them call cost(sequence). Each thread sums the costs
+// of one chunk of sequences (shared memory: 8 bytes a thread). Then every thread goes to the chunk
+// in which the share begins, and to the sequence in that chunk. Shared memory is free afterwards.
 template <class Lane, class Cost>
 constexpr found_share find_share(Lane& lane, std::uint32_t sequences, Cost&& cost) {
   auto* sums = reinterpret_cast<std::uint64_t*>(lane.shared());  // [threads]

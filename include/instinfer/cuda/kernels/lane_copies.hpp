@@ -1,16 +1,21 @@
 #pragma once
-// How tiles get to shared memory by default: every lane copies chunks of 16 bytes by cp.async, sm_80 and later.
+// Copies tiles to shared memory by cp.async, the default: every lane copies chunks of 16 bytes.
+// sm_80 and later.
 
 #include "instinfer/cuda/kernels/row_finder.hpp"
 #include "instinfer/cuda/kernels/unrolled.hpp"
 
 namespace instinfer::cuda {
 
-// What a policy of this kind says: the padding of rows in shared memory, the bytes of a stage's barrier, and a loader, one a warp
-// for the life of its CTA. begin() comes before a fold's first issue(), finish() after its last tile. issue() starts the copies of the warp's next tile, K rows, then V rows, then scales; next() waits for
-// the oldest tile that was issued, for all lanes of the warp, and tells where it is. At most stages - 1 tiles are on their way;
-// issue() is called once for every next(), and stages - 1 times before the first, with `wanted` false where no tile is left.
-// Rows without a token become zeros, V above all: 0 * NaN is NaN.
+// A copy policy gives three things: the padding of rows in shared memory, the bytes of a stage's
+// barrier, and a loader. Each warp has one loader for the life of its CTA.
+//   begin()   comes before the first issue() of a fold
+//   issue()   starts the copies of the warp's next tile: K rows, V rows, scales
+//   next()    waits for the oldest issued tile, for all lanes of the warp; returns its place
+//   finish()  comes after the last tile of a fold
+// At most stages - 1 tiles are on their way. A fold calls issue() stages - 1 times before its first
+// next(), and then once for every next(). `wanted` is false where no tile is left.
+// Rows without a token become zeros. This matters most for V: 0 * NaN is NaN.
 struct lane_copies {
   static constexpr std::uint32_t row_padding = 0;
   static constexpr std::uint32_t stage_barrier_bytes = 0;
@@ -54,7 +59,8 @@ struct lane_copies {
 
     constexpr const std::byte* next() {
       lane_.template wait_copies<Shape::stages - 2>();
-      lane_.sync_warp();  // all lanes' copies have landed, and all are done with the tile before
+      // All lanes' copies have landed, and all lanes are done with the tile before.
+      lane_.sync_warp();
       const std::byte* stage = stages_ + use_ * Shape::stage_bytes;
       use_ = use_ + 1 == Shape::stages ? 0 : use_ + 1;
       return stage;

@@ -1,5 +1,6 @@
 #pragma once
-// Checks of a launch's arguments that need no device: what is wrong is named before anything is started.
+// Checks of a launch's arguments that need no device. An error names the argument before anything
+// is started.
 
 #include <cstddef>
 #include <limits>
@@ -95,7 +96,7 @@ void check_arguments(const attend_arguments<E, Out, Code>& a, const partition_ru
   require(rule.unit_tokens > 0 && rule.overhead_units > 0, [] {
     return std::string("partition_rule: unit_tokens and overhead_units must be positive");
   });
-  // The parts' weights are in shared memory while they are merged, see attend_kernel::merge_parts.
+  // While parts are merged, their weights are in shared memory, see attend_kernel::merge_parts.
   require(!rule.fixed || std::uint64_t{rule.units(a.sizes.most_positions)} * a.sizes.group <=
                              most_part_weights,
           [&] {

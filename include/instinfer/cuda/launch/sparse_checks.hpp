@@ -1,5 +1,5 @@
 #pragma once
-// Checks of the arguments of SparQ's and SparF's selecting kernels that need no device.
+// Checks of the arguments of the selecting kernels of SparQ and SparF. They need no device.
 
 #include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/cuda/launch/sparse_arguments.hpp"

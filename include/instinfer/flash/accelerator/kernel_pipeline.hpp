@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "instinfer/flash/accelerator/accelerator_ticks.hpp"
+#include "instinfer/flash/attend_phase.hpp"
 #include "instinfer/flash/attend_work.hpp"
 #include "instinfer/ssd/channel/event_queue.hpp"
 
@@ -18,17 +19,6 @@ namespace instinfer::flash {
 struct load_release {
   std::int64_t at;
   std::uint32_t load;
-};
-
-// Of all loads of a phase.
-struct phase_ticks {
-  attention::operation op = attention::operation::fold;
-  std::int64_t begin = never_ticks;  // the first load's release
-  std::int64_t end = 0;              // the last load's scores and sums
-  std::int64_t gemv = 0;             // busy
-  std::int64_t softmax = 0;
-  std::int64_t top_k = 0;  // before the phase
-  std::int64_t pages = 0;  // from flash
 };
 
 // The rules.
@@ -75,7 +65,7 @@ class kernel_pipeline {
       const head_load& load = work.loads[i];
       loads_[i] = {.sets_left = load.sets, .ready = 0};
       if (load.phase >= phases_.size()) {
-        phases_.push_back({.op = load.op});
+        phases_.push_back({.op = load.op, .begin = never_ticks});
       }
     }
     for (std::uint32_t i = 0; i < loads_.size(); ++i) {
@@ -138,6 +128,7 @@ class kernel_pipeline {
 
   std::int64_t end() const { return end_; }
   std::span<const load_release> releases() const { return releases_; }
+  // Without flash and filter times.
   std::span<const phase_ticks> phases() const { return phases_; }
   std::int64_t busy(kernel_step step) const { return steps_[static_cast<std::size_t>(step)]; }
   std::int64_t top_k_busy() const { return top_k_busy_; }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "instinfer/ssd/channel/flight_queue.hpp"
@@ -26,45 +28,41 @@ class cache_registers {
 
   void clear() { std::ranges::fill(dies_, registers{}); }
 
-  // A command whose array time ends at f.ready. Returns whether the cache register will be free then;
-  // f.ready is then the end of the move. Otherwise the command stays behind.
-  bool enter(flight& f, std::int64_t move_ticks) {
+  // A command whose array time ends at f.ready. Returns it, ready at the end of its move, if the cache
+  // register will be free for it then. Otherwise the command stays behind.
+  std::optional<flight> enter(const flight& f, std::int64_t move_ticks) {
     registers& die = dies_[static_cast<std::size_t>(f.die)];
     if (die.cache_used) {
       die.behind = f;
-      die.array_used = true;
-      return false;
+      return std::nullopt;
     }
     die.cache_used = true;
-    f.ready += move_ticks;
-    return true;
+    return moved(f, f.ready, move_ticks);
   }
 
-  // The command in f's cache register has left at `now`. Returns whether one was behind it: `f` is
-  // then that one, ready at the end of its move.
-  bool leave(flight& f, std::int64_t now, std::int64_t move_ticks) {
-    registers& die = dies_[static_cast<std::size_t>(f.die)];
-    die.left = now;
-    die.cache_used = die.array_used;
-    if (!die.array_used) {
-      return false;
+  // The command in the die's cache register has left at `now`. Returns the one that was behind it,
+  // ready at the end of its move, if there was one.
+  std::optional<flight> leave(std::int32_t die, std::int64_t now, std::int64_t move_ticks) {
+    registers& of = dies_[static_cast<std::size_t>(die)];
+    if (!of.behind) {
+      of.cache_used = false;
+      return std::nullopt;
     }
-    die.array_used = false;
-    f = die.behind;
-    f.ready = std::max(f.ready, now) + move_ticks;
-    return true;
+    const flight next = *std::exchange(of.behind, std::nullopt);
+    return moved(next, std::max(next.ready, now), move_ticks);
   }
-
-  // End of the die's last data-out so far.
-  std::int64_t left(std::int32_t die) const { return dies_[static_cast<std::size_t>(die)].left; }
 
  private:
   struct registers {
     bool cache_used = false;
-    bool array_used = false;
-    flight behind;
-    std::int64_t left = 0;
+    std::optional<flight> behind;  // in the array or its register
   };
+
+  static flight moved(flight f, std::int64_t from, std::int64_t move_ticks) {
+    f.ready = from + move_ticks;
+    return f;
+  }
+
   std::vector<registers> dies_;
 };
 

@@ -23,6 +23,12 @@ class die_ring {
     next_ = static_cast<std::size_t>(first);
   }
 
+  // The next turn goes on where it is.
+  void remove_all() {
+    words_.assign(words_.size(), 0);
+    count_ = 0;
+  }
+
   bool empty() const { return count_ == 0; }
 
   // Precondition: the die is not in the ring.

@@ -24,8 +24,8 @@ namespace instinfer::flash {
 enum class block_state : std::uint8_t { free, open, closed, dead, failing, bad };
 inline constexpr int block_states = 6;
 
-// Number of a block in the drive: (channel lanes + lane) blocks + block. A lane is a plane of the
-// channel in the order of placement: lane = chip + chips (die + dies plane).
+// Number of a block in the drive: (channel planes + plane) blocks + block. The FTL counts planes
+// within their channel, in the order of placement: chip + chips (die + dies plane of the die).
 using block_number = std::uint32_t;
 inline constexpr block_number no_block = 0xFFFF'FFFFu;
 
@@ -53,11 +53,11 @@ class block_table {
       return "flash blocks: a drive has at most 2^32 - 2 pages, got " +
              std::to_string(g.pages_total());
     });
-    lanes_ = as_unsigned(g.planes * g.dies_per_channel());
+    planes_ = as_unsigned(g.planes * g.dies_per_channel());
     pages_ = as_unsigned(g.pages);
     const auto blocks = static_cast<std::size_t>(g.blocks_total());
     blocks_.resize(blocks);
-    free_in_lane_.assign(std::size_t{lanes_} * as_unsigned(g.channels), as_unsigned(g.blocks));
+    free_in_plane_.assign(std::size_t{planes_} * as_unsigned(g.channels), as_unsigned(g.blocks));
     channels_.resize(as_unsigned(g.channels));
     for (channel_blocks& c : channels_) {
       c.count[index(block_state::free)] = blocks_per_channel();
@@ -68,9 +68,9 @@ class block_table {
 
   const geometry& shape() const { return geometry_; }
   std::uint32_t channels() const { return static_cast<std::uint32_t>(channels_.size()); }
-  std::uint32_t lanes() const { return lanes_; }
+  std::uint32_t planes() const { return planes_; }
   std::uint32_t pages_per_block() const { return pages_; }
-  std::uint32_t blocks_per_channel() const { return lanes_ * as_unsigned(geometry_.blocks); }
+  std::uint32_t blocks_per_channel() const { return planes_ * as_unsigned(geometry_.blocks); }
 
   block_number block_of(physical_page page) const {
     return static_cast<std::uint32_t>(page) / pages_;
@@ -78,8 +78,9 @@ class block_table {
   std::uint32_t channel_of_block(block_number block) const { return block / blocks_per_channel(); }
   // Precondition: inside(at, shape()).
   block_number block_at(const location& at) const {
-    const std::int32_t lane = at.chip + geometry_.chips * (at.die + geometry_.dies * at.plane);
-    return (as_unsigned(at.channel) * lanes_ + as_unsigned(lane)) * as_unsigned(geometry_.blocks) +
+    const std::int32_t plane = at.chip + geometry_.chips * (at.die + geometry_.dies * at.plane);
+    return (as_unsigned(at.channel) * planes_ + as_unsigned(plane)) *
+               as_unsigned(geometry_.blocks) +
            as_unsigned(at.block);
   }
   location locate(block_number block, std::uint32_t page = 0) const {
@@ -110,8 +111,8 @@ class block_table {
     return blocks_per_channel() - count(channel, block_state::failing) -
            count(channel, block_state::bad);
   }
-  std::uint32_t free_blocks(std::uint32_t channel, std::uint32_t lane) const {
-    return free_in_lane_[std::size_t{channel} * lanes_ + lane];
+  std::uint32_t free_blocks(std::uint32_t channel, std::uint32_t plane) const {
+    return free_in_plane_[std::size_t{channel} * planes_ + plane];
   }
   // First of the list of dead or failing blocks, oldest first; no_block if the list is empty.
   block_number first(std::uint32_t channel, block_state state) const {
@@ -119,9 +120,9 @@ class block_table {
   }
 
   // Opens the least worn free block of a plane. Precondition: the plane has a free block.
-  block_number open(std::uint32_t channel, std::uint32_t lane) {
-    assert(free_blocks(channel, lane) > 0);
-    const block_number begin = (channel * lanes_ + lane) * as_unsigned(geometry_.blocks);
+  block_number open(std::uint32_t channel, std::uint32_t plane) {
+    assert(free_blocks(channel, plane) > 0);
+    const block_number begin = (channel * planes_ + plane) * as_unsigned(geometry_.blocks);
     block_number best = no_block;
     for (block_number b = begin; b < begin + as_unsigned(geometry_.blocks); ++b) {
       if (blocks_[b].state == block_state::free &&
@@ -237,7 +238,7 @@ class block_table {
     channel_blocks& c = channels_[channel_of_block(block)];
     --c.count[index(b.state)];
     ++c.count[index(to)];
-    std::uint32_t& free_here = free_in_lane_[block / as_unsigned(geometry_.blocks)];
+    std::uint32_t& free_here = free_in_plane_[block / as_unsigned(geometry_.blocks)];
     free_here -= b.state == block_state::free ? 1u : 0u;
     free_here += to == block_state::free ? 1u : 0u;
     b.state = to;
@@ -274,10 +275,10 @@ class block_table {
   }
 
   geometry geometry_;
-  std::uint32_t lanes_ = 0;
+  std::uint32_t planes_ = 0;
   std::uint32_t pages_ = 0;
-  std::vector<block_info> blocks_;           // [channels, lanes, blocks]
-  std::vector<std::uint32_t> free_in_lane_;  // [channels, lanes]
+  std::vector<block_info> blocks_;            // [channels, planes, blocks]
+  std::vector<std::uint32_t> free_in_plane_;  // [channels, planes]
   std::vector<channel_blocks> channels_;
   store::raw_array<page_id> owners_;          // [rows, pages]
   store::raw_array<std::uint32_t> next_row_;  // next free row

@@ -48,8 +48,8 @@ class block_writer {
         pages{g},
         policy_{policy},
         faults_{faults},
-        frontiers_{policy.frontiers, table.channels(), table.lanes(), policy.stripe},
-        moved_frontier_{1, table.channels(), table.lanes(), 1} {}
+        frontiers_{policy.frontiers, table.channels(), table.planes(), policy.stripe},
+        moved_frontier_{1, table.channels(), table.planes(), 1} {}
 
   block_table table;
   mapping_table numbers;
@@ -191,14 +191,14 @@ class block_writer {
     return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
   }
 
-  // Opens a block on the slot's lane or the next lane with one. Precondition: a free block exists.
+  // Opens a block on the slot's plane or the next with a free block. Precondition: one exists.
   void open(std::uint32_t c, slot& s, std::uint32_t stride) {
-    std::uint32_t lane = s.lane;
-    while (table.free_blocks(c, lane) == 0) {
-      lane = (lane + 1) % table.lanes();
+    std::uint32_t plane = s.plane;
+    while (table.free_blocks(c, plane) == 0) {
+      plane = (plane + 1) % table.planes();
     }
-    s.block = table.open(c, lane);
-    s.lane = (s.lane + stride) % table.lanes();
+    s.block = table.open(c, plane);
+    s.plane = (s.plane + stride) % table.planes();
   }
 
   // A slot of the host with room; nullptr if there is none.

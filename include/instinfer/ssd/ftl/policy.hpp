@@ -29,15 +29,15 @@ namespace instinfer::flash {
 //                                   with the lowest cost is the victim. Without writes, releases or
 //                                   a new time the cost must not change
 template <class P>
-concept FtlPolicy = std::copyable<P> &&
-                    requires(const P& p, std::uint32_t placement_handle, const block_info& block) {
-                      { p.frontiers } -> std::convertible_to<std::uint32_t>;
-                      { p.stripe } -> std::convertible_to<std::uint32_t>;
-                      { p.erase_below_blocks } -> std::convertible_to<std::uint32_t>;
-                      { p.kept_blocks } -> std::convertible_to<std::uint32_t>;
-                      { p.frontier_of(placement_handle) } -> std::same_as<std::uint32_t>;
-                      { p.victim_cost(block, placement_handle) } -> std::convertible_to<double>;
-                    };
+concept FtlPolicy = std::copyable<P> && requires(const P& p, std::uint32_t placement_handle,
+                                                 std::uint32_t now_s, const block_info& block) {
+  { p.frontiers } -> std::convertible_to<std::uint32_t>;
+  { p.stripe } -> std::convertible_to<std::uint32_t>;
+  { p.erase_below_blocks } -> std::convertible_to<std::uint32_t>;
+  { p.kept_blocks } -> std::convertible_to<std::uint32_t>;
+  { p.frontier_of(placement_handle) } -> std::same_as<std::uint32_t>;
+  { p.victim_cost(block, now_s) } -> std::convertible_to<double>;
+};
 
 // The paper writes whole erase blocks of pages that are reclaimed together, so that no live page is
 // ever moved. Here every sequence has its own blocks, one open on each plane, for three reasons.

@@ -14,20 +14,20 @@ class write_frontiers {
  public:
   struct slot {
     block_number block = no_block;
-    std::uint32_t lane = 0;  // lane on which the slot opens its next block
+    std::uint32_t plane = 0;  // plane on which the slot opens its next block
   };
 
-  // If the stripe is narrower than the channel, frontiers start on different lanes.
-  write_frontiers(std::uint32_t frontiers, std::uint32_t channels, std::uint32_t lanes,
+  // If the stripe is narrower than the channel, frontiers start on different planes.
+  write_frontiers(std::uint32_t frontiers, std::uint32_t channels, std::uint32_t planes,
                   std::uint32_t stripe)
       : frontiers_{frontiers},
-        stripe_{stripe == 0 || stripe > lanes ? lanes : stripe},
+        stripe_{stripe == 0 || stripe > planes ? planes : stripe},
         slots_(std::size_t{frontiers} * channels * stripe_),
         turns_(std::size_t{frontiers} * channels) {
     for (std::uint32_t c = 0; c < channels; ++c) {
       for (std::uint32_t f = 0; f < frontiers; ++f) {
         for (std::uint32_t i = 0; i < stripe_; ++i) {
-          of(c, f)[i].lane = static_cast<std::uint32_t>((std::uint64_t{f} * stripe_ + i) % lanes);
+          of(c, f)[i].plane = static_cast<std::uint32_t>((std::uint64_t{f} * stripe_ + i) % planes);
         }
       }
     }

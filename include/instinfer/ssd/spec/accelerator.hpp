@@ -16,19 +16,19 @@ namespace instinfer::flash {
 // than 9.2e6 seconds.
 constexpr std::int64_t work_ps(std::int64_t amount, std::int64_t per_second) {
   require(amount >= 0, [&] {
-    return "flash units: an amount of work must not be negative, got " + std::to_string(amount);
+    return "accelerator: an amount of work must not be negative, got " + std::to_string(amount);
   });
   if (amount == 0) {
     return 0;
   }
   constexpr std::int64_t max_rate = std::numeric_limits<std::int64_t>::max() / 1000;
   require(per_second > 0 && per_second <= max_rate, [&] {
-    return "flash units: work needs a rate in [1, 9.2e15] a second, got " +
+    return "accelerator: work needs a rate in [1, 9.2e15] a second, got " +
            std::to_string(per_second) + " (0: the drive has no such unit)";
   });
   const std::int64_t seconds = amount / per_second;
   require(seconds < std::numeric_limits<std::int64_t>::max() / ps_per_s, [&] {
-    return "flash units: " + std::to_string(seconds) + " s of work do not fit 63 bits of ps";
+    return "accelerator: " + std::to_string(seconds) + " s of work do not fit 63 bits of ps";
   });
   // Long division, three decimal digits at a time, so that no product exceeds 1000 x rate.
   std::int64_t ps = seconds;

@@ -37,10 +37,10 @@ inline constexpr priced ssd_pcie5{"SSD, 2 TB, PCIe 5", 250, 11, "assumed"};
 // times its units.
 inline constexpr priced csd_pcie4{
     "computational drive, 2 TB, PCIe 4", 400, 19.2,
-    "price assumed; power: the SSD's, and 13 W assumed of the engine"};
+    "price assumed; power: the SSD's, and 13 W assumed of the accelerator"};
 inline constexpr priced csd_pcie5{
     "computational drive, 2 TB, 16 channels, PCIe 5", 700, 46,
-    "price assumed; power: the SSD's, and 35 W assumed of the engine"};
+    "price assumed; power: the SSD's, and 35 W assumed of the accelerator"};
 
 inline constexpr priced server_chassis{"server without GPU, memory and drives", 8'000, 400,
                                        "assumed"};
