@@ -1,5 +1,6 @@
 #pragma once
-// Times an attend's work on a drive and its route: in the drive as a pipeline, on a host route phase by phase.
+// Times the work of an attend on a drive and its route: in the drive as a pipeline, on a host route
+// phase by phase.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,7 +18,7 @@
 
 namespace instinfer::flash {
 
-// InDrive: attention is computed there.
+// InDrive: the drive computes attention.
 template <bool InDrive, class Arbitration>
 class attend_clock {
  public:
@@ -27,8 +28,9 @@ class attend_clock {
       : element_bytes_{element_bytes},
         drive_{make(drive, rules, group, element_bytes, arbitration)} {}
 
-  // Fills in attention_ns, units and phases of `done`, whose link_ns comes before them. locations: of the pages of the work.
-  // route_ns(traffic): on host routes, the time that the pages of one phase take to the GPU.
+  // Fills in attention_ns, units and phases of `done`, whose link_ns is the time before them.
+  // locations: one per page of the work. route_ns(traffic): on host routes, the transfer time of
+  // the pages of one phase to the GPU.
   template <class Trace, class RouteTime>
   void time(const attend_work& work, std::span<const location> locations, call_times& done,
             Trace* trace, const RouteTime& route_ns) {
@@ -39,7 +41,7 @@ class attend_clock {
     }
   }
 
-  // see(load, ps): when the pages of each load of the work timed last were asked for, by time.
+  // Calls see(load, ps) with the release time of each load of the last timed work, by time.
   template <class See>
   void each_release(const attend_work& work, const call_times& done, See&& see) const {
     if constexpr (InDrive) {
@@ -93,7 +95,8 @@ class attend_clock {
     }
   }
 
-  // Phase after phase: the GPU selects what the next one reads. Pages go up while others are read.
+  // Phase after phase: the GPU selects what the next phase reads. Pages of a phase move to the GPU
+  // while others are read.
   template <class Trace, class RouteTime>
   void on_host(const attend_work& work, std::span<const location> locations, call_times& done,
                Trace* trace, const RouteTime& route_ns) {

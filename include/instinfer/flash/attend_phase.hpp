@@ -1,5 +1,6 @@
 #pragma once
-// One reading operation of all heads of an attend, and how long each part of the drive works for it.
+// One reading operation of all heads of an attend, and how long each part of the drive works for
+// it.
 
 #include <cstdint>
 
@@ -8,7 +9,7 @@
 namespace instinfer::flash {
 
 // With attention in storage, phases overlap: a head may be in its second phase while others are in
-// their first. On host routes, phases follow each other, and only `flash` and `route` are filled in.
+// their first. On host routes, phases follow each other, and units of the drive have no times.
 //
 // Time is std::int64_t for exact ticks, or double for nanoseconds.
 template <class Time>

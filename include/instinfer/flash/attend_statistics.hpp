@@ -1,5 +1,5 @@
 #pragma once
-// Statistics of a replay of an attend: what each phase, channel and die did, and the sums that its result gives.
+// Statistics of a replay of an attend: what each phase, channel and die did, and their sums.
 
 #include <algorithm>
 #include <cstddef>
@@ -21,7 +21,8 @@ class attend_statistics {
     filtered_.clear();
   }
 
-  // A page of a phase that came over channel `c` was decoded at `end`, and filtered in `filter_ticks`.
+  // A page of a phase crossed the bus of channel `c`. It was decoded at `end` and filtered in
+  // `filter_ticks`.
   void note_data(std::size_t c, std::uint32_t phase, std::int64_t end, std::int64_t filter_ticks) {
     while (phase >= decoded_.size()) {
       decoded_.push_back(0);
@@ -31,8 +32,8 @@ class attend_statistics {
     filtered_[phase * channel_count_ + c] += filter_ticks;
   }
 
-  // channels: with `replay` (channel_replay.hpp), `activity` (channel_activity.hpp) and `buffer` (filter_buffer.hpp) each.
-  // The spans view these statistics.
+  // Each of `channels` has `replay` (channel_replay.hpp), `activity` (channel_activity.hpp) and
+  // `buffer` (filter_buffer.hpp). The spans of the result view these statistics.
   template <class Channels, class Kernels>
   attend_times total(const Channels& channels, const Kernels& kernels, std::int64_t dram_ticks,
                      std::int64_t ticks_per_ps) {

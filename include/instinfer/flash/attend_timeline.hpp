@@ -1,6 +1,7 @@
 #pragma once
-// Replays an attend on the whole drive, to the tick: flash channels, filters with limited buffers, attention kernels and
-// arg-top-k, each waiting for the others where it must (InstInfer §IV-B, Fig. 8).
+// Replays an attend on the whole drive, to the tick: flash channels, filters with limited buffers,
+// attention kernels and arg-top-k, each waiting for the others where it must (InstInfer §IV-B, Fig.
+// 8).
 
 #include <algorithm>
 #include <cstddef>
@@ -17,29 +18,34 @@
 #include "instinfer/flash/attend_statistics.hpp"
 #include "instinfer/flash/attend_times.hpp"
 #include "instinfer/flash/channel_activity.hpp"
+#include "instinfer/flash/event_queue.hpp"
 #include "instinfer/ssd/channel/arbitration.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
-// The rules of channels are those of channel_replay.hpp, those of the units behind the filters are in kernel_pipeline.hpp. Here:
-// - When a load is released, its pages join the queues of their dies, in the order of the plan, and pair with what waits
-//   there. So loads of all heads interleave, first come first served.
-// - Each channel has a buffer of filter_buffer_pages. A page takes room in it from the start of its data-out until the filter
-//   has passed it on; while there is none, the bus sends no data, though commands go on. A page is there when it is decoded.
-// - A filter takes pages one by one in the order they came. It looks at each byte that came, wanted or not.
-// - Pages in the group buffer come from DRAM, one after the other, wanted bytes only, and past the filters.
-// At one instant, loads are released and places given before a bus is granted. Channels take no notice of each other but
-// through the kernel buffer and arg-top-k.
+// channel_replay.hpp has the rules of the channels, kernel_pipeline.hpp those of the units behind
+// the filters. The rules between them:
+// - A released load adds its pages to the queues of their dies, in the order of the plan. They pair
+//   with waiting pages. So loads of all heads interleave, first come, first served.
+// - Each channel has a buffer of filter_buffer_pages. A page takes room in it from the start of its
+//   data-out until it has passed the filter. Without room the bus sends no data, but it still sends
+//   commands. A page enters the filter when it is decoded.
+// - A filter takes pages one by one, in order. It looks at each byte that crossed the bus.
+// - Pages in the group buffer come from DRAM, one after the other. Only wanted bytes are read, and
+//   they pass no filter.
+// At one instant, loads are released and places are given before a bus is granted. Channels affect
+// each other only through the kernel buffer and arg-top-k.
 template <class Arbitration = data_out_first>
 class attend_timeline {
  public:
-  // group: query heads of a KV head. Throws bad_argument for a drive without accelerator or buffers, rules that cannot
-  // be, or pages that arrive one by one; error if a duration does not fit 63 bits of ticks.
+  // group: query heads of a KV head. Throws bad_argument for a drive without accelerator or
+  // buffers, for rules out of range, or for pages that arrive one by one; error if a duration does
+  // not fit 63 bits of ticks.
   attend_timeline(const drive_spec& drive, std::uint32_t group, std::uint32_t element_bytes,
                   const drive_rules& rules = {}, Arbitration arbitration = {})
       : flash_{drive.geometry, drive.timing, (check(drive, rules), rules)},
@@ -58,9 +64,10 @@ class attend_timeline {
   // Of the last run, by time.
   std::span<const load_release> releases() const { return kernels_.releases(); }
 
-  // pages: where each page of the work lies; entries of buffered pages are not looked at. The spans of the result are valid
-  // until the next run. Throws bad_argument for another number of pages or one outside of the geometry, and work for a
-  // unit that the drive lacks. Allocates only while work still grows. For Sink see flash/attend_events.hpp.
+  // pages: the location of each page of the work; those of buffered pages are ignored. The spans of
+  // the result are valid until the next run. Throws bad_argument for another number of pages, a
+  // page outside of the geometry, or work for a unit that the drive lacks. Allocates only while
+  // work still grows. For Sink see flash/attend_events.hpp.
   template <class Sink = no_attend_events>
   attend_times run(const attend_work& work, std::span<const location> pages, Sink&& sink = {}) {
     check(work, pages);
@@ -120,8 +127,8 @@ class attend_timeline {
       elements += work.pages[i].elements;
     }
     // Even one page after the other, through one unit after the other, stays inside 63 bits.
-    const double each = flash_.ticks.longest(array_operation::read) +
-                        static_cast<double>(units_.filter_page);
+    const double each =
+        flash_.ticks.longest(array_operation::read) + static_cast<double>(units_.filter_page);
     const double longest = static_cast<double>(pages.size() + 1) * each +
                            units_.dram.about(elements * element_bytes_) +
                            kernels_.longest(work, elements);
@@ -159,7 +166,7 @@ class attend_timeline {
     kernels_.begin(work, sink);
   }
 
-  // Parties of next_: filters and then the DRAM, which ask for places, and buses, which can be granted.
+  // Sources of next_: filters and the DRAM, which ask for places, then buses, which can be granted.
   std::size_t dram() const { return channels_.size(); }
   std::size_t bus(std::size_t c) const { return channels_.size() + 1 + c; }
 
@@ -183,13 +190,14 @@ class attend_timeline {
     for (std::size_t c = 0; kernels_.all_released() && c < channels_.size(); ++c) {
       const std::int64_t due = next_.due(bus(c));
       next_.set(bus(c), never_ticks);
-      channels_[c].stands_at =
-          run_bus(c, channels_[c].activity.stalls() ? std::min(due, now.at) : due, never_ticks, sink);
+      channels_[c].stands_at = run_bus(
+          c, channels_[c].activity.stalls() ? std::min(due, now.at) : due, never_ticks, sink);
     }
   }
 
-  // Until the next release a bus depends on its own filter alone, and need not keep step with the others. What is not known
-  // yet at `now` comes of a page that has still to pass its filter, or has waited for its place in the DRAM.
+  // No release that is still unknown at `now` comes before the returned time. Until then a bus
+  // depends on its own filter alone, so each bus is simulated alone. An unknown release needs a
+  // page that has still to pass its filter, or that waits for its place in the DRAM.
   std::int64_t no_new_release_before(std::int64_t now) const {
     const std::int64_t filtered = dram_.asks_at() == never_ticks ? now + least_filter_ : now;
     const load_release* known = kernels_.next_release();
@@ -197,8 +205,8 @@ class attend_timeline {
                     std::max(filtered, kernels_.no_new_release_before()));
   }
 
-  // A bus goes on alone until `end`, or until it needs to know when the filter will have room. Returns when it is to be granted
-  // next.
+  // Grants one bus alone until `end`, or until the time at which its filter has room is not yet
+  // known. Returns the time of its next grant.
   template <class Sink>
   std::int64_t run_bus(std::size_t c, std::int64_t now, std::int64_t end, Sink& sink) {
     while (now < end && channels_[c].buffer.room_is_known()) {
@@ -207,7 +215,7 @@ class attend_timeline {
     return now;
   }
 
-  // Returns when the bus is to be granted next, as far as that is known.
+  // Returns the time of the next grant of the bus, as far as it is known.
   template <class Sink>
   std::int64_t grant_bus(std::size_t c, std::int64_t now, Sink& sink) {
     channel_state& channel = channels_[c];

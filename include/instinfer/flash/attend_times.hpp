@@ -1,5 +1,6 @@
 #pragma once
-// What a replay of an attend returns: makespan, its phases, and how long each unit was busy, in exact ticks.
+// The result of a replay of an attend: makespan, phases, and busy time of each unit, in exact
+// ticks.
 
 #include <array>
 #include <cstdint>
@@ -16,7 +17,8 @@ struct attend_times {
   std::int64_t makespan_ticks = 0;
   std::int64_t ticks_per_ps = 1;
   std::array<std::int64_t, unit_count> busy_ticks{};  // by unit
-  // Part of busy_ticks[unit::flash]: that channel's bus idle, with data ready and no room for it behind the bus.
+  // Part of busy_ticks[unit::flash]: the bus of this channel is idle, data is ready, and the buffer
+  // behind the bus has no room for it.
   std::int64_t stalled_ticks = 0;
   std::span<const phase_ticks> phases = {};
   std::span<const channel_load> channels = {};  // [channels]

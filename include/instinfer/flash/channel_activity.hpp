@@ -10,7 +10,7 @@ namespace instinfer::flash {
 
 class channel_activity {
  public:
-  // What the bus of `replay` was granted at `now`; was_active: whether it had reads under way before.
+  // `replay` granted its bus at `now`. was_active: replay.is_active() before the grant.
   template <class Replay>
   void note(std::int64_t now, const Replay& replay, bool was_active, const bus_grant& grant) {
     if (was_active != replay.is_active()) {
@@ -24,7 +24,7 @@ class channel_activity {
 
   // Data waits for room.
   bool stalls() const { return stalls_; }
-  // Time with a read under way, from its command to the end of its data. Only right while none is.
+  // Time with a read under way, from its command to the end of its data. Call it when none is.
   std::int64_t active_ticks() const { return active_ticks_; }
   // Part of that: the bus idle, data ready, and no room for it.
   std::int64_t stalled_ticks() const { return stalled_ticks_; }

@@ -1,15 +1,16 @@
 #pragma once
-// The programs and erases in the arrays of one channel's dies, which reads may suspend, and those that are suspended.
+// The programs and erases in the arrays of one channel that reads may suspend, and the suspended
+// ones.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/channel/flight_queue.hpp"
 #include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/suspension.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
@@ -21,27 +22,26 @@ class array_suspensions {
 
   void clear() { std::ranges::fill(dies_, die_state{}); }
 
-  bool allowed(array_operation what) const { return ticks_.allows(what); }
-
-  // A program or erase works in its die's array from `begin` to f.ready.
+  // A program or erase works in the array of its die from `begin` to f.ready.
   void start(const flight& f, array_operation what, std::int64_t begin) {
     at(f.die) = {
         .now = phase::works, .what = what, .begin = begin, .suspend_from = 0, .left = 0, .work = f};
   }
   void end(std::int32_t die) { at(die).now = phase::none; }
 
-  // The array's last run began.
+  // Begin of the last run of the array.
   std::int64_t run_begin(std::int32_t die) const { return at(die).begin; }
 
-  // Whether a read of this priority that waits for the die may suspend what works there: that must be of lower priority,
-  // have run for long enough, and end after the read could start.
+  // Whether a read of this priority that waits for the die may suspend its array now. The operation
+  // in the array must have lower priority, have run for long enough, and end after the read could
+  // start.
   bool may_suspend(std::int32_t die, std::int32_t priority, std::int64_t now) const {
     const die_state& s = at(die);
     return s.now == phase::works && ticks_.allows(s.what) && priority < s.work.priority &&
-           now >= s.suspend_from &&
-           now + ticks_.command() + ticks_.latency(s.what) < s.work.ready;
+           now >= s.suspend_from && now + ticks_.command() + ticks_.latency(s.what) < s.work.ready;
   }
-  // The first time after `now` from which on a die may be suspended that may not be yet; never_ticks if there is none.
+  // The first time after `now` at which an array has run for long enough to be suspended;
+  // never_ticks if there is none.
   std::int64_t next_chance(std::int64_t now) const {
     std::int64_t first = never_ticks;
     for (const die_state& s : dies_) {
@@ -52,8 +52,8 @@ class array_suspensions {
     return first;
   }
 
-  // The suspend command's cycles end at `end`. Returns when the die takes commands again; left(die) is then the array time
-  // that is still to be done.
+  // The cycles of the suspend command end at `end`. Returns when the die accepts commands again.
+  // left(die) is then the array time that remains.
   std::int64_t suspend(std::int32_t die, std::int64_t end) {
     die_state& s = at(die);
     s.now = phase::suspending;
@@ -66,7 +66,8 @@ class array_suspensions {
   std::int64_t left(std::int32_t die) const { return at(die).left; }
   const flight& work(std::int32_t die) const { return at(die).work; }
 
-  // The resume command's cycles end at `end`. Returns what works in the array again, with its new end.
+  // The cycles of the resume command end at `end`. Returns the operation that works in the array
+  // again, with its new end.
   flight resume(std::int32_t die, std::int64_t end) {
     die_state& s = at(die);
     s.now = phase::works;

@@ -1,5 +1,5 @@
 #pragma once
-// The requests of a stream on their way to the channels: checked, and channel by channel in the order of arrival.
+// The requests of a stream before they arrive: checked, and sorted by channel.
 
 #include <algorithm>
 #include <cstddef>
@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
 #include "instinfer/ssd/channel/io_request.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
@@ -20,8 +20,9 @@ class arrivals {
   explicit arrivals(const geometry& g)
       : geometry_{g}, first_of_channel_(static_cast<std::size_t>(g.channels)) {}
 
-  // Throws bad_argument for a request outside of the geometry, a priority that does not exist, too many codewords, or an
-  // arrival that is negative or before the one in front of it. Keeps its memory; views `requests` until the next call.
+  // Throws bad_argument for a request outside of the geometry, a priority that does not exist, too
+  // many codewords, or an arrival that is negative or earlier than that of the request before it.
+  // Keeps its memory. Views `requests` until the next call.
   void sort(std::span<const io_request> requests, std::int64_t ticks_per_ps) {
     check(requests);
     requests_ = requests;
@@ -38,12 +39,12 @@ class arrivals {
   void begin(std::int32_t channel) {
     coming_ = first_of_channel_[static_cast<std::size_t>(channel)];
   }
-  // When the channel's next request comes, in ticks; never_ticks if there is none.
+  // Arrival of the next request of the channel, in ticks; never_ticks if there is none.
   std::int64_t next() const {
     return coming_ == requests_.size() ? never_ticks
                                        : requests_[coming_].arrival_ps * ticks_per_ps_;
   }
-  // Number of that request, which has come. Precondition: there is one.
+  // Number of this request, which has arrived. Precondition: there is one.
   std::size_t take() {
     const std::size_t came = coming_;
     coming_ = next_of_channel_[came];
@@ -82,7 +83,7 @@ class arrivals {
   std::span<const io_request> requests_;
   std::int64_t ticks_per_ps_ = 1;
   std::vector<std::size_t> first_of_channel_;
-  std::vector<std::size_t> next_of_channel_;  // [requests]; as many as there are requests: none
+  std::vector<std::size_t> next_of_channel_;  // [requests]; the number of requests: none
   std::size_t coming_ = 0;
 };
 

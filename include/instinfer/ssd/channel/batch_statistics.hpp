@@ -1,5 +1,5 @@
 #pragma once
-// What all channels of a drive have done in a replay of one channel after the other.
+// Statistics of a replay of one channel after the other, and their sums.
 
 #include <algorithm>
 #include <cstdint>
@@ -22,7 +22,7 @@ class batch_statistics {
     channels_.clear();
     dies_.clear();
   }
-  // The next channel's.
+  // Of the next channel.
   void add(const channel_statistics& channel) {
     channels_.push_back(channel.load());
     channel.append_dies(dies_);

@@ -1,6 +1,6 @@
 #pragma once
-// The two page registers of a die that reads with its cache register: its next array read runs while
-// earlier data goes out.
+// The two page registers of a die with cache read: its next array read runs while earlier data goes
+// out.
 
 #include <algorithm>
 #include <cstddef>
@@ -15,12 +15,12 @@ namespace instinfer::flash {
 
 // Each plane has an array register, which the array fills, and a cache register, which the bus
 // empties (ONFI: READ CACHE RANDOM). The rules, for the pages of one command on all its planes:
-// - The array register is filled when the array time is over. The pages move to the cache register
-//   as soon as it is empty, in timing::cache_move_ps; then their data waits for the bus.
-// - The die takes its next read command, with the cycles of a plain read, once the pages have moved:
-//   so at most one command is in the cache register and one in the array or its register.
-// - The cache register is empty again at the end of the command's last data-out.
-// A real part starts the move with the next command; ours starts it by itself, so that the
+// - The array register is full at the end of the array time. The pages move to the cache register
+//   as soon as it is empty, in timing::cache_move_ps. Then their data waits for the bus.
+// - The die takes its next read command, with the cycles of a plain read, when the pages have
+//   moved. So at most one command is in the cache register and one in the array or its register.
+// - The cache register is empty again at the end of the last data-out of the command.
+// A real part starts the move with the next command. Here the move starts by itself, so that the
 // arbitration alone decides whether data or the next command goes first.
 class cache_registers {
  public:
@@ -28,8 +28,8 @@ class cache_registers {
 
   void clear() { std::ranges::fill(dies_, registers{}); }
 
-  // A command whose array time ends at f.ready. Returns it, ready at the end of its move, if the cache
-  // register will be free for it then. Otherwise the command stays behind.
+  // The array time of a command ends at f.ready. If the cache register will be free for it, returns
+  // the command with the end of its move as its ready time. Otherwise the command stays behind.
   std::optional<flight> enter(const flight& f, std::int64_t move_ticks) {
     registers& die = dies_[static_cast<std::size_t>(f.die)];
     if (die.cache_used) {
@@ -40,8 +40,8 @@ class cache_registers {
     return moved(f, f.ready, move_ticks);
   }
 
-  // The command in the die's cache register has left at `now`. Returns the one that was behind it,
-  // ready at the end of its move, if there was one.
+  // The command in the cache register of the die has left at `now`. Returns the command behind it,
+  // if any, with the end of its move as its ready time.
   std::optional<flight> leave(std::int32_t die, std::int64_t now, std::int64_t move_ticks) {
     registers& of = dies_[static_cast<std::size_t>(die)];
     if (!of.behind) {

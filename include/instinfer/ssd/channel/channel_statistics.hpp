@@ -1,5 +1,5 @@
 #pragma once
-// What one channel's bus and dies have done in a replay: operations, busy times, and times of waiting.
+// What the bus and the dies of one channel have done in a replay: operations and busy times.
 
 #include <algorithm>
 #include <cstddef>
@@ -27,15 +27,15 @@ struct die_load {
 
 class channel_statistics {
  public:
-  explicit channel_statistics(std::int32_t dies)
-      : dies_(static_cast<std::size_t>(dies)) {}
+  explicit channel_statistics(std::int32_t dies) : dies_(static_cast<std::size_t>(dies)) {}
 
   void begin() {
     load_ = {};
     std::ranges::fill(dies_, die_record{});
   }
 
-  // A command of `pages` pages has the bus from `begin`: its cycles until `cycles_end`, its data until `data_end`.
+  // A command of `pages` pages has the bus from `begin`: its cycles until `cycles_end`, its data
+  // until `data_end`.
   void start(std::int32_t die, std::int32_t pages, std::int64_t begin, std::int64_t cycles_end,
              std::int64_t data_end) {
     load_.command_ticks += cycles_end - begin;
@@ -46,14 +46,14 @@ class channel_statistics {
     die_record& of = dies_[static_cast<std::size_t>(die)];
     of.load.held_ticks -= of.commands++ == 0 ? begin : 0;
   }
-  // The die is done with one of its commands at `end`, the command itself, with decoding, at `done`.
+  // A command leaves its die at `end`, and its pages are decoded at `done`.
   void end(std::int32_t die, std::int64_t end, std::int64_t done) {
     load_.end_ticks = std::max(load_.end_ticks, done);
     die_record& of = dies_[static_cast<std::size_t>(die)];
     of.load.held_ticks += --of.commands == 0 ? end : 0;
   }
   void data_out(std::int64_t ticks) { load_.data_ticks += ticks; }
-  // Negative: a suspension takes back what was counted.
+  // A suspension takes time back: `ticks` is then negative.
   void array_works(std::int32_t die, std::int64_t ticks) {
     dies_[static_cast<std::size_t>(die)].load.array_ticks += ticks;
   }
@@ -63,12 +63,12 @@ class channel_statistics {
   }
   void resume(std::int64_t cycles) { load_.command_ticks += cycles; }
 
-  // Commands in a die's array and registers, and suspended.
+  // Commands in the array and the registers of a die, and suspended ones.
   std::int32_t commands_on(std::int32_t die) const {
     return dies_[static_cast<std::size_t>(die)].commands;
   }
   const channel_load& load() const { return load_; }
-  // Adds each die's load to the end.
+  // Appends the load of each die.
   void append_dies(std::vector<die_load>& loads) const {
     for (const die_record& die : dies_) {
       loads.push_back(die.load);
@@ -76,7 +76,7 @@ class channel_statistics {
   }
 
  private:
-  // Times with a command: their ends, less their begins.
+  // held_ticks is the sum of the ends of holding, less the sum of the begins.
   struct die_record {
     die_load load;
     std::int32_t commands = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// Tells a sink (report/events.hpp) what a command does: its cycles and incoming data on the bus, and the work of its array.
+// Reports to a sink (ssd/report/events.hpp) what a command does on the bus and in the array.
 
 #include <cstdint>
 
@@ -11,35 +11,35 @@ namespace instinfer::flash {
 constexpr event_kind array_event(array_operation what) {
   return what == array_operation::read      ? event_kind::array_read
          : what == array_operation::program ? event_kind::program
-                                      : event_kind::erase;
+                                            : event_kind::erase;
 }
 
-// Work: replay_work or plain_reads (replay_work.hpp).
+// Work is replay_work or plain_reads (replay_work.hpp).
 
-// Cycles on the bus, of one kind of command.
+// The cycles of a command on the bus.
 template <class Work, class Sink>
 void report_cycles(Sink& sink, event_kind kind, const Work& work, std::int32_t command,
                    std::int64_t begin, std::int64_t end) {
   report(sink, kind, work.pages, work.queues.page(command, 0), begin, end);
 }
 
-// The command's pages go to the die one after the other from `begin` on, each in `ticks`, if they have data.
+// The pages of a program go to the die from `begin` on, each in `ticks`. Nothing happens for 0.
 template <class Work, class Sink>
-void report_data_in(Sink& sink, const Work& work, std::int32_t command,
-                    std::int64_t begin, std::int64_t ticks) {
+void report_data_in(Sink& sink, const Work& work, std::int32_t command, std::int64_t begin,
+                    std::int64_t ticks) {
   for (std::int32_t k = 0; traced<Sink> && ticks > 0 && k < work.queues.page_count(command); ++k) {
     const std::int64_t at = begin + k * ticks;
     report(sink, event_kind::data_in, work.pages, work.queues.page(command, k), at, at + ticks);
   }
 }
 
-// The array works on the command's pages.
+// The array works on the pages of the command.
 template <class Work, class Sink>
-void report_array(Sink& sink, const Work& work, std::int32_t command,
-                  std::int64_t begin, std::int64_t end) {
+void report_array(Sink& sink, const Work& work, std::int32_t command, std::int64_t begin,
+                  std::int64_t end) {
   for (std::int32_t k = 0; traced<Sink> && k < work.queues.page_count(command); ++k) {
-    report(sink, array_event(work.what(command)), work.pages, work.queues.page(command, k),
-           begin, end);
+    report(sink, array_event(work.what(command)), work.pages, work.queues.page(command, k), begin,
+           end);
   }
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// The pages that wait for their dies, as commands: the pages of one command lie on different planes of a die, which work on
-// them together.
+// The pages that wait for their dies, paired into commands: the planes of a die work on the pages
+// of one command together.
 
 #include <algorithm>
 #include <bit>
@@ -13,18 +13,20 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/ssd/channel/io_request.hpp"
+#include "instinfer/ssd/channel/row_table.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 
 namespace instinfer::flash {
 
-// The rule: a die that takes a command takes its oldest waiting page of highest priority. With it goes the oldest waiting
-// page of each other plane that has the same operation, priority and row (block and page, as pairing says).
+// The rule: a die takes its oldest waiting page of highest priority. It takes with it, from each
+// other plane, the oldest waiting page of the same operation, priority and row (block and page, as
+// pairing says).
 //
-// So a page that comes joins the oldest waiting command of its row that lacks its plane, or else opens a command: commands
-// are formed as pages come, O(1) a page.
+// So a page that comes joins the oldest waiting command of its row that lacks its plane, or else
+// opens a command. This is O(1) a page.
 //
 // Mixed: pages differ in operation and priority. Otherwise all have one operation, and priority 0.
 template <bool Mixed = false>
@@ -41,8 +43,8 @@ class command_queues {
         tail_(head_.size()),
         first_die_(static_cast<std::size_t>(g.channels)) {}
 
-  // Makes room for `pages` pages; each is added when it comes. what: the operation of all, unless Mixed. Keeps its memory.
-  // Throws bad_argument for 2^30 pages or more.
+  // Makes room for `pages` pages; each is added when it comes. what: the operation of all, unless
+  // Mixed. Keeps its memory. Throws bad_argument for 2^30 pages or more.
   void begin(std::size_t pages, array_operation what = array_operation::read) {
     require(pages < max_pages, [&] {
       return "flash timeline: a batch must have fewer than 2^30 pages, got " +
@@ -52,7 +54,8 @@ class command_queues {
     reset(pages);
   }
 
-  // Begins, and adds a batch that comes at once. Throws bad_argument also for a page outside of the geometry.
+  // Begins, and adds a batch that comes at once. Throws bad_argument also for a page outside of the
+  // geometry.
   void sort(std::span<const location> pages, array_operation what, arrival arrive)
     requires(!Mixed)
   {
@@ -75,11 +78,11 @@ class command_queues {
     }
   }
 
-  // The die at which the first turn of a channel starts, in a batch.
+  // The die at which the round robin of a channel starts, in a batch.
   std::int32_t first_die(std::size_t channel) const { return std::max(first_die_[channel], 0); }
 
-  // Page `i` waits from now on; alone: in a command of its own. Precondition: i is below the number of pages begun with and
-  // was not added, `at` is inside the geometry.
+  // Page `i` waits from now on; alone: in a command of its own. Precondition: `i` is less than the
+  // number of pages of begin() and was not added before, `at` lies inside the geometry.
   void add(std::size_t i, const location& at, bool alone = false)
     requires(!Mixed)
   {
@@ -128,7 +131,7 @@ class command_queues {
   std::int32_t page_count(std::int32_t command) const {
     return commands_[static_cast<std::size_t>(command)].pages;
   }
-  // Number of a command's k-th page, in the order in which they came.
+  // Number of the k-th page of a command, in the order in which they came.
   std::size_t page(std::int32_t command, std::int32_t k) const {
     return static_cast<std::size_t>(
         members_[static_cast<std::size_t>(command) * planes_ + static_cast<std::size_t>(k)]);
@@ -139,13 +142,9 @@ class command_queues {
   static constexpr std::size_t max_pages = std::size_t{1} << 30;
   static constexpr std::int32_t taken = -2;
   struct command_record {
-    std::int32_t next_on_die;  // of the same priority; `taken`: the command has left its queue
+    std::int32_t next_on_die;  // of this priority; `taken`: it has left its queue
     std::int32_t next_of_row;
     std::int32_t pages;
-  };
-  struct row_record {
-    std::uint64_t key;
-    std::int32_t first;  // command that may still wait
   };
   struct command_kind {
     array_operation what;
@@ -157,7 +156,7 @@ class command_queues {
   }
   bool is_taken(std::int32_t command) { return record(command).next_on_die == taken; }
 
-  // Of the die's highest priority with commands.
+  // The queue of the highest priority with commands.
   std::size_t first_queue(std::size_t die) const {
     if constexpr (Mixed) {
       return die * priorities + static_cast<std::size_t>(std::countr_zero(waiting_[die]));
@@ -175,17 +174,14 @@ class command_queues {
     std::ranges::fill(head_, nothing);
     std::ranges::fill(first_die_, nothing);
     if (planes_ > 1 && pair_ != pairing::none) {
-      const std::size_t slots = std::bit_ceil(std::max<std::size_t>(2 * pages, 2));
-      table_.assign(slots, nothing);
-      table_shift_ = 64 - std::countr_zero(slots);
-      rows_.clear();
-      rows_.reserve(pages);
+      rows_.begin(pages);
       last_on_plane_.clear();
       last_on_plane_.reserve(pages * planes_);
     }
   }
 
-  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority, bool alone) {
+  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority,
+           bool alone) {
     const std::size_t die =
         (static_cast<std::size_t>(at.channel) * static_cast<std::size_t>(geometry_.dies) +
          static_cast<std::size_t>(at.die)) *
@@ -230,8 +226,11 @@ class command_queues {
 
   void join_command(std::size_t queue, std::size_t page, const location& at, array_operation what,
                     std::int32_t priority) {
-    const std::size_t row = find_row(row_key(queue, at, what));
-    std::int32_t& first = rows_[row].first;
+    const std::size_t row = rows_.find(row_key(queue, at, what));
+    if (last_on_plane_.size() < rows_.size() * planes_) {
+      last_on_plane_.resize(rows_.size() * planes_, nothing);
+    }
+    std::int32_t& first = rows_.first_command(row);
     while (first != nothing && is_taken(first)) {
       first = record(first).next_of_row;
     }
@@ -257,40 +256,20 @@ class command_queues {
     last = opened;
   }
 
-  // Number of the row among those that have come. Open addressing, at most half full.
-  std::size_t find_row(std::uint64_t key) {
-    constexpr std::uint64_t golden_ratio =
-        0x9E37'79B9'7F4A'7C15u;  // 2^64 / phi: multiplicative hashing
-    std::size_t slot = static_cast<std::size_t>((key * golden_ratio) >> table_shift_);
-    while (table_[slot] != nothing) {
-      const auto row = static_cast<std::size_t>(table_[slot]);
-      if (rows_[row].key == key) {
-        return row;
-      }
-      slot = slot + 1 < table_.size() ? slot + 1 : 0;
-    }
-    const std::size_t row = rows_.size();
-    table_[slot] = static_cast<std::int32_t>(row);
-    rows_.push_back({.key = key, .first = nothing});
-    last_on_plane_.resize(last_on_plane_.size() + planes_, nothing);
-    return row;
-  }
-
   geometry geometry_;
   pairing pair_;
   std::size_t planes_;
   array_operation what_ = array_operation::read;
   std::vector<command_record> commands_;
-  std::vector<command_kind> kinds_;     // [commands], if Mixed
-  std::vector<std::int32_t> members_;   // [commands, planes] pages, the first `pages` of each row
-  std::vector<std::uint32_t> waiting_;  // [dies] a bit for each priority with commands, if Mixed
-  std::vector<std::int32_t> head_;      // [dies of the drive, priorities] oldest command
-  std::vector<std::int32_t> tail_;      // [dies of the drive, priorities] newest, if head_ is one
-  std::vector<std::int32_t> first_die_;      // [channels]
-  std::vector<std::int32_t> table_;          // hash of row key -> row
-  int table_shift_ = 63;
-  std::vector<row_record> rows_;
-  std::vector<std::int32_t> last_on_plane_;  // [rows, planes] newest command with a page on the plane
+  std::vector<command_kind> kinds_;      // [commands], if Mixed
+  std::vector<std::int32_t> members_;    // [commands, planes] pages, the first `pages` of each row
+  std::vector<std::uint32_t> waiting_;   // [dies] a bit for each priority with commands, if Mixed
+  std::vector<std::int32_t> head_;       // [dies of the drive, priorities] oldest command
+  std::vector<std::int32_t> tail_;       // [dies of the drive, priorities] newest, if head_ is one
+  std::vector<std::int32_t> first_die_;  // [channels]
+  row_table rows_;
+  // [rows, planes] newest command with a page on the plane
+  std::vector<std::int32_t> last_on_plane_;
 };
 
 }  // namespace instinfer::flash

@@ -1,6 +1,6 @@
 #pragma once
-// The commands of one channel that have left their queues: those that their dies still work on, and those whose data waits
-// for the bus.
+// The commands of one channel that have left their queues: those that their dies still work on, and
+// those whose data waits for the bus.
 
 #include <algorithm>
 #include <bit>
@@ -19,11 +19,13 @@ struct flight {
   std::int64_t ready = 0;  // end of the array time, or of the move to the cache register
 };
 
-// One ring buffer of an entry a die or more. The working ones come after the waiting ones:
-// - working: by ready time, then by issue
+// A ring buffer with at least one entry per die. Commands whose data waits come before those at
+// work:
+// - at work: by ready time, then by issue
 // - waiting: by priority, then in the order in which they became ready
-// Where all array times and priorities are equal, commands are ready in the order of issue and nothing moves. Otherwise an
-// entry is inserted from the back, in as many steps as there are flights that it overtakes, fewer than dies on the channel.
+// If all array times and priorities are equal, commands become ready in the order of issue, and
+// none moves. Otherwise a new entry is inserted from the back, in as many steps as there are
+// commands that it overtakes; these are fewer than the dies of the channel.
 class flight_queue {
  public:
   explicit flight_queue(std::int32_t dies)
@@ -45,7 +47,7 @@ class flight_queue {
     for (; place != working_ && is_ready_before(f, at(place - 1)); --place) {
       at(place) = at(place - 1);
     }
-    // Field by field: one copy of 32 bytes would wait for the stores of the parts of a flight that was just made.
+    // Field by field: a copy of 32 bytes would wait for the stores that have just made its parts.
     flight& to = at(place);
     to.command = f.command;
     to.die = f.die;

@@ -15,25 +15,27 @@
 #include "instinfer/ssd/channel/batch_statistics.hpp"
 #include "instinfer/ssd/channel/batch_times.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
-#include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/channel/io_request.hpp"
+#include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/report/events.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
-// The rules are those of channel_replay.hpp. Nothing orders a read after a program or erase of the same page but the caller.
+// The rules are those of channel_replay.hpp. Only the caller orders a read after a program or erase
+// of the same page.
 //
-// Requests that all arrive at 0 with one priority and one operation take the very ticks of a batch that arrives together.
-// O(dies of the channel) a bus grant.
+// Requests that all arrive at 0 with one priority and one operation take the ticks of a batch that
+// arrives together. O(dies of the channel) a bus grant.
 template <class Arbitration = data_out_first>
 class mixed_timeline {
  public:
-  // Throws bad_argument for an invalid geometry, timing or rules, error if a duration does not fit 63 bits of ticks.
+  // Throws bad_argument for an invalid geometry, timing or rules, error if a duration does not fit
+  // 63 bits of ticks.
   mixed_timeline(const geometry& g, const timing& t, const drive_rules& rules = {},
                  const Arbitration& arbitration = {})
       : work_{g, t, rules}, arrivals_{g}, channel_{work_, arbitration}, statistics_{g} {
@@ -43,10 +45,10 @@ class mixed_timeline {
   const tick_scale& scale() const { return work_.ticks.scale(); }
   const geometry& shape() const { return work_.ticks.shape(); }
 
-  // requests: by arrival. finish_ticks: empty, or one entry per request: when its data-out is decoded
-  // (read) or its array time over, since time 0. Throws bad_argument for another length, what
-  // arrivals::sort refuses, or ticks that might not fit 63 bits; finish_ticks is then untouched.
-  // Allocates only while streams still grow.
+  // requests: by arrival. finish_ticks: empty, or one entry per request for its end since time 0:
+  // the end of decoding (read) or of the array time (program, erase). Throws bad_argument for
+  // another length, requests that arrivals::sort refuses, or ticks that might not fit 63 bits;
+  // finish_ticks is then untouched. Allocates only while streams still grow.
   template <class Sink = no_events>
   batch_times run(std::span<const io_request> requests, std::span<std::int64_t> finish_ticks = {},
                   Sink&& sink = {}) {

@@ -1,5 +1,5 @@
 #pragma once
-// How long a drive's operations take, in exact ticks: the arithmetic that all replays share.
+// How long the operations of a drive take, in exact ticks.
 
 #include <algorithm>
 #include <array>
@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/read_retry.hpp"
 #include "instinfer/ssd/spec/suspension.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
@@ -47,7 +47,7 @@ class operation_ticks {
   const geometry& shape() const { return geometry_; }
   const tick_scale& scale() const { return scale_; }
   std::int64_t transfer() const { return scale_.page_transfer_ticks; }  // one page over the bus
-  // So many codewords of one, with their share of the spare bytes; 0: all.
+  // `codewords` codewords of a page, with their share of the spare bytes; 0: all.
   std::int64_t transfer(std::int32_t codewords) const {
     return codewords == 0 ? transfer() : codewords * (transfer() / geometry_.codewords_per_page());
   }
@@ -60,13 +60,13 @@ class operation_ticks {
     return cycles_[static_cast<std::size_t>(what)][static_cast<std::size_t>(pages - 1)];
   }
 
-  // Array time of a program or erase, or of a lower page's first read.
+  // Array time of a program or erase, or of the first read of a lower page.
   std::int64_t array(array_operation what) const {
     return what == array_operation::read      ? read_array_[0]
            : what == array_operation::program ? program_array_[0]
-                                        : erase_array_;
+                                              : erase_array_;
   }
-  // Array time of one page's or block's operation, by its type and with its retries.
+  // Array time of the operation of one page or block, by its type and with its retries.
   std::int64_t array(array_operation what, const location& at) const {
     return what == array_operation::read ? read_array(at)
            : what == array_operation::program

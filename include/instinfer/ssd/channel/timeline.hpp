@@ -1,6 +1,6 @@
 #pragma once
-// Replays a batch of page operations on a drive's flash, each channel alone and by arrays: O(1) a
-// page, exact ticks.
+// Replays a batch of page operations on the flash of a drive, each channel alone: O(1) a page,
+// exact ticks.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,17 +14,17 @@
 #include "instinfer/ssd/channel/channel_replay.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
 #include "instinfer/ssd/report/events.hpp"
+#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/codewords.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
-#include "instinfer/ssd/spec/array_operation.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
-// Every batch starts on an idle drive at tick 0, with all its pages in their queues. The rules are those of
-// channel_replay.hpp, with one operation and one priority: so nothing is ever suspended.
+// Every batch starts on an idle drive at tick 0, with all its pages in their queues. The rules are
+// those of channel_replay.hpp. A batch has one operation and one priority, so nothing is suspended.
 template <class Arbitration = data_out_first>
 class timeline {
  public:
@@ -32,16 +32,13 @@ class timeline {
   // 63 bits of ticks.
   timeline(const geometry& g, const timing& t, const drive_rules& rules = {},
            const Arbitration& arbitration = {})
-      : work_{g, t, rules},
-        arrive_{rules.arrive},
-        channel_{work_, arbitration},
-        statistics_{g} {}
+      : work_{g, t, rules}, arrive_{rules.arrive}, channel_{work_, arbitration}, statistics_{g} {}
 
   const tick_scale& scale() const { return work_.ticks.scale(); }
   const geometry& shape() const { return work_.ticks.shape(); }
 
-  // finish_ticks: empty, or one entry per page: when its data-out is decoded (read) or its array
-  // time over (program, erase). Throws bad_argument for another length, a page outside of the
+  // finish_ticks: empty, or one entry per page for its end: the end of decoding (read) or of the
+  // array time (program, erase). Throws bad_argument for another length, a page outside of the
   // geometry, or a batch whose ticks might not fit 63 bits; finish_ticks is then untouched.
   // Allocates only while batches still grow.
   template <class Sink = no_events>
@@ -50,8 +47,9 @@ class timeline {
     return replay(array_operation::read, pages, {}, finish_ticks, sink);
   }
 
-  // The same where of page i only codewords[i] cross the bus, which are neighbours; 0: all of them. Empty: all of all pages.
-  // Throws bad_argument also for another length, or more codewords than a page has.
+  // The same, but only codewords[i] neighbouring codewords of page i cross the bus; 0: all of them.
+  // An empty span: all codewords of all pages. Throws bad_argument also for another length, or more
+  // codewords than a page has.
   template <class Sink = no_events>
   batch_times read_codewords(std::span<const location> pages,
                              std::span<const std::int32_t> codewords,
@@ -113,9 +111,9 @@ class timeline {
       return "flash timeline: finish_ticks must be empty or have one entry per page (" +
              std::to_string(pages) + "), got " + std::to_string(finish_ticks);
     });
-    // Even one page after the other stays inside 63 bits.
-    constexpr double most =
-        0.99 * 9223372036854775807.0;  // of 2^63 - 1; the margin covers rounding to double
+    // Even one page after the other stays inside 63 bits. The margin below 2^63 - 1 covers rounding
+    // to double.
+    constexpr double most = 0.99 * 9223372036854775807.0;
     require(static_cast<double>(pages + 1) * work_.ticks.longest(what) < most, [&] {
       return "flash timeline: a batch of " + std::to_string(pages) +
              " pages might overflow 63 bits of ticks (" + std::to_string(scale().ticks_per_ps) +

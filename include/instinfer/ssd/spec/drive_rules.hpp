@@ -1,6 +1,6 @@
 #pragma once
-// The options of a drive's channels: which pages share a command, how they arrive, which registers and retries reads use,
-// and what programs do while reads wait. Every replay takes these; the defaults are the plain drive.
+// The options of a drive's flash, for every replay: which pages share a command, how they arrive,
+// which registers and retries reads use, and whether programs are suspended for reads.
 
 #include <string>
 
@@ -24,27 +24,29 @@ enum class arrival {
   one_by_one  // a request per page: the first to reach an idle channel is issued at once, alone
 };
 
-// Page types and decoding belong to the timing (timing.hpp). Arbitration and background writes are template parameters.
+// The defaults are the plain drive. Page types and decoding are part of the timing (timing.hpp).
+// Arbitration and background writes are template parameters.
 struct drive_rules {
   pairing pair = pairing::same_block_and_page;
-  arrival arrive = arrival::together;  // one_by_one: only of a batch on a timeline
+  arrival arrive = arrival::together;  // one_by_one: only for a batch on a timeline
   bool cache_read = false;             // ssd/channel/cache_registers.hpp
   read_retry retry = {};
   suspension suspend = {};  // of programs and erases for reads of higher priority
-  transfer_size transfer = transfer_size::page;  // of attention's reads (codewords.hpp)
+  transfer_size transfer = transfer_size::page;  // for reads of attention (codewords.hpp)
 };
 
-// The reference simulator's (MQSim): a request of many pages, such as a sequential batch, and a burst of requests of one page.
+// The rules of the reference simulator (MQSim): for a request of many pages, such as a sequential
+// batch, and for a burst of requests of one page.
 inline constexpr drive_rules mqsim_request{.pair = pairing::same_page};
 inline constexpr drive_rules mqsim_burst{.pair = pairing::same_page, .arrive = arrival::one_by_one};
 
-// Throws bad_argument.
+// Throws bad_argument for retries or a suspension out of range.
 inline void validate(const drive_rules& rules) {
   validate(rules.retry);
   validate(rules.suspend);
 }
 
-// For replays in which pages arrive over time. Throws bad_argument that begins with `who`.
+// For replays in which pages arrive over time. Throws bad_argument; `who` begins its sentence.
 inline void require_together(const drive_rules& rules, const char* who) {
   require(rules.arrive == arrival::together, [&] {
     return std::string(who) + " arrive together; arrival::one_by_one is for batches";
