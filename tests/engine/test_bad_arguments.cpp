@@ -9,7 +9,7 @@
 
 #include "instinfer/reference.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_bad_arguments {
 
 namespace {
 
@@ -95,3 +95,5 @@ TEST_CASE("parallel: workers and parts outside 1 to 65536") {
   CHECK(out == std::vector<float>(64, -1.0f));
   CHECK(why(parallel::in_parts{1000, parallel::serial{}}).empty());
 }
+
+}  // namespace instinfer::test_bad_arguments

@@ -9,7 +9,7 @@
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_defaults {
 
 namespace {
 
@@ -54,3 +54,5 @@ TEST_CASE("methods over clusters read all pages before build(), and fewer after 
   CHECK(pages_read<attention::retro_infer>(1, true) < pages_of_all / 2);
   CHECK(pages_read<attention::squeezed>(1) == pages_of_all);
 }
+
+}  // namespace instinfer::test_defaults

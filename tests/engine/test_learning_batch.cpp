@@ -10,7 +10,7 @@
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_learning_batch {
 
 namespace {
 
@@ -74,3 +74,5 @@ TEST_CASE("batch: a sequence twice is answered twice by methods that learn nothi
   CHECK(two.out[0] == two.out[1]);
   CHECK(two.out[0] != std::vector<float>(64, -1.0f));
 }
+
+}  // namespace instinfer::test_learning_batch

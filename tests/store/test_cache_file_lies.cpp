@@ -12,7 +12,7 @@
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_cache_file_lies {
 
 namespace {
 
@@ -151,3 +151,5 @@ TEST_CASE("a file whose summaries are those of another number of tokens") {
   check_summaries<attention::hgca>();
   check_summaries<attention::sparq>();
 }
+
+}  // namespace instinfer::test_cache_file_lies

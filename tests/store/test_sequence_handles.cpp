@@ -9,7 +9,7 @@
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/instinfer.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_sequence_handles {
 
 namespace {
 
@@ -67,3 +67,5 @@ TEST_CASE("handle: reclaimed ones stay unknown when their slot is used again, lo
     CHECK_THROWS_AS(e.tokens(all[static_cast<std::size_t>(i)], 0), unknown_sequence);
   }
 }
+
+}  // namespace instinfer::test_sequence_handles

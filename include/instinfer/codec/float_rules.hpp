@@ -6,7 +6,8 @@
 // wrong by 0.1 to 1.1 without a word.
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "instinfer: compile without -ffast-math, -Ofast, -fassociative-math and -ffinite-math-only: results rely on rounding and on infinity"
+#error \
+    "instinfer: compile without -ffast-math, -Ofast, -fassociative-math and -ffinite-math-only: results rely on rounding and on infinity"
 #endif
 
 // clang++ does not tell of -fassociative-math alone. A function that rounds says so for itself, as
