@@ -1,31 +1,29 @@
-// What the InstInfer paper could not ask, predicted: long contexts, newer drives, prices, a million drives: --json, --figures, --doc.
+// What the InstInfer paper could not ask, predicted: long contexts, prices, a million drives.
 
 #include <cstdio>
 #include <exception>
-#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 
 #include "beyond/document.hpp"
-#include "beyond/figures.hpp"
+#include "beyond/json.hpp"
 
 namespace {
 
 using namespace instinfer;
 
 struct arguments {
-  std::string json, figures, doc;
+  std::string json, doc;
 };
 
 arguments parse(int argc, char** argv) {
   arguments parsed;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    std::string* const value = name == "--json"      ? &parsed.json
-                               : name == "--figures" ? &parsed.figures
-                               : name == "--doc"     ? &parsed.doc
-                                                     : nullptr;
+    std::string* const value = name == "--json"  ? &parsed.json
+                               : name == "--doc" ? &parsed.doc
+                                                 : nullptr;
     if (value == nullptr || i + 1 == argc) {
       throw std::runtime_error(
           "usage: ./dev bench beyond [--json FILE] [--figures DIR] [--doc FILE], got " + name);
@@ -35,10 +33,9 @@ arguments parse(int argc, char** argv) {
   return parsed;
 }
 
-template <class Write>
-void write_file(const std::string& path, const Write& write) {
+void write_file(const std::string& path, const std::string& text) {
   std::ofstream file(path);
-  write(file);
+  file << text;
   if (!file.flush()) {
     throw std::runtime_error("could not write " + path);
   }
@@ -46,20 +43,13 @@ void write_file(const std::string& path, const Write& write) {
 
 void run(const arguments& wanted) {
   const beyond::results results = beyond::run_everything();
-  const std::string page = beyond::document(results);
+  const std::string page = beyond::document(page::text_of(INSTINFER_BEYOND_TEMPLATE), results);
   std::fputs(page.c_str(), stdout);
-  if (!wanted.figures.empty()) {
-    std::filesystem::create_directories(wanted.figures);
-    for (const beyond::figure& f : beyond::all_figures(results)) {
-      write_file((std::filesystem::path(wanted.figures) / (f.name + ".svg")).string(),
-                 [&](std::ostream& out) { f.drawing.write(out); });
-    }
-  }
   if (!wanted.json.empty()) {
-    write_file(wanted.json, [&](std::ostream& out) { out << beyond::json(results); });
+    write_file(wanted.json, beyond::json(results).dump(1) + '\n');
   }
   if (!wanted.doc.empty()) {
-    write_file(wanted.doc, [&](std::ostream& out) { out << page; });
+    write_file(wanted.doc, page);
   }
 }
 

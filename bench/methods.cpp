@@ -1,16 +1,13 @@
-// Selection methods side by side: error, attention mass, bytes by stage, modelled drive time, at budgets 1/2 to 1/32.
+// Selection methods side by side: error, mass, bytes and drive time at budgets 1/2 to 1/32.
 
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <functional>
 #include <map>
 
 #include <nlohmann/json.hpp>
 
 #include "methods/comparison.hpp"
-#include "methods/plot.hpp"
-#include "methods/strips.hpp"
 
 namespace {
 
@@ -56,75 +53,28 @@ void print(const std::vector<measurement>& results) {
 }
 
 void write_json(const std::vector<measurement>& results, const std::string& file) {
-  nlohmann::json all = nlohmann::json::array();
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const measurement& m : results) {
-    all.push_back({{"method", m.method},
-                   {"workload", m.workload},
-                   {"budget", m.budget},
-                   {"rel_error", m.rel_error},
-                   {"mass_mean", m.mass_mean},
-                   {"mass_min", m.mass_min},
-                   {"bytes_flash", m.bytes_flash},
-                   {"bytes_filtered", m.bytes_filtered},
-                   {"bytes_fast", m.bytes_fast},
-                   {"bytes_summary", m.bytes_summary},
-                   {"bytes_link", m.bytes_link},
-                   {"pages", m.pages},
-                   {"bytes_resident", m.bytes_resident},
-                   {"drive_us", m.drive_us},
-                   {"cpu_us", m.cpu_us}});
+    rows.push_back({{"method", m.method},
+                    {"workload", m.workload},
+                    {"budget", m.budget},
+                    {"rel_error", m.rel_error},
+                    {"mass_mean", m.mass_mean},
+                    {"mass_min", m.mass_min},
+                    {"bytes_flash", m.bytes_flash},
+                    {"bytes_filtered", m.bytes_filtered},
+                    {"bytes_fast", m.bytes_fast},
+                    {"bytes_summary", m.bytes_summary},
+                    {"bytes_link", m.bytes_link},
+                    {"pages", m.pages},
+                    {"bytes_resident", m.bytes_resident},
+                    {"drive_us", m.drive_us},
+                    {"cpu_us", m.cpu_us}});
   }
   std::ofstream out(file);
-  out << all.dump(1) << '\n';
-  if (!out) {
+  out << nlohmann::ordered_json{{"kind", "methods"}, {"measurements", rows}}.dump(1) << '\n';
+  if (!out.flush()) {
     throw bad_file("bench methods: " + file + " cannot be written");
-  }
-}
-
-void write_drawing(const svg::drawing& drawing, const std::string& file) {
-  std::ofstream out(file);
-  drawing.write(out);
-  if (!out) {
-    throw bad_file("bench methods: " + file + " cannot be written");
-  }
-}
-
-// The small picture of each method, and two a workload: error over bytes of K and V read from any memory, and over the drive's time.
-void write_figures(const std::vector<measurement>& results, const std::string& folder) {
-  for (const methods::strip& strip : methods::strips()) {
-    write_drawing(methods::draw(strip.parts), folder + "/" + strip.method + ".svg");
-  }
-  std::map<std::string, std::vector<const measurement*>> by_workload;
-  for (const measurement& m : results) {
-    by_workload[m.workload].push_back(&m);
-  }
-  for (const auto& [workload, rows] : by_workload) {
-    for (const bool by_bytes : {true, false}) {
-      std::vector<methods::curve> curves;
-      for (const measurement* m : rows) {
-        const double cost = by_bytes ? (m->bytes_filtered + m->bytes_fast) / 1e3 : m->drive_us;
-        if (m->rel_error < 1e-5 || cost <= 0) {
-          continue;  // dense; and what never reads the drive has no point over its time
-        }
-        if (curves.empty() || curves.back().name != m->method) {
-          const auto same = std::ranges::find(curves, m->method, &methods::curve::name);
-          if (same == curves.end()) {
-            curves.push_back({m->method, {}});
-          } else {
-            std::rotate(same, same + 1, curves.end());
-          }
-        }
-        curves.back().points.emplace_back(cost, m->rel_error);
-      }
-      std::ranges::sort(curves, {}, &methods::curve::name);
-      const std::string file =
-          folder + "/methods-" + workload + (by_bytes ? "-bytes" : "-time") + ".svg";
-      write_drawing(
-          methods::error_over(
-              "Error at budgets 1/2 to 1/32: " + workload,
-              by_bytes ? "K and V read a layer, KB" : "modelled drive time a layer, us", curves),
-          file);
-    }
   }
 }
 
@@ -139,8 +89,7 @@ int main(int argc, char** argv) {
   std::map<std::string, std::string> options{{"--trace", INSTINFER_DEFAULT_TRACE}};
   for (int i = 1; i < argc; i += 2) {
     if (i + 1 == argc ||
-        (std::strcmp(argv[i], "--trace") != 0 && std::strcmp(argv[i], "--json") != 0 &&
-         std::strcmp(argv[i], "--figures") != 0)) {
+        (std::strcmp(argv[i], "--trace") != 0 && std::strcmp(argv[i], "--json") != 0)) {
       return usage();
     }
     options[argv[i]] = argv[i + 1];
@@ -154,9 +103,6 @@ int main(int argc, char** argv) {
     print(results);
     if (options.contains("--json")) {
       write_json(results, options["--json"]);
-    }
-    if (options.contains("--figures")) {
-      write_figures(results, options["--figures"]);
     }
   } catch (const std::exception& e) {
     std::fprintf(stderr, "bench methods: %s\n", e.what());

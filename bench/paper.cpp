@@ -1,8 +1,7 @@
-// The claims of the InstInfer paper beside what the models here give: --json FILE, --figures DIR, --doc FILE, --calibrate.
+// The claims of the InstInfer paper and what the models here give for them.
 
 #include <cstdio>
 #include <exception>
-#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
@@ -10,7 +9,7 @@
 
 #include "paper/calibration.hpp"
 #include "paper/document.hpp"
-#include "paper/figures.hpp"
+#include "paper/json.hpp"
 
 namespace {
 
@@ -18,7 +17,7 @@ using namespace instinfer;
 
 struct arguments {
   bool calibrate = false;
-  std::string json, figures, doc;
+  std::string json, doc;
 };
 
 arguments parse(int argc, char** argv) {
@@ -29,10 +28,9 @@ arguments parse(int argc, char** argv) {
       parsed.calibrate = true;
       continue;
     }
-    std::string* const value = name == "--json"      ? &parsed.json
-                               : name == "--figures" ? &parsed.figures
-                               : name == "--doc"     ? &parsed.doc
-                                                     : nullptr;
+    std::string* const value = name == "--json"  ? &parsed.json
+                               : name == "--doc" ? &parsed.doc
+                                                 : nullptr;
     if (value == nullptr || i + 1 == argc) {
       throw std::runtime_error(
           "usage: ./dev bench paper [--json FILE] [--figures DIR] [--doc FILE] [--calibrate], got " +
@@ -75,25 +73,12 @@ void run(const arguments& wanted) {
   const paper::all_runs runs = paper::run_everything();
   const std::vector<paper::claim> claims = paper::all_claims(runs);
   print(claims);
-  const std::vector<paper::figure> figures = paper::all_figures(runs);
-  std::vector<std::string> names;
-  for (const paper::figure& f : figures) {
-    names.push_back(f.name);
-    if (!wanted.figures.empty()) {
-      std::filesystem::create_directories(wanted.figures);
-      const std::string path = (std::filesystem::path(wanted.figures) / (f.name + ".svg")).string();
-      std::ofstream file(path);
-      f.drawing.write(file);
-      if (!file.flush()) {
-        throw std::runtime_error("could not write " + path);
-      }
-    }
-  }
   if (!wanted.json.empty()) {
-    write_file(wanted.json, paper::json(claims));
+    write_file(wanted.json, paper::json(runs, claims).dump(1) + '\n');
   }
   if (!wanted.doc.empty()) {
-    write_file(wanted.doc, paper::document(runs, claims, names));
+    write_file(wanted.doc,
+               paper::document(page::text_of(INSTINFER_REPRODUCTION_TEMPLATE), runs, claims));
   }
 }
 

@@ -1,5 +1,6 @@
-// In-storage attention at work on the KV cache of a real language model: what four designs read of it, how close they
-// come to the exact answer, and how long the accesses take on the paper's drive and over FlexGen's route.
+// In-storage attention at work on the KV cache of a real language model: what four designs read of
+// it, how close they come to the exact answer, and how long the accesses take on the paper's drive
+// and over FlexGen's route.
 
 #include <filesystem>
 #include <fstream>
@@ -9,8 +10,8 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "support/draw.hpp"
 #include "support/replay.hpp"
-#include "support/svg.hpp"
 
 namespace {
 
@@ -102,58 +103,6 @@ nlohmann::json as_json(const std::vector<measurement>& rows) {
   return list;
 }
 
-// Left: error over compression. Right: modelled time a call.
-void draw(const std::vector<measurement>& rows, std::ostream& out) {
-  svg::drawing figure(1000, 400);
-  const auto x_of = [](double c) { return 90 + 90 * std::log2(c); };
-  const auto y_of = [](double error) { return 330 - 95 * (std::log10(error) + 2.5); };
-  figure.text(40, 28, "Output error over compression", "start", 16);
-  for (const double error : {0.01, 0.1, 1.0}) {
-    figure.line(90, y_of(error), 460, y_of(error), "stroke:#ddd");
-    figure.text(82, y_of(error) + 4, fmt::format("{:g}", error), "end");
-  }
-  for (const double c : compressions) {
-    figure.text(x_of(c), 350, fmt::format("1/{:.0f}", c), "middle");
-  }
-  figure.line(90, 330, 460, 330);
-  figure.text(270, 378, "KV traffic of dense attention that the method asks for", "middle");
-  const auto curve = [&](const char* design, const char* label, svg::marker marker,
-                         const char* style, double legend_y) {
-    std::vector<std::pair<double, double>> points;
-    for (const double c : compressions) {
-      points.emplace_back(x_of(c),
-                          y_of(std::clamp(find(rows, design, c).rel_error_mean, 0.0032, 2.0)));
-    }
-    figure.path(points, style);
-    for (const auto& [x, y] : points) {
-      figure.mark(x, y, marker, "#222");
-    }
-    figure.mark(120, legend_y - 4, marker, "#222");
-    figure.text(135, legend_y, label);
-  };
-  curve("insta_sparf", "SparF", svg::marker::circle, "stroke:#222;stroke-width:2", 60);
-  curve("flexgen_sparq", "SparQ", svg::marker::square,
-        "stroke:#222;stroke-width:2;stroke-dasharray:6 4", 82);
-
-  figure.text(540, 28, "Modelled time of a step", "start", 16);
-  const double longest = std::ranges::max(rows, {}, &measurement::model_us).model_us;
-  double y = 48;
-  for (const measurement& m : rows) {
-    const auto width = [&](double us) { return 230 * us / longest; };
-    figure.box(690, y, width(m.model_us), 20, "fill:#ccc;stroke:#222");
-    figure.box(690, y, width(m.flash_us), 20,
-               m.design.starts_with("insta") ? "fill:#222" : "fill:#ccc;stroke:#222");
-    figure.text(682, y + 15,
-                m.compression == 1 ? m.design : fmt::format("{} 1/{:.0f}", m.design, m.compression),
-                "end");
-    figure.text(698 + width(m.model_us), y + 15, fmt::format("{:.1f} ms", m.model_us / 1e3));
-    y += 31;
-  }
-  figure.text(540, 372, "black: flash and link; grey: what the paper's engine adds in the drive,");
-  figure.text(540, 390, "or the way of the pages to the GPU");
-  figure.write(out);
-}
-
 // The paragraph that says what the reader sees, from this run's figures.
 void explain(const trace::kv_trace& trace, std::size_t batch,
              const std::vector<measurement>& rows) {
@@ -211,14 +160,21 @@ void run(const std::string& trace_file, const std::string& json_file,
   explain(trace, batch, rows);
 
   std::filesystem::create_directories(folder);
-  write_file(folder / "demo.svg", [&](std::ostream& out) { draw(rows, out); });
+  const std::string data = (folder / "demo.json").string();
+  const std::string picture = (folder / "demo.svg").string();
+  write_file(data, [&](std::ostream& out) {
+    out << nlohmann::json{{"kind", "demo"}, {"rows", as_json(rows)}}.dump(2) << '\n';
+  });
   write_file(folder / "timeline.json", [&](std::ostream& out) { out << timeline.json(); });
   fmt::print(
-      "\nwritten    {}  the figure\n           {}  one SparF step on the drive; open it at https://ui.perfetto.dev\n",
-      (folder / "demo.svg").string(), (folder / "timeline.json").string());
+      "\nwritten    {}  the table\n           {}  one SparF step on the drive; open it at https://ui.perfetto.dev\n",
+      data, (folder / "timeline.json").string());
   if (!json_file.empty()) {
     write_file(json_file, [&](std::ostream& out) { out << as_json(rows).dump(2) << '\n'; });
     fmt::print("           {}  the table\n", json_file);
+  }
+  if (examples::draw(INSTINFER_CHARTS, data, picture)) {
+    fmt::print("           {}  the figure\n", picture);
   }
 }
 

@@ -1,8 +1,9 @@
-// Which system, how many drives, how fast, for how long and at what price: a plan for a model, a context, users and a budget.
+// Which system, how many drives, how fast, for how long and at what price: a plan for a model, a
+// context, users and a budget.
 
 #include <algorithm>
 #include <cctype>
-#include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
@@ -10,7 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "support/charts.hpp"
+#include "support/draw.hpp"
 #include "support/plan.hpp"
 
 namespace {
@@ -123,73 +124,33 @@ void print(const plan::request& r, const std::vector<option>& all, const option&
              "cost", chosen.usd_per_million_tokens, chosen.bill.usd, chosen.bill.watts);
 }
 
-// tokens/s over drives for each system; those without drives as level lines.
-svg::drawing plot(const plan::request& r, const std::vector<option>& all, const option& chosen) {
-  charts::lines chart{
-      .title = fmt::format("{}, {} x ({} + {}) tokens, {}: predicted", r.model.name, r.job.batch,
-                           r.job.input_tokens, r.job.output_tokens, r.on.gpu.name),
-      .unit = "tokens/s",
-      .below = "drives; the circle around a point marks the choice",
-      .x = {1, std::max(2.0, static_cast<double>(r.most_drives)), true},
-      .y = {1, 10, true},
-      .x_ticks = {},
-      .curves = {}};
-  for (int d = 1; d <= r.most_drives; d *= 2) {
-    chart.x_ticks.push_back(d);
+void write_json(const nlohmann::json& whole, const std::string& file) {
+  if (file == "-") {
+    std::cout << whole.dump(2) << '\n';
+  } else if (!(std::ofstream(file) << whole.dump(2) << '\n')) {
+    throw bad_argument("could not write " + file);
   }
-  double low = chosen.run.tokens_per_s();
-  double high = low;
-  for (const std::string& name : r.systems) {
-    charts::curve line{.name = name, .points = {}};
-    for (const option& o : all) {
-      const double speed = o.run.tokens_per_s();
-      if (o.system == name && speed > 0) {
-        line.points.emplace_back(std::max(1, o.drives), speed);
-        if (o.drives == 0) {
-          line.points.emplace_back(r.most_drives, speed);
-          line.style = "stroke:black;stroke-width:1.5;stroke-dasharray:6 4";
-        }
-        low = std::min(low, speed);
-        high = std::max(high, speed);
-      }
-    }
-    if (!line.points.empty()) {
-      chart.curves.push_back(line);
-    }
-  }
-  chart.y.low = std::pow(10, std::floor(std::log10(low)));
-  chart.y.high = std::max(10 * chart.y.low, std::pow(10, std::ceil(std::log10(high))));
-  chart.spread = true;
-  const charts::frame f{.width = 480};
-  svg::drawing on = charts::draw(chart);
-  const double x = f.x(chart.x, std::max(1, chosen.drives));
-  const double y = f.y(chart.y, chosen.run.tokens_per_s());
-  on.box(x - 10, y - 10, 20, 20, "fill:none;stroke:black;stroke-width:2");
-  return on;
 }
 
 int run(const plan::request& r, const std::string& json_file, const std::string& plot_file) {
   const std::vector<option> all = plan::options(r);
   const std::optional<option> chosen = plan::best(r, all);
+  nlohmann::json rows = nlohmann::json::array();
+  for (const option& o : all) {
+    rows.push_back(json_of(o));
+  }
+  const nlohmann::json whole{{"kind", "plan"},
+                             {"model", r.model.name},
+                             {"batch", r.job.batch},
+                             {"input_tokens", r.job.input_tokens},
+                             {"output_tokens", r.job.output_tokens},
+                             {"gpu", r.on.gpu.name},
+                             {"gpus", r.on.gpus},
+                             {"drive", r.drive.name},
+                             {"chosen", chosen ? json_of(*chosen) : nlohmann::json()},
+                             {"options", rows}};
   if (!json_file.empty()) {
-    nlohmann::json rows = nlohmann::json::array();
-    for (const option& o : all) {
-      rows.push_back(json_of(o));
-    }
-    const nlohmann::json whole{{"model", r.model.name},
-                               {"batch", r.job.batch},
-                               {"input_tokens", r.job.input_tokens},
-                               {"output_tokens", r.job.output_tokens},
-                               {"gpu", r.on.gpu.name},
-                               {"gpus", r.on.gpus},
-                               {"drive", r.drive.name},
-                               {"chosen", chosen ? json_of(*chosen) : nlohmann::json()},
-                               {"options", rows}};
-    if (json_file == "-") {
-      std::cout << whole.dump(2) << '\n';
-    } else if (!(std::ofstream(json_file) << whole.dump(2) << '\n')) {
-      throw bad_argument("could not write " + json_file);
-    }
+    write_json(whole, json_file);
   }
   if (!chosen) {
     fmt::print(stderr, "no plan satisfies the request:\n");
@@ -199,15 +160,16 @@ int run(const plan::request& r, const std::string& json_file, const std::string&
     }
     return 1;
   }
-  if (!plot_file.empty()) {
-    std::ofstream file(plot_file);
-    plot(r, all, *chosen).write(file);
-    if (!file.flush()) {
-      throw bad_argument("could not write " + plot_file);
-    }
-  }
   if (json_file != "-") {
     print(r, all, *chosen);
+  }
+  if (!plot_file.empty()) {
+    const std::string data = std::filesystem::path(plot_file).replace_extension(".json").string();
+    write_json(whole, data);
+    if (!examples::draw(INSTINFER_CHARTS, data, plot_file)) {
+      return 1;
+    }
+    fmt::print(stderr, "written {} from {}\n", plot_file, data);
   }
   return 0;
 }
@@ -238,7 +200,9 @@ int main(int argc, char** argv) {
   app.add_option("--watts", r.watts, "Budget of its power");
   app.add_option("--systems", r.systems, "Systems that are allowed")->delimiter(',');
   app.add_option("--json", json_file, "Write every option as JSON to a file, - for the terminal");
-  app.add_option("--plot", plot_file, "Draw tokens/s over drives as SVG");
+  app.add_option(
+      "--plot", plot_file,
+      "Draw tokens/s over drives as SVG, with Python's matplotlib; its data go to a .json of the same name");
   CLI11_PARSE(app, argc, argv);
   try {
     const system::gpu_spec gpus[] = {system::rtx_a6000, system::a100_80gb, system::h100_sxm,

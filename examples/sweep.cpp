@@ -1,9 +1,10 @@
-// What would it cost on flash? Sweeps the decode step of many design points over geometry, layout, attention and load, on
-// all cores, and on many machines under mpirun: CSV, JSON and a picture.
+// What would it cost on flash? Sweeps the decode step of many design points over geometry, layout,
+// attention and load, on all cores, and on many machines under mpirun: CSV, JSON and a picture.
 
 #include <chrono>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -12,6 +13,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "support/draw.hpp"
 #include "support/kept_memory.hpp"
 #include "support/progress.hpp"
 #include "support/ranks.hpp"
@@ -51,7 +53,8 @@ std::vector<swept> axes_of(const choices& chosen) {
   return axes;
 }
 
-// x: the first parameter of numbers that varies; lines: the next that varies with few enough values.
+// x: the first parameter of numbers that varies; lines: the next that varies with few enough
+// values.
 chart_choice chart_of(choices chosen, const std::vector<swept>& axes) {
   for (const bool words : {false, true}) {
     for (const swept& axis : axes) {
@@ -64,7 +67,7 @@ chart_choice chart_of(choices chosen, const std::vector<swept>& axes) {
   chosen.x = chosen.x.empty() ? "context" : chosen.x;
   for (const bool words : {true, false}) {
     for (const swept& axis : axes) {
-      const bool fits = axis.values.size() > 1 && axis.values.size() <= sweep_chart::most_lines;
+      const bool fits = axis.values.size() > 1 && axis.values.size() <= most_lines;
       if (fits && chosen.by.empty() && axis.what->name != chosen.x &&
           axis.what->words.empty() != words) {
         chosen.by = axis.what->name;
@@ -132,9 +135,17 @@ void tell_skipped(const row_list& rows) {
   }
 }
 
-void run(const choices& chosen, const ranks& world) {
+std::string picture_data(const choices& chosen) {
+  return std::filesystem::path(chosen.svg).replace_extension(".json").string();
+}
+
+// Returns whether everything asked for was made; without matplotlib there is no picture.
+bool run(const choices& chosen, const ranks& world) {
   const std::vector<swept> axes = axes_of(chosen);
   const chart_choice chart = chart_of(chosen, axes);
+  require(chosen.svg.empty() || picture_data(chosen) != chosen.json, [&] {
+    return "json: " + chosen.json + " is for the picture's data; the rows need another name";
+  });
   const std::vector<design_point> points = combinations(axes);
   const auto begin = std::chrono::steady_clock::now();
   row_list rows;
@@ -146,7 +157,7 @@ void run(const choices& chosen, const ranks& world) {
   if (world.size() > 1) {
     const auto parts = world.gather(nlohmann::ordered_json(rows).dump());
     if (world.rank() > 0) {
-      return;
+      return true;
     }
     rows = all_rows(parts);
   }
@@ -160,12 +171,17 @@ void run(const choices& chosen, const ranks& world) {
   tell_skipped(rows);
   write_file(chosen.csv, [&](std::ostream& out) { write_csv(rows, out); });
   write_file(chosen.json, [&](std::ostream& out) { write_json(rows, out); });
-  write_file(chosen.svg, [&](std::ostream& out) { out << sweep_chart(rows, chart).svg(); });
   if (chosen.csv.empty() && chosen.json.empty() && chosen.svg.empty()) {
     std::ostringstream table;
     write_csv(rows, table);
     fmt::print("{}", table.str());
   }
+  if (!chosen.svg.empty()) {
+    const std::string data = picture_data(chosen);
+    write_file(data, [&](std::ostream& out) { out << sweep_chart(rows, chart).dump(1) << '\n'; });
+    return draw(INSTINFER_CHARTS, data, chosen.svg);
+  }
+  return true;
 }
 
 }  // namespace
@@ -192,7 +208,9 @@ int main(int argc, char** argv) {
   }
   app.add_option("--csv", chosen.csv, "write a line a point to this file");
   app.add_option("--json", chosen.json, "write an object a point to this file");
-  app.add_option("--svg", chosen.svg, "draw a result over a parameter");
+  app.add_option(
+      "--svg", chosen.svg,
+      "draw a result over a parameter, with Python's matplotlib; its data go to a .json of the same name");
   app.add_option("--x", chosen.x,
                  "parameter drawn to the right; by default the first number that varies");
   app.add_option("--y", chosen.y, results)->capture_default_str();
@@ -203,12 +221,11 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   std::erase_if(chosen.values, [](const auto& given) { return given.second.empty(); });
   try {
-    run(chosen, world);
+    return run(chosen, world) ? 0 : 1;
   } catch (const std::exception& e) {
     if (world.rank() == 0) {
       fmt::print(stderr, "sweep: {}\n", e.what());
     }
     return 1;
   }
-  return 0;
 }

@@ -11,8 +11,8 @@
 #include <span>
 #include <vector>
 
-#include "instinfer/ssd/channel/batch_rules.hpp"
 #include "instinfer/ssd/spec/array_operation.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
 #include "instinfer/ssd/spec/timing.hpp"

@@ -29,7 +29,7 @@ class mixed_drive {
     std::map<std::pair<int, int>, std::int64_t> array;  // by channel and die
   };
 
-  mixed_drive(const flash::geometry& g, const flash::timing& t, const flash::mixed_rules& r,
+  mixed_drive(const flash::geometry& g, const flash::timing& t, const flash::drive_rules& r,
               bool data_first)
       : g_{g}, t_{t}, r_{r}, data_first_{data_first}, scale_{flash::ticks_of(t, g)} {}
 
@@ -357,7 +357,7 @@ class mixed_drive {
 
   flash::geometry g_;
   flash::timing t_;
-  flash::mixed_rules r_;
+  flash::drive_rules r_;
   bool data_first_;
   flash::tick_scale scale_;
   const std::vector<flash::io_request>* requests_ = nullptr;

@@ -65,7 +65,7 @@ class option_costs {
   template <class Arbitration = flash::data_out_first>
   static double makespan_us(const flash::drive_spec& drive,
                             const std::vector<flash::location>& pages,
-                            const flash::batch_rules& rules = {}) {
+                            const flash::drive_rules& rules = {}) {
     flash::timeline<Arbitration> timeline(drive.geometry, drive.timing, rules);
     return static_cast<double>(timeline.read(pages).makespan_ps()) * 1e-6;
   }

@@ -1,5 +1,5 @@
 #pragma once
-// The study's results as tables and as JSON.
+// The study's results as tables.
 
 #include <cstdio>
 #include <string>
@@ -125,12 +125,7 @@ inline std::string parts() {
   for (const system::priced& p : system::other_parts) {
     add(p);
   }
-  const system::running_costs c;
-  return out +
-         formatted(
-             "\nParts are paid off in %.0f years, a kWh costs %.2f dollars, and a facility draws %.1f W for each W of its parts: all assumed. "
-             "Every part draws its full power all the time.\n",
-             c.service_years, c.usd_per_kwh, c.facility);
+  return out;
 }
 
 inline std::string break_even(const ladder& l) {
@@ -234,48 +229,5 @@ inline std::string saturation(const std::vector<pool>& pools) {
 }
 
 }  // namespace text
-
-// A list of objects: table, row, column, value, unit, kind.
-inline std::string json(const results& r) {
-  std::string out = "[";
-  const auto add = [&](const std::string& where, const std::string& row, const std::string& column,
-                       double value, const char* unit) {
-    out += (out.size() > 1 ? ",\n " : "\n ") + ("{\"table\": \"" + where) + "\", \"row\": \"" +
-           row + "\", \"column\": \"" + column + text::formatted("\", \"value\": %.8g", value) +
-           ", \"unit\": \"" + unit + "\", \"kind\": \"predicted\"}";
-  };
-  for (const ladder* l : {&r.small, &r.large}) {
-    for (const auto& rung : l->rungs) {
-      for (const answer& a : rung) {
-        const std::string row = text::tokens(a.context);
-        const std::string model(l->model.name);
-        add(model, row, a.name, a.tokens_per_s, "tokens/s");
-        if (a.tokens_per_s > 0) {
-          add(model, row, a.name, text::per_dollar(a), "tokens/USD");
-          add(model, row, a.name, text::joules(a), "J/token");
-        }
-      }
-    }
-  }
-  for (const results::width& w : r.widths) {
-    for (const answer* a : {&w.dense, &w.sparse, &w.dense_int8, &w.sparse_int8}) {
-      add("drives and widths", w.drive, a->name, a->tokens_per_s, "tokens/s");
-    }
-  }
-  const auto pools = [&](const char* name, const std::vector<pool>& of) {
-    for (const pool& p : of) {
-      const std::string row = text::formatted("%.0f drives", p.drives);
-      add(name, row, "speed", p.tokens_per_s(), "tokens/s");
-      for (std::size_t i = 0; i < shares::names.size(); ++i) {
-        add(name, row, shares::names[i], p.step.seconds[i], "s");
-      }
-    }
-  };
-  pools("400 Gb/s fabric", r.on_fabric);
-  pools("100 Gb/s Ethernet", r.on_ethernet);
-  pools("no network", r.on_nothing);
-  pools("homes", r.at_home);
-  return out + "\n]\n";
-}
 
 }  // namespace instinfer::beyond

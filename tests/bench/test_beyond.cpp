@@ -6,6 +6,8 @@
 #include <tuple>
 
 #include "beyond/document.hpp"
+#include "beyond/json.hpp"
+#include "tests/charts/same_keys.hpp"
 #include "tests/support/generated_page.hpp"
 
 namespace instinfer::test_beyond {
@@ -23,8 +25,26 @@ const beyond::answer& at(const beyond::ladder& l, std::size_t context, const cha
 }  // namespace
 
 TEST_CASE("docs/beyond.md is what ./dev bench beyond --doc writes") {
-  check_page(INSTINFER_BEYOND, beyond::document(all()),
+  check_page(INSTINFER_BEYOND, beyond::document(page::text_of(INSTINFER_BEYOND_TEMPLATE), all()),
              "run ./dev bench beyond --doc docs/beyond.md --figures docs/figures");
+}
+
+TEST_CASE("the JSON has what bench/charts is tested with, and says what the study gave") {
+  const auto json = beyond::json(all());
+  check_same_keys("beyond", json);
+  const auto& answers = json["ladders"][1]["answers"];
+  CHECK(answers.size() == beyond::contexts.size() * all().large.rungs.front().size());
+  CHECK(json["ladders"][1]["model"] == system::llama3_70b.name);
+  CHECK(answers.back()["name"] == all().large.rungs.back().back().name);
+  CHECK(answers.back()["context"] == 1 << 20);
+  CHECK(answers.back()["tokens_per_s"] == all().large.rungs.back().back().tokens_per_s);
+  CHECK(answers.back()["joules_per_token"] ==
+        beyond::text::joules(all().large.rungs.back().back()));
+  const auto& homes = json["pools"][3]["runs"];
+  REQUIRE(homes.size() == all().at_home.size());
+  CHECK(homes[0]["drives"] == all().at_home[0].drives);
+  CHECK(homes[0]["tokens_per_s"] == all().at_home[0].tokens_per_s());
+  CHECK(json["pools"][1]["runs"][0]["fits"] == false);  // one drive does not hold 1,024 sequences
 }
 
 TEST_CASE("at the break-even price the drives give as many tokens for a dollar") {

@@ -6,7 +6,8 @@
 
 #include "paper/calibration.hpp"
 #include "paper/document.hpp"
-#include "paper/figures.hpp"
+#include "paper/json.hpp"
+#include "tests/charts/same_keys.hpp"
 #include "tests/support/generated_page.hpp"
 
 namespace instinfer::test_reproduction {
@@ -20,6 +21,11 @@ const paper::all_runs& runs() {
 const std::vector<paper::claim>& claims() {
   static const std::vector<paper::claim> all = paper::all_claims(runs());
   return all;
+}
+const std::string& document() {
+  static const std::string page =
+      paper::document(page::text_of(INSTINFER_REPRODUCTION_TEMPLATE), runs(), claims());
+  return page;
 }
 const paper::claim& claim_named(const std::string& what) {
   const auto found = std::ranges::find(claims(), what, &paper::claim::what);
@@ -50,6 +56,7 @@ TEST_CASE("the constants are where calibration puts them") {
 TEST_CASE(
     "predicted claims are within 10 % in the median, and none off by 25 % without an explanation below") {
   CHECK(paper::median_error(claims()) <= 0.10);
+  const std::string notes = document().substr(document().find("## What to know about these rows"));
   const std::vector<std::string> explained{
       "worst read retry costs InstA at most", "prefill write rate",
       "SparF keeps more than H2O, 1/2 to 1/16", "decode read, a layer, dense by arithmetic"};
@@ -59,7 +66,7 @@ TEST_CASE(
       CHECK((c.is_ordering() ? c.ours == c.paper : std::abs(c.error()) < 0.25));
     }
     if (std::abs(c.error()) > 0.10) {
-      CHECK(!c.note.empty());
+      CHECK(notes.find(paper::row_name(c)) != std::string::npos);
     }
   }
 }
@@ -161,19 +168,72 @@ TEST_CASE("at 20 drives commands are half of a step") {
 }
 
 TEST_CASE("docs/reproduction.md is what ./dev bench paper --doc writes") {
-  std::vector<std::string> names;
-  for (const paper::figure& f : paper::all_figures(runs())) {
-    names.push_back(f.name);
-  }
-  check_page(INSTINFER_REPRODUCTION, paper::document(runs(), claims(), names),
+  check_page(INSTINFER_REPRODUCTION, document(),
              "run ./dev bench paper --doc docs/reproduction.md --figures docs/figures");
 }
 
-TEST_CASE("the JSON is a list of objects with six keys") {
-  const std::string text = paper::json({{"Fig. 1", "a \"claim\"", "x", 2, 1.5}});
+TEST_CASE("a claim is an object with six keys, and two more where a picture shows it") {
+  const auto list =
+      paper::json({{"Fig. 1", "a \"claim\"", "x", 2, 1.5},
+                   {"Fig. 2", "b", "%", 1, 1, paper::kind::calibrated, {"InstA", 4}}});
   CHECK(
-      text ==
-      "[\n {\"figure\": \"Fig. 1\", \"claim\": \"a \\\"claim\\\"\", \"unit\": \"x\", \"paper\": 2, \"ours\": 1.5, \"kind\": \"predicted\"}\n]\n");
+      list.dump() ==
+      "[{\"figure\":\"Fig. 1\",\"claim\":\"a \\\"claim\\\"\",\"unit\":\"x\",\"paper\":2.0,\"ours\":1.5,\"kind\":\"predicted\"},"
+      "{\"figure\":\"Fig. 2\",\"claim\":\"b\",\"unit\":\"%\",\"paper\":1.0,\"ours\":1.0,\"kind\":\"calibrated\",\"system\":\"InstA\",\"at\":4.0}]");
+}
+
+TEST_CASE("the JSON has what bench/charts is tested with, and says what the runs gave") {
+  const auto all = paper::json(runs(), claims());
+  check_same_keys("paper", all);
+  const auto& sparf = all["panels"][0]["systems"][6];
+  CHECK(sparf["name"] == "InstA-SparF");
+  CHECK(sparf["runs"][4]["batch"] == 64);
+  CHECK(sparf["runs"][4]["tokens_per_s"] == runs().opt_13b.sparf.tokens_per_s(64));
+  const system::step_time& step = runs().opt_13b.sparf.at(64).mean.time;
+  double sum = 0;
+  for (const auto& seconds : sparf["runs"][4]["step_s"]) {
+    sum += seconds.get<double>();
+  }
+  CHECK(sum == doctest::Approx(step.total_s()));
+  const auto& last = all["drives"].back();
+  CHECK(last["drives"] == 20);
+  CHECK(last["InstA"].get<double>() / all["drives"][0]["InstA"].get<double>() ==
+        doctest::Approx(claim_named("InstA, 20 drives over one, batch 256").ours));
+  CHECK(all["users"][4]["three weeks"]
+            .get<double>() ==  // the claim takes the paper's rounded gain of 6.67
+        doctest::Approx(claim_named("users, 128 K tokens a day, 5 years").ours).epsilon(1e-3));
+}
+
+TEST_CASE("every place that a claim names is in its figure") {
+  const auto all = paper::json(runs(), claims());
+  std::size_t shown = 0;
+  for (const paper::claim& c : claims()) {
+    for (const auto& panel : all["panels"]) {
+      if (panel["figure"] != c.figure || c.shown.system.empty()) {
+        continue;
+      }
+      CAPTURE(c.what);
+      std::size_t found = 0;
+      for (const auto& s : panel["systems"]) {
+        for (const auto& run : s["runs"]) {
+          found += s["name"] == c.shown.system && run["batch"] == c.shown.at && run["fits"] ? 1 : 0;
+        }
+      }
+      CHECK(found == 1);
+      ++shown;
+    }
+  }
+  CHECK(shown == 14);
+}
+
+TEST_CASE("a page template refuses names without a value and gaps without an end") {
+  CHECK(page::filled("a {{b}} c {{b}}{{d e}}", {{"b", "1"}, {"d e", "{{2}}"}}) == "a 1 c 1{{2}}");
+  CHECK(page::filled("", {}).empty());
+  CHECK_THROWS_WITH_AS(page::filled("a {{b}}", {}), "page template: there is no value for {{b}}",
+                       bad_argument);
+  CHECK_THROWS_WITH_AS(page::filled("a {{b", {{"b", "1"}}),
+                       "page template: {{ without }} at \"{{b\"", bad_argument);
+  CHECK_THROWS_WITH_AS(page::text_of("no/such/page"), "no/such/page: cannot be read", bad_file);
 }
 
 }  // namespace instinfer::test_reproduction

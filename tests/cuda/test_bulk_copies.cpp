@@ -38,7 +38,7 @@ TEST_CASE("masks, lists, blend, fixed splits") {
   check<fp16, 64>(23, {.tokens = {300, 0, 1},
                        .kv_heads = 2,
                        .group = 3,
-                       .partition = {.unit_tokens = 64, .fixed = true}});
+                       .partition = {.slice_tokens = 64, .fixed = true}});
 }
 
 TEST_CASE("random shapes") {

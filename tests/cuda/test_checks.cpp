@@ -82,7 +82,7 @@ TEST_CASE("arguments are named") {
   refused("most_positions 33", [](arguments& a) { a.sizes.most_positions = 33; });
   refused("most_positions must be positive", [](arguments& a) { a.sizes.most_positions = 0; });
   refused("kept and mean_v", [](arguments& a) { a.kept = a.out; });
-  refused("unit_tokens", [](arguments&) {}, {.unit_tokens = 0});
+  refused("slice_tokens", [](arguments&) {}, {.slice_tokens = 0});
   refused("parts",
           [](arguments& a) {
             a.sizes.most_positions = 32;
@@ -90,7 +90,7 @@ TEST_CASE("arguments are named") {
             a.k.table_pages = a.v.table_pages = 1024;
             a.sizes.most_positions = 16384;
           },
-          {.unit_tokens = 1, .fixed = true});
+          {.slice_tokens = 1, .fixed = true});
 }
 
 TEST_CASE("codes need their scales") {

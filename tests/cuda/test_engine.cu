@@ -2,10 +2,10 @@
 #define EIGEN_NO_CUDA  // the oracle runs on the host
 #include <doctest/doctest.h>
 
+#include "instinfer/cuda.cuh"
 #include "tests/paths/random_cache.hpp"
 #include "tests/paths/transcription.hpp"
 #include "tests/paths/watched.hpp"
-#include "instinfer/cuda.cuh"
 #if __has_include(<cufile.h>)
 #include "instinfer/cuda/engine/direct_file.cuh"
 #endif

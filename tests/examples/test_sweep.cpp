@@ -1,10 +1,9 @@
-// The sweep from end to end: what its rows say against direct calls of flash::engine, whatever the
-// number of threads; CSV, JSON and the picture; ranges, and errors that name the parameter.
+// The sweep from end to end: its rows against direct calls of flash::engine, whatever the number of
+// threads; CSV, JSON and the data of the picture; ranges, and errors that name the parameter.
 
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstdio>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "support/rows.hpp"
 #include "support/sweep.hpp"
 #include "support/sweep_chart.hpp"
+#include "tests/charts/same_keys.hpp"
 #include "tests/support/read_svg.hpp"
 
 namespace instinfer::test_sweep {
@@ -77,7 +77,7 @@ void check_same(const design_point& point, const flash::receipt& expected) {
   REQUIRE(cost.step.phases.size() == expected.phases.size());
   for (std::size_t i = 0; i < expected.phases.size(); ++i) {
     CHECK(cost.step.phases[i].pages == expected.phases[i].pages);
-    CHECK(cost.step.phases[i].total_ns() == expected.phases[i].total_ns());
+    CHECK(cost.step.phases[i].total() == expected.phases[i].total());
   }
   const auto row = row_of(p, cost);
   CHECK(row["step_us"].get<double>() == doctest::Approx(expected.total_ns() * 1e-3));
@@ -152,7 +152,7 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
                    p.cache_read = cache_read ? "yes" : "no";
                  }),
                  attend<insta_sparf, flash::command_first>(flash::instcsd, {}, 5, 1500, 3,
-                                                           {.reads = {.cache_read = cache_read}}));
+                                                           {.cache_read = cache_read}));
     }
   }
   SUBCASE("codewords of 1 KiB") {
@@ -320,11 +320,12 @@ TEST_CASE("sweep: lists and ranges") {
                        doctest::Contains("more than 1000000 points at batch"), bad_argument);
 }
 
-TEST_CASE("sweep: the picture is SVG, has a mark a point and names its axes") {
+TEST_CASE(
+    "sweep: the picture's data have a point a value, a line for each other value, and name their axes") {
   row_list rows;
   for (const char* by : {"dense", "sparf"}) {
     for (const int x : {4, 8, 16}) {
-      for (const double y : {1.0, 2.0, 5.0}) {
+      for (const double y : {2.0, 1.0, 5.0}) {
         rows.push_back({{"attention", by}, {"channels", x}, {"step_us", y * x}});
       }
     }
@@ -336,46 +337,42 @@ TEST_CASE("sweep: the picture is SVG, has a mark a point and names its axes") {
                             .x_label = "flash channels",
                             .y_label = "step (\u00b5s)",
                             .by_label = "attention"};
-  const std::string svg = sweep_chart(rows, choice).svg();
-  CHECK(test::read_svg(svg, "circle").size() == 3 + 1);  // the first line's points, and the legend
-  std::vector<std::string> words;
-  for (const auto& text : test::read_svg(svg, "text")) {
-    words.push_back(text.text);
+  const nlohmann::ordered_json chart = sweep_chart(rows, choice);
+  check_same_keys("sweep", chart);
+  CHECK(chart["kind"] == "sweep");
+  CHECK(chart["x_label"] == "flash channels");
+  CHECK(chart["y_label"] == "step (\u00b5s)");
+  CHECK(chart["by_label"] == "attention");
+  REQUIRE(chart["lines"].size() == 2);  // none of what was skipped
+  CHECK(chart["lines"][0]["name"] == "dense");
+  CHECK(chart["lines"][1]["name"] == "sparf");
+  for (const auto& line : chart["lines"]) {
+    REQUIRE(line["points"].size() == 3);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const int x = 4 << i;
+      const auto& point = line["points"][i];
+      CHECK(point["x"] == x);
+      CHECK(point["median"] == 2.0 * x);
+      CHECK(point["least"] == 1.0 * x);
+      CHECK(point["greatest"] == 5.0 * x);
+    }
   }
-  for (const char* word :
-       {"flash channels", "step (\u00b5s)", "attention", "dense", "sparf", "4", "8", "16"}) {
-    CAPTURE(word);
-    CHECK(std::ranges::count(words, word) > 0);
-  }
-  CHECK(std::ranges::count(words, "sparq") == 0);
-  // Medians 8, 16, 32 rise by equal steps on equal logarithmic steps: bars span 4 to 80.
-  const auto lines = test::read_svg(svg, "polyline");
-  REQUIRE(lines.size() >= 2);
-  const std::string& path = lines[0].attributes.at("points");
-  double x[3], y[3];
-  REQUIRE(std::sscanf(path.c_str(), "%lf,%lf %lf,%lf %lf,%lf", &x[0], &y[0], &x[1], &y[1], &x[2],
-                      &y[2]) == 6);
-  CHECK(x[2] - x[1] == doctest::Approx(x[1] - x[0]).epsilon(1e-3));
-  CHECK(y[1] < y[0]);
-  CHECK(y[2] < y[1]);
 
   // Of two values the median is half-way.
   row_list two(rows.begin(), rows.begin() + 2);
   two[0]["step_us"] = 10;
   two[1]["step_us"] = 20;
-  const std::string one_line = sweep_chart(two, choice).svg();
-  double ends[2] = {0, 0};
-  std::size_t found = 0;
-  for (const auto& bar : test::read_svg(one_line, "line")) {
-    if (bar.attributes.at("style") == "stroke:#888" && bar.number("x1") == bar.number("x2")) {
-      ends[0] = bar.number("y1");
-      ends[1] = bar.number("y2");
-      ++found;
-    }
-  }
-  REQUIRE(found == 1);
-  CHECK(test::read_svg(one_line, "circle").front().number("cy") ==
-        doctest::Approx((ends[0] + ends[1]) / 2));
+  const nlohmann::ordered_json one_line = sweep_chart(two, choice);
+  REQUIRE(one_line["lines"].size() == 1);
+  REQUIRE(one_line["lines"][0]["points"].size() == 1);
+  CHECK(one_line["lines"][0]["points"][0]["median"] == 15.0);
+
+  // Without `by` all rows are one line.
+  chart_choice all_together = choice;
+  all_together.by.clear();
+  const nlohmann::ordered_json together = sweep_chart(rows, all_together);
+  REQUIRE(together["lines"].size() == 1);
+  CHECK(together["lines"][0]["points"].size() == 3);
 
   CHECK_THROWS_WITH_AS((sweep_chart({rows.back()}, choice)), "chart: no point has a result",
                        bad_argument);
@@ -386,6 +383,14 @@ TEST_CASE("sweep: the picture is SVG, has a mark a point and names its axes") {
   CHECK_THROWS_WITH_AS(
       (sweep_chart(many, choice)),
       doctest::Contains("attention has 9 values, of which a picture shows at most 8"),
+      bad_argument);
+  row_list far;
+  for (int x = 0; x < 201; ++x) {
+    far.push_back({{"attention", "dense"}, {"channels", x}, {"step_us", 1}});
+  }
+  CHECK_THROWS_WITH_AS(
+      (sweep_chart(far, choice)),
+      doctest::Contains("channels has 201 values, of which a picture shows at most 200"),
       bad_argument);
 }
 

@@ -19,7 +19,7 @@ using oracle::pick;
 
 struct attend_case {
   flash::drive_spec drive;
-  flash::batch_rules rules;
+  flash::drive_rules rules;
   flash::attend_work work;
   std::vector<flash::location> pages;
   std::uint32_t group = 1;
@@ -163,8 +163,8 @@ std::int64_t check(const attend_case& c) {
     end[p] = std::max(end[p], expected.finished[i]);
   }
   for (std::size_t p = 0; p < times.phases.size(); ++p) {
-    REQUIRE(times.phases[p].begin_ticks == begin[p]);
-    REQUIRE(times.phases[p].end_ticks == end[p]);
+    REQUIRE(times.phases[p].begin == begin[p]);
+    REQUIRE(times.phases[p].end == end[p]);
   }
   // The channel that was busy longest; where several were, any of them.
   const bool a_channels = std::ranges::count(expected.stalled, times.stalled_ticks) > 0;
@@ -219,7 +219,7 @@ TEST_CASE("attend timeline: with room and fast units, the channels are those of 
     std::vector<std::int64_t> finish(random.pages.size());
     const flash::batch_times batch = batches.read(random.pages, finish);
     REQUIRE(seen.decoded == finish);
-    REQUIRE(times.phases[0].data_end_ticks == batch.makespan_ticks);
+    REQUIRE(times.phases[0].begin + times.phases[0].flash == batch.makespan_ticks);
     for (std::size_t c = 0; c < times.channels.size(); ++c) {
       REQUIRE(times.channels[c].commands == batch.channels[c].commands);
       REQUIRE(times.channels[c].command_ticks == batch.channels[c].command_ticks);

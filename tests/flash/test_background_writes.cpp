@@ -26,7 +26,7 @@ TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the ne
     flash::engine<D, format, flash::random_selection, flash::data_out_first, clean_store,
                   flash::background_writes>
         engine(one_head, drive_capacity, {}, {}, small_drive, {},
-               {.reads = {.cache_read = cache_read}, .suspend = suspend});
+               {.cache_read = cache_read, .suspend = suspend});
     const sequence seq = engine.open();
     engine.append_count(seq, 0, 16 * 128);
     attend(engine, {&seq, 1});

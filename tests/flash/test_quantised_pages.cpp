@@ -50,7 +50,7 @@ TEST_CASE("pages, time and bytes on the drive follow the codec") {
   // 7 tokens are left open: they are read from the group buffer, as appended.
   CHECK(int8.attend.traffic.buffer_bytes == 32u * (7168 % 31) * 2 * 256);
   CHECK(int8.attend.traffic.filtered_bytes == 32u * 2 * (7168 / 31) * (31 * 128 + 4));
-  const auto flash_ns = [](const calls& c) { return c.attend.phases.at(0).flash_ns; };
+  const auto flash_ns = [](const calls& c) { return c.attend.phases.at(0).flash; };
   // 3.5 and 1.94 times fewer pages; the first array read does not shrink.
   CHECK(flash_ns(wide) / flash_ns(int4) == doctest::Approx(3.5).epsilon(0.05));
   CHECK(flash_ns(wide) / flash_ns(int8) == doctest::Approx(448.0 / 231).epsilon(0.05));

@@ -17,7 +17,7 @@ namespace oracle {
 class event_driven_attend : attend_state {
  public:
   event_driven_attend(const flash::drive_spec& drive, std::uint32_t group,
-                      std::uint32_t element_bytes, const flash::batch_rules& rules, bool data_first)
+                      std::uint32_t element_bytes, const flash::drive_rules& rules, bool data_first)
       : attend_state(drive, group, element_bytes, rules, data_first) {}
 
   attend_outcome run(const flash::attend_work& work, std::span<const flash::location> pages) {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "instinfer/flash/attend_work.hpp"
-#include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 
 namespace oracle {
@@ -33,7 +33,7 @@ struct attend_outcome {
 class attend_state {
  protected:
   attend_state(const flash::drive_spec& drive, std::uint32_t group, std::uint32_t element_bytes,
-               const flash::batch_rules& rules, bool data_first)
+               const flash::drive_rules& rules, bool data_first)
       : d_{drive},
         rules_{rules},
         data_first_{data_first},
@@ -126,7 +126,7 @@ class attend_state {
   }
 
   flash::drive_spec d_;
-  flash::batch_rules rules_;
+  flash::drive_rules rules_;
   bool data_first_;
   std::uint32_t group_;
   std::uint32_t element_bytes_;

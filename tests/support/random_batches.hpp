@@ -91,7 +91,7 @@ flash::batch_times replay(Timeline& drive, array_operation what, const std::vect
 
 template <class Arbitration>
 void check_against_oracle(const random_case& random, array_operation what,
-                          const flash::batch_rules& rules,
+                          const flash::drive_rules& rules,
                           std::span<const std::int32_t> codewords = {}) {
   std::vector<std::int64_t> finish(random.pages.size(), -1);
   flash::timeline<Arbitration> drive{random.shape, random.times, rules};
@@ -112,7 +112,7 @@ void check_against_oracle(const random_case& random, array_operation what,
 // A drive with page types, decoding and moves of any length, and rules with some of the options.
 struct random_options {
   random_case drive;
-  flash::batch_rules rules;
+  flash::drive_rules rules;
 
   explicit random_options(unsigned seed) : drive{seed} {
     std::mt19937 random{seed * 7919};

@@ -13,9 +13,9 @@
 
 namespace instinfer::test {
 
-std::uint64_t charged_pages(const flash::receipt& done) {
+inline std::uint64_t charged_pages(const flash::receipt& done) {
   std::uint64_t pages = 0;
-  for (const flash::phase_time& phase : done.phases) {
+  for (const flash::phase_ns& phase : done.phases) {
     pages += phase.pages;
   }
   return pages;
@@ -23,8 +23,8 @@ std::uint64_t charged_pages(const flash::receipt& done) {
 
 inline double flash_ns(const flash::receipt& done) {
   double sum = 0;
-  for (const flash::phase_time& phase : done.phases) {
-    sum += phase.flash_ns;
+  for (const flash::phase_ns& phase : done.phases) {
+    sum += phase.flash;
   }
   return sum;
 }
@@ -37,7 +37,7 @@ inline void check_same(const flash::receipt& a, const flash::receipt& b) {
   for (std::size_t i = 0; i < a.phases.size(); ++i) {
     CHECK(a.phases[i].op == b.phases[i].op);
     CHECK(a.phases[i].pages == b.phases[i].pages);
-    CHECK(a.phases[i].total_ns() == b.phases[i].total_ns());
+    CHECK(a.phases[i].total() == b.phases[i].total());
   }
 }
 

@@ -68,6 +68,8 @@ TEST_CASE("SparF wants an eighth, and keeps K twice") {
   CHECK(load.page_bytes < 0.7 * dense);
   CHECK(load.page_bytes > load.wanted_bytes);
   CHECK(kv.footprint() == 1.5);
+  // A page holds 16 tokens of 128 dims, or 2 dims of 1024 tokens; an L2P entry takes 4 bytes.
+  CHECK(kv.l2p_bytes() == 4.0 * 10 * (2 * (2048 / 16) + (2048 / 1024) * (128 / 2)));
 }
 
 TEST_CASE("a few sequences stand for the batch, and lines for the contexts between") {

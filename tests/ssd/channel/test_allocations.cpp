@@ -50,7 +50,7 @@ TEST_CASE("allocations: none in a batch as large as one before") {
                                                   burst(drive.geometry, 2)};
   std::vector<std::int64_t> finish(count);
   for (const bool cache_read : {false, true}) {
-    const flash::batch_rules rules{.cache_read = cache_read, .retry = flash::worst_read_retry};
+    const flash::drive_rules rules{.cache_read = cache_read, .retry = flash::worst_read_retry};
     flash::timeline<> time{drive.geometry, drive.timing, rules};
     for (const array_operation what :
          {array_operation::read, array_operation::program, array_operation::erase}) {

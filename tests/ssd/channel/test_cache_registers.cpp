@@ -16,7 +16,7 @@
 namespace instinfer::test_cache_registers {
 
 using flash::array_operation;
-using flash::batch_rules;
+using flash::drive_rules;
 using flash::geometry;
 using flash::location;
 using flash::page_type;

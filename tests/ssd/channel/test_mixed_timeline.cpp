@@ -21,10 +21,10 @@
 namespace instinfer::test_mixed_timeline {
 
 using flash::array_operation;
+using flash::drive_rules;
 using flash::geometry;
 using flash::io_request;
 using flash::location;
-using flash::mixed_rules;
 using flash::mixed_timeline;
 using flash::timing;
 using oracle::pick;
@@ -39,7 +39,7 @@ static_assert(!flash::suspension{}.allows(array_operation::program));
 
 struct random_stream {
   random_case drive;
-  mixed_rules rules;
+  drive_rules rules;
   std::vector<io_request> requests;
 
   explicit random_stream(unsigned seed) : drive{seed} {
@@ -120,7 +120,7 @@ constexpr timing whole_ns = [] {  // a page takes 3 us on the bus: sums by hand
   t.page_transfer_ps = 3 * flash::ps_per_us;
   return t;
 }();
-constexpr mixed_rules suspending{.suspend = {.of_programs = true, .of_erases = true}};
+constexpr drive_rules suspending{.suspend = {.of_programs = true, .of_erases = true}};
 
 }  // namespace
 
@@ -255,7 +255,7 @@ TEST_CASE("mixed: attention reads before background writes") {
                         .arrival_ps = i * flash::ps_per_us / 2,
                         .priority = reads ? 0 : 1});
   }
-  const auto reads_of = [&](std::span<const io_request> stream, const mixed_rules& rules) {
+  const auto reads_of = [&](std::span<const io_request> stream, const drive_rules& rules) {
     std::vector<std::int64_t> finish(stream.size());
     mixed_timeline<> drive{flash::instcsd.geometry, flash::instcsd.timing, rules};
     drive.run(stream, finish);
@@ -264,7 +264,7 @@ TEST_CASE("mixed: attention reads before background writes") {
                                    scratch);
   };
   const flash::latencies ranked = reads_of(requests, {});
-  mixed_rules quick = suspending;
+  drive_rules quick = suspending;
   quick.suspend.program_ps = 20 * flash::ps_per_us;
   const flash::latencies with_suspend = reads_of(requests, quick);
   std::vector<io_request> equal = requests;

@@ -18,7 +18,7 @@
 namespace instinfer::test_page_types {
 
 using flash::array_operation;
-using flash::batch_rules;
+using flash::drive_rules;
 using flash::geometry;
 using flash::location;
 using flash::page_type;
@@ -90,7 +90,7 @@ TEST_CASE_TEMPLATE("programs by page type: 0 ticks off the event-driven drive", 
     oracle::random_case random{seed};
     std::mt19937 draw{seed};
     random.times.types = random_types(draw);
-    const flash::batch_rules rules{.pair = static_cast<flash::pairing>(seed % 3)};
+    const flash::drive_rules rules{.pair = static_cast<flash::pairing>(seed % 3)};
     oracle::check_against_oracle<A>(random, flash::array_operation::program, rules);
 
     // As a stream of one priority that all comes at once.

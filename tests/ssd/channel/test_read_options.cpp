@@ -16,7 +16,7 @@
 namespace instinfer::test_read_options {
 
 using flash::array_operation;
-using flash::batch_rules;
+using flash::drive_rules;
 using flash::geometry;
 using flash::location;
 using flash::page_type;
@@ -78,7 +78,7 @@ TEST_CASE("read options: equal to the event-driven drive on bursts of the preset
       burst.pages.push_back(place.striped(pick(random, 0, 400'000)));
     }
     for (const bool cache_read : {false, true}) {
-      const batch_rules rules{.cache_read = cache_read,
+      const drive_rules rules{.cache_read = cache_read,
                               .retry = flash::independent_failures(30'000'000, 5)};
       oracle::check_against_oracle<flash::data_out_first>(burst, array_operation::read, rules);
       oracle::check_against_oracle<flash::command_first>(burst, array_operation::read, rules);

@@ -76,7 +76,7 @@ TEST_CASE("timeline: rows of the reference simulator, to the nanosecond") {
   for (const table_row& row : rows) {
     INFO("page " << row.page_kib << " KiB, planes " << row.planes << ", pages " << row.pages);
     const table_drive table{row};
-    for (const flash::batch_rules& rules : {flash::batch_rules{}, flash::mqsim_request}) {
+    for (const flash::drive_rules& rules : {flash::drive_rules{}, flash::mqsim_request}) {
       timeline<> drive{table.shape, table.times, rules};
       CHECK(drive.read(striped(table.shape, row.pages)).makespan_ns() == row.makespan_ns);
     }

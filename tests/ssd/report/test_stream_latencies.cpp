@@ -10,10 +10,10 @@
 namespace instinfer::test_stream_latencies {
 
 using flash::array_operation;
+using flash::drive_rules;
 using flash::geometry;
 using flash::io_request;
 using flash::location;
-using flash::mixed_rules;
 using flash::mixed_timeline;
 using flash::timing;
 
@@ -26,7 +26,7 @@ constexpr timing whole_ns = [] {  // a page takes 3 us on the bus: sums by hand
   t.page_transfer_ps = 3 * flash::ps_per_us;
   return t;
 }();
-constexpr mixed_rules suspending{.suspend = {.of_programs = true, .of_erases = true}};
+constexpr drive_rules suspending{.suspend = {.of_programs = true, .of_erases = true}};
 
 }  // namespace
 

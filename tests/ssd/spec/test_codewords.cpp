@@ -32,7 +32,7 @@ TEST_CASE("codewords: equal to the event-driven drive, every page, every option"
     INFO("seed " << seed);
     random_case drive{seed};
     std::mt19937 random{seed * 31};
-    flash::batch_rules rules;
+    flash::drive_rules rules;
     rules.cache_read = pick(random, 0, 1) != 0;
     rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
     rules.arrive = static_cast<flash::arrival>(pick(random, 0, 1));

@@ -15,7 +15,7 @@
 namespace instinfer::test_read_retry {
 
 using flash::array_operation;
-using flash::batch_rules;
+using flash::drive_rules;
 using flash::geometry;
 using flash::location;
 using flash::page_type;
