@@ -22,8 +22,8 @@
 #include <instinfer/ssd/spec/placement.hpp>
 #include <instinfer/ssd/spec/presets.hpp>
 
-#include "../tests/flash/event_driven_drive.hpp"
-#include "../tests/flash/mixed_drive.hpp"
+#include "support/event_driven_drive.hpp"
+#include "support/mixed_drive.hpp"
 
 namespace {
 
@@ -32,7 +32,7 @@ using namespace instinfer;
 struct drive_case {
   flash::geometry shape;
   flash::timing times = flash::vnand_v6_timing;
-  flash::batch_rules rules = {};
+  flash::drive_rules rules = {};
 };
 
 drive_case plain(std::int32_t planes) {
@@ -146,7 +146,7 @@ std::vector<flash::io_request> draw_mixed(const flash::geometry& shape, std::int
 
 void replay_mixed(benchmark::State& state, std::int32_t planes) {
   const drive_case c = plain(planes);
-  const flash::mixed_rules rules{.suspend = {.of_programs = true}};
+  const flash::drive_rules rules{.suspend = {.of_programs = true}};
   std::mt19937 random{7};
   flash::mixed_timeline<> drive{c.shape, c.times, rules};
   const std::vector<flash::io_request> few = draw_mixed(c.shape, 1000, random);

@@ -81,7 +81,7 @@ transfer::route_spec machine_of(const design_point& p) {
 }
 
 flash::drive_rules rules_of(const design_point& p) {
-  return {.reads = {.cache_read = p.cache_read == "yes"},
+  return {.cache_read = p.cache_read == "yes",
           .transfer = p.transfer == "codeword" ? flash::transfer_size::codeword
                                                : flash::transfer_size::page};
 }

@@ -88,8 +88,8 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
     row[unit_columns[u]] = step.units.busy_ns[u] * 1e-3;
   }
   double link_ns = step.link_ns;
-  for (const flash::phase_time& phase : step.phases) {
-    link_ns += phase.route_ns;
+  for (const flash::phase_ns& phase : step.phases) {
+    link_ns += phase.route;
   }
   row["stalled_us"] = step.stalled_ns * 1e-3;
   row["link_us"] = link_ns * 1e-3;

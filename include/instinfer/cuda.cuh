@@ -1,5 +1,6 @@
 #pragma once
-// All of instinfer that needs the CUDA Toolkit, sm_80 or later: nvcc -std=c++20 --expt-relaxed-constexpr.
+// All of instinfer that needs the CUDA Toolkit, sm_80 or later. Compile with
+// nvcc -std=c++20 --expt-relaxed-constexpr.
 
 #include "instinfer/cuda/engine/engine.cuh"
 #include "instinfer/cuda/launch/attend.cuh"

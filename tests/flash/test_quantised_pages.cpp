@@ -1,4 +1,5 @@
-// Quantised pages on the drive: fewer pages, less time, the same bytes down the link; and the translation layer carries them.
+// Quantised pages on the drive: fewer pages, less time, the same bytes down the link; and the
+// translation layer carries them.
 
 #include <random>
 #include <vector>
@@ -9,7 +10,7 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/flash/engine.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_quantised_pages {
 
 namespace {
 
@@ -49,9 +50,11 @@ TEST_CASE("pages, time and bytes on the drive follow the codec") {
   // 7 tokens are left open: they are read from the group buffer, as appended.
   CHECK(int8.attend.traffic.buffer_bytes == 32u * (7168 % 31) * 2 * 256);
   CHECK(int8.attend.traffic.filtered_bytes == 32u * 2 * (7168 / 31) * (31 * 128 + 4));
-  const auto flash_ns = [](const calls& c) { return c.attend.phases.at(0).flash_ns; };
+  const auto flash_ns = [](const calls& c) { return c.attend.phases.at(0).flash; };
   // 3.5 and 1.94 times fewer pages; the first array read does not shrink.
   CHECK(flash_ns(wide) / flash_ns(int4) == doctest::Approx(3.5).epsilon(0.05));
   CHECK(flash_ns(wide) / flash_ns(int8) == doctest::Approx(448.0 / 231).epsilon(0.05));
   CHECK(int4.append.flash_write_ns + int4.append.link_ns < wide.append.flash_write_ns);
 }
+
+}  // namespace instinfer::test_quantised_pages

@@ -5,13 +5,15 @@
 #include <cmath>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/team.hpp"
 #include "instinfer/cpu/any_tile-inl.hpp"
 #include "instinfer/cpu/column_score-inl.hpp"
 #include "instinfer/cpu/plan_parts-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
+#include "instinfer/layout/head_pages.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {

@@ -1,5 +1,6 @@
 #pragma once
-// Times an attend's work on a drive and its route: in the drive as a pipeline, on a host route phase by phase.
+// Times the work of an attend on a drive and its route: in the drive as a pipeline, on a host route
+// phase by phase.
 
 #include <algorithm>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "instinfer/core/traffic.hpp"
+#include "instinfer/flash/attend_phase.hpp"
 #include "instinfer/flash/attend_timeline.hpp"
 #include "instinfer/flash/attend_trace.hpp"
 #include "instinfer/flash/call_times.hpp"
@@ -16,7 +18,7 @@
 
 namespace instinfer::flash {
 
-// InDrive: attention is computed there.
+// InDrive: the drive computes attention.
 template <bool InDrive, class Arbitration>
 class attend_clock {
  public:
@@ -26,8 +28,9 @@ class attend_clock {
       : element_bytes_{element_bytes},
         drive_{make(drive, rules, group, element_bytes, arbitration)} {}
 
-  // Fills in attention_ns, units and phases of `done`, whose link_ns comes before them. locations: of the pages of the work.
-  // route_ns(traffic): on host routes, the time that the pages of one phase take to the GPU.
+  // Fills in attention_ns, units and phases of `done`, whose link_ns is the time before them.
+  // locations: one per page of the work. route_ns(traffic): on host routes, the transfer time of
+  // the pages of one phase to the GPU.
   template <class Trace, class RouteTime>
   void time(const attend_work& work, std::span<const location> locations, call_times& done,
             Trace* trace, const RouteTime& route_ns) {
@@ -38,7 +41,7 @@ class attend_clock {
     }
   }
 
-  // see(load, ps): when the pages of each load of the work timed last were asked for, by time.
+  // Calls see(load, ps) with the release time of each load of the last timed work, by time.
   template <class See>
   void each_release(const attend_work& work, const call_times& done, See&& see) const {
     if constexpr (InDrive) {
@@ -49,7 +52,7 @@ class attend_clock {
       for (std::uint32_t p = 0; p < done.phases.size(); ++p) {
         for (std::uint32_t l = 0; l < work.loads.size(); ++l) {
           if (work.loads[l].phase == p) {
-            see(l, static_cast<std::int64_t>(done.phases[p].begin_ns * 1e3));
+            see(l, static_cast<std::int64_t>(done.phases[p].begin * 1e3));
           }
         }
       }
@@ -63,9 +66,9 @@ class attend_clock {
   static drive_type make(const drive_spec& drive, const drive_rules& rules, std::uint32_t group,
                          std::uint32_t element_bytes, const Arbitration& arbitration) {
     if constexpr (InDrive) {
-      return {drive, group, element_bytes, rules.reads, arbitration};
+      return {drive, group, element_bytes, rules, arbitration};
     } else {
-      return {drive.geometry, drive.timing, rules.reads, arbitration};
+      return {drive.geometry, drive.timing, rules, arbitration};
     }
   }
 
@@ -87,21 +90,13 @@ class attend_clock {
       done.units.busy_ns[u] = times.ns(times.busy_ticks[u]);
     }
     done.stalled_ns = times.ns(times.stalled_ticks);
-    for (const attend_phase& phase : times.phases) {
-      done.phases.push_back(
-          {.op = phase.op,
-           .pages = static_cast<std::uint64_t>(phase.pages),
-           .flash_ns = phase.pages > 0 ? times.ns(phase.data_end_ticks - phase.begin_ticks) : 0.0,
-           .filter_ns = times.ns(phase.filter_ticks),
-           .gemv_ns = times.ns(phase.gemv_ticks),
-           .softmax_ns = times.ns(phase.softmax_ticks),
-           .top_k_ns = times.ns(phase.top_k_ticks),
-           .begin_ns = times.ns(phase.begin_ticks),
-           .end_ns = times.ns(phase.end_ticks)});
+    for (const phase_ticks& phase : times.phases) {
+      done.phases.push_back(in_ns(phase, [&](std::int64_t ticks) { return times.ns(ticks); }));
     }
   }
 
-  // Phase after phase: the GPU selects what the next one reads. Pages go up while others are read.
+  // Phase after phase: the GPU selects what the next phase reads. Pages of a phase move to the GPU
+  // while others are read.
   template <class Trace, class RouteTime>
   void on_host(const attend_work& work, std::span<const location> locations, call_times& done,
                Trace* trace, const RouteTime& route_ns) {
@@ -110,7 +105,7 @@ class attend_clock {
       phases = std::max(phases, load.phase + 1);
     }
     for (std::uint32_t p = 0; p < phases; ++p) {
-      phase_time time{.begin_ns = done.attention_ns};
+      phase_ns time{.begin = done.attention_ns};
       phase_pages_.clear();
       phase_codewords_.clear();
       traffic moved;
@@ -131,8 +126,8 @@ class attend_clock {
         }
       }
       time.pages = moved.pages_read = phase_pages_.size();
-      time.route_ns = route_ns(moved);
-      const double start_ns = done.link_ns + time.begin_ns;
+      time.route = route_ns(moved);
+      const double start_ns = done.link_ns + time.begin;
       const batch_times read = [&] {
         if constexpr (draws<Trace>) {
           if (trace != nullptr) {
@@ -144,11 +139,11 @@ class attend_clock {
         }
         return drive_.read_codewords(phase_pages_, phase_codewords_);
       }();
-      time.flash_ns = static_cast<double>(read.makespan_ps()) * 1e-3;
-      draw_unit(trace, "route", "pages to the GPU", start_ns, time.route_ns);
-      done.units[unit::flash] += time.flash_ns;
-      time.end_ns = time.begin_ns + std::max(time.flash_ns, time.route_ns);
-      done.attention_ns = time.end_ns;
+      time.flash = static_cast<double>(read.makespan_ps()) * 1e-3;
+      draw_unit(trace, "route", "pages to the GPU", start_ns, time.route);
+      done.units[unit::flash] += time.flash;
+      time.end = time.begin + std::max(time.flash, time.route);
+      done.attention_ns = time.end;
       done.phases.push_back(time);
     }
   }

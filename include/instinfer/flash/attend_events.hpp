@@ -1,5 +1,5 @@
 #pragma once
-// What a replay of an attend can tell about each page and unit while it runs: for traces.
+// What a replay of an attend reports about each page and unit while it runs: for traces.
 
 #include <cstddef>
 #include <cstdint>
@@ -9,8 +9,9 @@
 
 namespace instinfer::flash {
 
-// A sink has these members; times in ticks since the start. `flash` is the sink of the channels (events.hpp); page numbers,
-// there and here, are those of the work. This one costs nothing.
+// A sink has these members. Times are ticks since the start. `flash` is the sink of the channels
+// (ssd/report/events.hpp). Page numbers, also of `flash`, are those of the work. This sink costs
+// nothing.
 struct no_attend_events {
   no_events flash;
 

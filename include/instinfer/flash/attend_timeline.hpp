@@ -1,6 +1,7 @@
 #pragma once
-// Replays an attend on the whole drive, to the tick: flash channels, filters with limited buffers, attention kernels and
-// arg-top-k, each waiting for the others where it must (InstInfer §IV-B, Fig. 8).
+// Replays an attend on the whole drive, to the tick: flash channels, filters with limited buffers,
+// attention kernels and arg-top-k, each waiting for the others where it must (InstInfer §IV-B, Fig.
+// 8).
 
 #include <algorithm>
 #include <cstddef>
@@ -16,53 +17,57 @@
 #include "instinfer/flash/attend_events.hpp"
 #include "instinfer/flash/attend_statistics.hpp"
 #include "instinfer/flash/attend_times.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
-#include "instinfer/ssd/channel/read_channel.hpp"
+#include "instinfer/flash/channel_activity.hpp"
+#include "instinfer/flash/event_queue.hpp"
+#include "instinfer/ssd/channel/arbitration.hpp"
+#include "instinfer/ssd/channel/channel_replay.hpp"
+#include "instinfer/ssd/channel/replay_work.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
-// The rules, beside those of timeline.hpp for the channels and of kernel_pipeline.hpp for what is behind them.
-// - When a load is released, its pages join the queues of their dies, in the order of the plan, and pair with what waits
-//   there. So loads of all heads interleave, first come first served.
-// - Each channel has a buffer of filter_buffer_pages. A page takes room in it from the start of its data-out until the filter
-//   has passed it on; while there is none, the bus sends no data, though commands go on. A page is there when it is decoded.
-// - A filter takes pages one by one in the order they came. It looks at each byte that came, wanted or not.
-// - Pages in the group buffer come from DRAM, one after the other, wanted bytes only, and past the filters.
-// At one instant, loads are released and places given before a bus is granted. Channels take no notice of each other but
-// through the kernel buffer and arg-top-k.
+// channel_replay.hpp has the rules of the channels, kernel_pipeline.hpp those of the units behind
+// the filters. The rules between them:
+// - A released load adds its pages to the queues of their dies, in the order of the plan. They pair
+//   with waiting pages. So loads of all heads interleave, first come, first served.
+// - Each channel has a buffer of filter_buffer_pages. A page takes room in it from the start of its
+//   data-out until it has passed the filter. Without room the bus sends no data, but it still sends
+//   commands. A page enters the filter when it is decoded.
+// - A filter takes pages one by one, in order. It looks at each byte that crossed the bus.
+// - Pages in the group buffer come from DRAM, one after the other. Only wanted bytes are read, and
+//   they pass no filter.
+// At one instant, loads are released and places are given before a bus is granted. Channels affect
+// each other only through the kernel buffer and arg-top-k.
 template <class Arbitration = data_out_first>
 class attend_timeline {
-  static_assert(BusArbitration<Arbitration>,
-                "instinfer: a bus arbitration needs choose() -> bus_turn and must be copyable, see "
-                "ssd/channel/arbitration.hpp");
-
  public:
-  // group: query heads of a KV head. Throws bad_argument for a drive without accelerator or buffers, rules that cannot
-  // be, or pages that arrive one by one; error if a duration does not fit 63 bits of ticks.
+  // group: query heads of a KV head. Throws bad_argument for a drive without accelerator or
+  // buffers, for rules out of range, or for pages that arrive one by one; error if a duration does
+  // not fit 63 bits of ticks.
   attend_timeline(const drive_spec& drive, std::uint32_t group, std::uint32_t element_bytes,
-                  const batch_rules& rules = {}, Arbitration arbitration = {})
-      : ticks_{drive.geometry, drive.timing, rules.retry},
-        rules_{(check(drive, rules), rules)},
+                  const drive_rules& rules = {}, Arbitration arbitration = {})
+      : flash_{drive.geometry, drive.timing, (check(drive, rules), rules)},
         element_bytes_{element_bytes},
-        units_{drive.units, drive.dram_bytes_per_s, drive.geometry.page_bytes, ticks_.scale()},
+        units_{drive.units, drive.dram_bytes_per_s, drive.geometry.page_bytes, scale()},
         kernels_{units_, drive.units.kernel_buffer_pages, group},
-        queues_{drive.geometry},
         next_{2 * static_cast<std::size_t>(drive.geometry.channels) + 1} {
     for (std::int32_t c = 0; c < drive.geometry.channels; ++c) {
-      channels_.push_back({.reads = {c, drive.geometry, rules.cache_read, arbitration},
+      channels_.push_back({.replay = {flash_, arbitration},
                            .buffer = filter_buffer{drive.units.filter_buffer_pages}});
     }
   }
 
-  const tick_scale& scale() const { return ticks_.scale(); }
-  const geometry& shape() const { return ticks_.shape(); }
+  const tick_scale& scale() const { return flash_.ticks.scale(); }
+  const geometry& shape() const { return flash_.ticks.shape(); }
   // Of the last run, by time.
   std::span<const load_release> releases() const { return kernels_.releases(); }
 
-  // pages: where each page of the work lies; entries of buffered pages are not looked at. The spans of the result are valid
-  // until the next run. Throws bad_argument for another number of pages or one outside of the geometry, and work for a
-  // unit that the drive lacks. Allocates only while work still grows. For Sink see flash/attend_events.hpp.
+  // pages: the location of each page of the work; those of buffered pages are ignored. The spans of
+  // the result are valid until the next run. Throws bad_argument for another number of pages, a
+  // page outside of the geometry, or work for a unit that the drive lacks. Allocates only while
+  // work still grows. For Sink see flash/attend_events.hpp.
   template <class Sink = no_attend_events>
   attend_times run(const attend_work& work, std::span<const location> pages, Sink&& sink = {}) {
     check(work, pages);
@@ -89,15 +94,15 @@ class attend_timeline {
 
  private:
   struct channel_state {
-    read_channel<Arbitration> reads;
+    channel_replay<Arbitration> replay;
     filter_buffer buffer;
-    bool stalls = false;                   // data waits for room
+    channel_activity activity = {};
     std::int64_t stands_at = never_ticks;  // when the bus is to be granted next, once room is known
   };
 
-  static void check(const drive_spec& drive, const batch_rules& rules) {
+  static void check(const drive_spec& drive, const drive_rules& rules) {
     require(drive.units.present(), [] {
-      return std::string("attend timeline: the drive has no accelerator, which attend in it");
+      return std::string("attend timeline: the drive has no accelerator, which attends in it");
     });
     const accelerator_spec& u = drive.units;
     require(u.filter_buffer_pages > 0 && u.kernel_buffer_pages > 0, [&] {
@@ -105,10 +110,7 @@ class attend_timeline {
              std::to_string(u.filter_buffer_pages) + " and " +
              std::to_string(u.kernel_buffer_pages);
     });
-    require(rules.arrive == arrival::together, [] {
-      return std::string(
-          "attend timeline: the pages of a load arrive together; arrival::one_by_one is for batches");
-    });
+    require_together(rules, "attend timeline: the pages of a load");
   }
 
   void check(const attend_work& work, std::span<const location> pages) const {
@@ -126,7 +128,7 @@ class attend_timeline {
     }
     // Even one page after the other, through one unit after the other, stays inside 63 bits.
     const double each =
-        ticks_.longest(array_operation::read) + static_cast<double>(units_.filter_page);
+        flash_.ticks.longest(array_operation::read) + static_cast<double>(units_.filter_page);
     const double longest = static_cast<double>(pages.size() + 1) * each +
                            units_.dram.about(elements * element_bytes_) +
                            kernels_.longest(work, elements);
@@ -147,13 +149,15 @@ class attend_timeline {
       }
     }
     check_codewords(codewords_, pages.size(), shape());
-    reads_ = {pages, codewords_};
+    flash_.pages = pages;
+    flash_.codewords = codewords_;
     least_filter_ = codewords_.empty() ? units_.filter_page : units_.filter(shape().codeword_bytes);
-    queues_.begin(pages.size(), array_operation::read, rules_.pair);
-    for (channel_state& channel : channels_) {
-      channel.reads.begin();
+    flash_.queues.begin(pages.size());
+    for (std::size_t c = 0; c < channels_.size(); ++c) {
+      channel_state& channel = channels_[c];
+      channel.replay.begin(static_cast<std::int32_t>(c), flash_);
       channel.buffer.clear();
-      channel.stalls = false;
+      channel.activity = {};
       channel.stands_at = never_ticks;
     }
     dram_.clear();
@@ -162,7 +166,7 @@ class attend_timeline {
     kernels_.begin(work, sink);
   }
 
-  // Parties of next_: filters and then the DRAM, which ask for places, and buses, which can be granted.
+  // Sources of next_: filters and the DRAM, which ask for places, then buses, which can be granted.
   std::size_t dram() const { return channels_.size(); }
   std::size_t bus(std::size_t c) const { return channels_.size() + 1 + c; }
 
@@ -174,23 +178,26 @@ class attend_timeline {
       if (work_->pages[i].page == no_page) {
         dram_.come(i, now.at);
       } else {
-        const location& at = reads_.pages[i];
+        const location& at = flash_.pages[i];
         const auto c = static_cast<std::size_t>(at.channel);
-        queues_.add(i, at);
-        next_.set_no_later(bus(c), channels_[c].reads.arrive(queues_.die_in_channel(at), now.at));
+        channel_replay<Arbitration>& channel = channels_[c].replay;
+        flash_.queues.add(i, at);
+        channel.come(flash_.queues.die_in_channel(at));
+        next_.set_no_later(bus(c), std::max(channel.free_at(), now.at));
       }
     }
     next_.set(dram(), dram_.asks_at());
     for (std::size_t c = 0; kernels_.all_released() && c < channels_.size(); ++c) {
       const std::int64_t due = next_.due(bus(c));
       next_.set(bus(c), never_ticks);
-      channels_[c].stands_at =
-          run_bus(c, channels_[c].stalls ? std::min(due, now.at) : due, never_ticks, sink);
+      channels_[c].stands_at = run_bus(
+          c, channels_[c].activity.stalls() ? std::min(due, now.at) : due, never_ticks, sink);
     }
   }
 
-  // Until the next release a bus depends on its own filter alone, and need not keep step with the others. What is not known
-  // yet at `now` comes of a page that has still to pass its filter, or has waited for its place in the DRAM.
+  // No release that is still unknown at `now` comes before the returned time. Until then a bus
+  // depends on its own filter alone, so each bus is simulated alone. An unknown release needs a
+  // page that has still to pass its filter, or that waits for its place in the DRAM.
   std::int64_t no_new_release_before(std::int64_t now) const {
     const std::int64_t filtered = dram_.asks_at() == never_ticks ? now + least_filter_ : now;
     const load_release* known = kernels_.next_release();
@@ -198,8 +205,8 @@ class attend_timeline {
                     std::max(filtered, kernels_.no_new_release_before()));
   }
 
-  // A bus goes on alone until `end`, or until it needs to know when the filter will have room. Returns when it is to be granted
-  // next.
+  // Grants one bus alone until `end`, or until the time at which its filter has room is not yet
+  // known. Returns the time of its next grant.
   template <class Sink>
   std::int64_t run_bus(std::size_t c, std::int64_t now, std::int64_t end, Sink& sink) {
     while (now < end && channels_[c].buffer.room_is_known()) {
@@ -208,18 +215,20 @@ class attend_timeline {
     return now;
   }
 
-  // Returns when the bus is to be granted next, as far as that is known.
+  // Returns the time of the next grant of the bus, as far as it is known.
   template <class Sink>
   std::int64_t grant_bus(std::size_t c, std::int64_t now, Sink& sink) {
     channel_state& channel = channels_[c];
     filter_buffer& buffer = channel.buffer;
     const bool has_room = buffer.room_is_known() && buffer.room_at() <= now;
-    const bus_grant grant = channel.reads.step(now, has_room, queues_, ticks_, reads_, sink.flash);
-    channel.stalls = grant.stalled;
-    if (grant.sent_page != bus_grant::none) {
-      buffer.come(grant.sent_page, grant.next + ticks_.decode());
+    const auto decoded = [&](std::size_t page, std::int64_t at) {
+      buffer.come(page, at);
       next_.set_no_later(c, buffer.asks_at());
-    } else if (grant.stalled && buffer.room_is_known()) {
+    };
+    const bool was_active = channel.replay.is_active();
+    const bus_grant grant = channel.replay.grant(now, has_room, flash_, decoded, sink.flash);
+    channel.activity.note(now, channel.replay, was_active, grant);
+    if (grant.stalled && buffer.room_is_known()) {
       return std::min(grant.next, buffer.room_at());
     }
     return grant.next;
@@ -238,7 +247,7 @@ class attend_timeline {
     statistics_.note_data(c, kernels_.put(task, end, sink), there_at, ticks);
     if (kernels_.all_released()) {
       channel.stands_at = run_bus(c, channel.stands_at, never_ticks, sink);
-    } else if (channel.stalls) {
+    } else if (channel.activity.stalls()) {
       next_.set_no_later(bus(c), end);
     }
     next_.set(c, channel.buffer.asks_at());
@@ -262,18 +271,15 @@ class attend_timeline {
     next_.set(dram(), dram_.asks_at());
   }
 
-  operation_ticks ticks_;
-  batch_rules rules_;
+  replay_work<> flash_;
   std::uint32_t element_bytes_;
   accelerator_ticks units_;
   kernel_pipeline<> kernels_;
-  command_queues queues_;
   std::vector<channel_state> channels_;
   event_queue<> next_;
   dram_queue dram_;
   attend_statistics statistics_;
   const attend_work* work_ = nullptr;
-  read_list reads_;
   std::vector<std::int32_t> codewords_;  // [pages], empty where whole pages cross the buses
   std::int64_t least_filter_ = 0;        // of any page
 };

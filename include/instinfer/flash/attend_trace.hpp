@@ -11,7 +11,8 @@
 
 namespace instinfer::flash {
 
-// What attend takes for a trace where there is none; chrome_trace (ssd/report/chrome_trace.hpp) is what to pass.
+// The trace argument of attend where there is no trace. To draw one, pass a chrome_trace
+// (ssd/report/chrome_trace.hpp).
 struct no_trace {};
 template <class Trace>
 inline constexpr bool draws = !std::is_same_v<Trace, no_trace>;

@@ -1,6 +1,6 @@
 #pragma once
-// What an attend asks of the drive, head by head and page by page, in the order of the plans: flat arrays that a replay
-// walks once.
+// What an attend asks of the drive, head by head and page by page, in the order of the plans: flat
+// arrays that a replay reads once.
 
 #include <cstdint>
 #include <limits>
@@ -8,8 +8,14 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/attention/observer.hpp"
+#include "instinfer/core/access_plan.hpp"
+#include "instinfer/core/index_set.hpp"
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/core/traffic.hpp"
+#include "instinfer/layout/concepts.hpp"
 #include "instinfer/ssd/spec/codewords.hpp"
+#include "instinfer/ssd/spec/geometry.hpp"
 
 namespace instinfer::flash {
 
@@ -35,7 +41,8 @@ constexpr std::uint64_t bus_bytes(const page_task& task, const geometry& g) {
                                                               : task.codewords * g.codeword_bytes);
 }
 
-// The traffic of whole pages, where only parts of them cross the buses; on host routes the rest of the way, too.
+// Corrects the traffic of whole pages if only parts of them cross the buses. On host routes the
+// same parts move on.
 constexpr void count_parts(traffic& moved, std::span<const page_task> tasks, const geometry& g,
                            bool in_drive) {
   const std::uint64_t whole = std::exchange(moved.channel_bytes, 0);
@@ -48,8 +55,8 @@ constexpr void count_parts(traffic& moved, std::span<const page_task> tasks, con
   }
 }
 
-// Pages whose results are one softmax input for each token and query head: a tile of K, however many pages its dims lie in.
-// The V pages of a load are a set without scores.
+// The pages whose results are one softmax input for each token and query head: a tile of K, which
+// may lie in several pages of dims. The V pages of a load are a set without scores.
 struct score_set {
   std::uint32_t pages = 0;
   std::uint32_t scores = 0;
@@ -83,8 +90,9 @@ struct attend_work {
   }
 };
 
-// How many codewords lie from the first to the last wanted entry of a page. For formats without a codec, which keeps its
-// scales elsewhere in the page. The default takes whole pages.
+// The number of codewords from the first to the last wanted entry of a page. Only for formats
+// without a codec, because a codec keeps its scales elsewhere in the page. The default takes whole
+// pages.
 struct wanted_codewords {
   layout::tiling tiles;
   geometry shape;
@@ -103,7 +111,8 @@ struct wanted_codewords {
   }
 };
 
-// Observes an attend call, head after head (so not beside a parallel policy), and adds to the work.
+// Observes an attend call, head after head (so not with a parallel policy), and appends to the
+// work.
 class attend_recorder {
  public:
   attend_recorder(attend_work& work, std::uint32_t group, std::uint32_t k_dim,
@@ -115,7 +124,8 @@ class attend_recorder {
     explicit head_recorder(const attend_recorder& all)
         : work_{all.work_}, group_{all.group_}, k_dim_{all.k_dim_}, codewords_{all.codewords_} {}
 
-    // Top-k ranks all dims, what was visible, or the chunks that were scored; choices by position rank nothing.
+    // Top-k ranks all dims, all visible tokens, or the chunks that were scored. Choices by position
+    // rank nothing.
     void chose(attention::operation op, index_view chosen) {
       switch (op) {
         case attention::operation::all_tokens:

@@ -28,13 +28,7 @@ class background_writes {
   // Throws bad_argument for invalid rules, and what timelines throw.
   background_writes(const drive_spec& drive, const drive_rules& rules,
                     const Arbitration& arbitration = {})
-      : timeline_{drive.geometry,
-                  drive.timing,
-                  {.pair = (validate(rules), rules.reads.pair),
-                   .retry = rules.reads.retry,
-                   .suspend = rules.suspend,
-                   .cache_read = rules.reads.cache_read},
-                  arbitration} {}
+      : timeline_{drive.geometry, drive.timing, rules, arbitration} {}
 
   void charge(const ftl_operations& operations, call_times& /*done*/) {
     const auto put = [&](array_operation what, std::span<const location> all) {

@@ -23,7 +23,9 @@ class foreground_writes {
   // Throws bad_argument for invalid rules, and what timelines throw.
   foreground_writes(const drive_spec& drive, const drive_rules& rules,
                     const Arbitration& arbitration = {})
-      : timeline_{drive.geometry, drive.timing, (validate(rules), rules.reads), arbitration} {}
+      : timeline_{drive.geometry, drive.timing, rules, arbitration} {
+    require_together(rules, "flash engine: pages of a call");
+  }
 
   // Sets moving_ns, flash_write_ns and erase_ns. The batches run one after the other: reads of
   // moved pages, then programs, then erases of the blocks that became dead.

@@ -6,7 +6,11 @@
 #include <cstdint>
 #include <span>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/attention/query_group.hpp"
+#include "instinfer/attention/scores.hpp"
+#include "instinfer/core/access_plan.hpp"
+#include "instinfer/core/index_set.hpp"
+#include "instinfer/layout/head_pages.hpp"
 
 namespace instinfer::flash {
 

@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/traffic.hpp"
+#include "instinfer/flash/attend_phase.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
 #include "instinfer/ssd/report/latencies.hpp"
 
@@ -25,18 +25,12 @@ struct resource_use {
   double most_busy_ns = 0;  // of the busiest resource
 };
 
-struct phase_summary {
-  attention::operation op = attention::operation::fold;
-  std::uint64_t pages = 0;
-  double total_ns = 0;
-};
-
 struct step_summary {
   double total_ns = 0;
   instinfer::traffic traffic;
   // Units of the drive and the link first, then buses and planes.
   std::vector<resource_use> resources;
-  std::vector<phase_summary> phases;
+  std::vector<phase_ns> phases;
   // From the step's first flash command to the last byte of each page on the bus.
   latencies page_ps;
 };
@@ -83,11 +77,8 @@ step_summary summarize(const Receipt& done, const chrome_trace& trace) {
   step_summary all{.total_ns = done.total_ns(),
                    .traffic = done.traffic,
                    .resources = detail::resources_of(trace),
-                   .phases = {},
+                   .phases = done.phases,
                    .page_ps = {}};
-  for (const auto& phase : done.phases) {
-    all.phases.push_back({.op = phase.op, .pages = phase.pages, .total_ns = phase.total_ns()});
-  }
   double begin_ps = std::numeric_limits<double>::infinity();
   std::vector<double> ends_ps;
   for (const chrome_trace::bar& bar : trace.bars()) {
@@ -139,9 +130,9 @@ inline std::string to_string(const step_summary& all) {
   line("%-14s%12.2f%12.2f%12.2f%12.2f\n", "", us(all.page_ps.p50_ticks), us(all.page_ps.p99_ticks),
        us(all.page_ps.p999_ticks), us(all.page_ps.max_ticks));
   line("\n%-14s%12s%12s\n", "phase", "pages", "us");
-  for (const phase_summary& phase : all.phases) {
+  for (const phase_ns& phase : all.phases) {
     line("%-14s%12llu%12.2f\n", phase.op == attention::operation::fold ? "fold" : "score dims",
-         static_cast<unsigned long long>(phase.pages), phase.total_ns * 1e-3);
+         static_cast<unsigned long long>(phase.pages), phase.total() * 1e-3);
   }
   return text;
 }

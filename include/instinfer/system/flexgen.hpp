@@ -133,8 +133,8 @@ class flexgen_system {
     return on.host.copy_threads * on.host.copy_buffer_bytes +
            (on.weights == weights_at::host ? gpu_.model().weight_bytes() : 0.0);
   }
-  // Extra cost of an uncached request, without the link: its command, and the wait for the flash
-  // array. The copy threads wait in turn. Assumed.
+  // Extra cost of a request that misses the page cache, without the link: its command, and the wait
+  // for the flash array, which the copy threads share. Assumed.
   double uncached_request_ns() const {
     const server& on = gpu_.on();
     return on.host.nvme_command_ns +

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "instinfer/flash/engine.hpp"
+#include "instinfer/store/l2p_footprint.hpp"
 #include "instinfer/system/drive_split.hpp"
 #include "instinfer/system/spec/model_spec.hpp"
 #include "instinfer/system/spec/workload.hpp"
@@ -172,11 +173,11 @@ class kv_access {
     note_buffers(clock.inner().cache(), batch.front().seq);
 
     kv_load load;
-    for (const flash::phase_time& phase : done.phases) {
-      load.filter_s += phase.filter_ns * 1e-9;
-      load.gemv_s += phase.gemv_ns * 1e-9;
-      load.softmax_s += phase.softmax_ns * 1e-9;
-      load.top_k_s += phase.top_k_ns * 1e-9;
+    for (const flash::phase_ns& phase : done.phases) {
+      load.filter_s += phase.filter * 1e-9;
+      load.gemv_s += phase.gemv * 1e-9;
+      load.softmax_s += phase.softmax * 1e-9;
+      load.top_k_s += phase.top_k * 1e-9;
     }
     load.flash_s = done.units[flash::unit::flash] * 1e-9;
     load.stalled_s = done.stalled_ns * 1e-9;
@@ -215,12 +216,7 @@ class kv_access {
     footprint_ = stored / Format::token_bytes;
     const double parts = split_.head_parts;
     buffer_bytes_ *= parts;
-    double pages = 0;
-    const auto head = cache.at(seq, 0).head(0);
-    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-      pages += static_cast<double>(head.of(s).table.size());
-    }
-    l2p_bytes_ = pages * sizeof(page_id) * parts;
+    l2p_bytes_ = static_cast<double>(store::l2p_of(cache, seq).bytes()) * parts;
   }
 
   drive_split split_;

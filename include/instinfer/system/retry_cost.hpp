@@ -32,7 +32,7 @@ double read_retry_increase(const model_shape& heads, int sequences, std::uint32_
     }
     return clock.attend_batch(0, batch).attention_ns;
   };
-  return attention_ns({.reads = {.retry = retry}}) / attention_ns({}) - 1.0;
+  return attention_ns({.retry = retry}) / attention_ns({}) - 1.0;
 }
 
 }  // namespace instinfer::system

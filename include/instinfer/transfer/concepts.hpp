@@ -31,6 +31,8 @@ struct route_spec {
   // KV shares of Fig. 18 (98.9 % and 80.7 %) gives FlexGen a KV rate of 7.66 GB/s / (6.85 * 0.989 /
   // 0.807) = 0.91 GB/s. Subtracting the two links from 1/0.91 leaves 0.92 ns a byte, 121 us a
   // request. GDS is as slow (Fig. 14), so it has the same cost.
+  // Whole systems take host_software::cached_request_ns instead (system/spec/host_spec.hpp). That
+  // constant excludes the drive's part of a request, which a system adds on a page cache miss.
   double file_system_ns = 121'000;
   double nvme_command_ns = 10'000;  // assumed: submission and completion without a file system
 };

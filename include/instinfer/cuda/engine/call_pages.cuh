@@ -1,5 +1,6 @@
 #pragma once
-// The pages of one attend as kernels see them: a table of each stream on the device, and the bytes of what is not there yet.
+// The pages of one attend as kernels see them: a table of each stream on the device, and copies of
+// pages that kernels cannot reach.
 
 #include <algorithm>
 #include <array>
@@ -14,13 +15,14 @@
 
 namespace instinfer::cuda {
 
-// Where the kernels can reach the pages (device_pages, pinned_pages), the table is the cache's own L2P table, and only the open
-// tiles are copied, behind the pool's capacity. Where they cannot (staged_pages), gather() copies planned pages, each once, by
-// way of a pinned buffer, and the table says where they came to lie; entries that no plan named stay no_page.
+// Where kernels can reach the pages (device_pages, pinned_pages), the table is the cache's own L2P
+// table. Only the open tiles are copied; they go behind the pool's capacity. Where kernels cannot
+// reach them (staged_pages), gather() copies each planned page once, through a pinned buffer, and
+// the table says where the copy lies. Entries that no plan named stay no_page.
 template <class Home>
 class call_pages {
  public:
-  // Pages behind the capacity that the open tiles of one sequence and layer take.
+  // How many pages behind the capacity the open tiles of one sequence and layer take.
   template <class Format>
   static std::uint32_t open_pages(const layout::tiling& tiles, std::uint32_t kv_heads) {
     std::uint32_t pages = 0;
@@ -67,7 +69,8 @@ class call_pages {
     }
   }
 
-  // Copies the pages of a plan for one KV head; for homes that gather. Nothing lands on the device before flush().
+  // Gathers the pages of a plan for one KV head; for homes that gather. Nothing lands on the device
+  // before flush().
   void gather(const access_plan& plan, std::uint32_t kv_head) {
     for (const page_read& read : plan.reads()) {
       const layout::stream_pages& from = head_.of(read.kind);
@@ -87,8 +90,8 @@ class call_pages {
     }
   }
 
-  // One copy of all that was gathered since the last one, and the tables. The bounce buffer may be used again only when the
-  // copy is done, hence the synchronisation.
+  // Copies all pages gathered since the last flush at once, and the tables. The bounce buffer may
+  // be used again only when the copy is done, hence the synchronisation.
   void flush() {
     const std::size_t bytes = pending_.size() * head_.page_bytes;
     bounce_.grow(bytes);

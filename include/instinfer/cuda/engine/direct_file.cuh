@@ -1,6 +1,7 @@
 #pragma once
-// Pages of a file by DMA to GPU memory, past the host's page cache: GPU-direct storage by cuFile. Where <cufile.h> is on the
-// include path; programs link -lcufile. Compiled, never run.
+// Reads pages of a file into GPU memory by DMA, past the host's page cache: GPUDirect Storage by
+// cuFile. <cufile.h> must be on the include path, and programs link -lcufile. This was compiled,
+// but never run.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -14,10 +15,12 @@
 
 namespace instinfer::cuda {
 
-// One file, open for reading. The driver is opened by the first and closed with the process: cuFile counts its users.
+// One file, open for reading. The first file opens the driver, which closes with the process:
+// cuFile counts its users.
 class direct_file {
  public:
-  // Throws bad_file where the file cannot be opened for direct reads, device_error where cuFile refuses it.
+  // Throws bad_file where the file cannot be opened for direct reads, device_error where cuFile
+  // refuses it.
   explicit direct_file(const std::string& path) : path_{path} {
     check_file(cuFileDriverOpen().err, "cuFileDriverOpen");
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_DIRECT);
@@ -39,8 +42,9 @@ class direct_file {
     ::close(descriptor_);
   }
 
-  // Bytes [at, at + bytes) of the file to `to` + offset; 4 KiB aligned, as pages are. Throws bad_file where the file is shorter,
-  // device_error where the transfer fails; what was at `to` is then undefined.
+  // Reads bytes [at, at + bytes) of the file to `to` + offset. All are 4 KiB aligned, as pages are.
+  // Throws bad_file where the file is shorter, device_error where the transfer fails; the contents
+  // of `to` are then undefined.
   void read(const array<std::byte>& to, std::size_t offset, std::size_t bytes,
             std::uint64_t at) const {
     require(offset <= to.size() && bytes <= to.size() - offset, [&] {

@@ -1,25 +1,31 @@
 #pragma once
-// The attention machine of the CUDA path: it works on all KV heads of a layer at once, chooses on the device, and defers the
-// fold to the end, so that dense attention is one kernel and SparF three. The plans are made by the functions that all paths
-// share, from the selections that the device made.
+// The attention machine that policies meet on a GPU. The library has one machine,
+// attention/machine.hpp, which works on one KV head at a time. This class is the exception, for
+// speed: it works on all KV heads of a layer at once, leaves choices on the device, and defers the
+// fold to the end. So dense attention is one kernel, and SparF three.
+// Both machines share the contract (attention/concepts.hpp), the query, budgets, mask, the rule of
+// blend_mean, and the planning functions. This one makes no receipts and has no observers: after
+// the kernels, the engine runs the policy on the other with the device's choices
+// (cuda/engine/device_choices.hpp).
 
 #include <algorithm>
 #include <vector>
 
-#include "instinfer/attention/machine.hpp"
+#include "instinfer/cuda/engine/device_choices.hpp"
 #include "instinfer/cuda/engine/machine_memory.cuh"
 #include "instinfer/cuda/engine/machine_operands.hpp"
 
 namespace instinfer::cuda {
 
-// Layer is the engine's layer_cache.
+// Layer is the engine's layer_cache. One launch of each kernel serves a query, so a policy that
+// scores, chooses tokens or folds a second time gets bad_argument.
 template <class Format, class Home, class Layer, class Summaries>
 class machine {
  public:
   using element = typename Format::element;
   static constexpr std::uint32_t dim = Format::k_dim;
 
-  using query = machine_query;
+  using query = attention::query_group;
   using dims = machine_dims;
   using scores = machine_scores;
   using tokens = machine_tokens;
@@ -47,7 +53,7 @@ class machine {
     if (m_.workspace.size() == 0) {
       m_.workspace = m_.fold.workspace(sizes_);
     }
-    check(cudaStreamSynchronize(m_.stream), "cudaStreamSynchronize");  // `words` goes
+    check(cudaStreamSynchronize(m_.stream), "cudaStreamSynchronize");  // `words` is a local
   }
 
   std::uint32_t layer() const { return layer_index_; }
@@ -57,58 +63,54 @@ class machine {
   dims top_dims(const query&, budget keep) { return {keep.of(dim, "keep_dims")}; }
 
   scores score_dims(const query& q, dims chosen) {
-    const stream s = score_stream();
-    const std::int64_t stride =
-        (std::int64_t{head_.tokens} - head_.first + 7 + score_chunk) / score_chunk * score_chunk;
+    once(scored_, "scores by dims");
+    const std::int64_t stride = (std::int64_t{head_.tokens} - head_.first + 7 + score_segment) /
+                                score_segment * score_segment;
     const std::size_t n = static_cast<std::size_t>(stride);
     m_.dims.grow(std::max<std::size_t>(std::size_t{kv_heads_} * chosen.count, 1));
     m_.logits.grow(std::size_t{kv_heads_} * group_ * n);
-    m_.states.grow(std::size_t{kv_heads_} * group_ * (n / score_chunk));
+    m_.states.grow(std::size_t{kv_heads_} * group_ * (n / score_segment));
     m_.keys.grow(kv_heads_ * n);
     m_.kept.grow(std::size_t{kv_heads_} * group_);
     if constexpr (Home::gathers) {
-      for_each_head([&](std::uint32_t h, const layout::head_pages& head) {
-        choose_dims_on_host(h, chosen.count);
-        attention::plan_score_dims(head, m_.visible, m_.selection, m_.plan);
-        m_.pages.gather(m_.plan, h);
-      });
-      m_.pages.flush();
+      m_.gatherer.gather_scored(m_.pages, layer_, kv_heads_, m_.host_q, chosen.count, m_.visible);
     }
-    sparse_ =
-        sparse_arguments<element>{.q = m_.q.data(),
-                                  .k = m_.pages.template tiles<element>(s),
-                                  .tokens = m_.words.data(),
-                                  .first = m_.words.data() + 1,
-                                  .sizes = sizes_,
-                                  .scale = q.logits.scale_for(dim),
-                                  .soft_cap = q.logits.soft_cap,
-                                  .window = q.logits.window,
-                                  .sinks = q.logits.sinks,
-                                  .keep_dims = chosen.count,
-                                  .dims = m_.dims.data(),
-                                  .logits = m_.logits.data(),
-                                  .logit_stride = stride,
-                                  .states = m_.states.data(),
-                                  .keys = m_.keys.data(),
-                                  .listed_counts = m_.words.data() + 2,
-                                  .kept = m_.kept.data(),
-                                  .status = reinterpret_cast<std::uint32_t*>(m_.workspace.data())};
+    sparse_ = sparse_arguments<element>{
+        .q = m_.q.data(),
+        .k = m_.pages.template tiles<element>(attention::keys_by_dim(head_)),
+        .tokens = m_.words.data(),
+        .first = m_.words.data() + 1,
+        .sizes = sizes_,
+        .scale = q.logits.scale_for(dim),
+        .soft_cap = q.logits.soft_cap,
+        .window = q.logits.window,
+        .sinks = q.logits.sinks,
+        .keep_dims = chosen.count,
+        .dims = m_.dims.data(),
+        .logits = m_.logits.data(),
+        .logit_stride = stride,
+        .states = m_.states.data(),
+        .keys = m_.keys.data(),
+        .listed_counts = m_.words.data() + 2,
+        .kept = m_.kept.data(),
+        .status = reinterpret_cast<std::uint32_t*>(m_.workspace.data())};
     return {};
   }
 
-  // The kernels have both; what is ranked tells which is meant.
+  // The kernels compute logits and probabilities. top_tokens tells them which to rank.
   scores softmax(scores) { return {true}; }
 
-  // Scores and selection are one call of kernels; k is known here, as the lengths are.
-  tokens top_tokens(scores s, budget keep, budget local = 0.0,
+  // Starts the kernels that score and select. k is known here, because the host knows the lengths.
+  tokens top_tokens(scores s, budget keep, budget newest = 0.0,
                     attention::group_reduction over = attention::group_reduction::sum) {
+    once(chose_, "chooses tokens");
     require(over == attention::group_reduction::sum, [] {
       return std::string("cuda::machine: top_tokens ranks by sums over the group only");
     });
     sparse_.rank_by_logits = !s.probabilities;
     const std::uint32_t k = keep.of(m_.visible.count(), "keep_tokens");
     sparse_.keep = {
-        .share = 1.0, .local_share = 1.0, .most = k, .most_local = local.of(k, "local")};
+        .share = 1.0, .local_share = 1.0, .most = k, .most_local = newest.of(k, "newest")};
     m_.listed.grow(std::max<std::size_t>(std::size_t{kv_heads_} * k, 1));
     sparse_.listed = m_.listed.data();
     sparse_.list_stride = std::max(k, 1u);
@@ -123,19 +125,12 @@ class machine {
     return {true, k};
   }
 
-  // Throws bad_argument on a second fold: partial results of one query are not merged on this path yet.
   void fold(const query& q, tokens chosen, residence = residence::flash) {
-    require(!folded_, [] {
-      return std::string("cuda::machine: this path folds once a query, the policy folds again");
-    });
-    folded_ = true;
-    chosen_ = chosen;
+    once(folded_, "folds");
     if constexpr (Home::gathers) {
-      for_each_head([&](std::uint32_t h, const layout::head_pages& head) {
-        plan_fold_of(h, head);
-        m_.pages.gather(m_.plan, h);
+      m_.gatherer.gather_folded(m_.pages, layer_, kv_heads_, [&](std::uint32_t h) {
+        return chosen.listed ? m_.gatherer.as_set(chosen_tokens(h)) : m_.visible.view();
       });
-      m_.pages.flush();
     }
     m_.out.grow(q.values.size());
     attend_ = attend_arguments<element, float>{
@@ -158,24 +153,14 @@ class machine {
     }
   }
 
-  // Nothing happens where a window hides live tokens, see attention/machine.hpp.
+  // A policy without the mean among its summaries is refused where the shared machine runs it.
   void blend_mean(scores, tokens) {
     using mean = typename attention::mean_value::template state<Format>;
-    static_assert(
-        attention::keeps<mean, Summaries>,
-        "instinfer: blend_mean needs mean_value among the policy's summaries, see summaries/mean_value.hpp");
-    if (m_.visible.count() != head_.tokens - head_.first) {
-      return;
-    }
-    m_.host_mean.resize(std::size_t{kv_heads_} * dim);
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      for (std::uint32_t i = 0; i < dim; ++i) {
-        m_.host_mean[h * dim + i] = static_cast<float>(std::get<mean>(layer_.summaries(h))[i]);
+    if constexpr (attention::keeps<mean, Summaries>) {
+      if (attention::mean_applies(head_, m_.visible.count())) {
+        bring_mean<mean>();
       }
     }
-    m_.mean_v.grow(m_.host_mean.size());
-    copy_in(m_.mean_v, m_.host_mean);
-    blends_ = true;
   }
 
   // Runs the fold; `out` [q_heads, dim] is complete when this returns. Throws device_error.
@@ -204,36 +189,39 @@ class machine {
     });
   }
 
-  // The plans of what was done, for one KV head: watch(operation, chosen), accessed(operation, plan).
-  template <class Watch>
-  void replay(std::uint32_t h, traffic& moved, Watch& watch) {
-    using attention::operation;
-    const layout::head_pages head = layer_.head(h);
-    if (chosen_.listed) {
-      m_.selection.clear();
-      for (std::uint32_t i = 0; i < sparse_.keep_dims; ++i) {
-        m_.selection.add(m_.host_dims[std::size_t{h} * sparse_.keep_dims + i]);
-      }
-      watch.chose(operation::top_dims, m_.selection);
-      watch.chose(operation::all_tokens, m_.visible);
-      attention::plan_score_dims(head, m_.visible, m_.selection, m_.plan);
-      account(operation::score_dims, head, moved, watch);
-    }
-    plan_fold_of(h, head);
-    watch.chose(chosen_.listed ? operation::top_tokens : operation::all_tokens,
-                chosen_.listed ? m_.selection.view() : m_.visible.view());
-    account(operation::fold, head, moved, watch);
+  // What the device chose for one KV head. Complete when finish() has returned.
+  std::span<const std::uint32_t> chosen_dims(std::uint32_t h) const {
+    return of_head(m_.host_dims, h, chose_);
+  }
+  std::span<const std::uint32_t> chosen_tokens(std::uint32_t h) const {
+    return of_head(m_.host_listed, h, chose_);
   }
 
  private:
-  stream score_stream() const {
-    return head_.tiles.k_by_dim.stored() ? stream::k_by_dim : stream::k_by_token;
+  static void once(bool& done, const char* what) {
+    require(!done, [&] {
+      return std::string("cuda::machine: this path ") + what +
+             " once a query, the policy does it again";
+    });
+    done = true;
   }
-  template <class F>
-  void for_each_head(F&& f) {
+  // Row h of values [kv_heads, n]; empty where the device did not choose.
+  std::span<const std::uint32_t> of_head(const std::vector<std::uint32_t>& values, std::uint32_t h,
+                                         bool present) const {
+    const std::size_t n = present ? values.size() / kv_heads_ : 0;
+    return std::span(values).subspan(h * n, n);
+  }
+  template <class Mean>
+  void bring_mean() {
+    m_.host_mean.resize(std::size_t{kv_heads_} * dim);
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      f(h, layer_.head(h));
+      for (std::uint32_t i = 0; i < dim; ++i) {
+        m_.host_mean[h * dim + i] = static_cast<float>(std::get<Mean>(layer_.summaries(h))[i]);
+      }
     }
+    m_.mean_v.grow(m_.host_mean.size());
+    copy_in(m_.mean_v, m_.host_mean);
+    blends_ = true;
   }
   template <class T>
   void copy_in(const array<T>& to, const std::vector<T>& from) {
@@ -247,31 +235,6 @@ class machine {
                           m_.stream),
           "cudaMemcpyAsync from the device");
   }
-  // As dim_choice.
-  void choose_dims_on_host(std::uint32_t h, std::uint32_t r) {
-    std::array<float, dim> sums{};
-    for (std::uint32_t g = 0; g < group_; ++g) {
-      for (std::uint32_t i = 0; i < dim; ++i) {
-        sums[i] += std::abs(to_float(m_.host_q[(std::size_t{h} * group_ + g) * dim + i]));
-      }
-    }
-    m_.selection.clear();
-    top_k<float>(sums, r, m_.selection, m_.scratch);
-  }
-  // Leaves the head's listed tokens in m_.selection.
-  void plan_fold_of(std::uint32_t h, const layout::head_pages& head) {
-    m_.selection.clear();
-    for (std::uint32_t i = 0; chosen_.listed && i < chosen_.n; ++i) {
-      m_.selection.add(m_.host_listed[std::size_t{h} * chosen_.n + i]);
-    }
-    attention::plan_fold(head, chosen_.listed ? m_.selection.view() : m_.visible.view(), m_.plan);
-  }
-  template <class Watch>
-  void account(attention::operation op, const layout::head_pages& head, traffic& moved,
-               Watch& watch) {
-    moved += m_.plan.bytes(head.page_bytes, head.entry);
-    watch.accessed(op, m_.plan);
-  }
 
   machine_memory<Format, Home>& m_;
   const Layer& layer_;
@@ -282,7 +245,8 @@ class machine {
   attend_sizes sizes_;
   sparse_arguments<element> sparse_;
   attend_arguments<element, float> attend_;
-  tokens chosen_;
+  bool scored_ = false;
+  bool chose_ = false;
   bool folded_ = false;
   bool blends_ = false;
 };

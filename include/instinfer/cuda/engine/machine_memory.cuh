@@ -1,11 +1,10 @@
 #pragma once
-// What the attends of one engine use again and again: kernels, a stream, device buffers, page tables.
+// What all attends of one engine use again: kernels, a stream, device buffers, page tables.
 
 #include <vector>
 
-#include "instinfer/core/access_plan.hpp"
-#include "instinfer/core/top_k.hpp"
-#include "instinfer/cuda/engine/call_pages.cuh"
+#include "instinfer/core/index_set.hpp"
+#include "instinfer/cuda/engine/page_gatherer.cuh"
 #include "instinfer/cuda/launch/sparse.cuh"
 
 namespace instinfer::cuda {
@@ -23,10 +22,11 @@ struct machine_memory {
   machine_memory(const machine_memory&) = delete;
   machine_memory& operator=(const machine_memory&) = delete;
 
-  attend<element, float, dim> fold;  // first: it asks for the device
+  attend<element, float, dim> fold;  // first: it checks the device
   sparse<element, dim> select;
   cudaStream_t stream = nullptr;
   call_pages<Home> pages;
+  page_gatherer<Format, Home> gatherer;
   array<std::byte> workspace;
   array<element> q;            // [q_heads, dim]
   array<float> out;            // [q_heads, dim]
@@ -42,10 +42,7 @@ struct machine_memory {
   std::vector<float> host_mean;
   std::vector<std::uint32_t> host_dims;  // as chosen on the device
   std::vector<std::uint32_t> host_listed;
-  std::vector<order_key_t<float>> scratch;
-  access_plan plan;
   index_set visible;
-  index_set selection;
 };
 
 }  // namespace instinfer::cuda

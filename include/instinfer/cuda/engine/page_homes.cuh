@@ -1,9 +1,11 @@
 #pragma once
-// Where a GPU engine's pages live: page stores (store/concepts.hpp) whose pages a kernel can read, and how it reaches them.
+// Where the pages of a GPU engine live: page stores (store/concepts.hpp) whose pages a kernel can
+// reach.
 //
-//   device_pages   in GPU memory: the GPU is the drive (in_storage)
-//   pinned_pages   in pinned host memory, read by the kernel itself over the link (gpu_direct, peer_to_peer)
-//   staged_pages   in pinned host memory; each attend gathers the planned pages in a bounce buffer and copies it (host_bounce)
+//   device_pages   in GPU memory; the GPU is the drive (in_storage)
+//   pinned_pages   in pinned host memory; kernels read it over the link (gpu_direct, peer_to_peer)
+//   staged_pages   in pinned host memory; each attend gathers the planned pages in a bounce buffer
+//                  and copies it to the GPU (host_bounce)
 
 #include <cstring>
 #include <span>
@@ -17,8 +19,8 @@
 
 namespace instinfer::cuda {
 
-// What the homes share: the books, and a pool of capacity + open pages in memory of one kind. Pages behind the capacity hold
-// the open tiles of the attend that runs.
+// What the homes share: a ledger of pages, and a pool of capacity + open pages in memory of one
+// kind. The pages behind the capacity hold the open tiles of the attend that runs.
 template <memory_kind Kind>
 class page_pool {
  public:
@@ -27,7 +29,8 @@ class page_pool {
   page_pool(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes)
       : ledger_{channels, pages_per_channel, page_bytes} {}
 
-  // Takes the memory; before the first page is allocated. Throws device_error where there is not enough.
+  // Allocates the pool. Call it before the first page is allocated. Throws device_error where there
+  // is not enough memory.
   void place(std::uint32_t open_pages) {
     pool_ = array<std::byte, Kind>((ledger_.capacity_pages() + open_pages) * ledger_.page_bytes());
   }
@@ -61,7 +64,7 @@ class pinned_pages : public page_pool<memory_kind::pinned> {
   void finish_writes() {}
 };
 
-// The same memory; what differs is the way to the GPU.
+// The same memory as pinned_pages. Each attend copies the planned pages to the GPU.
 class staged_pages : public pinned_pages {
  public:
   static constexpr bool gathers = true;
@@ -73,7 +76,7 @@ class device_pages : public page_pool<memory_kind::device> {
   static constexpr bool gathers = false;
   using page_pool::page_pool;
 
-  // Room for the pages of one append in pinned memory, from which finish_writes copies them.
+  // Makes room for the pages of one append in pinned memory, from which finish_writes copies them.
   void prepare_writes(std::uint64_t pages) {
     waiting_.clear();
     waiting_.reserve(pages);
@@ -86,7 +89,7 @@ class device_pages : public page_pool<memory_kind::device> {
     }
     return {staging_.data() + (waiting_.size() - 1) * page_bytes(), page_bytes()};
   }
-  // Copies what was written, neighbouring pages at once.
+  // Copies the written pages to the device, neighbouring pages at once.
   void finish_writes() {
     for (std::size_t i = 0, n = 1; i < waiting_.size(); i += n, n = 1) {
       const auto first = static_cast<std::uint32_t>(waiting_[i]);
@@ -99,7 +102,8 @@ class device_pages : public page_pool<memory_kind::device> {
     }
     waiting_.clear();
   }
-  // A copy in host memory, for reclaim alone; of the last 256 pages that were viewed, by number.
+  // A copy of a page in host memory; only reclaim asks for it. Up to 256 copies are kept, one for
+  // each page number modulo 256.
   std::span<const std::byte> view(page_id page) const {
     views_.resize(256);
     cached& c = views_[static_cast<std::uint32_t>(page) % views_.size()];
@@ -123,7 +127,8 @@ class device_pages : public page_pool<memory_kind::device> {
   mutable std::vector<cached> views_;
 };
 
-// The home that stands for a transfer policy; a policy of one's own names it when it makes the engine.
+// The home that stands for a transfer policy. For a policy of your own, name a home as the engine's
+// third template argument.
 template <class Transfer>
 struct home_of;
 template <>

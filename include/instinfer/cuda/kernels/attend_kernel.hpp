@@ -1,6 +1,7 @@
 #pragma once
-// The decode attention kernel, written over a `Lane`, one thread of a CTA of four warps: device_lane on a GPU
-// (cuda/launch/device_lane.cuh), an emulated one in tests, so that the same code is run against the fp64 reference without a GPU.
+// The decode attention kernel. It is written over a `Lane`: one thread of a CTA of four warps. On a
+// GPU this is device_lane (cuda/launch/device_lane.cuh); tests pass an emulated one. So the same
+// code runs against the fp64 reference without a GPU.
 
 #include "instinfer/cuda/kernels/cta_share.hpp"
 #include "instinfer/cuda/kernels/head_results.hpp"
@@ -25,12 +26,12 @@ class attend_kernel {
         rule_{rule},
         work_{work},
         results_{lane, a},
-        warp_{lane.shuffle(lane.thread() / 32, 0)},  // one value a warp, as compilers can see
+        warp_{lane.shuffle(lane.thread() / 32, 0)},  // shuffled: compilers see one value a warp
         load_{lane, a.k.pages, a.v.pages, lane.shared() + warp_ * shape::warp_bytes,
               lane.shared() + shape::barriers_at +
                   warp_ * shape::stages * Copies::stage_barrier_bytes} {}
 
-  // Walks this CTA's share of the work.
+  // Carries out this CTA's share of the work.
   constexpr void run() {
     auto [share, sequence, at] =
         find_share(lane_, a_.sizes.sequences, [&](std::uint32_t s) { return cost_of(s); });
@@ -43,15 +44,15 @@ class attend_kernel {
       const visible_tokens seen = seen_of(sequence);
       const std::uint32_t positions = positions_of(sequence, seen);
       const std::uint64_t cost = rule_.cost(positions);
-      const std::uint32_t units = rule_.units(positions);
+      const std::uint32_t slices = rule_.slices(positions);
       auto head = static_cast<std::uint32_t>(low > at ? (low - at) / cost : 0);
       for (std::uint64_t item = at + head * cost; head < a_.sizes.kv_heads && item < high;
            ++head, item += cost) {
-        if (units == 0 && item >= low) {
+        if (slices == 0 && item >= low) {
           results_.empty(sequence, head);
         }
-        for (piece p = piece_of(rule_, share, lane_.block(), item, units); p.begin < p.end;
-             p = piece_of(rule_, share, lane_.block(), item, units, p.end)) {
+        for (piece p = piece_of(rule_, share, lane_.block(), item, slices); p.begin < p.end;
+             p = piece_of(rule_, share, lane_.block(), item, slices, p.end)) {
           attend_piece(sequence, head, seen, positions, p);
         }
       }
@@ -69,7 +70,8 @@ class attend_kernel {
     return visible_of(a_.first == nullptr ? 0 : a_.first[sequence], a_.tokens[sequence], a_.window,
                       a_.sinks);
   }
-  // Cut to what tables and lists can hold: that there are more is an error, which the checks find and the status tells.
+  // The number of positions, cut to what tables and lists can hold. A larger number is an error,
+  // which the checks find and a status bit reports.
   constexpr std::uint32_t positions_of(std::uint32_t sequence, const visible_tokens& seen) {
     const std::uint32_t wanted = a_.listed == nullptr ? seen.count : a_.listed_counts[sequence];
     if (wanted > a_.sizes.most_positions) {
@@ -86,9 +88,9 @@ class attend_kernel {
 
   constexpr void attend_piece(std::uint32_t sequence, std::uint32_t head,
                               const visible_tokens& seen, std::uint32_t positions, const piece& p) {
-    const auto first = static_cast<std::uint32_t>(p.begin * rule_.unit_tokens);
+    const auto first = static_cast<std::uint32_t>(p.begin * rule_.slice_tokens);
     const auto last =
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(p.end * rule_.unit_tokens, positions));
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(p.end * rule_.slice_tokens, positions));
     load_queries(sequence, head);
     warp_state<Dim> state;
     fold warp(lane_, a_.scale, a_.soft_cap, q_shared());
@@ -110,23 +112,24 @@ class attend_kernel {
                : a_.listed + (std::int64_t{sequence} * a_.sizes.kv_heads + head) * a_.list_stride;
   }
 
-  // q of the group to shared memory, by position (dim_at), rows of absent heads as zeros.
+  // Copies q of the group to shared memory, in the order of positions (dim_at). Rows of absent
+  // heads are zeros.
   constexpr void load_queries(std::uint32_t sequence, std::uint32_t head) {
     using row = typename shape::q_row;
     const E* q = a_.q + (std::int64_t{sequence} * a_.sizes.kv_heads + head) * a_.sizes.group * Dim;
-    for (std::uint32_t i = lane_.thread(); i < largest_group * row::chunks; i += cta_threads) {
-      const std::uint32_t r = i / row::chunks;
-      const std::uint32_t chunk = i % row::chunks;
+    for (std::uint32_t i = lane_.thread(); i < largest_group * row::words; i += cta_threads) {
+      const std::uint32_t r = i / row::words;
+      const std::uint32_t word = i % row::words;
       const bool present = r < a_.sizes.group;
       std::uint32_t x[4];
-      lane_.load_8(q + (present ? r * Dim + dim_at<Code>(8 * chunk) : 0), is_coded<Code> ? 2 : 1,
+      lane_.load_8(q + (present ? r * Dim + dim_at<Code>(8 * word) : 0), is_coded<Code> ? 2 : 1,
                    present, x);
-      lane_.store_16_bytes(q_shared() + row::offset(r, chunk), x);
+      lane_.store_16_bytes(q_shared() + row::offset(r, word), x);
     }
     lane_.sync_block();
   }
 
-  // The four warps' states to shared memory, see tile_shape.
+  // Writes the states of the four warps to shared memory; tile_shape has the places.
   constexpr void merge_warps(warp_state<Dim>& state) {
     unrolled<2>([&](auto r) {
       const std::uint32_t row = lane_id() / 4 + 8 * r;
@@ -151,7 +154,8 @@ class attend_kernel {
   constexpr float* sums() { return maxima() + warps_per_cta * largest_group; }
   constexpr float* outputs() { return maxima() + 2 * warps_per_cta * largest_group; }
 
-  // Writes the piece's result, or its part of it; whoever brings the last part merges them all, in order.
+  // Writes the result of a piece that is a whole item, and otherwise its part of the item. The CTA
+  // that brings the last part merges all parts, in order.
   constexpr void store_piece(std::uint32_t sequence, std::uint32_t head, const piece& p) {
     for (std::uint32_t i = lane_.thread(); i < a_.sizes.group * Dim; i += cta_threads) {
       const std::uint32_t row = i / Dim;
@@ -164,8 +168,8 @@ class attend_kernel {
       float sum = 0.0f;
       float out = 0.0f;
       for (std::uint32_t w = 0; w < warps_per_cta; ++w) {
-        const float keep =
-            lane_.exp2(maxima()[w * largest_group + row] - max);  // a warp without tokens: 0
+        // A warp without tokens counts 0.
+        const float keep = lane_.exp2(maxima()[w * largest_group + row] - max);
         sum += keep * sums()[w * largest_group + row];
         out += keep * outputs()[(w * largest_group + row) * shape::merge_row + dim];
       }
@@ -186,7 +190,7 @@ class attend_kernel {
   }
 
   constexpr bool brings_last_part(const piece& p) {
-    lane_.fence();  // this thread's part is visible before the ticket says so
+    lane_.fence();  // this thread's part is visible before its ticket counts
     lane_.sync_block();
     auto* last = reinterpret_cast<std::uint32_t*>(lane_.shared());
     if (lane_.thread() == 0) {
@@ -201,8 +205,8 @@ class attend_kernel {
     return *last != 0;
   }
 
-  // Eight threads a head turn the parts' maxima into weights; then each thread sums four dims at a time over the parts, eight
-  // loads in flight.
+  // First, eight threads a head turn the maxima of the parts into weights. Then each thread sums
+  // four dims at a time over the parts, with eight loads in flight.
   constexpr void merge_parts(std::uint32_t sequence, std::uint32_t head, const piece& p) {
     float* totals = reinterpret_cast<float*>(lane_.shared()) + 4;  // [16], behind the flag
     float* weights = totals + largest_group;                       // [pieces, group]

@@ -1,15 +1,20 @@
 #pragma once
-// How tiles get to shared memory by sm_90's bulk copies: one instruction a row in place of one for each 16 bytes, counted by an
-// mbarrier. Not the default: `./dev bench cuda --benchmark_filter=dense` times both, and so far nobody has.
+// Copies tiles to shared memory by the bulk copies of sm_90: one instruction a row, in place of one
+// for each 16 bytes. An mbarrier counts the bytes. This is not the default: on an H200 it is 5 to 8
+// % slower than cp.async (docs/gpu.md). `./dev bench cuda --benchmark_filter=dense` times both.
 //
-// A stage has a barrier of one arrival, lane 0's, which also says how many bytes will come. Why nobody waits for ever or too short:
-//   - A phase completes when lane 0 has arrived and the bytes it announced have landed; each row that is not zeros brings `bytes`.
-//   - A stage is filled again only after next() of the tile behind its own, whose sync_warp all lanes reach with their wait on
-//     its phase behind them. So no lane is ever more than one phase late, and one bit tells phases apart.
-//   - Every tile that is issued is waited for, so that fill and use meet again after each fold, and nothing is on its way when
-//     the CTA merges in the same memory or ends.
-// Copies write by another proxy than stores: begin() lets them follow what the CTA stored in the stages between two folds, and a
-// lane that stored zeros in a row fences before it, and only it, copies to that row again.
+// Each stage has a barrier, which takes one arrival a phase: that of lane 0, which announces how
+// many bytes will come. Why no lane waits for ever, or too short a time:
+//   - A phase completes when lane 0 has arrived and the announced bytes have landed. Each row that
+//     is not zeros brings `bytes`.
+//   - A stage is filled again only after next() of the tile that follows. All lanes reach the
+//     sync_warp of that call after their wait on the stage's phase. So no lane is ever more than
+//     one phase late, and one bit tells phases apart.
+//   - The warp waits for every tile that it issues. So fill and use meet again after each fold, and
+//     no copy is on its way when the CTA merges in the same memory or ends.
+// Bulk copies write through another proxy than stores. So begin() orders them after what the CTA
+// stored in the stages between two folds. A lane that stored zeros in a row fences afterwards; no
+// other lane copies to that row.
 
 #include "instinfer/cuda/kernels/row_finder.hpp"
 #include "instinfer/cuda/kernels/unrolled.hpp"
@@ -20,7 +25,8 @@ struct bulk_copies {
   static constexpr std::uint32_t row_padding = 16;  // a copied row cannot be swizzled
   static constexpr std::uint32_t stage_barrier_bytes = 8;
 
-  // As lane_copies::loader. Lane l has row l of the 16 + 16 of a tile.
+  // The interface is that of lane_copies::loader. Lane l copies row l of a tile: 16 rows of K, then
+  // 16 of V.
   template <class Lane, class Code, class Shape>
   class loader {
    public:
@@ -60,7 +66,7 @@ struct bulk_copies {
         lane_.template copy_bulk<row::bytes>(
             to, pages_ + std::uint64_t{from} * (row::bytes / sizeof(Code)), barrier(fill_));
       } else {
-        for (std::uint32_t c = 0; c < row::chunks; ++c) {
+        for (std::uint32_t c = 0; c < row::words; ++c) {
           lane_.store_16_bytes(to + 16 * c, {0, 0, 0, 0});
         }
         lane_.fence_proxies();
@@ -70,8 +76,8 @@ struct bulk_copies {
 
     constexpr const std::byte* next() {
       lane_.wait_barrier(barrier(use_), phase_);
-      lane_
-          .sync_warp();  // the other lanes' zeros are there, too, and all are done with the tile before
+      // Then the other lanes' zeros are visible, too, and all lanes are done with the tile before.
+      lane_.sync_warp();
       const std::byte* stage = stages_ + use_ * Shape::stage_bytes;
       if (++use_ == Shape::stages) {
         use_ = 0;

@@ -1,10 +1,11 @@
 #pragma once
-// The exact k largest of the keys that the CTAs of a cluster hold, ties to the earlier one as in core/top_k.hpp, as one
-// ascending list. CTA after CTA holds neighbouring keys.
+// The exact k largest of the keys that the CTAs of a cluster hold, as one ascending list. Ties go
+// to the earlier key, as in core/top_k.hpp. The CTAs hold neighbouring keys, one after the other.
 //
-// Radix select on order-preserving keys, 11 + 11 + 10 bits: three passes of counting, each CTA over its own keys, with the counts
-// of all added up in the first CTA's shared memory; then one pass that writes. Digits of 11 bits take the sign, the exponent and
-// two bits of the fraction at once, which spreads softmax values better than 8 bits, whose first digit is half the exponent.
+// Radix select on order-preserving keys, 11 + 11 + 10 bits: three passes that count, then one that
+// writes. In a counting pass each CTA counts its own keys, and the first CTA's shared memory adds
+// up the counts of all. Digits of 11 bits take the sign, the exponent and two bits of the fraction
+// at once. That spreads softmax values better than 8 bits, whose first digit is half the exponent.
 
 #include <cstdint>
 
@@ -18,7 +19,8 @@ class cluster_top_k {
  public:
   static constexpr std::uint32_t most_ctas = 8;  // what every device with clusters has
   static constexpr std::uint32_t bins = 2048;
-  // In shared memory: counts of two passes, counts of the warps, of the CTA, and what was found.
+  // Words of shared memory: the counts of two passes, of the warps and of the CTA, and what was
+  // found.
   static constexpr std::uint32_t words = 2 * bins + 2 * (Threads / 32) + 4;
 
   // Which entries of the list are this CTA's.
@@ -27,23 +29,23 @@ class cluster_top_k {
     std::uint32_t count = 0;
   };
 
-  // keys [count] are this CTA's, which list() reads; 0 is no key.
+  // keys [count] are this CTA's; list() reads them. 0 is no key.
   constexpr cluster_top_k(Lane& lane, std::uint32_t* memory, const std::uint32_t* keys,
                           std::uint32_t count)
       : lane_{lane}, memory_{memory}, keys_{keys}, count_{count} {}
 
-  // Before all CTAs of the cluster synchronise once, and then list.
+  // Call this first. All CTAs of the cluster then synchronise once, and then call list().
   constexpr void prepare() const { clear(memory_); }
 
-  // Calls write(place in the list, index of the key) for this CTA's part of the k largest of all keys, of which there are at
-  // least k > 0.
+  // Calls write(place in the list, index of the key) for this CTA's part of the k largest of all
+  // keys. There must be at least k keys, and k > 0.
   template <class Write>
   constexpr listed list(std::uint32_t k, Write&& write) {
     return list_above(find_threshold(k), write);
   }
 
  private:
-  // Keys above `key` are kept, and of those equal to it the first `ties`.
+  // Keys above `key` are kept, and the first `ties` of the keys that equal it.
   struct threshold {
     std::uint32_t key = 0;
     std::uint32_t ties = 0;
@@ -59,8 +61,9 @@ class cluster_top_k {
   constexpr std::uint32_t warp() const { return lane_.thread() / 32; }
   constexpr std::uint32_t lane_id() const { return lane_.thread() % 32; }
 
-  // The k-th largest key, digit by digit from the top. The other CTAs of a cluster add their counts to the first one's, which
-  // finds the bin. A pass counts into the array that the one before did not use: zeros when the first count comes.
+  // Finds the k-th largest key, digit by digit from the top. The other CTAs of a cluster add their
+  // counts to those of the first, which finds the bin. A pass counts into the array that the pass
+  // before did not use. That pass has cleared it, so it holds zeros when the first count comes.
   constexpr threshold find_threshold(std::uint32_t k) {
     threshold t{0, k};
     std::uint32_t known = 0;  // bits of the key that are settled
@@ -95,7 +98,7 @@ class cluster_top_k {
       counted[b] = 0;
     }
   }
-  // Few bins have a count: softmax values share their exponents.
+  // Few bins have a count, because softmax values share their exponents.
   constexpr void add_to_first(std::uint32_t* counted) const {
     lane_.sync_block();
     for (std::uint32_t b = lane_.thread(); b < bins; b += lane_.threads()) {
@@ -105,8 +108,9 @@ class cluster_top_k {
     }
   }
 
-  // The highest bin with `wanted` or more keys in it and above, to found()[0]; those above it to found()[1]. A thread takes
-  // neighbouring bins, a warp's bins are summed by shuffles, warps by each thread.
+  // Writes the highest bin with `wanted` or more keys in and above it to found()[0], and the number
+  // of keys above it to found()[1]. A thread takes neighbouring bins. Shuffles sum the bins of a
+  // warp; each thread sums the warps.
   constexpr void find_bin(const std::uint32_t* counted, std::uint32_t wanted) {
     constexpr std::uint32_t each = bins / Threads;
     const std::uint32_t high = bins - 1 - lane_.thread() * each;  // this thread's highest
@@ -141,7 +145,7 @@ class cluster_top_k {
     return x;
   }
 
-  // A warp has a stretch of keys, 32 at a time: counts, then places.
+  // A warp goes twice through a stretch of keys, 32 at a time: it counts, then it writes.
   template <class Write>
   constexpr listed list_above(const threshold& t, Write&& write) {
     const std::uint32_t stretch = (count_ + lane_.threads() - 1) / lane_.threads() * 32;

@@ -1,11 +1,15 @@
 #pragma once
-// Products of q and K by dim on a GPU: chosen columns of K, some tokens of all of the group's heads a warp at a time.
+// Products of q and K by dim on a GPU. A warp multiplies the chosen columns of K with all heads of
+// the group, some tokens at a time.
 //
-// Elements go to tensor cores from registers. K lies by dim, a column's tokens side by side, but a register of operand A has two
-// dims of one token: lane l loads eight tokens from 8 (l / 4) on of columns 2c, 2c + 1, 2c + 8 and 2c + 9, c = l % 4, 16 bytes
-// each, and tokens j and j + 4 of all lanes make one mma.m16n8k16. A lane's accumulators then are its eight tokens, of heads 2c
-// and 2c + 1: 64 tokens are 4 loads, 16 byte permutations and 4 mma for 16 dims and 8 heads.
-// Codes have a scale a page, which fp16 could not hold beside q without rounding: fp32 arithmetic, 8 tokens a lane.
+// Elements go from registers to tensor cores. K lies by dim: a column's tokens are neighbours. A
+// register of operand A, however, has two dims of one token. So lane l loads eight tokens, from 8
+// (l / 4) on, of columns 2c, 2c + 1, 2c + 8 and 2c + 9, with c = l % 4: 16 bytes of each. Tokens j
+// and j + 4 of all lanes make one mma.m16n8k16. A lane's accumulators are then its eight tokens, of
+// heads 2c and 2c + 1. For 16 dims and 8 heads, 64 tokens take 4 loads, 16 byte permutations and 4
+// mma.
+// Codes have one scale a page. fp16 could not hold it together with q without rounding, so they use
+// fp32 arithmetic, 8 tokens a lane.
 
 #include "instinfer/cuda/kernels/dim_choice.hpp"
 #include "instinfer/cuda/kernels/page_codes.hpp"
@@ -29,25 +33,29 @@ class column_scores {
         entries_{a.k.table + sequence * a.k.table_sequence_stride +
                  std::int64_t{head} * a.k.dim_tiles} {}
 
-  // Scores tokens [first, last), this warp every `warps`-th 256 of them from the `warp`-th on. sink.open(g, token) begins 256
-  // tokens of head g; sink.take(what open gave, token, from, products [8]) gets eight of them a lane, `from` after the first; and
-  // sink.close(spread, g, token, what open gave) ends them, which are on the lanes whose numbers differ in bits of `spread`. All
-  // lanes call them; g may be beyond the group, tokens beyond `last`.
+  // Scores tokens [first, last). This warp takes every `warps`-th 256 of them, from the `warp`-th
+  // on.
+  //   sink.open(g, token)                  begins 256 tokens of head g; returns `scored`
+  //   sink.take(scored, token, from, x)    takes the products x [8] of a lane's eight tokens, which
+  //                                        begin `from` tokens after `token`
+  //   sink.close(spread, g, token, scored) ends the 256 tokens; they are spread over lanes whose
+  //                                        numbers differ in bits of `spread`
+  // All lanes call them. g may be beyond the group, tokens beyond `last`.
   template <class Sink>
   constexpr void score(std::uint32_t first, std::uint32_t last, std::uint32_t warp,
                        std::uint32_t warps, Sink& sink) {
-    const std::uint32_t begin = first + warp * unit;
-    const std::uint32_t stride = warps * unit;
+    const std::uint32_t begin = first + warp * segment;
+    const std::uint32_t stride = warps * segment;
     if constexpr (is_coded<Code>) {
       for (std::uint32_t t = begin; t < last; t += stride) {
         score_codes(t, sink);
       }
     } else {
-      const bool whole_units = a_.keep_dims <= 16 && a_.k.token_stride == 1 && first % unit == 0 &&
-                               a_.k.tile_tokens.value % unit == 0;
+      const bool whole_segments = a_.keep_dims <= 16 && a_.k.token_stride == 1 &&
+                                  first % segment == 0 && a_.k.tile_tokens.value % segment == 0;
       for (std::uint32_t octet = 0; octet * 8 < a_.sizes.group; ++octet) {
-        whole_units ? score_chunks(octet, begin, last, stride, sink)
-                    : score_batches(octet, begin, last, stride, sink);
+        whole_segments ? score_segments(octet, begin, last, stride, sink)
+                       : score_batches(octet, begin, last, stride, sink);
       }
     }
   }
@@ -55,17 +63,18 @@ class column_scores {
   constexpr std::uint32_t status() const { return status_; }
 
  private:
-  static constexpr std::uint32_t unit = score_chunk;  // tokens
-  static constexpr std::uint32_t batch = 64;          // of one mma for eight tokens a lane
+  static constexpr std::uint32_t segment = score_segment;  // tokens
+  static constexpr std::uint32_t batch = 64;               // of one mma for eight tokens a lane
 
-  // Eight tokens of a column from here on, if its page is known.
+  // Eight tokens of a column, from `values` on, if their page is known.
   struct column {
     const Code* values;
     bool known;
   };
 
-  // The page that holds a token of chosen dim j; no_page where the table ends before it, which the status tells, after the last
-  // dim, and unless `live`. Only starts the load: column_at() is the first to look at what it brings.
+  // The page that holds a token of chosen dim j. It is no_page after the last dim, unless `live`,
+  // and where the table ends before the token, which the status reports. This only starts the load:
+  // column_at() is the first to use the loaded value.
   static constexpr std::uint32_t no_page = 0xFFFF'FFFFu;
   constexpr std::uint32_t page_of(std::uint32_t token, bool live, std::uint32_t j) {
     const std::uint32_t tile = a_.k.tile_tokens(token);
@@ -93,11 +102,11 @@ class column_scores {
     std::uint32_t tokens[4][4];  // eight of a column
   };
 
-  // Sixteen dims or fewer, and units that lie in one tile: pages are looked up once a unit, and two batches are on their way
-  // while one is multiplied, 4 KB a warp.
+  // For sixteen dims or fewer, and segments that lie in one tile. Pages are looked up once a segment.
+  // Two batches are on their way while one is multiplied, 4 KB a warp.
   template <class Sink>
-  constexpr void score_chunks(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
-                              std::uint32_t stride, Sink& sink) {
+  constexpr void score_segments(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
+                                std::uint32_t stride, Sink& sink) {
     const std::uint32_t q[2] = {chosen_.fragment(octet, 0)[0], chosen_.fragment(octet, 0)[1]};
     source from = locate(first, 0, find_pages(first, 0, last));
     columns k[2];
@@ -106,7 +115,7 @@ class column_scores {
     for (std::uint32_t t = first; t < last; t += stride) {
       typename Sink::scored heads[2] = {sink.open(head_of(octet, 0), t),
                                         sink.open(head_of(octet, 1), t)};
-      unrolled<unit / batch>([&](auto b) {
+      unrolled<segment / batch>([&](auto b) {
         if constexpr (b == 2) {
           from = locate(t + stride, 0, next);
           next = find_pages(t + 2 * stride, 0, last);
@@ -120,14 +129,14 @@ class column_scores {
     }
   }
 
-  // Any number of dims, any tiles and strides: a batch after the other.
+  // For any number of dims, any tiles and strides: one batch after the other.
   template <class Sink>
   constexpr void score_batches(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
                                std::uint32_t stride, Sink& sink) {
     for (std::uint32_t t = first; t < last; t += stride) {
       typename Sink::scored heads[2] = {sink.open(head_of(octet, 0), t),
                                         sink.open(head_of(octet, 1), t)};
-      for (std::uint32_t b = t; b < t + unit && b < last; b += batch) {
+      for (std::uint32_t b = t; b < t + segment && b < last; b += batch) {
         float s[4][4] = {};
         for (std::uint32_t step = 0; step * 16 < a_.keep_dims; ++step) {
           const columns k = load<false>(locate(b, step, find_pages(b, step, last)), b, 0, last);
@@ -140,7 +149,7 @@ class column_scores {
     }
   }
 
-  // What a lane's accumulators are of: heads 2c and 2c + 1 of an octet.
+  // The heads of a lane's accumulators: 2c and 2c + 1 of an octet.
   constexpr std::uint32_t head_of(std::uint32_t octet, std::uint32_t h) const {
     return octet * 8 + lane_id() % 4 * 2 + h;
   }
@@ -169,7 +178,7 @@ class column_scores {
                                            std::uint32_t n) {
     return step * 16 + lane % 4 * 2 + n % 2 + n / 2 * 8;
   }
-  // Where this lane's columns have its first token of a batch.
+  // Where this lane's first token of a batch lies, for each of its columns.
   struct source {
     column of[4];
   };
@@ -189,11 +198,11 @@ class column_scores {
         [&](auto n) { s.of[n] = column_at(from.of[n], token, column_of(step, lane_id(), n)); });
     return s;
   }
-  // Batch b of a unit that `from` locates.
+  // Loads batch b of the segment that `from` locates.
   template <bool Neighbours>
-  constexpr columns load(const source& from, std::uint32_t unit_token, std::uint32_t b,
+  constexpr columns load(const source& from, std::uint32_t segment_token, std::uint32_t b,
                          std::uint32_t last) const {
-    const std::uint32_t token = unit_token + b * batch + lane_id() / 4 * 8;
+    const std::uint32_t token = segment_token + b * batch + lane_id() / 4 * 8;
     columns c;
     unrolled<4>([&](auto n) {
       lane_.load_8(from.of[n].values + b * batch, Neighbours ? 1 : a_.k.token_stride,
@@ -213,7 +222,7 @@ class column_scores {
     });
   }
 
-  // Eight tokens of each head, `columns_at_once` columns on their way.
+  // Scores eight tokens a lane, for each head, with `columns_at_once` columns on their way.
   template <class Sink>
   constexpr void score_codes(std::uint32_t first, Sink& sink) {
     constexpr std::uint32_t at_once = choice::columns_at_once;
@@ -228,7 +237,7 @@ class column_scores {
           const column from = column_at(page, token, j + c);
           lane_.load_8(from.values, a_.k.token_stride, from.known, packed[c]);
           scales[c] = from.known ? a_.k.scales[std::int64_t{page} * a_.k.scale_page_stride] *
-                                       page_code<Code>::unit
+                                       page_code<Code>::factor
                                  : 0.0f;
         });
         unrolled<at_once>([&](auto c) {

@@ -1,6 +1,7 @@
 #pragma once
-// The choice of dims of SparQ and SparF on a GPU: the r largest of |q| summed over the query group, the temperature that goes
-// with them, and q of these dims in the form in which columns of K are multiplied by it. For all threads of a CTA.
+// The choice of dims of SparQ and SparF on a GPU, by all threads of a CTA: the r dims with the
+// largest |q| summed over the query group, and the temperature that goes with them. It also
+// arranges q of these dims for the products with columns of K.
 
 #include "instinfer/core/top_k.hpp"
 #include "instinfer/cuda/kernels/tile_shape.hpp"
@@ -14,12 +15,14 @@ class dim_choice {
   using arguments = sparse_arguments<E, Code>;
   static constexpr std::uint32_t columns_at_once = 8;  // of codes
 
-  // In shared memory: the heads' scales, chosen dims and where they lie, q in fp32, and what columns are multiplied by.
+  // Words of shared memory: the heads' scales, the chosen dims and their places, q in fp32, and the
+  // multipliers of the columns.
   static constexpr std::uint32_t words = largest_group + 3 * Dim + largest_group * Dim +
                                          (is_coded<Code> ? (Dim + columns_at_once) * largest_group
                                                          : largest_group / 8 * Dim / 16 * 32 * 2);
 
-  // Where a chosen dim's column lies: which of the head's tiles, and the element of its first token there.
+  // Where the column of a chosen dim lies: the head's tile, and in that tile the element of the
+  // column's first token.
   struct place {
     std::uint32_t tile;
     std::uint32_t element;
@@ -32,15 +35,17 @@ class dim_choice {
   constexpr const place* places() const {  // [keep_dims], by ascending dims
     return reinterpret_cast<const place*>(memory_ + largest_group);
   }
-  // q of chosen dim j and head g at 16 j + g; zeros for absent heads, and after the last dim.
+  // q of chosen dim j and head g is at 16 j + g. Absent heads, and places after the last dim, hold
+  // zeros.
   constexpr const float* weights() const { return reinterpret_cast<const float*>(multiplier()); }
-  // Operand B of mma.m16n8k16 for chosen dims [16 step, 16 step + 16) and heads [8 octet, 8 octet + 8): this lane's two
-  // registers.
+  // This lane's two registers of operand B of mma.m16n8k16, for chosen dims [16 step, 16 step + 16)
+  // and heads [8 octet, 8 octet + 8).
   constexpr const std::uint32_t* fragment(std::uint32_t octet, std::uint32_t step) const {
     return multiplier() + ((octet * (Dim / 16) + step) * 32 + lane_.thread() % 32) * 2;
   }
 
-  // Leaves the choice in shared memory, and the dims in the arguments' array if `store`.
+  // Leaves the choice in shared memory. With `store`, it also writes the dims to the arguments'
+  // array.
   constexpr void choose(std::uint32_t sequence, std::uint32_t head, bool store) {
     const std::int64_t item = std::int64_t{sequence} * a_.sizes.kv_heads + head;
     const E* from = a_.q + item * a_.sizes.group * Dim;
@@ -80,13 +85,16 @@ class dim_choice {
   constexpr std::uint32_t* dims() const { return memory_ + largest_group + 2 * Dim; }
   constexpr float* q() const { return reinterpret_cast<float*>(dims() + Dim); }  // [group, Dim]
   constexpr std::uint32_t* multiplier() const { return dims() + Dim + largest_group * Dim; }
-  // Until what columns are multiplied by takes their place: magnitudes [Dim], a bit for each chosen dim [Dim / 32].
+  // The memory of the multipliers first holds magnitudes [Dim], and one bit for each chosen dim
+  // [Dim / 32].
   constexpr float* magnitudes() const { return reinterpret_cast<float*>(multiplier()); }
   constexpr std::uint32_t* chosen() const { return multiplier() + Dim; }
   static constexpr float magnitude(float x) { return x < 0.0f ? -x : x; }
 
-  // A dim is chosen if fewer than keep_dims are before it: those of a larger sum, and the lower ones of an equal sum. Dim^2
-  // comparisons, a quarter of a dim's a thread. Sums are not negative: they sort as their bits do.
+  // A dim is chosen if fewer than keep_dims dims come before it. A dim comes before another if its
+  // sum is larger, or if the sums are equal and its number is lower. This takes Dim^2 comparisons;
+  // a thread makes a quarter of those of one dim. Sums are not negative, so they sort as their bits
+  // do.
   constexpr void rank_dims() {
     for (std::uint32_t i = lane_.thread(); i < Dim; i += lane_.threads()) {
       float sum = 0.0f;
@@ -116,7 +124,8 @@ class dim_choice {
     lane_.sync_block();
   }
 
-  // Temperature: scale / sqrt(|q[dims]|_1 / |q|_1), 1 for a zero query. A warp a head.
+  // Temperature: scale / sqrt(|q[dims]|_1 / |q|_1); the root is 1 for a zero query. One warp works
+  // on one head.
   constexpr void set_scales() {
     const std::uint32_t id = lane_.thread() % 32;
     for (std::uint32_t g = lane_.thread() / 32; g < a_.sizes.group; g += lane_.threads() / 32) {

@@ -1,5 +1,6 @@
 #pragma once
-// Writes what attention gives: the normalised output, SparF's blend with the mean of V, and the log-sum-exp.
+// Writes the results of attention: the normalised output, SparF's blend with the mean of V, and the
+// log-sum-exp.
 
 #include <limits>
 
@@ -13,7 +14,7 @@ class head_results {
   constexpr head_results(Lane& lane, const attend_arguments<E, Out, Code>& a)
       : lane_{lane}, a_{a} {}
 
-  // An item without tokens: by all threads of the CTA.
+  // Writes the results of an item without tokens. All threads of the CTA call it.
   constexpr void empty(std::uint32_t sequence, std::uint32_t head) {
     for (std::uint32_t i = lane_.thread(); i < a_.sizes.group * Dim; i += cta_threads) {
       whole(sequence, head, i / Dim, i % Dim, -std::numeric_limits<float>::infinity(), 0.0f, 0.0f);
@@ -28,7 +29,7 @@ class head_results {
     }
   }
 
-  // The normalised output of one dim; zeros where nothing was folded.
+  // Writes the normalised output of one dim; zero where nothing was folded.
   constexpr void output(std::uint32_t sequence, std::uint32_t head, std::uint32_t row,
                         std::uint32_t dim, float sum, float out) {
     const std::int64_t item = std::int64_t{sequence} * a_.sizes.kv_heads + head;
@@ -41,7 +42,7 @@ class head_results {
     a_.out[q_head * Dim + dim] = lane_.template narrow<Out>(value);
   }
 
-  // -inf where nothing was folded.
+  // Writes the log-sum-exp; -inf where nothing was folded.
   constexpr void lse(std::uint32_t sequence, std::uint32_t head, std::uint32_t row, float max,
                      float sum) {
     if (a_.lse_base_e != nullptr) {

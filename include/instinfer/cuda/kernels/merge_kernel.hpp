@@ -1,5 +1,6 @@
 #pragma once
-// Merges attention results over disjoint sets of tokens, each with its log-sum-exp: from several launches, devices or drives.
+// Merges attention results over disjoint sets of tokens by their log-sum-exp. They may come from
+// several launches, devices or drives.
 
 #include <cstdint>
 #include <limits>
@@ -9,7 +10,8 @@
 
 namespace instinfer::cuda {
 
-// All pointers are device pointers. Rows are (sequence, query head) pairs; the parts may come in any order.
+// All pointers are device pointers. Rows are (sequence, query head) pairs. The parts may come in
+// any order.
 template <class Part, class Out>
 struct merge_arguments {
   const Part* parts = nullptr;        // [parts, rows, dim], normalised outputs
@@ -21,8 +23,8 @@ struct merge_arguments {
   std::uint32_t dim = 0;
 };
 
-// out = sum of exp(lse_j - lse) out_j, lse = log of the sum of exp(lse_j). Empty parts count nothing; if all are empty the result
-// is zeros and -inf. One warp a row.
+// out = sum over j of exp(lse_j - lse) out_j, with lse = log of the sum of exp(lse_j). Empty parts
+// count nothing. If all are empty, the result is zeros and -inf. One warp works on one row.
 template <class Lane, class Part, class Out>
 constexpr void merge_rows(Lane& lane, const merge_arguments<Part, Out>& a) {
   const std::uint32_t warps = lane.blocks() * (lane.threads() / 32);
@@ -45,7 +47,7 @@ constexpr void merge_rows(Lane& lane, const merge_arguments<Part, Out>& a) {
       for (std::uint32_t j = 0; j < a.count && !empty; ++j) {
         const float weight =
             lane.exp2((a.lse_base_e[std::uint64_t{j} * a.rows + row] - max) * log2_e);
-        // Whatever an empty part holds does not count, NaN neither.
+        // What an empty part holds does not count, not even NaN.
         out += weight > 0.0f
                    ? weight * to_float(a.parts[(std::uint64_t{j} * a.rows + row) * a.dim + i])
                    : 0.0f;

@@ -1,7 +1,7 @@
 #pragma once
-// K or V of many sequences as a kernel reads it: rows of one token found through a page table. Strides say how pages lie, so
-// that flash pages (one head, one stream), pools of [page, head, token, dim] or [page, token, head, dim], and plain arrays
-// are one code path.
+// K or V of many sequences as a kernel reads it: rows of one token, found through a page table.
+// Strides say how pages lie. So one code path reads flash pages (one head, one stream), pools of
+// [page, head, token, dim] or [page, token, head, dim], and plain arrays.
 
 #include <cstdint>
 
@@ -9,13 +9,16 @@
 
 namespace instinfer::cuda {
 
-// Row of token t of a head, in rows of `dim` values from `pages` on: page * page_rows + head * head_rows + (t % page_tokens)
-// * token_rows, with page = table[sequence * table_sequence_stride + (t / page_tokens) * table_page_stride + head *
-// table_head_stride]. Without a table, page = sequence and page_tokens its capacity. Rows are counted in 32 bits (2^32 rows
-// of 128 bytes are 512 GB), addresses computed in 64.
+// The row of token t of a head, in rows of `dim` values from `pages` on, is
+//   page * page_rows + head * head_rows + (t % page_tokens) * token_rows
+// with page =
+//   table[sequence * table_sequence_stride + (t / page_tokens) * table_page_stride
+//         + head * table_head_stride].
+// Without a table, the page is the sequence and page_tokens its capacity. Rows are counted in 32
+// bits (2^32 rows of 128 bytes are 512 GB); addresses are computed in 64 bits.
 //
-// E: an element, or an 8-bit code; codes have scales, one a page and head: scales[page * scale_page_stride + head *
-// scale_head_stride].
+// E is an element, or an 8-bit code. Codes have one scale for each page and head: scales[page *
+// scale_page_stride + head * scale_head_stride].
 template <class E>
 struct paged_stream {
   const E* pages = nullptr;  // 16-byte aligned
@@ -35,7 +38,7 @@ struct paged_stream {
   std::uint32_t scale_page_stride = 0;
   std::uint32_t scale_head_stride = 0;
 
-  // Tokens that a sequence can have.
+  // The most tokens that a sequence can have.
   constexpr std::uint64_t most_tokens() const {
     return std::uint64_t{table_pages} * page_tokens.value;
   }
@@ -60,7 +63,7 @@ constexpr paged_stream<E> head_major_pages(const E* pages, std::uint32_t page_co
           .table_sequence_stride = table_pages};
 }
 
-// The same, [page, page_tokens, kv_heads, dim] (NHD).
+// The same for a pool [page, page_tokens, kv_heads, dim] (NHD).
 template <class E>
 constexpr paged_stream<E> token_major_pages(const E* pages, std::uint32_t page_count,
                                             std::uint32_t page_tokens, std::uint32_t kv_heads,
@@ -72,15 +75,16 @@ constexpr paged_stream<E> token_major_pages(const E* pages, std::uint32_t page_c
   return s;
 }
 
-// One array [sequences, kv_heads, capacity_tokens, dim], no table.
+// One array [sequences, kv_heads, capacity_tokens, dim], without a table.
 template <class E>
 constexpr paged_stream<E> contiguous(const E* values, std::uint32_t sequences,
                                      std::uint32_t capacity_tokens, std::uint32_t kv_heads) {
   return head_major_pages<E>(values, sequences, capacity_tokens, kv_heads, nullptr, 1);
 }
 
-// Token-indexed flash pages as they lie: one head and one stream a page; the table is the L2P table [token_tile, kv_heads] of
-// a sequence's layer (layout/head_pages.hpp). Pages are page_rows rows apart.
+// Token-indexed flash pages as they lie in the store: a page holds one head and one stream. The
+// table is the L2P table [token_tile, kv_heads] of a sequence's layer (layout/head_pages.hpp).
+// Pages are page_rows rows apart.
 template <class E>
 constexpr paged_stream<E> flash_pages(const E* pages, std::uint32_t page_count,
                                       std::uint32_t page_rows, std::uint32_t page_tokens,
@@ -97,7 +101,7 @@ constexpr paged_stream<E> flash_pages(const E* pages, std::uint32_t page_count,
           .table_sequence_stride = std::int64_t{token_tiles} * kv_heads};
 }
 
-// Scales [page, kv_heads] beside the pool.
+// Scales in an array of their own, [page, kv_heads].
 template <class Code>
 constexpr paged_stream<Code> with_scales(paged_stream<Code> s, const float* scales,
                                          std::uint32_t kv_heads) {
@@ -107,8 +111,8 @@ constexpr paged_stream<Code> with_scales(paged_stream<Code> s, const float* scal
   return s;
 }
 
-// Scales in the last four bytes of each page, where codec/scaled_pages.hpp leaves them; for flash pages. page_bytes is a
-// multiple of 16 and page_rows rows.
+// Scales in the last four bytes of each flash page, where codec/scaled_pages.hpp writes them.
+// page_bytes is a multiple of 16, and the length of page_rows rows.
 template <class Code>
 paged_stream<Code> with_scales_in_pages(paged_stream<Code> s, std::uint32_t page_bytes) {
   s.scales = reinterpret_cast<const float*>(s.pages + page_bytes) - 1;

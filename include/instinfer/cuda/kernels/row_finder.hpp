@@ -1,5 +1,5 @@
 #pragma once
-// From positions to rows of K and V: which token, on which page, in which row of the pool.
+// Finds the rows of K and V for positions: which token, on which page, in which row of the pool.
 
 #include "instinfer/cuda/kernels/tile_shape.hpp"
 
@@ -12,8 +12,9 @@ struct found_row {
   const float* scale = nullptr;  // of its page and head, for codes
 };
 
-// Finds rows of K (lanes 0 to 15) and V (lanes 16 to 31), one token a lane, two tiles ahead of their use: a list entry is
-// loaded for tile i + 2 and a table entry for tile i + 1 while the copies of tile i are issued.
+// Finds rows of K (lanes 0 to 15) and V (lanes 16 to 31), one token a lane, two tiles ahead of
+// their use. While the copies of tile i are issued, the list entry for tile i + 2 and the table
+// entry for tile i + 1 are loaded.
 class row_finder {
  public:
   template <class E>
@@ -42,7 +43,8 @@ class row_finder {
     next_token_ = find_token();
   }
 
-  // The row of this lane's token in the next tile; no_row past the last. What is out of range counts as past it.
+  // The row of this lane's token in the next tile. It is no_row past the last token, and for what
+  // is out of range, which the status reports.
   constexpr found_row next(std::uint32_t& status) {
     found_row found{no_row, scales_};
     if (token_ != none) {

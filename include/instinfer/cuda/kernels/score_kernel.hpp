@@ -1,7 +1,8 @@
 #pragma once
-// The first pass of SparQ and SparF on a GPU, one kernel: chooses the dims of every query group, and scores all tokens by them from
-// the dim-indexed copy of K: products, temperature, soft cap, mask, and the softmax state of each 256 tokens. A CTA takes a
-// stretch of a head's tokens; logits go to memory as fp32, 4 bytes a token and query head beside 2 r bytes of K.
+// The first pass of SparQ and SparF on a GPU, one kernel. It chooses the dims of every query group,
+// and scores all tokens by them from the dim-indexed copy of K: products, temperature, soft cap,
+// mask, and the softmax state of each 256 tokens. A CTA takes a stretch of a head's tokens. Logits
+// go to memory as fp32: 4 bytes for each token and query head, besides 2 r bytes of K a token.
 
 #include "instinfer/cuda/kernels/column_scores.hpp"
 
@@ -16,7 +17,7 @@ class score_kernel {
   using choice = dim_choice<Lane, E, Dim, Code>;
   static constexpr std::uint32_t shared_bytes = choice::words * 4;
 
-  // Block: of `stretches` a head. stretch: tokens of one, a multiple of score_chunk.
+  // A head has `stretches` blocks. Each takes `stretch` tokens, a multiple of score_segment.
   constexpr score_kernel(Lane& lane, const arguments& a, std::uint32_t stretch,
                          std::uint32_t stretches)
       : lane_{lane},
@@ -45,7 +46,7 @@ class score_kernel {
     }
   }
 
-  // What a lane knows of its tokens of one head among score_chunk ones; see column_scores::score.
+  // What a lane keeps of one head while it scores score_segment tokens; see column_scores::score.
   struct scored : float_pair {
     float scale;
     float* logits;  // of the first of them; null for a head that is absent
@@ -58,10 +59,11 @@ class score_kernel {
     return {{-std::numeric_limits<float>::infinity(), 0.0f},
             present ? scales_[g] * (a_.soft_cap > 0.0f ? 2.0f / a_.soft_cap : 1.0f) * log2_e : 0.0f,
             present ? row + at : nullptr,
-            seen_.shows_all(token, score_chunk)};
+            seen_.shows_all(token, score_segment)};
   }
 
-  // Products of eight tokens, `from` after the first, to base-2 logits, which are stored, and their state.
+  // Turns the products of eight tokens into base-2 logits, stores these, and adds them to the
+  // state. The eight tokens begin `from` tokens after `token`.
   constexpr void take(scored& s, std::uint32_t token, std::uint32_t from, float (&x)[8]) {
     constexpr float most = std::numeric_limits<float>::max();
     constexpr float none = -std::numeric_limits<float>::infinity();
@@ -87,7 +89,7 @@ class score_kernel {
     }
   }
 
-  // The state of the score_chunk tokens from `token` on.
+  // Writes the state of the score_segment tokens from `token` on.
   constexpr void close(std::uint32_t spread, std::uint32_t g, std::uint32_t token,
                        const scored& mine) {
     float_pair s = mine;
@@ -97,9 +99,9 @@ class score_kernel {
       }
     }
     if ((lane_.thread() % 32 & spread) == 0 && g < a_.sizes.group) {
-      const std::int64_t chunk =
-          item_ * (a_.logit_stride / score_chunk) + (token - base_) / score_chunk;
-      a_.states[chunk * a_.sizes.group + g] = s;
+      const std::int64_t segment =
+          item_ * (a_.logit_stride / score_segment) + (token - base_) / score_segment;
+      a_.states[segment * a_.sizes.group + g] = s;
     }
   }
 
@@ -111,7 +113,7 @@ class score_kernel {
   std::uint32_t first_;
   std::uint32_t sequence_;
   visible_tokens seen_;
-  std::uint32_t base_;  // logits are of tokens from here on
+  std::uint32_t base_;  // the token of the first logit
   std::uint32_t span_;
   const float* scales_ = nullptr;
 };

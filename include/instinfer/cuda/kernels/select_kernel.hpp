@@ -1,7 +1,9 @@
 #pragma once
-// The second pass of SparQ and SparF on a GPU, one kernel: of every KV head's tokens the exact k with the largest sums of
-// probabilities (or logits) over the query group, ties to the lower token, as an ascending list, and the share of the weight
-// that they have. A cluster of CTAs a head, each with a stretch of the tokens, whose keys it keeps in shared memory.
+// The second pass of SparQ and SparF on a GPU, one kernel. For every KV head it finds the exact k
+// tokens with the largest sums of probabilities (or logits) over the query group. Ties go to the
+// lower token. It writes them as an ascending list, and the share of the weight that they have. A
+// cluster of CTAs works on one head. Each CTA has a stretch of the tokens, whose keys it keeps in
+// shared memory.
 
 #include "instinfer/core/top_k.hpp"
 #include "instinfer/cuda/kernels/cluster_top_k.hpp"
@@ -17,16 +19,17 @@ class select_kernel {
   using arguments = sparse_arguments<E, Code>;
   using top_k = cluster_top_k<Lane, select_threads>;
 
-  // With keys of `tokens` tokens in shared memory.
+  // Bytes of shared memory that hold the keys of `tokens` tokens.
   static constexpr std::uint64_t shared_bytes(std::uint64_t tokens) {
     return 4 * (fixed_words + tokens);
   }
-  // Of a sequence of n tokens, what one of `ctas` CTAs has.
+  // The tokens of each of `ctas` CTAs, of a sequence of n tokens.
   static constexpr std::uint32_t stretch_of(std::uint32_t n, std::uint32_t ctas) {
-    return ((n + ctas - 1) / ctas + score_chunk - 1) / score_chunk * score_chunk;
+    return ((n + ctas - 1) / ctas + score_segment - 1) / score_segment * score_segment;
   }
 
-  // Shared memory has room for the keys of `shared_tokens`; longer stretches keep theirs in a.keys.
+  // Shared memory has room for the keys of `shared_tokens` tokens. Longer stretches keep theirs in
+  // a.keys.
   constexpr select_kernel(Lane& lane, const arguments& a, std::uint32_t shared_tokens)
       : lane_{lane},
         a_{a},
@@ -75,7 +78,8 @@ class select_kernel {
 
  private:
   static constexpr std::uint32_t warps = select_threads / 32;
-  // Shared memory, in words: log2 of the heads' sums [16], kept shares [16, CTAs of a cluster] and [16, warps].
+  // Places in shared memory, in words: log2 of the heads' sums [16], kept shares [16, CTAs of a
+  // cluster] and [16, warps].
   static constexpr std::uint32_t shares_at = largest_group;
   static constexpr std::uint32_t of_warps_at = shares_at + largest_group * top_k::most_ctas;
   static constexpr std::uint32_t top_k_at = of_warps_at + largest_group * warps;
@@ -94,13 +98,15 @@ class select_kernel {
     return a_.logits + (item_ * a_.sizes.group + g) * a_.logit_stride;
   }
 
-  // The chunks' states to the logarithm of a head's sum, to base 2: a warp a head, every CTA of the cluster for itself.
+  // Merges the states of the segments into log2 of each head's sum. One warp works on one head. Every
+  // CTA of the cluster does this for itself.
   constexpr void sum_weights() {
-    const std::uint32_t chunks = (span_ + score_chunk - 1) / score_chunk;
-    const float_pair* states = a_.states + item_ * (a_.logit_stride / score_chunk) * a_.sizes.group;
+    const std::uint32_t segments = (span_ + score_segment - 1) / score_segment;
+    const float_pair* states =
+        a_.states + item_ * (a_.logit_stride / score_segment) * a_.sizes.group;
     for (std::uint32_t g = warp(); g < a_.sizes.group; g += warps) {
       float_pair sum{-std::numeric_limits<float>::infinity(), 0.0f};
-      for (std::uint32_t c = lane_id(); c < chunks; c += 32) {
+      for (std::uint32_t c = lane_id(); c < segments; c += 32) {
         sum = merged(lane_, sum, states[c * a_.sizes.group + g]);
       }
       for (const std::uint32_t mask : {1u, 2u, 4u, 8u, 16u}) {
@@ -114,7 +120,8 @@ class select_kernel {
     lane_.sync_block();
   }
 
-  // Four tokens of four heads at a time. Hidden tokens have no key, the newest `local` ones the largest.
+  // Makes the keys, for four tokens and four heads at a time. A hidden token gets 0, which is no
+  // key; the newest `local` tokens get the largest key.
   constexpr void make_keys(std::uint32_t local) {
     for (std::uint32_t at = 4 * lane_.thread(); at < count_; at += 4 * select_threads) {
       float rank[4] = {};
@@ -149,8 +156,9 @@ class select_kernel {
     }
   }
 
-  // alpha: the share of each query head's weight that the kept tokens have. `mine`: those of this CTA. Warps' sums to the
-  // CTA's, the CTAs' to the first one's shared memory, which adds them in order. Nobody reads another CTA's afterwards.
+  // Computes alpha: the share of each query head's weight that the kept tokens have. `mine`: the
+  // kept tokens of this CTA. A CTA adds the sums of its warps and writes the result to the shared
+  // memory of the first CTA, which adds these in order. Afterwards no CTA reads another's memory.
   constexpr void sum_kept(const typename top_k::listed& mine) {
     const std::uint32_t* list = a_.listed + item_ * a_.list_stride + mine.first;
     for (std::uint32_t g = 0; g < a_.sizes.group; g += 4) {
@@ -191,9 +199,9 @@ class select_kernel {
   std::int64_t item_;
   std::uint32_t sequence_;
   visible_tokens seen_;
-  std::uint32_t base_;  // logits are of tokens from here on
+  std::uint32_t base_;  // the token of the first logit
   std::uint32_t span_;
-  std::uint32_t first_ = 0;  // of this CTA's tokens, from base on
+  std::uint32_t first_ = 0;  // this CTA's first token, counted from base
   std::uint32_t count_ = 0;
   std::uint32_t* keys_ = nullptr;
 };

@@ -1,5 +1,6 @@
 #pragma once
-// Loops whose index is a constant in each turn, so that what they index stays in registers under every compiler.
+// Loops whose index is a compile-time constant in each turn. What they index stays in registers
+// under every compiler.
 
 #include <cstdint>
 #include <type_traits>
@@ -7,7 +8,7 @@
 
 namespace instinfer::cuda {
 
-// f(std::integral_constant<std::uint32_t, i>) for i in [0, N).
+// Calls f(std::integral_constant<std::uint32_t, i>{}) for i in [0, N).
 template <std::uint32_t N, class F>
 constexpr void unrolled(F&& f) {
   [&]<std::uint32_t... I>(std::integer_sequence<std::uint32_t, I...>) {

@@ -1,5 +1,5 @@
 #pragma once
-// What one warp does: folds tiles of 16 tokens, which a loader brings, into its softmax state.
+// What one warp does: it folds tiles of 16 tokens, which a loader brings, into its softmax state.
 
 #include <limits>
 
@@ -8,9 +8,10 @@
 
 namespace instinfer::cuda {
 
-// One warp's softmax state and output for 16 heads: a lane has heads r = lane / 4 and r + 8, and of each 16 x 8 tile of the
-// output positions 2c and 2c + 1, c = lane % 4; see dim_at. Sums are of the lane's own tokens, in base 2, relative to `max`: the
-// largest logit, of codes the largest logit plus log2 of its V scale.
+// One warp's softmax state and output for 16 heads. Lane l has heads r = l / 4 and r + 8. Of each
+// 16 x 8 tile of the output it has positions 2c and 2c + 1, with c = l % 4; see dim_at. Sums are of
+// the lane's own tokens, in base 2, relative to `max`: the largest logit, or for codes the largest
+// logit plus log2 of its V scale.
 template <std::uint32_t Dim>
 struct warp_state {
   float max[2] = {-std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
@@ -40,7 +41,8 @@ class warp_fold {
     constexpr std::uint32_t step = warps_per_cta * tile_tokens;
     const std::uint32_t tiles = first < last ? (last - first + step - 1) / step : 0;
 
-    // In registers up to head size 128 (32 of them); 64 more would spill at 256, which reads them from shared memory again.
+    // Up to head size 128, q stays in registers (32 of them). At 256, 64 more would spill; there q
+    // is read from shared memory again for each tile.
     constexpr bool in_registers = Dim <= 128;
     std::uint32_t q[in_registers ? Dim / 16 : 1][4];
     if constexpr (in_registers) {
@@ -59,16 +61,17 @@ class warp_fold {
   }
 
  private:
-  // Of the lane's tokens 8 n + 2 (lane % 4) + j, [n][j]: what K and V are multiplied by, and by how many powers of two the weight
-  // is shifted for it. P V is in fp16: a weight times a small scale would lose bits, or vanish. So the maximum is that of logit
-  // plus log2(V scale), and the largest product is about 1.
+  // Scales of this lane's tokens 8 n + 2 (lane % 4) + j, at [n][j]: what K and V are multiplied by,
+  // and by how many powers of two the weight is shifted for V. P V is in fp16, where a weight times
+  // a small scale would lose bits or vanish. So the maximum is that of logit plus log2(V scale),
+  // and the largest product is about 1.
   struct token_scales {
     float k[2][2];
     float v[2][2];
     float shift[2][2];
   };
 
-  // Fragment of q for positions [16 step, 16 step + 16): the A operand of mma.m16n8k16.
+  // Loads the fragment of q for positions [16 step, 16 step + 16): the A operand of mma.m16n8k16.
   constexpr void load_query_fragment(std::uint32_t step, std::uint32_t (&fragment)[4]) {
     const std::uint32_t head = lane_id() % 16;
     lane_.load_matrices(q_shared_ + q_row::offset(head, 2 * step, lane_id() / 16), fragment);
@@ -90,16 +93,17 @@ class warp_fold {
     }
   }
 
-  // One tile of 16 tokens, of which the first `valid` count.
+  // Folds one tile of 16 tokens. Only the first `valid` tokens count.
   template <std::size_t Kept>
   constexpr void fold_tile(warp_state<Dim>& state, const std::byte* stage,
                            const std::uint32_t (&q)[Kept][4], std::uint32_t valid) {
-    // S [16 heads, 16 tokens], two accumulators of 16 x 8. A register of K has two dims of a token, or four if they are codes.
+    // S [16 heads, 16 tokens], two accumulators of 16 x 8. A register of K has two dims of a token,
+    // or four if they are codes.
     float s[2][4] = {};
     {
       const std::uint32_t token = lane_id() / 16 * 8 + lane_id() % 8;
       const std::uint32_t half = lane_id() / 8 % 2;
-      unrolled<row::chunks / 2>([&](auto i) {
+      unrolled<row::words / 2>([&](auto i) {
         std::uint32_t k[4];
         lane_.load_matrices(stage + row::offset(token, 2 * i, half), k);
         if constexpr (is_coded<Code>) {
@@ -121,7 +125,7 @@ class warp_fold {
     // O [16 heads, Dim] += P [16, 16 tokens] V [16 tokens, Dim].
     const std::byte* values = stage + shape::tile_bytes;
     const std::uint32_t token = lane_id() / 8 % 2 * 8 + lane_id() % 8;
-    unrolled<row::chunks / 2>([&](auto i) {
+    unrolled<row::words / 2>([&](auto i) {
       std::uint32_t v[4];
       lane_.load_matrices_transposed(values + row::offset(token, 2 * i, lane_id() / 16), v);
       unrolled<2>([&](auto h) {
@@ -146,17 +150,18 @@ class warp_fold {
       constexpr std::uint32_t n = at / 2;
       constexpr std::uint32_t j = at % 2;
       const std::uint32_t token = n * 8 + lane_id() % 4 * 2 + j;
-      found.k[n][j] = scales[token] * page_code<Code>::unit;
-      found.v[n][j] = scales[tile_tokens + token] * page_code<Code>::unit;
-      // Pages of zeros have the smallest scale, 2^-126, by which sums of 2^(logit - max) could overflow: not below 2^-60.
+      found.k[n][j] = scales[token] * page_code<Code>::factor;
+      found.v[n][j] = scales[tile_tokens + token] * page_code<Code>::factor;
+      // A page of zeros has the smallest scale, 2^-126, with which sums of 2^(logit - max) could
+      // overflow. So the shift is at least -60.
       const float log = lane_.log2(found.v[n][j]);
       found.shift[n][j] = log > -60.0f ? log : -60.0f;
     });
     return found;
   }
 
-  // Products to weights 2^(logit - max), of codes times the V scale; rescales the state where a maximum moves. A tile has at
-  // least one valid token, so the new maximum is finite.
+  // Turns products into weights 2^(logit - max), for codes times the V scale. Rescales the state
+  // where a maximum moves. A tile has at least one valid token, so the new maximum is finite.
   constexpr void weigh(warp_state<Dim>& state, float (&s)[2][4], std::uint32_t valid,
                        [[maybe_unused]] const std::byte* stage_scales) {
     [[maybe_unused]] token_scales scales{};

@@ -1,18 +1,18 @@
 #pragma once
-// Values that are loaded and stored at once: softmax states, and four words or fp32 numbers.
+// Values that one instruction loads or stores: softmax states, and four words or fp32 numbers.
 
 #include <cstdint>
 #include <limits>
 
 namespace instinfer::cuda {
 
-// A maximum and a sum of 2^(logit - maximum), loaded at once.
+// A softmax state of 8 bytes: the largest logit, and the sum of 2^(logit - max).
 struct alignas(8) float_pair {
   float max;
   float sum;
 };
 
-// The state of what two states are of.
+// The state of all that two states cover. Two empty states give an empty one, not NaN.
 template <class Lane>
 constexpr float_pair merged(const Lane& lane, const float_pair& x, const float_pair& y) {
   const float max = x.max > y.max ? x.max : y.max;
@@ -20,12 +20,12 @@ constexpr float_pair merged(const Lane& lane, const float_pair& x, const float_p
   return {max, x.sum * lane.exp2(x.max - from) + y.sum * lane.exp2(y.max - from)};
 }
 
-// 16 bytes of words, loaded at once.
+// Four words: 16 bytes, one load.
 struct alignas(16) word_quad {
   std::uint32_t x[4];
 };
 
-// 16 bytes of fp32, loaded at once.
+// Four fp32 numbers: 16 bytes, one load.
 struct alignas(16) float_quad {
   float x[4];
 };

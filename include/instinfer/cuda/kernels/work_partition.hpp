@@ -1,14 +1,15 @@
 #pragma once
-// How one launch's work is dealt to its CTAs: every CTA finds its share from the lengths alone, on the device, so that there
-// is no plan to make on the host, to copy, or to go stale in a graph. constexpr functions: tested on the CPU.
+// How the work of one launch is dealt to its CTAs. Every CTA finds its share on the device, from
+// the lengths alone. So there is no plan that the host must make and copy, or that goes stale in a
+// graph. The functions are constexpr, so tests run them on the CPU.
 
 #include <algorithm>
 #include <cstdint>
 
 namespace instinfer::cuda {
 
-// The positions of one sequence's tokens that a query sees. Position p in [0, count) is token p + first, or that many
-// tokens later where p lies behind the sinks: the same set as logit_rule::visible.
+// The positions of one sequence's tokens that a query sees: the same set as logit_rule::visible.
+// Position p in [0, count) is token first + p, or token first + p + gap behind the sinks.
 struct visible_tokens {
   std::uint32_t first = 0;
   std::uint32_t count = 0;
@@ -18,12 +19,12 @@ struct visible_tokens {
   constexpr std::uint32_t token(std::uint32_t position) const {
     return first + position + (position >= sinks ? gap : 0);
   }
-  // The other way round, of a token that is seen.
+  // The position of a token that is seen.
   constexpr std::uint32_t position(std::uint32_t token) const {
     const std::uint32_t at = token - first;
     return at < sinks ? at : at - gap;
   }
-  // Whether n neighbouring tokens are all seen; false where they reach across the sinks' end.
+  // Whether n neighbouring tokens are all seen. False where they reach across the end of the sinks.
   constexpr bool shows_all(std::uint32_t token, std::uint32_t n) const {
     const std::uint32_t at = token - first;  // wraps before the first
     return (at < sinks && sinks - at >= n) ||
@@ -46,30 +47,33 @@ constexpr visible_tokens visible_of(std::uint32_t first, std::uint32_t last, std
   return {first, kept + window, kept, live - window - kept};
 }
 
-// Work is measured in units of `unit_tokens` positions of one item, an item being one KV head of one sequence.
+// An item is one KV head of one sequence. Work is measured in slices of `slice_tokens` positions of
+// one item.
 //
-//   balanced   every CTA gets an equal stretch of the units of all items, wherever items begin: at most two of its pieces
-//              are parts of an item, so the partial results of a launch fit 2 * CTAs slots. The same launch on the same
-//              device gives the same bits; another batch around a sequence may not.
-//   fixed      items are cut every `unit_tokens` positions, each piece is merged in order: the bits of a sequence depend on
-//              its own length only. Needs a slot for each piece.
+//   balanced   Every CTA gets an equal stretch of the slices of all items, wherever items begin. At
+//              most two of its pieces are parts of an item, so the partial results of a launch fit
+//              2 * CTAs slots. The same launch on the same device gives the same bits. With another
+//              batch around it, a sequence may get other bits.
+//   fixed      Items are cut every `slice_tokens` positions, and the pieces are merged in order. The
+//              bits of a sequence depend on its own length only. Each piece needs a slot.
 struct partition_rule {
-  std::uint32_t unit_tokens = 64;
-  std::uint32_t overhead_units =
-      1;  // > 0: what beginning and ending an item costs, about a tile's load latency
+  std::uint32_t slice_tokens = 64;
+  // What the beginning and end of an item cost: about a tile's load latency. > 0.
+  std::uint32_t overhead_slices = 1;
   bool fixed = false;
 
-  constexpr std::uint32_t units(std::uint32_t positions) const {
-    return positions / unit_tokens + (positions % unit_tokens != 0 ? 1 : 0);
+  constexpr std::uint32_t slices(std::uint32_t positions) const {
+    return positions / slice_tokens + (positions % slice_tokens != 0 ? 1 : 0);
   }
-  // At least 1, so that an item without tokens has an owner, too: who writes its zeros.
+  // At least 1: an item without tokens needs an owner, too, which writes its zeros.
   constexpr std::uint64_t cost(std::uint32_t positions) const {
-    const std::uint64_t n = units(positions);
-    return fixed ? std::max<std::uint64_t>(n, 1) : n + overhead_units;
+    const std::uint64_t n = slices(positions);
+    return fixed ? std::max<std::uint64_t>(n, 1) : n + overhead_slices;
   }
 };
 
-// CTA i of n takes the costs [i * total / n, (i + 1) * total / n). n <= total, so that no share is empty.
+// CTA i of n takes the costs [i * total / n, (i + 1) * total / n). n <= total, so no share is
+// empty.
 struct cost_share {
   std::uint64_t total = 0;
   std::uint64_t ctas = 1;
@@ -84,8 +88,8 @@ constexpr cost_share share_costs(std::uint64_t total, std::uint32_t ctas) {
   return {total, std::min<std::uint64_t>(ctas, total)};
 }
 
-// One CTA's part of an item: units [begin, end). Partial results of an item's pieces are merged in the order of `index` by
-// whoever comes last; the ticket counts who has come.
+// One CTA's part of an item: slices [begin, end). The CTA that comes last merges the partial results
+// of the item's pieces, in the order of `index`. The ticket counts the CTAs that have come.
 struct piece {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
@@ -97,12 +101,13 @@ struct piece {
   constexpr bool whole() const { return pieces == 1; }
 };
 
-// The part of an item whose costs begin at `item_begin` that lies in the share of `cta`; for the fixed rule the next piece
-// from unit `from` on. Empty (begin == end) where the CTA has none, and for an item without units.
+// The part of an item that lies in the share of `cta`. The costs of the item begin at `item_begin`.
+// Under the fixed rule, it is the next piece from slice `from` on. Empty (begin == end) where the
+// CTA has no part, and for an item without slices.
 constexpr piece piece_of(const partition_rule& rule, const cost_share& share, std::uint64_t cta,
-                         std::uint64_t item_begin, std::uint64_t units, std::uint64_t from = 0) {
+                         std::uint64_t item_begin, std::uint64_t slices, std::uint64_t from = 0) {
   const std::uint64_t low = std::max(share.begin(cta), item_begin) - item_begin;
-  const std::uint64_t high = std::min(std::max(share.end(cta), item_begin) - item_begin, units);
+  const std::uint64_t high = std::min(std::max(share.end(cta), item_begin) - item_begin, slices);
   const std::uint64_t begin = std::max(low, from);
   if (begin >= high) {
     return {};
@@ -111,12 +116,12 @@ constexpr piece piece_of(const partition_rule& rule, const cost_share& share, st
     return {.begin = begin,
             .end = begin + 1,
             .index = static_cast<std::uint32_t>(begin),
-            .pieces = static_cast<std::uint32_t>(units),
+            .pieces = static_cast<std::uint32_t>(slices),
             .ticket = item_begin,
             .slot = item_begin + begin};
   }
   const std::uint64_t first = share.cta_of(item_begin);
-  const std::uint64_t last = share.cta_of(item_begin + units - 1);
+  const std::uint64_t last = share.cta_of(item_begin + slices - 1);
   return {.begin = begin,
           .end = high,
           .index = static_cast<std::uint32_t>(cta - first),
@@ -130,8 +135,9 @@ constexpr std::uint64_t slot_of_piece(const partition_rule& rule, const piece& p
   return rule.fixed ? p.ticket + j : 2 * (p.ticket + j) + (j == 0 ? 1 : 0);
 }
 
-// Division of n < 2^31 by a constant that is known at run time only: one multiplication.
-// With 2^l >= d and m = ceil(2^(31+l) / d), the error m * d - 2^(31+l) is below 2^l, which n < 2^31 cannot carry over.
+// Division of n < 2^31 by a number that is known at run time only, in one multiplication. With 2^l
+// >= d and m = ceil(2^(31+l) / d), the error m * d - 2^(31+l) is below 2^l. For n < 2^31 that
+// cannot change the quotient.
 struct divisor {
   std::uint32_t value = 1;
   std::uint32_t multiplier = 1u << 31;

@@ -1,11 +1,12 @@
 #pragma once
-// Decode attention on a GPU: checks, launch and workspace of the kernel in cuda/kernels/attend_kernel.hpp.
+// Decode attention on a GPU: checks, launch and workspace of the kernel in
+// cuda/kernels/attend_kernel.hpp.
 //
-//   cuda::attend<fp16, fp16, 128> attend;                       // asks the device once
-//   cuda::array<std::byte> memory = attend.workspace(sizes);    // once; zeroed
-//   attend(arguments, memory, stream);                          // one kernel, nothing else: safe in a graph
+//   cuda::attend<fp16, fp16, 128> attend;                     // checks the device once
+//   cuda::array<std::byte> memory = attend.workspace(sizes);  // once; zeroed
+//   attend(arguments, memory, stream);                        // one kernel: safe in a graph
 //
-// Lengths are read on the device at each run, so that a captured graph follows the context as it grows.
+// Each run reads the lengths on the device, so a captured graph follows the context as it grows.
 
 #include <algorithm>
 
@@ -17,7 +18,8 @@
 
 namespace instinfer::cuda {
 
-// The lane that has the instructions of a policy of copies, and the architecture that has them.
+// The lane with the instructions that a copy policy needs, and the oldest architecture that has
+// them.
 template <class Copies>
 struct lane_for {
   using type = device_lane;
@@ -41,7 +43,8 @@ __global__ __launch_bounds__(cta_threads) void check_tables_on_device(
   table_check<device_lane, E, Out, Code>(lane, a, report).run();
 }
 
-// Code: what pages hold, E or std::int8_t or fp8 with a scale a page and head (cuda/kernels/page_codes.hpp).
+// Code: what pages hold: E, or std::int8_t or fp8 with a scale for each page and head
+// (cuda/kernels/page_codes.hpp).
 template <class E, class Out, std::uint32_t Dim, class Code = E, class Copies = lane_copies>
 class attend {
  public:
@@ -55,7 +58,8 @@ class attend {
     check(cudaFuncSetAttribute(attend_on_device<kernel>,
                                cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes),
           "cudaFuncSetAttribute");
-    // All of the SM's memory that can be: the L1 cache serves q and page tables only.
+    // As much of the SM's memory as possible becomes shared memory: the L1 cache serves q and page
+    // tables only.
     check(cudaFuncSetAttribute(attend_on_device<kernel>,
                                cudaFuncAttributePreferredSharedMemoryCarveout,
                                cudaSharedmemCarveoutMaxShared),
@@ -72,11 +76,12 @@ class attend {
   const device_info& device() const { return device_; }
   const partition_rule& rule() const { return rule_; }
 
-  // What launches of these sizes need. The balanced rule needs the same for every batch of a group.
+  // Bytes that launches of these sizes need. Under the balanced rule, all batches of one group size
+  // need the same.
   std::size_t workspace_bytes(const attend_sizes& sizes) const {
     return attend_workspace::bytes(sizes, rule_, ctas_, Dim);
   }
-  // A workspace ready for use. Launches that may overlap need one each.
+  // A zeroed workspace. Launches that may overlap need one each.
   array<std::byte> workspace(const attend_sizes& sizes) const {
     array<std::byte> memory(workspace_bytes(sizes));
     check(cudaMemset(memory.data(), 0, memory.size()), "cudaMemset");
@@ -84,7 +89,8 @@ class attend {
     return memory;
   }
 
-  // Starts the kernel. Throws bad_argument with the argument's name, nothing is started then; and device_error.
+  // Starts the kernel. Throws device_error, and bad_argument with the argument's name; nothing is
+  // started then.
   void operator()(const arguments& a, void* memory, std::size_t memory_bytes,
                   cudaStream_t stream = nullptr) const {
     check_arguments(a, rule_);
@@ -98,8 +104,9 @@ class attend {
     (*this)(a, memory.data(), memory.size(), stream);
   }
 
-  // Reads lengths, tables and lists on the device and waits for the answer. Throws bad_argument with the place of what is wrong.
-  // A launch by itself never reads outside of pools and tables: there, such tokens count as zeros and set the workspace's status.
+  // Reads lengths, tables and lists on the device and waits for the result. Throws bad_argument
+  // with the place of the first error. Without this check, a launch still never reads outside of
+  // pools and tables: tokens in error count as zeros, and a bit is set in the workspace's status.
   void check_tables(const arguments& a, cudaStream_t stream = nullptr) const {
     check_arguments(a, rule_);
     const array<table_report> report(1);

@@ -1,5 +1,5 @@
 #pragma once
-// What a decode attention launch is given, and the workspace it needs.
+// The arguments of a decode attention launch, and the workspace that it needs.
 
 #include <cstdint>
 
@@ -7,9 +7,9 @@
 
 namespace instinfer::cuda {
 
-// Query heads that share a KV head: the M of mma.m16n8k16.
+// The most query heads that may share a KV head: the M of mma.m16n8k16.
 inline constexpr std::uint32_t largest_group = 16;
-// Parts of an item times group, at a merge; see tile_shape.
+// The most that parts of an item times group may be where they are merged; see tile_shape.
 inline constexpr std::uint64_t most_part_weights = 8192;
 
 // Query head h reads KV head h / group.
@@ -25,7 +25,8 @@ template <class E, class Out, class Code = E>
 struct attend_arguments {
   const E* q = nullptr;  // [sequences, kv_heads * group, dim], 16-byte aligned
   Out* out = nullptr;    // [sequences, kv_heads * group, dim]
-  // [sequences, kv_heads * group]: natural log of the sum of exp(logit), before SparF's blend; may be null.
+  // [sequences, kv_heads * group]: natural log of the sum of exp(logit), before SparF's blend; may
+  // be null.
   float* lse_base_e = nullptr;
   paged_stream<Code> k = {};
   paged_stream<Code> v = {};
@@ -39,7 +40,8 @@ struct attend_arguments {
   std::uint32_t window = 0;  // newest tokens that are seen; 0 means all
   std::uint32_t sinks = 0;   // oldest live tokens seen beside the window
 
-  // Sparse attention: only the listed tokens are folded, each once; one list a sequence and KV head.
+  // Sparse attention folds only the listed tokens, each once. There is one list for each sequence
+  // and KV head.
   const std::uint32_t* listed = nullptr;         // [sequences, kv_heads, list_stride]
   const std::uint32_t* listed_counts = nullptr;  // [sequences]
   std::int64_t list_stride = 0;
@@ -49,15 +51,16 @@ struct attend_arguments {
   const float* mean_v = nullptr;  // [sequences, kv_heads, dim]
 };
 
-// Partial results of pieces, and the counters by which the last piece of an item knows that it is the last. All zeros at
-// first; every launch leaves the counters at zero.
+// Partial results of pieces, and counters that tell the last piece of an item that it is the last.
+// All zeros at first. Every launch leaves the counters at zero.
 struct attend_workspace {
-  std::uint32_t* status =
-      nullptr;  // bits of attend_status, set by kernels, cleared by whoever looks
+  // Bits of attend_status. Kernels set them, and whoever reads them clears them.
+  std::uint32_t* status = nullptr;
   std::uint32_t* tickets = nullptr;  // [slots]
-  float* partials = nullptr;  // [slots, part_floats]: outputs [group, dim], then max and sum a head
+  // [slots, part_floats]: outputs [group, dim], then max and sum of each head
+  float* partials = nullptr;
 
-  // Rounded up to 16 bytes.
+  // Floats of one slot, rounded up to 16 bytes.
   static constexpr std::uint64_t part_floats(std::uint32_t group, std::uint32_t dim) {
     return (std::uint64_t{group} * (dim + 2) + 3) / 4 * 4;
   }
@@ -65,7 +68,8 @@ struct attend_workspace {
     return partials + slot * part_floats(group, dim);
   }
 
-  // Two a CTA, whatever the batch; or one for each piece that a fixed split can give.
+  // Balanced rule: two slots a CTA, whatever the batch. Fixed rule: one slot for each piece that
+  // there can be.
   static constexpr std::uint64_t slots(const attend_sizes& s, const partition_rule& rule,
                                        std::uint32_t ctas) {
     return rule.fixed ? rule.cost(s.most_positions) * s.sequences * s.kv_heads
@@ -76,7 +80,7 @@ struct attend_workspace {
     const std::uint64_t n = slots(s, rule, ctas);
     return header_bytes(n) + n * part_floats(s.group, dim) * sizeof(float);
   }
-  // In `memory`, 16-byte aligned, of bytes(...) bytes.
+  // Lays the workspace out in `memory`, which is 16-byte aligned and has bytes(...) bytes.
   static attend_workspace in(void* memory, const attend_sizes& s, const partition_rule& rule,
                              std::uint32_t ctas) {
     auto* words = static_cast<std::uint32_t*>(memory);
@@ -90,11 +94,12 @@ struct attend_workspace {
   }
 };
 
-// What a kernel met and worked around without touching memory it must not touch: such rows count as zeros.
+// Errors that a kernel found in tables and lengths. It touches no memory that it must not touch;
+// the rows in question count as zeros.
 enum attend_status : std::uint32_t {
   page_out_of_range = 1,  // a table entry is not below page_count
-  token_beyond_table =
-      2,  // a token's page is not below table_pages, or there are more than most_positions
+  // A token's page is not below table_pages, or there are more than most_positions.
+  token_beyond_table = 2,
 };
 
 }  // namespace instinfer::cuda

@@ -1,6 +1,7 @@
 #pragma once
-// The Lane that cuda/kernels/bulk_copies.hpp needs: sm_90's bulk copies and transaction barriers. PTX ISA 8.0. Compiled for an older
-// architecture it traps; cuda::attend does not start it there.
+// The Lane that cuda/kernels/bulk_copies.hpp needs: it adds the bulk copies and transaction
+// barriers of sm_90. PTX ISA 8.0. Compiled for an older architecture, it traps; cuda::attend does
+// not start it there.
 
 #include "instinfer/cuda/kernels/bulk_copies.hpp"
 #include "instinfer/cuda/launch/attend.cuh"
@@ -17,16 +18,17 @@ class bulk_lane : public device_lane {
  public:
   using device_lane::device_lane;
 
-  // A barrier of one arrival a phase.
+  // A barrier that takes one arrival a phase.
   __host__ __device__ void init_barrier(std::byte* barrier) const {
     INSTINFER_SM_90(
         "mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
   }
-  // Orders this thread's accesses to shared memory, and those that it has seen, before bulk copies that it starts later.
+  // Orders this thread's accesses to shared memory, and those that it has seen, before bulk copies
+  // that it starts later.
   __host__ __device__ void fence_proxies() const {
     INSTINFER_SM_90("fence.proxy.async.shared::cta;" :: : "memory");
   }
-  // The phase then completes when so many bytes have landed.
+  // Arrives. The phase completes when so many bytes have landed.
   __host__ __device__ void arrive_expecting(std::byte* barrier, std::uint32_t bytes) const {
     INSTINFER_SM_90(
         "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
@@ -39,7 +41,8 @@ class bulk_lane : public device_lane {
             "r"(shared_address(to)),
         "l"(global_address(from)), "n"(Bytes), "r"(shared_address(barrier)) : "memory");
   }
-  // Until the phase of this parity is complete; what was copied in it is then visible to this thread.
+  // Waits until the phase of this parity is complete. What was copied in it is then visible to this
+  // thread.
   __host__ __device__ void wait_barrier(std::byte* barrier, std::uint32_t parity) const {
     std::uint32_t done = 0;
     while (done == 0) {

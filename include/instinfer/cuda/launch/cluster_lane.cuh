@@ -1,6 +1,7 @@
 #pragma once
-// The Lane of kernels whose CTAs work in clusters and reach each other's shared memory: sm_90. Before, and where a launch has no
-// clusters, each CTA is one of its own. A cluster's CTAs have neighbouring blocks.
+// The Lane of kernels whose CTAs form clusters and reach each other's shared memory (sm_90). On
+// older devices, and where a launch has no clusters, each CTA is a cluster of its own. The CTAs of
+// a cluster have neighbouring block numbers.
 
 #include "instinfer/cuda/launch/device_lane.cuh"
 
@@ -39,7 +40,7 @@ class cluster_lane : public device_lane {
 #endif
     return mine;
   }
-  // In the shared memory of whichever CTA.
+  // Adds in the shared memory of any CTA of the cluster.
   __host__ __device__ void add_shared(std::uint32_t* to, std::uint32_t x) const {
     asm volatile("red.add.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
   }

@@ -1,5 +1,6 @@
 #pragma once
-// The CUDA runtime as the library uses it: errors as exceptions, what the current device is, memory that frees itself.
+// The CUDA runtime as the library uses it: errors as exceptions, the properties of the current
+// device, and arrays that free themselves.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,12 +15,13 @@ namespace instinfer::cuda {
 
 inline constexpr int least_capability = 80;  // mma.m16n8k16, cp.async: sm_80
 
-// Throws device_error with the call's name and the runtime's words; no_device where there is none or no driver for it.
+// Throws device_error with the call's name and the runtime's text; no_device where there is no
+// device, or no driver for it.
 inline void check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) [[likely]] {
     return;
   }
-  (void)cudaGetLastError();  // the next call shall not report it again
+  (void)cudaGetLastError();  // so that the next call does not report it again
   const std::string what = std::string("CUDA: ") + call + ": " + cudaGetErrorString(status) + " (" +
                            cudaGetErrorName(status) + ")";
   require<no_device>(status != cudaErrorNoDevice && status != cudaErrorInsufficientDriver &&
@@ -36,7 +38,7 @@ struct device_info {
   int shared_bytes_per_cta = 0;  // most that a kernel may ask for
   int l2_bytes = 0;
 
-  // Throws no_device where the device is older than that, or has less shared memory for a CTA.
+  // Throws no_device where the device is older, or has less shared memory for a CTA.
   void require_at_least(int needed_capability, int needed_shared_bytes = 0) const {
     require<no_device>(capability >= needed_capability, [&] {
       return "CUDA: device " + std::to_string(ordinal) + " is sm_" + std::to_string(capability) +
@@ -50,7 +52,7 @@ struct device_info {
   }
 };
 
-// The calling thread's current device. Throws no_device, also for one older than sm_80.
+// The calling thread's current device. Throws no_device, also for a device older than sm_80.
 inline device_info current_device() {
   device_info d;
   check(cudaGetDevice(&d.ordinal), "cudaGetDevice");
@@ -104,7 +106,8 @@ class array {
   T* data() const { return data_; }
   std::size_t size() const { return size_; }
 
-  // At least n elements; what was there is lost. Grows by half as much again, so that a growing context rarely allocates.
+  // Makes room for at least n elements; the old ones are lost. Allocates half as much again, so
+  // that a growing context rarely allocates.
   void grow(std::size_t n) {
     if (n > size_) {
       *this = array();

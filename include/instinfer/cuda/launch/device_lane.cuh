@@ -1,5 +1,5 @@
 #pragma once
-// The Lane of a GPU: one thread, with the instructions that the kernels are written in. PTX ISA 8.0, sm_80 and later.
+// The Lane of a GPU: one thread, with the instructions that kernels use. PTX ISA 8.0, sm_80 on.
 
 #include <concepts>
 #include <cstddef>
@@ -15,8 +15,8 @@
 
 namespace instinfer::cuda {
 
-// Kernels are constexpr templates, so that the host's compiler sees them, too; hence __host__ here, where nothing is ever
-// called on the host.
+// Kernels are constexpr templates, so the host's compiler sees them, too: hence __host__, although
+// the host never calls these functions.
 class device_lane {
  public:
   __device__ explicit device_lane(std::byte* shared) : shared_{shared} {}
@@ -55,7 +55,7 @@ class device_lane {
   __host__ __device__ void sync_warp() const {
     asm volatile("bar.warp.sync 0xffffffff;" ::: "memory");
   }
-  // Orders this thread's global writes before what it does next, for all of the GPU.
+  // Orders this thread's global writes before what it does next, for the whole GPU.
   __host__ __device__ void fence() const { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 
   __host__ __device__ std::uint32_t shuffle(std::uint32_t x, std::uint32_t from) const {
@@ -83,7 +83,7 @@ class device_lane {
     return y;
   }
 
-  // Eight values of two bytes or one, `stride` apart, zeros unless `wanted`: one load where they are neighbours, and aligned.
+  // Loads eight values of 1 or 2 bytes, `stride` apart; zeros unless `wanted`. Stride 1: one load.
   template <class T>
   __host__ __device__ void load_8(const T* from, std::uint32_t stride, bool wanted,
                                   std::uint32_t (&packed)[2 * sizeof(T)]) const {
@@ -113,14 +113,14 @@ class device_lane {
     *reinterpret_cast<float_quad*>(to) = x;
   }
 
-  // 16 bytes to shared memory.
+  // Stores 16 bytes to shared memory.
   __host__ __device__ void store_16_bytes(std::byte* to, const std::uint32_t (&x)[4]) const {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "r"(x[0]),
                  "r"(x[1]), "r"(x[2]), "r"(x[3])
                  : "memory");
   }
-  // 4 or 16 bytes from global to shared memory, on their way until wait_copies. Unless `wanted`, nothing is read and zeros are
-  // written.
+  // Starts a copy of 4 or 16 bytes from global to shared memory, which wait_copies waits for.
+  // Unless `wanted`, nothing is read and zeros are written.
   template <std::uint32_t Bytes>
   __host__ __device__ void copy_async(std::byte* to, const void* from, bool wanted) const {
     if constexpr (Bytes == 16) {
@@ -137,13 +137,13 @@ class device_lane {
   __host__ __device__ void commit_copies() const {
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
-  // Until at most Pending of this thread's committed groups are on their way.
+  // Waits until at most Pending of this thread's committed groups are on their way.
   template <std::uint32_t Pending>
   __host__ __device__ void wait_copies() const {
     asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
   }
 
-  // Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+  // Loads four 8 x 8 matrices of 16-bit elements. Lane l points at row l % 8 of matrix l / 8.
   __host__ __device__ void load_matrices(const std::byte* row, std::uint32_t (&m)[4]) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
@@ -173,13 +173,13 @@ class device_lane {
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
   }
-  // Two differences of fp16.
+  // Subtracts two pairs of fp16.
   __host__ __device__ std::uint32_t subtract_pairs(std::uint32_t x, std::uint32_t y) const {
     std::uint32_t z;
     asm("sub.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
     return z;
   }
-  // Two elements in one register, `low` in its lower half, rounded to nearest even.
+  // Packs two elements into one register, `low` in its lower half, rounded to nearest even.
   template <class E>
   __host__ __device__ std::uint32_t pack(float low, float high) const {
     std::uint32_t y;
@@ -198,7 +198,7 @@ class device_lane {
       return Out{static_cast<std::uint16_t>(pack<Out>(x, 0.0f) & 0xFFFFu)};
     }
   }
-  // The two elements of a register.
+  // Unpacks the two elements of a register.
   template <class E>
   __host__ __device__ void widen(std::uint32_t two, float& low, float& high) const {
     if constexpr (std::same_as<E, fp16>) {
@@ -252,7 +252,7 @@ class device_lane {
   __host__ __device__ void minimum(std::uint64_t* of, std::uint64_t x) const {
     asm volatile("red.global.min.u64 [%0], %1;" ::"l"(global_address(of)), "l"(x) : "memory");
   }
-  // One more, in shared memory.
+  // Adds one, in shared memory.
   __host__ __device__ void count(std::uint32_t* to) const {
     asm volatile("red.shared.add.u32 [%0], 1;" ::"r"(shared_address(to)) : "memory");
   }
@@ -262,7 +262,7 @@ class device_lane {
   __host__ __device__ void set_bits(std::uint32_t* to, std::uint32_t bits) const {
     asm volatile("red.global.or.b32 [%0], %1;" ::"l"(global_address(to)), "r"(bits) : "memory");
   }
-  // From L2, past an L1 line that may be older than another CTA's write.
+  // Loads from L2: a line in L1 may be older than another CTA's write.
   __host__ __device__ float load_fresh(const float* from) const {
     float x;
     asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(global_address(from)) : "memory");

@@ -1,5 +1,5 @@
 #pragma once
-// Launch of the merge of attention results, see cuda/kernels/merge_kernel.hpp.
+// Launches the merge of attention results, see cuda/kernels/merge_kernel.hpp.
 
 #include "instinfer/cuda/kernels/merge_kernel.hpp"
 #include "instinfer/cuda/launch/attend.cuh"

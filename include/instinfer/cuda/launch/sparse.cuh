@@ -1,9 +1,10 @@
 #pragma once
-// SparQ and SparF on a GPU: the two selecting kernels before cuda/launch/attend.cuh folds what they list.
+// SparQ and SparF on a GPU: the two kernels that select tokens. cuda/launch/attend.cuh then folds
+// the lists.
 //
 //   cuda::sparse<fp16, 128> select;                     // once
 //   select(sparse_arguments, stream);                   // dims, logits, lists, kept shares
-//   attend(attend_arguments with listed, kept, mean_v)  // the fold: three kernels in all, safe in a graph
+//   attend(attend_arguments with listed, kept, mean_v)  // the fold; all three are safe in a graph
 
 #include "instinfer/cuda/kernels/score_kernel.hpp"
 #include "instinfer/cuda/kernels/select_kernel.hpp"
@@ -42,7 +43,8 @@ class sparse {
         "cudaFuncSetAttribute");
   }
 
-  // Starts both kernels. Throws bad_argument with the argument's name, nothing is started then; and device_error.
+  // Starts both kernels. Throws device_error, and bad_argument with the argument's name; nothing is
+  // started then.
   void operator()(const sparse_arguments<E, Code>& a, cudaStream_t stream = nullptr) const {
     check_arguments(a, Dim);
     score(a, stream);
@@ -57,11 +59,12 @@ class sparse {
     return static_cast<std::uint32_t>(device_.multiprocessors);
   }
 
-  // A CTA chooses the dims before it scores: the longer its stretch the better, as long as all SMs have four.
+  // Every CTA chooses the dims before it scores. So stretches are as long as possible, while all
+  // SMs still have four CTAs.
   void score(const sparse_arguments<E, Code>& a, cudaStream_t stream) const {
     const std::uint32_t tokens = a.sizes.most_positions + 7;
     const auto stretches = [&](std::uint32_t stretch) { return (tokens + stretch - 1) / stretch; };
-    std::uint32_t stretch = score_threads / 32 * score_chunk;
+    std::uint32_t stretch = score_threads / 32 * score_segment;
     while (stretch < tokens && heads(a.sizes) * stretches(2 * stretch) >= 4 * multiprocessors()) {
       stretch *= 2;
     }
@@ -71,7 +74,8 @@ class sparse {
     check(cudaGetLastError(), "score_on_device<<<>>>");
   }
 
-  // Clusters as large as it takes for two CTAs an SM, and for keys that leave room for three in its shared memory.
+  // Clusters grow until there are two CTAs for each SM, and the keys of three CTAs fit in an SM's
+  // shared memory.
   void select(const sparse_arguments<E, Code>& a, cudaStream_t stream) const {
     const std::uint32_t most = device_.capability >= 90 ? kernel::top_k::most_ctas : 1;
     const auto shared_bytes = static_cast<std::uint64_t>(device_.shared_bytes_per_cta);

@@ -1,5 +1,6 @@
 #pragma once
-// What the two selecting kernels of SparQ and SparF are given: score (dims, then approximate logits) and select (top tokens).
+// The arguments of the two kernels with which SparQ and SparF select: score (dims, then approximate
+// logits) and select (top tokens).
 
 #include <cstdint>
 #include <limits>
@@ -9,10 +10,12 @@
 
 namespace instinfer::cuda {
 
-// K by dim (or by token) in pages of one head: element (t, i) of a page's tile at t * token_stride + i * dim_stride, see
-// layout::tile; the page is table[sequence * table_sequence_stride + (t / tile_tokens) * table_tile_stride + head *
-// dim_tiles + i / tile_dims]. Eight tokens of a column are read at once where token_stride is 1. Of 8-bit codes
-// (cuda/kernels/page_codes.hpp) the page's scale is scales[page * scale_page_stride].
+// K by dim (or by token) in pages of one head. Element (t, i) of a page's tile is at t *
+// token_stride + i * dim_stride, see layout::tile. The page is
+//   table[sequence * table_sequence_stride + (t / tile_tokens) * table_tile_stride
+//         + head * dim_tiles + i / tile_dims].
+// Where token_stride is 1, eight tokens of a column are read at once. Pages of 8-bit codes
+// (cuda/kernels/page_codes.hpp) have the scale scales[page * scale_page_stride].
 template <class E>
 struct tiled_stream {
   const E* pages = nullptr;         // 16-byte aligned
@@ -31,10 +34,10 @@ struct tiled_stream {
   std::uint32_t scale_page_stride = 1;
 };
 
-// How many tokens a query keeps of n visible ones: core/budget.hpp on the device, without its errors.
+// How many of n visible tokens a query keeps: core/budget.hpp on the device, without its errors.
 struct kept_tokens {
   double share = 1.0;
-  double local_share = 0.0;  // of the kept ones: the newest, always kept
+  double local_share = 0.0;  // of the kept tokens: the newest, which are always kept
   std::uint32_t most = std::numeric_limits<std::uint32_t>::max();
   std::uint32_t most_local = std::numeric_limits<std::uint32_t>::max();
 
@@ -55,10 +58,11 @@ struct kept_tokens {
   }
 };
 
-inline constexpr std::uint32_t score_chunk = 256;  // tokens of a softmax state
+inline constexpr std::uint32_t score_segment = 256;  // tokens of a softmax state
 
-// All pointers are device pointers. Logits are in base 2; entry i of a head's row is token i + base, where base is the
-// oldest live token rounded down to 8; hidden tokens are -inf.
+// All pointers are device pointers. Logits are in base 2. Entry i of a head's row is token i +
+// base, where base is the oldest live token rounded down to a multiple of 8. Hidden tokens are
+// -inf.
 template <class E, class Code = E>
 struct sparse_arguments {
   const E* q = nullptr;  // [sequences, kv_heads * group, dim]
@@ -73,30 +77,32 @@ struct sparse_arguments {
 
   std::uint32_t keep_dims = 0;  // r
   kept_tokens keep = {};
-  bool rank_by_logits = false;  // SparQ; otherwise by probabilities, as SparF: sums over the group
+  // Tokens rank by sums over the group: of logits (SparQ), or else of probabilities (SparF).
+  bool rank_by_logits = false;
 
   std::uint32_t* dims = nullptr;  // [sequences, kv_heads, keep_dims], ascending: the chosen ones
   float* logits = nullptr;        // [sequences, kv_heads, group, logit_stride]
-  std::int64_t logit_stride = 0;  // a multiple of score_chunk, at least most_positions + 7
-  float_pair* states = nullptr;   // [sequences, kv_heads, logit_stride / score_chunk, group]
+  std::int64_t logit_stride = 0;  // a multiple of score_segment, at least most_positions + 7
+  float_pair* states = nullptr;   // [sequences, kv_heads, logit_stride / score_segment, group]
   // [sequences, kv_heads, logit_stride]: used where shared memory is too small
   std::uint32_t* keys = nullptr;
 
   std::uint32_t* listed = nullptr;         // [sequences, kv_heads, list_stride]
   std::uint32_t* listed_counts = nullptr;  // [sequences]
   std::int64_t list_stride = 0;
-  float* kept =
-      nullptr;  // [sequences, kv_heads * group]: the kept tokens' share of the weight, alpha
+  // [sequences, kv_heads * group]: the kept tokens' share of the weight, alpha
+  float* kept = nullptr;
   std::uint32_t* status = nullptr;  // attend_status
 
   constexpr std::uint32_t base(std::uint32_t sequence) const {
     return first == nullptr ? 0 : first[sequence] / 8 * 8;
   }
-  // Whether the logits of a sequence have room; one that does not fit counts as empty.
+  // Whether there is room for the logits of a sequence. A sequence that does not fit counts as
+  // empty.
   constexpr bool fits(std::uint32_t sequence) const {
     return tokens[sequence] < base(sequence) || tokens[sequence] - base(sequence) <= logit_stride;
   }
-  // Tokens from base on.
+  // The number of tokens from base on.
   constexpr std::uint32_t span(std::uint32_t sequence) const {
     return fits(sequence) && tokens[sequence] > base(sequence) ? tokens[sequence] - base(sequence)
                                                                : 0;

@@ -1,5 +1,6 @@
 #pragma once
-// Reads page tables before attention does, and tells the first wrong entry: for callers who do not trust their tables.
+// Checks page tables on the device before attention reads them, and reports the first wrong entry.
+// For callers who do not trust their tables.
 
 #include <cstdint>
 #include <string>
@@ -9,18 +10,20 @@
 
 namespace instinfer::cuda {
 
-// The first offence of each kind, as (sequence * kv_heads + head) << 32 | index; `none` where there is none.
+// The first error of each kind, as (sequence * kv_heads + head) << 32 | index; `none` where there
+// is none.
 struct table_report {
   static constexpr std::uint64_t none = ~std::uint64_t{0};
-  std::uint64_t k_entry = none;  // index: page of the sequence, whose entry is not below page_count
+  // Index: the page of the sequence whose entry is not below page_count.
+  std::uint64_t k_entry = none;
   std::uint64_t v_entry = none;
-  std::uint64_t length =
-      none;  // index: the sequence's tokens, more than a table row holds, or before `first`
-  std::uint64_t listed =
-      none;  // index: of the list, whose token is not live or not above the one before
+  // Index: the sequence's tokens, which are more than a table row holds, or before `first`.
+  std::uint64_t length = none;
+  // Index: the place in the list whose token is not live, or not above the one before.
+  std::uint64_t listed = none;
 };
 
-// One CTA takes an item, a KV head of a sequence, after another.
+// Each CTA takes one item after the other: one KV head of one sequence.
 template <class Lane, class E, class Out, class Code = E>
 class table_check {
  public:
@@ -86,7 +89,7 @@ class table_check {
   table_report* report_;
 };
 
-// Throws bad_argument for the first offence in the report.
+// Throws bad_argument for the first error in the report.
 inline void throw_if_bad(const table_report& r, std::uint32_t kv_heads) {
   const auto fail = [&](std::uint64_t found, const char* what, const char* index) {
     require(found == table_report::none, [&] {

@@ -44,7 +44,7 @@ class work_ticks {
   std::array<entry, 61> known_{};  // a prime, as amounts are multiples of powers of two
 };
 
-// The kernels share the work of every page evenly, and so do the softmax units that of its scores: both
+// The kernels share the work of every page evenly, and the softmax units that of its scores: both
 // are data-parallel over dims and tokens.
 struct accelerator_ticks {
   accelerator_ticks(const accelerator_spec& units, std::int64_t dram_bytes_per_s,

@@ -1,12 +1,13 @@
 #pragma once
-// Pages of the group buffer on their way from the drive's DRAM to the kernels: one after the other, in the order of release.
+// Pages of the group buffer on their way from the DRAM of the drive to the kernels, one after the
+// other in the order of release.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "instinfer/ssd/channel/event_queue.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
@@ -18,10 +19,11 @@ class dram_queue {
     free_at_ = busy_ = 0;
   }
 
-  // Precondition: `at` is no earlier than that of the page before.
+  // Precondition: `at` does not fall from page to page.
   void come(std::size_t task, std::int64_t at) { pages_.push_back({task, at}); }
 
-  // When the DRAM, free and with a page, asks for a place behind it; never_ticks while no page has come.
+  // When the DRAM is free and has a page, so that it asks for a place behind it; never_ticks
+  // without a page.
   std::int64_t asks_at() const {
     return loaded_ == pages_.size() ? never_ticks : std::max(free_at_, pages_[loaded_].there_at);
   }

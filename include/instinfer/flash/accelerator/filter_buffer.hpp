@@ -1,5 +1,5 @@
 #pragma once
-// The pages between one channel's bus and its filter: a buffer of limited room, and when the filter takes what is in it.
+// The buffer between the bus of one channel and its filter, and when the filter takes its pages.
 
 #include <algorithm>
 #include <bit>
@@ -7,12 +7,13 @@
 #include <cstdint>
 #include <vector>
 
-#include "instinfer/ssd/channel/event_queue.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
-// A page takes room from the start of its data-out until it is through the filter. Pages are numbered in the order they come;
-// number n uses the place of number n - room. Times may be ahead of each other: what is not known yet is said to be so.
+// A page takes room from the start of its data-out until it has passed the filter. Pages are
+// numbered in order; number n uses the place of number n - room. The bus may run ahead of the
+// filter: room_is_known() says whether the time at which the next place is free has been computed.
 class filter_buffer {
  public:
   explicit filter_buffer(std::int32_t room)
@@ -24,17 +25,18 @@ class filter_buffer {
     free_at_ = busy_ = 0;
   }
 
-  // Whether the page before it in the next page's place has been given a time at which it is gone.
+  // Whether it is known when the place of the next page is free.
   bool room_is_known() const { return came_ < passed_ + room_; }
   // Precondition: room_is_known().
   std::int64_t room_at() const { return came_ < room_ ? 0 : place(came_ - room_).gone_at; }
 
-  // A page is on the bus, and there, decoded, at `there_at`. Precondition: there is room.
+  // A page crosses the bus and is decoded at `there_at`. Precondition: there is room.
   void come(std::size_t task, std::int64_t there_at) {
     place(came_++) = {.task = task, .there_at = there_at};
   }
 
-  // When the filter, free and with a page, asks for a place behind it; never_ticks while no page has come.
+  // When the filter is free and has a page, so that it asks for a place behind it; never_ticks
+  // without a page.
   std::int64_t asks_at() const {
     return passed_ == came_ ? never_ticks : std::max(free_at_, place(passed_).there_at);
   }

@@ -1,6 +1,6 @@
 #pragma once
-// What consumes pages behind the channels' filters: kernel buffer, GeMV, softmax and arg-top-k (InstInfer Fig. 8), as
-// a pipeline in exact ticks.
+// The units behind the filters of all channels, as a pipeline in exact ticks: kernel buffer, GeMV,
+// softmax and arg-top-k (InstInfer Fig. 8).
 
 #include <algorithm>
 #include <array>
@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "instinfer/flash/accelerator/accelerator_ticks.hpp"
+#include "instinfer/flash/attend_phase.hpp"
 #include "instinfer/flash/attend_work.hpp"
-#include "instinfer/ssd/channel/event_queue.hpp"
+#include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
 
@@ -20,33 +21,26 @@ struct load_release {
   std::uint32_t load;
 };
 
-// Of all loads of a phase.
-struct phase_ticks {
-  attention::operation op = attention::operation::fold;
-  std::int64_t begin = never_ticks;  // the first load's release
-  std::int64_t end = 0;              // the last load's scores and sums
-  std::int64_t gemv = 0;             // busy
-  std::int64_t softmax = 0;
-  std::int64_t top_k = 0;  // before the phase
-  std::int64_t pages = 0;  // from flash
-};
-
 // The rules.
-// - The kernel buffer is a ring of page places. A filter asks for a place when it has a page and is free; places are
-//   given in the order in which they are asked for (at the same time: lower channel first, the group buffer's DRAM last),
-//   and the page passes the filter once it has one.
-// - The kernels take pages in the order of the ring. A set of pages whose last one is through gives its scores to the
-//   softmax units, in that order.
-// - A place is free again when its page is through, with the scores that it completed, and all places before it are free.
-//   So kernels or softmax units that fall behind hold up filters, and these the buses.
-// - A head's next load is released when arg-top-k has ranked what the load before found, which needs all its
-//   scores. It ranks in the order in which loads finish in the ring; a load that ranks nothing passes in its turn, and after a
-//   load without pages it goes on with the head's next one. Meanwhile the drive works on other heads.
-// Left out: a V page does not wait for the weights of its own tokens, whose K comes before it in the plan.
+// - The kernel buffer is a ring of page places. A filter asks for a place when it is free and has a
+//   page. Places are given in the order of asking; at the same time the lower channel comes first,
+//   and the DRAM of the group buffer last. The page passes the filter when it has its place.
+// - The kernels take pages in the order of the ring. When the last page of a set is through, its
+//   scores go to the softmax units, in the same order.
+// - A place is free again when its page is through, with the scores that it completed, and all
+//   places before it are free. So slow kernels or softmax units stall the filters, and these the
+//   buses.
+// - The next load of a head is released when arg-top-k has ranked the scores of the load before,
+//   which needs all of them. It ranks in the order in which loads finish in the ring. A load with
+//   nothing to rank keeps its order and takes no time. After a load without pages, arg-top-k
+//   continues with the next load of the head. Meanwhile the drive works on other heads.
+// Left out: a V page does not wait for the weights of its own tokens; their K comes before it in
+// the plan.
 //
 // All orders are known when a place is given, so each page costs O(1) and no events.
 //
-// Units says how long each unit takes, in ticks: gemv(FLOP), softmax(FLOP), top_k(elements) and their about(), as accelerator_ticks.
+// Units gives the time of each unit in ticks: gemv(FLOP), softmax(FLOP), top_k(elements) and their
+// about(), as accelerator_ticks does.
 template <class Units = accelerator_ticks>
 class kernel_pipeline {
  public:
@@ -54,7 +48,7 @@ class kernel_pipeline {
   kernel_pipeline(const Units& units, std::int32_t places, std::uint32_t group)
       : units_{units}, group_{group}, free_at_(static_cast<std::size_t>(places)) {}
 
-  // `work` must stay until the end of the replay. Throws what work_ps throws for units that are missing.
+  // `work` must live until the end of the replay. Throws what work_ps throws for missing units.
   template <class Sink>
   void begin(const attend_work& work, Sink& sink) {
     work_ = &work;
@@ -75,7 +69,7 @@ class kernel_pipeline {
       const head_load& load = work.loads[i];
       loads_[i] = {.sets_left = load.sets, .ready = 0};
       if (load.phase >= phases_.size()) {
-        phases_.push_back({.op = load.op});
+        phases_.push_back({.op = load.op, .begin = never_ticks});
       }
     }
     for (std::uint32_t i = 0; i < loads_.size(); ++i) {
@@ -104,12 +98,14 @@ class kernel_pipeline {
     return next_release_ == releases_.size() ? nullptr : &releases_[next_release_];
   }
   void take_release() { ++next_release_; }
-  // Of releases that are not known yet: their last page goes through GeMV, and then they are ranked.
+  // Lower bound for releases that are not known yet: their last page passes GeMV and is then
+  // ranked.
   std::int64_t no_new_release_before() const { return std::max(gemv_free_, top_k_free_); }
   // Whether no further release can come.
   bool all_released() const { return next_release_ == loads_.size(); }
 
-  // When the place that is asked for at `asked` is given. Precondition: calls come in the order of asking.
+  // The time at which a place is given that a filter asked for at `asked`. Precondition: calls come
+  // in the order of asking.
   std::int64_t place_given(std::int64_t asked) const {
     return std::max(asked, free_at_[next_place_]);
   }
@@ -138,6 +134,7 @@ class kernel_pipeline {
 
   std::int64_t end() const { return end_; }
   std::span<const load_release> releases() const { return releases_; }
+  // Flash and filter times are 0.
   std::span<const phase_ticks> phases() const { return phases_; }
   std::int64_t busy(kernel_step step) const { return steps_[static_cast<std::size_t>(step)]; }
   std::int64_t top_k_busy() const { return top_k_busy_; }

@@ -7,13 +7,14 @@
 namespace instinfer::flash {
 
 // The units of Fig. 21, and the DRAM that holds the group buffer.
-//   logit_0   attention kernels and softmax units on the operations before the fold: SparF's first pass over K
+//   logit_0   attention kernels and softmax units on the operations before the fold: SparF's first
+//             pass over K
 //   top_k     arg-top-k
 //   logit     attention kernels and softmax units on the K that is folded
 //   attend    attention kernels on V
 //   filter    the busiest channel's
-//   flash     the busiest channel's: while a read of it is under way, even where it waits for the units behind
-//             (call_times::stalled_ns)
+//   flash     the busiest channel's: while a read of it is under way, even where it waits for the
+//             units behind (call_times::stalled_ns)
 //   dram      reads of the group buffer
 enum class unit { logit_0, top_k, logit, attend, filter, flash, dram };
 inline constexpr std::size_t unit_count = 7;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "instinfer/ssd/channel/channel_statistics.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {
@@ -16,23 +17,6 @@ constexpr std::int64_t round_ticks(std::int64_t ticks, std::int64_t ticks_per_ps
   return ticks / unit + (ticks % unit >= unit - unit / 2 ? 1 : 0);
 }
 
-struct channel_load {
-  std::int64_t end_ticks = 0;      // of the channel's last operation
-  std::int64_t command_ticks = 0;  // bus busy with command cycles
-  std::int64_t data_ticks = 0;     // bus busy with page data
-  std::int64_t pages = 0;
-  std::int64_t commands = 0;
-  std::int64_t multi_plane_commands = 0;
-  std::int64_t suspensions = 0;  // only of mixed streams
-
-  constexpr std::int64_t bus_ticks() const { return command_ticks + data_ticks; }
-};
-
-struct die_load {
-  std::int64_t array_ticks = 0;  // reading, programming or erasing
-  std::int64_t held_ticks = 0;  // from the first command cycle until the die takes the next command
-};
-
 // The spans view the timeline's own arrays: valid until its next batch.
 struct batch_times {
   std::int64_t makespan_ticks = 0;
@@ -43,15 +27,6 @@ struct batch_times {
   std::int64_t suspensions = 0;
   std::span<const channel_load> channels;  // [channels]
   std::span<const die_load> dies;  // [channels, dies, chips]: (channel dies + die) chips + chip
-
-  // Takes a channel into the sums and the makespan.
-  constexpr void add(const channel_load& load) {
-    makespan_ticks = std::max(makespan_ticks, load.end_ticks);
-    pages += load.pages;
-    commands += load.commands;
-    multi_plane_commands += load.multi_plane_commands;
-    suspensions += load.suspensions;
-  }
 
   constexpr std::int64_t makespan_ps() const { return round_ticks(makespan_ticks, ticks_per_ps); }
   constexpr std::int64_t makespan_ns() const {

@@ -1,44 +1,65 @@
 #pragma once
-// Sorts a batch of pages into commands (pages that the planes of one die work on together) and one
-// queue per die.
+// The pages that wait for their dies, paired into commands: the planes of a die work on the pages
+// of one command together.
 
 #include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/ssd/channel/batch_rules.hpp"
+#include "instinfer/ssd/channel/io_request.hpp"
+#include "instinfer/ssd/channel/row_table.hpp"
 #include "instinfer/ssd/spec/array_operation.hpp"
+#include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/geometry.hpp"
 #include "instinfer/ssd/spec/location.hpp"
 
 namespace instinfer::flash {
 
-// The rule: whenever a die takes a command, it takes its oldest waiting page together with the
-// oldest waiting page of each other plane whose row (block and page) is equal. As all pages wait
-// from the start, the m-th command of a row takes the m-th page of the row from each plane that has
-// one: so the commands can be formed in one pass, O(1) a page, before the replay.
+// The rule: a die takes its oldest waiting page of highest priority. It takes with it, from each
+// other plane, the oldest waiting page of the same operation, priority and row (block and page, as
+// pairing says).
+//
+// So a page that comes joins the oldest waiting command of its row that lacks its plane, or else
+// opens a command. This is O(1) a page.
+//
+// Mixed: pages differ in operation and priority. Otherwise all have one operation, and priority 0.
+template <bool Mixed = false>
 class command_queues {
  public:
   static constexpr std::int32_t nothing = -1;
 
-  explicit command_queues(const geometry& g)
+  command_queues(const geometry& g, pairing pair)
       : geometry_{g},
+        pair_{pair},
         planes_{static_cast<std::size_t>(g.planes)},
-        head_(static_cast<std::size_t>(g.dies_total())),
-        tail_(static_cast<std::size_t>(g.dies_total())),
+        waiting_(Mixed ? static_cast<std::size_t>(g.dies_total()) : 0),
+        head_(static_cast<std::size_t>(g.dies_total()) * priorities),
+        tail_(head_.size()),
         first_die_(static_cast<std::size_t>(g.channels)) {}
 
-  // Throws bad_argument for a page outside of the geometry, or 2^30 pages or more. Keeps its memory
-  // between batches.
-  void sort(std::span<const location> pages, array_operation what, pairing pair, arrival arrive) {
-    begin(pages.size(), what, pair);
+  // Makes room for `pages` pages; each is added when it comes. what: the operation of all, unless
+  // Mixed. Keeps its memory. Throws bad_argument for 2^30 pages or more.
+  void begin(std::size_t pages, array_operation what = array_operation::read) {
+    require(pages < max_pages, [&] {
+      return "flash timeline: a batch must have fewer than 2^30 pages, got " +
+             std::to_string(pages);
+    });
+    what_ = what;
+    reset(pages);
+  }
+
+  // Begins, and adds a batch that comes at once. Throws bad_argument also for a page outside of the
+  // geometry.
+  void sort(std::span<const location> pages, array_operation what, arrival arrive)
+    requires(!Mixed)
+  {
+    begin(pages.size(), what);
     for (std::size_t i = 0; i < pages.size(); ++i) {
       const location& at = pages[i];
       require(inside(at, geometry_), [&] {
@@ -57,118 +78,163 @@ class command_queues {
     }
   }
 
-  // For pages that come over time: makes room for `pages` of them; then each is added when it comes.
-  void begin(std::size_t pages, array_operation what, pairing pair) {
-    require(pages < max_pages, [&] {
-      return "flash timeline: a batch must have fewer than 2^30 pages, got " +
-             std::to_string(pages);
-    });
-    what_ = what;
-    pair_ = pair;
-    reset(pages);
-  }
+  // The die at which the round robin of a channel starts, in a batch.
+  std::int32_t first_die(std::size_t channel) const { return std::max(first_die_[channel], 0); }
 
-  // Page `i` waits from now on. It joins the oldest command of its row that still waits and lacks its
-  // plane, else it is a new command: the rule above, for it is what the die would take. Precondition:
-  // i is below the number of pages begun with and was not added, `at` is inside the geometry.
-  void add(std::size_t i, const location& at, bool alone = false) {
-    const std::size_t die =
-        (static_cast<std::size_t>(at.channel) * static_cast<std::size_t>(geometry_.dies) +
-         static_cast<std::size_t>(at.die)) *
-            static_cast<std::size_t>(geometry_.chips) +
-        static_cast<std::size_t>(at.chip);
-    if (planes_ == 1 || pair_ == pairing::none || alone) {
-      open_command(die, i);
-    } else {
-      join_command(die, row_of(at), at.plane, i);
-    }
+  // Page `i` waits from now on; alone: in a command of its own. Precondition: `i` is less than the
+  // number of pages of begin() and was not added before, `at` lies inside the geometry.
+  void add(std::size_t i, const location& at, bool alone = false)
+    requires(!Mixed)
+  {
+    add(i, at, what_, 0, alone);
+  }
+  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority)
+    requires(Mixed)
+  {
+    add(i, at, what, priority, false);
   }
 
   std::int32_t die_in_channel(const location& at) const {
     return at.die * geometry_.chips + at.chip;
   }
 
-  // The die at which a channel's first turn starts; `nothing` if the channel has no pages and they
-  // arrive one by one.
-  std::int32_t first_die(std::size_t channel) const { return first_die_[channel]; }
-
-  // The queue of a die (numbered over the drive): its oldest command or `nothing`; pop removes it.
-  std::int32_t front(std::size_t die) const { return head_[die]; }
+  // The oldest command of highest priority of a die (numbered over the drive), or `nothing`.
+  std::int32_t head(std::size_t die) const {
+    if constexpr (Mixed) {
+      return waiting_[die] == 0 ? nothing : head_[first_queue(die)];
+    }
+    return head_[die];
+  }
+  // Removes the head, if there is one.
   void pop(std::size_t die) {
-    head_[die] = std::exchange(commands_[static_cast<std::size_t>(head_[die])].next_on_die, taken);
+    const std::size_t queue = first_queue(die);
+    head_[queue] = std::exchange(record(head_[queue]).next_on_die, taken);
+    if constexpr (Mixed) {
+      if (head_[queue] == nothing) {
+        waiting_[die] &= waiting_[die] - 1;  // its lowest bit
+      }
+    }
   }
 
+  array_operation what(std::int32_t command) const {
+    if constexpr (Mixed) {
+      return kinds_[static_cast<std::size_t>(command)].what;
+    }
+    return what_;
+  }
+  std::int32_t priority(std::int32_t command) const {
+    if constexpr (Mixed) {
+      return kinds_[static_cast<std::size_t>(command)].priority;
+    }
+    return 0;
+  }
   std::int32_t page_count(std::int32_t command) const {
     return commands_[static_cast<std::size_t>(command)].pages;
   }
-
-  // Index in the batch of a command's k-th page, in batch order.
+  // Number of the k-th page of a command, in the order in which they came.
   std::size_t page(std::int32_t command, std::int32_t k) const {
     return static_cast<std::size_t>(
         members_[static_cast<std::size_t>(command) * planes_ + static_cast<std::size_t>(k)]);
   }
 
  private:
+  static constexpr std::size_t priorities = Mixed ? max_priorities : 1;
+  static constexpr std::size_t max_pages = std::size_t{1} << 30;
   static constexpr std::int32_t taken = -2;
   struct command_record {
-    std::int32_t next_on_die;  // `taken`: the command has left its queue
+    std::int32_t next_on_die;  // of this priority; `taken`: it has left its queue
     std::int32_t next_of_row;
     std::int32_t pages;
   };
-  static constexpr std::size_t max_pages = std::size_t{1} << 30;
+  struct command_kind {
+    array_operation what;
+    std::int32_t priority;
+  };
 
   command_record& record(std::int32_t command) {
     return commands_[static_cast<std::size_t>(command)];
   }
   bool is_taken(std::int32_t command) { return record(command).next_on_die == taken; }
 
+  // The queue of the highest priority with commands.
+  std::size_t first_queue(std::size_t die) const {
+    if constexpr (Mixed) {
+      return die * priorities + static_cast<std::size_t>(std::countr_zero(waiting_[die]));
+    }
+    return die;
+  }
+
   void reset(std::size_t pages) {
     commands_.clear();
     commands_.reserve(pages);
+    kinds_.clear();
+    kinds_.reserve(Mixed ? pages : 0);
     members_.resize(std::max(members_.size(), pages * planes_));
+    std::ranges::fill(waiting_, 0u);
     std::ranges::fill(head_, nothing);
     std::ranges::fill(first_die_, nothing);
     if (planes_ > 1 && pair_ != pairing::none) {
-      const std::size_t slots = std::bit_ceil(std::max<std::size_t>(2 * pages, 2));
-      table_.assign(slots, nothing);
-      table_shift_ = 64 - std::countr_zero(slots);
-      row_keys_.clear();
-      row_first_.clear();
+      rows_.begin(pages);
       last_on_plane_.clear();
-      row_keys_.reserve(pages);
-      row_first_.reserve(pages);
       last_on_plane_.reserve(pages * planes_);
     }
   }
 
-  std::int64_t row_of(const location& at) const {
-    const std::int32_t block = pair_ == pairing::same_page ? 0 : at.block;
-    const std::int32_t page = what_ == array_operation::erase ? 0 : at.page;
-    return std::int64_t{block} * geometry_.pages + page;
+  void add(std::size_t i, const location& at, array_operation what, std::int32_t priority,
+           bool alone) {
+    const std::size_t die =
+        (static_cast<std::size_t>(at.channel) * static_cast<std::size_t>(geometry_.dies) +
+         static_cast<std::size_t>(at.die)) *
+            static_cast<std::size_t>(geometry_.chips) +
+        static_cast<std::size_t>(at.chip);
+    const std::size_t queue = die * priorities + static_cast<std::size_t>(priority);
+    if constexpr (Mixed) {
+      waiting_[die] |= 1u << priority;
+    }
+    if (planes_ == 1 || pair_ == pairing::none || alone) {
+      open_command(queue, i, what, priority);
+    } else {
+      join_command(queue, i, at, what, priority);
+    }
   }
 
-  std::int32_t open_command(std::size_t die, std::size_t page) {
+  // Distinct for each queue, operation and row of a drive of less than 2^59 pages.
+  std::uint64_t row_key(std::size_t queue, const location& at, array_operation what) const {
+    const std::int32_t block = pair_ == pairing::same_page ? 0 : at.block;
+    const std::int32_t page = what == array_operation::erase ? 0 : at.page;
+    const std::uint64_t rows = Mixed ? 3 * queue + static_cast<std::size_t>(what) : queue;
+    return rows * static_cast<std::uint64_t>(geometry_.pages_per_plane()) +
+           static_cast<std::uint64_t>(std::int64_t{block} * geometry_.pages + page);
+  }
+
+  std::int32_t open_command(std::size_t queue, std::size_t page, array_operation what,
+                            std::int32_t priority) {
     const auto command = static_cast<std::int32_t>(commands_.size());
     commands_.push_back({.next_on_die = nothing, .next_of_row = nothing, .pages = 1});
-    members_[static_cast<std::size_t>(command) * planes_] = static_cast<std::int32_t>(page);
-    if (head_[die] == nothing) {
-      head_[die] = command;
-    } else {
-      commands_[static_cast<std::size_t>(tail_[die])].next_on_die = command;
+    if constexpr (Mixed) {
+      kinds_.push_back({what, priority});
     }
-    tail_[die] = command;
+    members_[static_cast<std::size_t>(command) * planes_] = static_cast<std::int32_t>(page);
+    if (head_[queue] == nothing) {
+      head_[queue] = command;
+    } else {
+      record(tail_[queue]).next_on_die = command;
+    }
+    tail_[queue] = command;
     return command;
   }
 
-  void join_command(std::size_t die, std::int64_t row_in_plane, std::int32_t plane,
-                    std::size_t page) {
-    const std::size_t row =
-        find_row(static_cast<std::int64_t>(die) * geometry_.pages_per_plane() + row_in_plane);
-    std::int32_t& first = row_first_[row];
+  void join_command(std::size_t queue, std::size_t page, const location& at, array_operation what,
+                    std::int32_t priority) {
+    const std::size_t row = rows_.find(row_key(queue, at, what));
+    if (last_on_plane_.size() < rows_.size() * planes_) {
+      last_on_plane_.resize(rows_.size() * planes_, nothing);
+    }
+    std::int32_t& first = rows_.first_command(row);
     while (first != nothing && is_taken(first)) {
       first = record(first).next_of_row;
     }
-    std::int32_t& last = last_on_plane_[row * planes_ + static_cast<std::size_t>(plane)];
+    std::int32_t& last = last_on_plane_[row * planes_ + static_cast<std::size_t>(at.plane)];
     if (last != nothing && is_taken(last)) {
       last = nothing;
     }
@@ -181,7 +247,7 @@ class command_queues {
       last = candidate;
       return;
     }
-    const std::int32_t opened = open_command(die, page);
+    const std::int32_t opened = open_command(queue, page, what, priority);
     if (last == nothing) {
       first = opened;
     } else {
@@ -190,43 +256,20 @@ class command_queues {
     last = opened;
   }
 
-  // Number of the row in this batch. Open addressing, at most half full.
-  std::size_t find_row(std::int64_t key) {
-    constexpr std::uint64_t golden_ratio =
-        0x9E37'79B9'7F4A'7C15u;  // 2^64 / phi: multiplicative hashing
-    std::size_t slot =
-        static_cast<std::size_t>((static_cast<std::uint64_t>(key) * golden_ratio) >> table_shift_);
-    while (table_[slot] != nothing) {
-      const auto row = static_cast<std::size_t>(table_[slot]);
-      if (row_keys_[row] == key) {
-        return row;
-      }
-      slot = slot + 1 < table_.size() ? slot + 1 : 0;
-    }
-    const std::size_t row = row_keys_.size();
-    table_[slot] = static_cast<std::int32_t>(row);
-    row_keys_.push_back(key);
-    row_first_.push_back(nothing);
-    last_on_plane_.resize(last_on_plane_.size() + planes_, nothing);
-    return row;
-  }
-
   geometry geometry_;
+  pairing pair_;
   std::size_t planes_;
   array_operation what_ = array_operation::read;
-  pairing pair_ = pairing::none;
   std::vector<command_record> commands_;
-  std::vector<std::int32_t>
-      members_;  // [commands, planes] indices of pages, the first `pages` of each row in use
-  std::vector<std::int32_t> head_;       // [dies of the drive] oldest command
-  std::vector<std::int32_t> tail_;       // [dies of the drive] newest command, if head_ is one
+  std::vector<command_kind> kinds_;      // [commands], if Mixed
+  std::vector<std::int32_t> members_;    // [commands, planes] pages, the first `pages` of each row
+  std::vector<std::uint32_t> waiting_;   // [dies] a bit for each priority with commands, if Mixed
+  std::vector<std::int32_t> head_;       // [dies of the drive, priorities] oldest command
+  std::vector<std::int32_t> tail_;       // [dies of the drive, priorities] newest, if head_ is one
   std::vector<std::int32_t> first_die_;  // [channels]
-  std::vector<std::int32_t> table_;      // hash of row key -> row
-  int table_shift_ = 63;
-  std::vector<std::int64_t> row_keys_;   // [rows]
-  std::vector<std::int32_t> row_first_;  // [rows] first command that may still wait
-  std::vector<std::int32_t>
-      last_on_plane_;  // [rows, planes] newest command with a page on the plane
+  row_table rows_;
+  // [rows, planes] newest command with a page on the plane
+  std::vector<std::int32_t> last_on_plane_;
 };
 
 }  // namespace instinfer::flash

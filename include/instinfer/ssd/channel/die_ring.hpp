@@ -1,6 +1,5 @@
 #pragma once
-// The dies of a channel that wait for the bus with a command, handed out round robin after the last
-// one issued.
+// The dies of a channel that wait for the bus with a command, in round robin.
 
 #include <bit>
 #include <cstddef>
@@ -9,18 +8,25 @@
 
 namespace instinfer::flash {
 
-// Dies are numbered die * chips + chip, so that a turn visits each chip once before it returns for
-// the chip's next die. With one die per chip this is round robin over the chips. One bit per die;
-// O(dies / 64) a step.
+// A turn goes to the first waiting die after the one that had the last turn. Dies are numbered
+// die * chips + chip, so that turns visit each chip once before they return for the next die of a
+// chip. With one die per chip this is round robin over the chips. One bit per die; O(dies / 64) a
+// step.
 class die_ring {
  public:
   explicit die_ring(std::int32_t dies) : words_((static_cast<std::size_t>(dies) + 63) / 64, 0) {}
 
-  // `first` is the die that the next turn starts at.
+  // The next turn starts at the die `first`.
   void clear(std::int32_t first) {
     words_.assign(words_.size(), 0);
     count_ = 0;
     next_ = static_cast<std::size_t>(first);
+  }
+
+  // The next turn starts where it would have started.
+  void remove_all() {
+    words_.assign(words_.size(), 0);
+    count_ = 0;
   }
 
   bool empty() const { return count_ == 0; }

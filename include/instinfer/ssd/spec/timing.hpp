@@ -164,6 +164,9 @@ inline void validate(const timing& t) {
   });
 }
 
+// The tick of what never happens.
+inline constexpr std::int64_t never_ticks = std::numeric_limits<std::int64_t>::max();
+
 // The bus time of a page is not always a whole number of picoseconds: 4096 B at 1.4 GB/s take
 // 2,925,714 2/7 ps. A tick is the fraction of a picosecond in which it is whole: for a rate r and g
 // = gcd(r, 10^12), one ps has r/g ticks and one byte takes 10^12/g ticks (1.4 GB/s: 7 and 5000).

@@ -5,14 +5,17 @@
 #include <string_view>
 
 #include "instinfer/core/errors.hpp"
+#include "instinfer/transfer/concepts.hpp"
 
 namespace instinfer::system {
 
 // Each constant is calibrated on one number of Fig. 14: `./dev bench paper --calibrate` solves for
-// all four, and tests/system/test_reproduction.cpp fails if one differs from its solution.
+// all four, and tests/bench/test_reproduction.cpp fails if one differs from its solution.
 struct host_software {
   // A request of 128 KiB from the page cache to a pinned buffer: page faults and copies. Calibrated
-  // on InstA's best over FlexGen's best, 11.1 / 2.08 in Fig. 14.
+  // on InstA's best over FlexGen's best, 11.1 / 2.08 in Fig. 14. A route has no page cache: its
+  // file_system_ns (transfer/concepts.hpp) is the whole software cost of a request to the drive,
+  // calibrated on batch 64.
   double cached_request_ns = 88'100;
   // Rate of KV from host memory to the GPU, as DeepSpeed moves it. Calibrated on InstA's best over
   // DeepSpeed's best, 1.046.
@@ -32,11 +35,10 @@ struct host_spec {
   // pytorch_backend.py). The page cache cannot use these buffers.
   int copy_threads = 4;
   double copy_buffer_bytes = 2.0 * 1024 * 1024 * 1024;
-  double request_bytes = 128 * 1024;  // the kernel's usual largest block request
+  // The size of a block request and the cost of an NVMe command are those of a route.
+  double request_bytes = transfer::route_spec{}.request_bytes;
   double swap_page_bytes = 4096;
-  // Submission and completion of one NVMe command without a file system; assumed, as in
-  // transfer/concepts.hpp.
-  double nvme_command_ns = 10'000;
+  double nvme_command_ns = transfer::route_spec{}.nvme_command_ns;
   host_software software = {};
 
   void validate() const {
