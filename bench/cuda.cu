@@ -130,7 +130,7 @@ void dense(benchmark::State& state, const std::string& kind, const shape& s) {
 template <class Code>
 void sparf(benchmark::State& state, const std::string& kind, const shape& s) {
   const std::int64_t stride =
-      (s.tokens + 7 + cuda::score_chunk) / cuda::score_chunk * cuda::score_chunk;
+      (s.tokens + 7 + cuda::score_segment) / cuda::score_segment * cuda::score_segment;
   // Logits of every query head, keys of every KV head.
   if (!fits<Code>(state, s, true,
                   std::uint64_t{4} * s.batch * (s.q_heads + s.kv_heads) *
@@ -148,8 +148,8 @@ void sparf(benchmark::State& state, const std::string& kind, const shape& s) {
       listed(items * kept_tokens), counts(s.batch);
   const cuda::array<float> logits(items * s.group() * static_cast<std::size_t>(stride)),
       kept(items * s.group());
-  const cuda::array<cuda::float_pair> states(items * s.group() *
-                                             static_cast<std::size_t>(stride / cuda::score_chunk));
+  const cuda::array<cuda::float_pair> states(
+      items * s.group() * static_cast<std::size_t>(stride / cuda::score_segment));
   std::vector<float> means(std::size_t{data.sequences} * s.kv_heads * dim, 0.01f);
   const auto mean = to_device(means);
   const auto run = [&](cudaStream_t stream, std::uint32_t i) {

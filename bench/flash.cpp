@@ -22,8 +22,8 @@
 #include <instinfer/ssd/spec/placement.hpp>
 #include <instinfer/ssd/spec/presets.hpp>
 
-#include "../tests/flash/event_driven_drive.hpp"
-#include "../tests/flash/mixed_drive.hpp"
+#include "support/event_driven_drive.hpp"
+#include "support/mixed_drive.hpp"
 
 namespace {
 

@@ -1,5 +1,6 @@
 #pragma once
-// What each rule and option of the flash model costs or gains, as the tables that docs/flash.md shows.
+// What each rule and option of the flash model costs or gains, as the tables that docs/flash.md
+// shows.
 
 #include <cstdint>
 #include <cstdio>
@@ -125,7 +126,8 @@ class option_costs {
     }
   }
 
-  // One read every 5 us all over the drive, alone and beside two programs every 100 us; latencies of the reads.
+  // One read every 5 us all over the drive, alone and beside two programs every 100 us; latencies
+  // of the reads.
   void streams() {
     line("\n2000 reads, one every 5 us             %10s %8s %11s\n", "p50 us", "p99 us", "most us");
     const flash::drive_spec& drive = flash::instcsd;
@@ -168,7 +170,8 @@ class option_costs {
     const flash::geometry g{
         .channels = 2, .chips = 2, .dies = 1, .planes = 2, .blocks = 64, .pages = 32};
     flash::ftl<Policy> drive(g, 6'144, policy);  // of 8192 pages a channel
-    // Sequences take turns in writing; whenever the drive is full, one that is drawn goes as a whole.
+    // Sequences take turns in writing; whenever the drive is full, one that is drawn goes as a
+    // whole.
     std::mt19937_64 random(1);
     std::vector<std::vector<page_id>> live(8);
     for (std::uint32_t n = 0; n < 60'000; ++n) {

@@ -4,7 +4,7 @@
 
 #include "instinfer/core/address.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_address {
 
 namespace {
 
@@ -69,3 +69,5 @@ TEST_CASE("pages of different streams and heads have different addresses within 
   v.kind = stream::v_by_token;
   CHECK(codec.encode(k) != codec.encode(v));
 }
+
+}  // namespace instinfer::test_address

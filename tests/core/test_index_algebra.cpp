@@ -5,7 +5,7 @@
 
 #include "instinfer/core/index_algebra.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_index_algebra {
 
 TEST_CASE("intersection and difference are those of sets") {
   std::mt19937 random(1);
@@ -34,3 +34,5 @@ TEST_CASE("intersection and difference are those of sets") {
     CHECK(rest == expected_rest);
   }
 }
+
+}  // namespace instinfer::test_index_algebra

@@ -6,7 +6,7 @@
 
 #include "instinfer/core/softmax_state.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_softmax_state {
 
 namespace {
 
@@ -116,3 +116,5 @@ TEST_CASE("a weight counts a token that often") {
     CHECK(once.o[i] == doctest::Approx(weighted.o[i]));
   }
 }
+
+}  // namespace instinfer::test_softmax_state

@@ -1,16 +1,14 @@
-// Dealing heads to workers: longest first, few cut, nobody waits for long; and teams.
-
-#include <algorithm>
-#include <numeric>
-#include <random>
-#include <stdexcept>
+// Dealing heads to workers: longest first, few cut, nobody waits for long.
 
 #include <doctest/doctest.h>
 
-#include "instinfer/core/team.hpp"
+#include <algorithm>
+#include <random>
+#include <vector>
+
 #include "instinfer/core/work_split.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_work_split {
 
 namespace {
 
@@ -101,23 +99,4 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("a team does every part once, and carries an exception to the caller") {
-  const team alone;
-  int calls = 0;
-  alone.for_each_part([&](std::uint32_t part) { calls += part == 0 ? 1 : 100; });
-  CHECK(calls == 1);
-  const parallel::serial policy;
-  std::vector<std::exception_ptr> failures;
-  const team five{policy, 5, failures};
-  std::vector<int> done(5);
-  five.for_each_part([&](std::uint32_t part) { ++done[part]; });
-  CHECK(done == std::vector<int>(5, 1));
-  CHECK_THROWS_WITH(five.for_each_part([&](std::uint32_t part) {
-    ++done[part];
-    if (part % 2 == 1) {
-      throw std::runtime_error("part " + std::to_string(part));
-    }
-  }),
-                    "part 1");
-  CHECK(done == std::vector<int>(5, 2));  // the others went on
-}
+}  // namespace instinfer::test_work_split

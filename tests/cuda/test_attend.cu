@@ -1,9 +1,10 @@
-// The attention kernel on a device against fp64: the cases of the emulated one, longer, and all head sizes.
+// The attention kernel on a device against fp64: the cases of the emulated one, longer, and all
+// head sizes.
 #define EIGEN_NO_CUDA  // the oracle runs on the host
-#include "attend_case.hpp"
 #include "instinfer/cuda/launch/attend.cuh"
 #include "instinfer/cuda/launch/bulk_lane.cuh"
 #include "instinfer/cuda/launch/merge.cuh"
+#include "tests/support/attend_case.hpp"
 
 using namespace instinfer;
 using cuda::check;
@@ -104,7 +105,7 @@ TEST_CASE("skewed batches, lists, masks, fixed splits") {
   check_case<fp16, 128>(4, {.tokens = {3000, 70, 0},
                             .group = 4,
                             .blocks = 50,
-                            .partition = {.unit_tokens = 256, .fixed = true}});
+                            .partition = {.slice_tokens = 256, .fixed = true}});
 }
 
 TEST_CASE("bulk copies") {

@@ -1,7 +1,7 @@
 // The attention kernel's own source on an emulated GPU against fp64.
-#include "on_emulated_gpu.hpp"
+#include "tests/support/on_emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_attend_kernel {
 
 namespace {
 
@@ -71,7 +71,7 @@ TEST_CASE("fixed splits") {
                          .kv_heads = 2,
                          .group = 3,
                          .blocks = blocks,
-                         .partition = {.unit_tokens = 64, .fixed = true}});
+                         .partition = {.slice_tokens = 64, .fixed = true}});
   }
 }
 
@@ -108,7 +108,7 @@ TEST_CASE("with fixed splits the bits of a sequence do not depend on its batch o
     on_emulated_gpu::run<fp16, dim>(a, rule, work, blocks, 82);
     return std::vector<float>(out.end() - 3 * dim, out.end());  // of the last sequence
   };
-  const cuda::partition_rule fixed{.unit_tokens = 128, .fixed = true};
+  const cuda::partition_rule fixed{.slice_tokens = 128, .fixed = true};
   const auto alone = attended(1, 1, 2, fixed);
   CHECK(alone == attended(0, 2, 2, fixed));
   CHECK(alone == attended(0, 2, 9, fixed));
@@ -120,3 +120,5 @@ TEST_CASE("random shapes") {
     check<fp16, 64>(seed, test::random_case(seed));
   }
 }
+
+}  // namespace instinfer::test_attend_kernel

@@ -1,8 +1,9 @@
-// The attention kernel with bulk copies and barriers on an emulated GPU against fp64: phases, zero rows, stages used again.
+// The attention kernel with bulk copies and barriers on an emulated GPU against fp64: phases, zero
+// rows, stages used again.
 #include "instinfer/cuda/kernels/bulk_copies.hpp"
-#include "on_emulated_gpu.hpp"
+#include "tests/support/on_emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_bulk_copies {
 
 namespace {
 
@@ -37,7 +38,7 @@ TEST_CASE("masks, lists, blend, fixed splits") {
   check<fp16, 64>(23, {.tokens = {300, 0, 1},
                        .kv_heads = 2,
                        .group = 3,
-                       .partition = {.unit_tokens = 64, .fixed = true}});
+                       .partition = {.slice_tokens = 64, .fixed = true}});
 }
 
 TEST_CASE("random shapes") {
@@ -45,3 +46,5 @@ TEST_CASE("random shapes") {
     check<fp16, 64>(seed, test::random_case(seed));
   }
 }
+
+}  // namespace instinfer::test_bulk_copies

@@ -5,12 +5,12 @@
 #include <functional>
 #include <string>
 
-#include "emulated_gpu.hpp"
 #include "instinfer/cuda/kernels/attend_kernel.hpp"
 #include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/cuda/launch/table_check.hpp"
+#include "tests/support/emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_checks {
 
 namespace {
 
@@ -82,7 +82,7 @@ TEST_CASE("arguments are named") {
   refused("most_positions 33", [](arguments& a) { a.sizes.most_positions = 33; });
   refused("most_positions must be positive", [](arguments& a) { a.sizes.most_positions = 0; });
   refused("kept and mean_v", [](arguments& a) { a.kept = a.out; });
-  refused("unit_tokens", [](arguments&) {}, {.unit_tokens = 0});
+  refused("slice_tokens", [](arguments&) {}, {.slice_tokens = 0});
   refused("parts",
           [](arguments& a) {
             a.sizes.most_positions = 32;
@@ -90,7 +90,7 @@ TEST_CASE("arguments are named") {
             a.k.table_pages = a.v.table_pages = 1024;
             a.sizes.most_positions = 16384;
           },
-          {.unit_tokens = 1, .fixed = true});
+          {.slice_tokens = 1, .fixed = true});
 }
 
 TEST_CASE("codes need their scales") {
@@ -188,3 +188,5 @@ TEST_CASE("the workspace of balanced launches does not depend on the batch") {
   CHECK(bytes(1, 100) == bytes(256, 1'000'000));
   CHECK(bytes(1, 1) == 16 + 528 * 4 + 528 * 8 * 130 * 4);  // 2.2 MB
 }
+
+}  // namespace instinfer::test_checks

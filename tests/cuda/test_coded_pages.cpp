@@ -1,7 +1,8 @@
-// Pages of int8 and fp8 codes in the attention kernel, on an emulated GPU against fp64 on the decoded values.
-#include "on_emulated_gpu.hpp"
+// Pages of int8 and fp8 codes in the attention kernel, on an emulated GPU against fp64 on the
+// decoded values.
+#include "tests/support/on_emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_coded_pages {
 
 namespace {
 
@@ -28,7 +29,7 @@ void check_widened(std::uint8_t bits) {
     std::uint32_t pairs[2];
     cuda::page_code<Code>::widen(lane, std::uint32_t{bits} << (8 * at), pairs[0], pairs[1]);
     const fp16 mine{static_cast<std::uint16_t>(pairs[at % 2] >> (16 * (at / 2)))};
-    CHECK(to_float(mine) * cuda::page_code<Code>::unit == code_8bit<Code>::to_value(code));
+    CHECK(to_float(mine) * cuda::page_code<Code>::factor == code_8bit<Code>::to_value(code));
   }
 }
 
@@ -77,7 +78,7 @@ TEST_CASE("masks, lists, blend, fixed splits") {
     check<Code, 64>(43, {.tokens = {300, 0, 1},
                          .kv_heads = 2,
                          .group = 3,
-                         .partition = {.unit_tokens = 64, .fixed = true}});
+                         .partition = {.slice_tokens = 64, .fixed = true}});
   });
 }
 
@@ -222,3 +223,5 @@ TEST_CASE("random shapes") {
     for_each_code([&]<class Code>(Code) { check<Code, 64>(seed, test::random_case(seed)); });
   }
 }
+
+}  // namespace instinfer::test_coded_pages

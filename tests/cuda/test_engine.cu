@@ -2,10 +2,10 @@
 #define EIGEN_NO_CUDA  // the oracle runs on the host
 #include <doctest/doctest.h>
 
-#include "../paths/random_cache.hpp"
-#include "../paths/transcription.hpp"
-#include "../paths/watched.hpp"
 #include "instinfer/cuda.cuh"
+#include "tests/paths/random_cache.hpp"
+#include "tests/paths/transcription.hpp"
+#include "tests/paths/watched.hpp"
 #if __has_include(<cufile.h>)
 #include "instinfer/cuda/engine/direct_file.cuh"
 #endif
@@ -27,7 +27,8 @@ bool have_device() {
   return false;
 }
 
-// P is rounded before P V, see tests/cuda/test_attend_kernel.cpp; the query is taken as it is rounded.
+// P is rounded before P V, see tests/cuda/test_attend_kernel.cpp; the query is taken as it is
+// rounded.
 constexpr double tolerance = 8.0 * rounding_error<fp16>;
 
 random_cache<format> rounded(unsigned seed, int tokens, int q_heads) {

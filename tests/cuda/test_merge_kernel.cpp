@@ -1,11 +1,12 @@
 // Merging attention results by their log-sum-exp equals attention over all the tokens.
 #include <doctest/doctest.h>
 
-#include "emulated_gpu.hpp"
 #include "instinfer/cuda/kernels/merge_kernel.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "tests/support/emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_merge_kernel {
+
 using reference::matrix;
 using reference::row_vector;
 
@@ -68,3 +69,5 @@ TEST_CASE("parts of any size, empty ones too, merge to the whole") {
     }
   }
 }
+
+}  // namespace instinfer::test_merge_kernel

@@ -1,9 +1,9 @@
-// The selecting kernel of SparQ and SparF on an emulated GPU: dims, logits, exact top-k, kept share.
+// The selecting kernel of SparQ and SparF on an emulated GPU: dims, logits, exact top-k, kept
+// share.
 #include <doctest/doctest.h>
 
 #include <numeric>
 
-#include "emulated_gpu.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/core/budget.hpp"
 #include "instinfer/core/logit_rule.hpp"
@@ -11,8 +11,9 @@
 #include "instinfer/cuda/kernels/select_kernel.hpp"
 #include "instinfer/cuda/launch/sparse_checks.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "tests/support/emulated_gpu.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_sparse_kernels {
 
 namespace {
 
@@ -249,7 +250,8 @@ void check(unsigned seed, const sparse_case& c) {
         }
       }
       std::fill(rank.end() - local, rank.end(), INFINITY);
-      // The list: ascending, and none left out ranks higher than one kept, but for fp32 rounding of the ranks.
+      // The list: ascending, and none left out ranks higher than one kept, but for fp32 rounding of
+      // the ranks.
       const std::uint32_t* list = listed.data() + item * static_cast<std::size_t>(list_stride);
       std::vector<std::size_t> chosen;
       double least = INFINITY;
@@ -320,108 +322,4 @@ TEST_CASE("pages of codes, as the dual layout stores them") {
   check<fp16, 64, std::int8_t>(43, {.tokens = {300}, .group = 16, .rank_by_logits = true});
 }
 
-TEST_CASE("the k largest keys of a cluster are core's") {
-  using top_k = cuda::cluster_top_k<test::emulated_lane, cuda::select_threads>;
-  std::mt19937 random(5);
-  for (int round = 0; round < 24; ++round) {
-    CAPTURE(round);
-    const std::uint32_t ctas = 1u << (round % 4);
-    std::vector<std::vector<std::uint32_t>> keys(ctas);
-    std::vector<float> all;  // numbers that sort as the keys do; for key 0, a hidden one, -infinity
-    std::uint32_t live = 0;
-    for (auto& of_cta : keys) {
-      of_cta.resize(random() % 700);
-      for (std::uint32_t& key : of_cta) {
-        // Many ties in some rounds, in some all keys within a digit, in some all 32 bits.
-        const auto x =
-            static_cast<float>(round % 3 == 0 ? random() % 5 : random() >> (round % 3 * 4));
-        const bool hidden = random() % 8 == 0;
-        key = hidden ? 0 : order_key(x);
-        all.push_back(hidden ? -INFINITY : x);
-        live += hidden ? 0 : 1;
-      }
-    }
-    REQUIRE(live > 0);
-    const std::uint32_t k = 1 + static_cast<std::uint32_t>(random()) % live;
-    index_set expected;
-    std::vector<order_key_t<float>> scratch;
-    instinfer::top_k<float>(all, k, expected, scratch);
-    std::vector<std::uint32_t> listed(k, 0xFFFF'FFFFu);
-    test::run_on_emulated_gpu(
-        ctas, cuda::select_threads, top_k::words * 4, static_cast<unsigned>(round),
-        [&](test::emulated_lane& lane) {
-          const auto& mine = keys[lane.cluster_rank()];
-          std::uint32_t before = 0;
-          for (std::uint32_t r = 0; r < lane.cluster_rank(); ++r) {
-            before += static_cast<std::uint32_t>(keys[r].size());
-          }
-          top_k best(lane, reinterpret_cast<std::uint32_t*>(lane.shared()), mine.data(),
-                     static_cast<std::uint32_t>(mine.size()));
-          best.prepare();
-          lane.sync_cluster();
-          best.list(k, [&](std::uint32_t place, std::uint32_t at) { listed[place] = before + at; });
-        },
-        ctas);
-    std::vector<std::uint32_t> wanted;
-    expected.view().for_each([&](std::uint32_t i) { wanted.push_back(i); });
-    CHECK(listed == wanted);
-  }
-}
-
-TEST_CASE("arguments are named") {
-  alignas(16) std::uint32_t words[4] = {};
-  const auto refused = [&](const std::string& name, auto&& spoil) {
-    CAPTURE(name);
-    cuda::sparse_arguments<fp16> a{.q = reinterpret_cast<const fp16*>(words),
-                                   .k = {.pages = reinterpret_cast<const fp16*>(words),
-                                         .page_elements = 64,
-                                         .page_count = 1,
-                                         .tile_dims = cuda::divisor(4),
-                                         .dim_stride = 8,
-                                         .dim_tiles = 16,
-                                         .table = words,
-                                         .table_tiles = 1},
-                                   .tokens = words,
-                                   .sizes = {1, 1, 1, 100},
-                                   .scale = 0.125f,
-                                   .keep_dims = 8,
-                                   .dims = words,
-                                   .logits = reinterpret_cast<float*>(words),
-                                   .logit_stride = 256,
-                                   .states = reinterpret_cast<cuda::float_pair*>(words),
-                                   .keys = words,
-                                   .listed = words,
-                                   .listed_counts = words,
-                                   .list_stride = 10,
-                                   .kept = reinterpret_cast<float*>(words),
-                                   .status = words};
-    cuda::check_arguments(a, 64);
-    spoil(a);
-    CHECK_THROWS_WITH_AS(cuda::check_arguments(a, 64), doctest::Contains(name.c_str()),
-                         bad_argument);
-  };
-  using arguments = cuda::sparse_arguments<fp16>&;
-  refused("group 1 to 16", [](arguments a) { a.sizes.group = 17; });
-  refused("q must be aligned", [](arguments a) { ++a.q; });
-  refused("k.pages must be aligned", [](arguments a) { ++a.k.pages; });
-  refused("k.table must not be null", [](arguments a) { a.k.table = nullptr; });
-  refused("k.page_count", [](arguments a) { a.k.page_count = 0; });
-  refused("tokens must not", [](arguments a) { a.tokens = nullptr; });
-  refused("logits must", [](arguments a) { a.logits = nullptr; });
-  refused("keep_dims", [](arguments a) { a.keep_dims = 65; });
-  refused("multiples of 8", [](arguments a) { a.k.tile_tokens = cuda::divisor(12); });
-  refused("multiples of 8", [](arguments a) { a.k.dim_stride = 12; });
-  refused("head size 64", [](arguments a) { a.k.dim_tiles = 15; });
-  refused("logit_stride", [](arguments a) { a.sizes.most_positions = 250; });
-  refused("list_stride", [](arguments a) { a.list_stride = 0; });
-  refused("scale", [](arguments a) { a.scale = -1.0f; });
-  refused("keep.share", [](arguments a) { a.keep.share = 1.5; });
-}
-
-TEST_CASE("the device's budget is core's") {
-  for (const double share : {0.0, 1.0 / 3, 0.125, 1.0 / 16, 0.5, 0.999, 1.0}) {
-    for (std::uint32_t n = 0; n < 2000; ++n) {
-      REQUIRE(cuda::kept_tokens::rounded_up(share, n) == budget(share).of(n, "share"));
-    }
-  }
-}
+}  // namespace instinfer::test_sparse_kernels

@@ -8,8 +8,9 @@
 #include "instinfer/core/logit_rule.hpp"
 #include "instinfer/cuda/kernels/work_partition.hpp"
 
-using namespace instinfer;
-using namespace instinfer::cuda;
+namespace instinfer::test_work_partition {
+
+using namespace cuda;
 
 namespace {
 
@@ -32,7 +33,7 @@ void check_deal(const std::vector<std::uint32_t>& positions, std::uint32_t kv_he
   REQUIRE(share.begin(0) == 0);
   REQUIRE(share.end(share.ctas - 1) == total);
   struct seen_item {
-    std::uint64_t units = 0;
+    std::uint64_t slices = 0;
     std::uint32_t pieces = 0;
     std::uint32_t expected_pieces = 0;
     std::uint64_t ticket = 0;
@@ -45,16 +46,16 @@ void check_deal(const std::vector<std::uint32_t>& positions, std::uint32_t kv_he
     REQUIRE(share.begin(cta) < share.end(cta));
     REQUIRE(share.cta_of(share.begin(cta)) == cta);
     REQUIRE(share.cta_of(share.end(cta) - 1) == cta);
-    std::uint64_t units_of_cta = 0;
+    std::uint64_t slices_of_cta = 0;
     for (std::size_t i = 0; i < item_begin.size(); ++i) {
-      const std::uint32_t units = rule.units(positions[i / kv_heads]);
-      for (piece p = piece_of(rule, share, cta, item_begin[i], units); p.begin < p.end;
-           p = piece_of(rule, share, cta, item_begin[i], units, p.end)) {
-        REQUIRE(p.begin == seen[i].units);  // in order, without gaps or overlaps
+      const std::uint32_t slices = rule.slices(positions[i / kv_heads]);
+      for (piece p = piece_of(rule, share, cta, item_begin[i], slices); p.begin < p.end;
+           p = piece_of(rule, share, cta, item_begin[i], slices, p.end)) {
+        REQUIRE(p.begin == seen[i].slices);  // in order, without gaps or overlaps
         REQUIRE(p.index == seen[i].pieces);
-        seen[i].units = p.end;
+        seen[i].slices = p.end;
         seen[i].expected_pieces = p.pieces;
-        units_of_cta += p.end - p.begin;
+        slices_of_cta += p.end - p.begin;
         if (p.pieces > 1) {
           REQUIRE(slot_owner.emplace(p.slot, i).second);
           const auto [at, fresh] = ticket_owner.emplace(p.ticket, i);
@@ -66,17 +67,17 @@ void check_deal(const std::vector<std::uint32_t>& positions, std::uint32_t kv_he
         ++seen[i].pieces;
       }
     }
-    REQUIRE(units_of_cta <= total / share.ctas + 1);
+    REQUIRE(slices_of_cta <= total / share.ctas + 1);
   }
   for (std::size_t i = 0; i < seen.size(); ++i) {
-    REQUIRE(seen[i].units == rule.units(positions[i / kv_heads]));
+    REQUIRE(seen[i].slices == rule.slices(positions[i / kv_heads]));
     REQUIRE(seen[i].pieces == seen[i].expected_pieces);
   }
 }
 
 }  // namespace
 
-TEST_CASE("every unit exactly once, shares balanced, slots and tickets each with one owner") {
+TEST_CASE("every slice exactly once, shares balanced, slots and tickets each with one owner") {
   std::mt19937 random(1);
   for (int round = 0; round < 400; ++round) {
     CAPTURE(round);
@@ -87,8 +88,8 @@ TEST_CASE("every unit exactly once, shares balanced, slots and tickets each with
           : below(random, 7) == 0 ? below(random, 100'000)
                                   : below(random, 300);
     }
-    const partition_rule rule{.unit_tokens = round % 3 == 0 ? 64u : 1u + below(random, 500),
-                              .overhead_units = 1 + below(random, 4),
+    const partition_rule rule{.slice_tokens = round % 3 == 0 ? 64u : 1u + below(random, 500),
+                              .overhead_slices = 1 + below(random, 4),
                               .fixed = round % 4 == 3};
     check_deal(positions, 1 + below(random, 9), 1 + below(random, 300), rule);
   }
@@ -142,3 +143,5 @@ TEST_CASE("division by multiplication") {
     }
   }
 }
+
+}  // namespace instinfer::test_work_partition

@@ -1,5 +1,5 @@
-// The replay of an attend against the event-driven oracle: every page, load and unit, to the tick, and what must hold of
-// any such pipeline.
+// The replay of an attend against the event-driven oracle: every page, load and unit, to the tick,
+// and what must hold of any such pipeline.
 
 #include <doctest/doctest.h>
 
@@ -7,11 +7,11 @@
 #include <random>
 #include <vector>
 
-#include "flash/event_driven_attend.hpp"
-#include "flash/random_batches.hpp"
 #include "instinfer/flash/attend_timeline.hpp"
+#include "tests/support/event_driven_attend.hpp"
+#include "tests/support/random_batches.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_attend_timeline {
 
 namespace {
 
@@ -275,8 +275,9 @@ TEST_CASE("attend timeline: a full buffer stalls the bus, by hand") {
   // Reads follow each other, 14.096 us each; then 1 ps in the filter and 1 in the kernels.
   CHECK(us(fast, fast, 1, 1) == doctest::Approx(4 * 14.096).epsilon(1e-6));
   CHECK(stalled_us == 0);
-  // A filter of 20 us a page, and one page of room: it holds up the bus until it is done, and the die with it. From the
-  // second page on, a page takes 4.096 us of bus and 20 of filter, since the array's 10 us are done by then.
+  // A filter of 20 us a page, and one page of room: it holds up the bus until it is done, and the
+  // die with it. From the second page on, a page takes 4.096 us of bus and 20 of filter, since the
+  // array's 10 us are done by then.
   CHECK(us(204'800'000, fast, 1, 1) == doctest::Approx(14.096 + 20 + 3 * 24.096).epsilon(1e-6));
   CHECK(stalled_us == doctest::Approx(3 * (20 - 10)).epsilon(1e-6));
   // With two, the next page comes in meanwhile.
@@ -309,3 +310,5 @@ TEST_CASE("attend timeline: bad input is refused") {
   const std::vector<flash::location> where(1024);
   CHECK_THROWS_AS((flash::attend_timeline<>{slow, 1, 2}.run(work, where)), bad_argument);
 }
+
+}  // namespace instinfer::test_attend_timeline

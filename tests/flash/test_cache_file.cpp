@@ -1,4 +1,5 @@
-// A cache file on the modelled drive: pages are programmed, and a translation layer takes them as any others.
+// A cache file on the modelled drive: pages are programmed, and a translation layer takes them as
+// any others.
 
 #include <doctest/doctest.h>
 
@@ -8,9 +9,9 @@
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/ftl_store.hpp"
 #include "instinfer/reference.hpp"
-#include "normals.hpp"
+#include "tests/support/normals.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_cache_file {
 
 namespace {
 
@@ -104,3 +105,5 @@ TEST_CASE("a damaged file leaves no page on the drive") {
   timed.load(b, in);
   CHECK(timed.tokens(b, 0) == 1000);
 }
+
+}  // namespace instinfer::test_cache_file

@@ -1,4 +1,5 @@
-// The KV cache on an FTL: the same contents and attention as on a plain store, while pages move and programs fail.
+// The KV cache on an FTL: the same contents and attention as on a plain store, while pages move and
+// programs fail.
 
 #include <doctest/doctest.h>
 
@@ -17,9 +18,9 @@
 #include "instinfer/ssd/spec/presets.hpp"
 #include "instinfer/store/l2p_footprint.hpp"
 #include "instinfer/store/memory.hpp"
-#include "normals.hpp"
+#include "tests/support/normals.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_ftl_store {
 
 namespace {
 
@@ -179,7 +180,8 @@ TEST_CASE("FTL store: refuses another drive's channels and pages, and more than 
 }
 
 TEST_CASE("KV cache on an FTL: bytes of the two L2P tables") {
-  // OPT-13B's layers and heads, 2048 tokens. A 4 KiB page holds 16 tokens of 128 dims, or 2 dims of 1024 tokens.
+  // OPT-13B's layers and heads, 2048 tokens. A 4 KiB page holds 16 tokens of 128 dims, or 2 dims of
+  // 1024 tokens.
   using opt = kv_format<fp16, 128>;
   using drive = flash::ftl_store<flash::instcsd.geometry>;
   store::kv_cache<opt, layout::dual<>, std::tuple<>, drive> cache(
@@ -227,3 +229,5 @@ TEST_CASE("KV cache on an FTL: timing alone takes under 1/200 of the cache's byt
   CHECK(resident_bytes() - before < stored_bytes / 200);
 }
 #endif
+
+}  // namespace instinfer::test_ftl_store

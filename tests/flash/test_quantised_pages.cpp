@@ -1,4 +1,5 @@
-// Quantised pages on the drive: fewer pages, less time, the same bytes down the link; and the translation layer carries them.
+// Quantised pages on the drive: fewer pages, less time, the same bytes down the link; and the
+// translation layer carries them.
 
 #include <random>
 #include <vector>
@@ -9,7 +10,7 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/flash/engine.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_quantised_pages {
 
 namespace {
 
@@ -55,3 +56,5 @@ TEST_CASE("pages, time and bytes on the drive follow the codec") {
   CHECK(flash_ns(wide) / flash_ns(int8) == doctest::Approx(448.0 / 231).epsilon(0.05));
   CHECK(int4.append.flash_write_ns + int4.append.link_ns < wide.append.flash_write_ns);
 }
+
+}  // namespace instinfer::test_quantised_pages

@@ -1,4 +1,5 @@
-// The summary of a decode step: by hand on a small trace, and against the timeline's own statistics on an engine's.
+// The summary of a decode step: by hand on a small trace, and against the timeline's own statistics
+// on an engine's.
 
 #include <doctest/doctest.h>
 
@@ -9,7 +10,7 @@
 #include "instinfer/flash/step_summary.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_step_summary {
 
 namespace {
 
@@ -114,3 +115,5 @@ TEST_CASE("step summary: of an engine's attend") {
     CHECK(use.most_busy_ns <= all.total_ns * (1 + 1e-12));
   }
 }
+
+}  // namespace instinfer::test_step_summary

@@ -5,8 +5,6 @@
 
 #include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
-#include "instinfer/cpu.hpp"
-#include "instinfer/reference.hpp"
 #include "suite.hpp"
 
 namespace instinfer::test {
@@ -44,75 +42,36 @@ bool stores(const Engine& engine, stream s) {
   return engine.cache().tiles().of(s).stored();
 }
 
-// One attend against fp64 on the stored values. Sparse policies are held to their own selection, which must be as good as
-// any. Returns the largest distance of a head's output from attention over `data` as it was appended, relative.
+// One attend against fp64 on the stored values. Sparse policies are held to their own selection,
+// which must be as good as any.
 template <class Engine, class Format>
-double check_on_stored_values(Engine& engine, sequence seq, const random_cache<Format>& data,
-                              int first) {
-  std::vector<float> out(static_cast<std::size_t>(data.q_heads * Format::v_dim), -1.0f);
+void check_on_stored_values(Engine& engine, sequence seq, const random_cache<Format>& data,
+                            int first) {
+  attended mine{std::vector<float>(static_cast<std::size_t>(data.q_heads * Format::v_dim), -1.0f),
+                recorder(data.kv_heads),
+                {}};
   typename Engine::scratch scratch;
-  recorder seen(data.kv_heads);
-  engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
+  engine.attend(seq, 0, data.q, mine.out, scratch, parallel::serial{}, mine.seen);
   const int last = static_cast<int>(engine.positions(seq, 0));
   const double bound = tolerance<typename Engine::path>(last - first);
-  double worst_loss = 0;
-  for (int g = 0; g < data.kv_heads; ++g) {
-    const auto rows = [&](stream s) {
-      return stored_rows(engine, seq, 0, static_cast<std::uint32_t>(g), s);
-    };
-    const matrix V = rows(stream::v_by_token);
-    const matrix K =
-        rows(stores(engine, stream::k_by_token) ? stream::k_by_token : stream::k_by_dim);
-    for (int h = g * data.group(); h < (g + 1) * data.group(); ++h) {
-      const row_vector q = data.Q(h);
-      row_vector expected;
-      if constexpr (is_dense<typename Engine::policy>) {
-        expected = reference::exact_attention(q, K, V);
-      } else {
-        const head_record& head = seen.heads[static_cast<std::size_t>(g)];
-        const auto& dims = head.chosen[static_cast<int>(attention::operation::top_dims)].at(0);
-        const auto& tokens = head.chosen[static_cast<int>(attention::operation::top_tokens)].at(0);
-        const matrix K_scored =
-            rows(stores(engine, stream::k_by_dim) ? stream::k_by_dim : stream::k_by_token);
-        const auto scores = [&](const row_vector& query) {
-          row_vector products = row_vector::Zero(K.rows());
-          double norm = 0;
-          for (const int i : dims) {
-            products += query[i] * K_scored.col(i).transpose();
-            norm += std::abs(query[i]);
-          }
-          return reference::softmax(products /
-                                    std::sqrt(Format::k_dim * norm / query.cwiseAbs().sum()));
-        };
-        row_vector rank = row_vector::Zero(K.rows());
-        for (int other = g * data.group(); other < (g + 1) * data.group(); ++other) {
-          rank += scores(data.Q(other));
-        }
-        double kept = 0;
-        double worst_chosen = 1e300;
-        matrix K_chosen(static_cast<Eigen::Index>(tokens.size()), K.cols());
-        matrix V_chosen(static_cast<Eigen::Index>(tokens.size()), V.cols());
-        for (std::size_t i = 0; i < tokens.size(); ++i) {
-          const Eigen::Index at = tokens[i] - first;
-          kept += scores(q)[at];
-          worst_chosen = std::min(worst_chosen, rank[at]);
-          rank[at] = 0;
-          K_chosen.row(static_cast<Eigen::Index>(i)) = K.row(at);
-          V_chosen.row(static_cast<Eigen::Index>(i)) = V.row(at);
-        }
-        CHECK(rank.maxCoeff() <= worst_chosen * (1 + 1e-4));
-        expected = kept * reference::exact_attention(q, K_chosen, V_chosen) +
-                   (1 - kept) * V.colwise().mean();
-      }
-      const auto mine =
-          std::span(out).subspan(static_cast<std::size_t>(h * Format::v_dim), Format::v_dim);
-      CHECK(relative_error(mine, expected) <= bound);
-      const row_vector exact =
-          reference::exact_attention(q, data.K(g, first, last), data.V(g, first, last));
-      worst_loss = std::max(worst_loss, relative_error(mine, exact));
+  const auto rows = [&](stream s) {
+    std::vector<matrix> of_heads;
+    for (int g = 0; g < data.kv_heads; ++g) {
+      of_heads.push_back(stored_rows(engine, seq, 0, static_cast<std::uint32_t>(g), s));
     }
+    return of_heads;
+  };
+  const bool by_token = stores(engine, stream::k_by_token);
+  const bool by_dim = stores(engine, stream::k_by_dim);
+  const exact_cache stored{last - first, data.exact(first, last).Q,
+                           rows(by_token ? stream::k_by_token : stream::k_by_dim),
+                           rows(stream::v_by_token)};
+  if constexpr (is_dense<typename Engine::policy>) {
+    check_dense(stored, mine.out, {}, bound);
+  } else {
+    check_sparse_as_stored(stored, rows(by_dim ? stream::k_by_dim : stream::k_by_token), mine,
+                           first, bound);
   }
-  return worst_loss;
 }
 
 // Prompts and single tokens, reclaim in the middle of tiles, attends between.
@@ -157,40 +116,12 @@ traffic check_coded_traffic(int tokens) {
   const random_cache<Format> data(11, tokens, 6, 2);
   engine<D, Format, Path, watched_store> engine({.layers = 1, .q_heads = 6, .kv_heads = 2},
                                                 small_capacity);
-  const sequence seq = engine.open();
-  engine.append(seq, 0, data.k, data.v);
-  std::vector<float> out(6 * Format::v_dim);
-  typename decltype(engine)::scratch scratch;
-  recorder seen(2);
-  const auto& store = engine.cache().pages();
-  store.reads.clear();
-  const receipt done = engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
-  // A path may look at a page more than once, for its scale.
-  const auto planned = seen.pages();
-  CHECK(store.reads.size() == planned.size());
-  for (const auto& [page, times] : planned) {
-    CHECK(store.reads[page] >= times);
-  }
-  std::uint64_t pages = 0;
-  std::uint64_t wanted = 0;
-  std::uint64_t buffered = 0;
-  for (const head_record& head : seen.heads) {
-    for (const access_plan& plan : head.plans) {
-      std::uint64_t elements = 0;
-      for (const page_read& read : plan.reads()) {
-        (read.buffered ? buffered : elements) += read.wanted_elements();
-        pages += read.buffered ? 0 : 1;
-      }
-      using packed = typename Format::packed;
-      const std::uint64_t group = packed_elements<packed>;
-      wanted += (elements * sizeof(packed) + group - 1) / group;
-    }
-  }
-  CHECK(done.traffic.pages_read == pages);
-  CHECK(done.traffic.array_bytes == pages * 4096);
-  CHECK(done.traffic.buffer_bytes == buffered * sizeof(typename Format::element));
-  CHECK(done.traffic.filtered_bytes == wanted + pages * Format::codec::scale_bytes);
-  return done.traffic;
+  const attended mine = attend_recorded(engine, data);
+  using packed = typename Format::packed;
+  check_coded_pages(engine.cache().pages().reads, mine,
+                    {sizeof(packed), packed_elements<packed>, Format::codec::scale_bytes,
+                     sizeof(typename Format::element)});
+  return mine.traffic;
 }
 
 }  // namespace instinfer::test

@@ -4,8 +4,8 @@
 #include <random>
 #include <vector>
 
+#include "checks.hpp"
 #include "instinfer/core/shape.hpp"
-#include "instinfer/reference/exact.hpp"
 #include "instinfer/store/extents.hpp"
 
 namespace instinfer::test {
@@ -39,18 +39,33 @@ struct random_cache {
   int group() const { return q_heads / kv_heads; }
 
   // Rows [first, last) of K of a head, [last - first, k_dim].
-  reference::matrix K(int head, int first, int last) const {
+  matrix K(int head, int first, int last) const {
     return rows(k, head, first, last, Format::k_dim);
   }
-  reference::matrix V(int head, int first, int last) const {
+  matrix V(int head, int first, int last) const {
     return rows(v, head, first, last, Format::v_dim);
   }
-  reference::row_vector Q(int q_head) const {
-    reference::row_vector row(Format::k_dim);
+  row_vector Q(int q_head) const {
+    row_vector row(Format::k_dim);
     for (int i = 0; i < Format::k_dim; ++i) {
       row[i] = q[static_cast<std::size_t>(q_head * Format::k_dim + i)];
     }
     return row;
+  }
+
+  exact_cache exact() const { return exact(0, tokens); }
+  exact_cache exact(int first, int last) const {
+    exact_cache cache;
+    cache.tokens = last - first;
+    for (int g = 0; g < kv_heads; ++g) {
+      matrix& Q_of_head = cache.Q.emplace_back(group(), Format::k_dim);
+      for (int h = 0; h < group(); ++h) {
+        Q_of_head.row(h) = Q(g * group() + h);
+      }
+      cache.K.push_back(K(g, first, last));
+      cache.V.push_back(V(g, first, last));
+    }
+    return cache;
   }
 
   // Tokens [first, last) as append takes them.
@@ -69,9 +84,8 @@ struct random_cache {
   std::vector<float> q;    // [q_heads, k_dim]
 
  private:
-  reference::matrix rows(const std::vector<element>& x, int head, int first, int last,
-                         int dim) const {
-    reference::matrix m(last - first, dim);
+  matrix rows(const std::vector<element>& x, int head, int first, int last, int dim) const {
+    matrix m(last - first, dim);
     for (int t = first; t < last; ++t) {
       for (int i = 0; i < dim; ++i) {
         m(t - first, i) = static_cast<double>(
@@ -87,17 +101,5 @@ struct random_cache {
                                 static_cast<std::size_t>(last - first) * row);
   }
 };
-
-// |a - b| / |b| in the 2-norm; |a| where b is zero.
-inline double relative_error(std::span<const float> a, const reference::row_vector& b) {
-  double difference = 0.0;
-  double square = 0.0;
-  for (Eigen::Index i = 0; i < b.size(); ++i) {
-    difference += (a[static_cast<std::size_t>(i)] - b[i]) * (a[static_cast<std::size_t>(i)] - b[i]);
-    square += b[i] * b[i];
-  }
-  const double norm = std::sqrt(square);
-  return norm > 0.0 ? std::sqrt(difference) / norm : std::sqrt(difference);
-}
 
 }  // namespace instinfer::test

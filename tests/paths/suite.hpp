@@ -6,11 +6,8 @@
 
 #include <string>
 
-#include "instinfer/cpu.hpp"
-#include "instinfer/reference.hpp"
 #include "random_cache.hpp"
-#include "transcription.hpp"
-#include "watched.hpp"
+#include "support/shared_attends.hpp"
 
 namespace instinfer::test {
 
@@ -39,70 +36,39 @@ std::vector<float> attend_once(const random_cache<typename Engine::format>& data
   return out;
 }
 
-// One attend of a cache, compared with the fp64 transcription head group by head group.
+// The same, and what its machines did.
+template <class Engine>
+attended attend_recorded(Engine& engine, const random_cache<typename Engine::format>& data) {
+  const sequence seq = engine.open();
+  engine.append(seq, 0, data.k, data.v);
+  if constexpr (requires { engine.cache().pages().reads; }) {
+    engine.cache().pages().reads.clear();
+  }
+  attended mine{
+      std::vector<float>(static_cast<std::size_t>(data.q_heads * Engine::format::v_dim), -1.0f),
+      recorder(data.kv_heads),
+      {}};
+  typename Engine::scratch scratch;
+  mine.traffic =
+      engine.attend(seq, 0, data.q, mine.out, scratch, parallel::serial{}, mine.seen).traffic;
+  return mine;
+}
+
+// One attend of a cache, compared with the fp64 transcription.
 template <class Engine, class Format>
 void check_cache(const random_cache<Format>& data, const typename Engine::policy& policy = {},
                  const logit_rule& rule = {}, bool all_tied = false) {
-  const int tokens = data.tokens;
-  const int kv_heads = data.kv_heads;
-  const int group = data.group();
-  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = kv_heads}, small_capacity,
+  Engine engine({.layers = 1, .q_heads = data.q_heads, .kv_heads = data.kv_heads}, small_capacity,
                 policy, rule);
-  const sequence seq = engine.open();
-  engine.append(seq, 0, data.k, data.v);
-  std::vector<float> out(static_cast<std::size_t>(data.q_heads * Format::v_dim), -1.0f);
-  typename Engine::scratch scratch;
-  recorder seen(kv_heads);
-  engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
-
-  const double bound = tolerance<typename Engine::path>(tokens);
-  for (int g = 0; g < kv_heads; ++g) {
-    matrix Q(group, Format::k_dim);
-    for (int h = 0; h < group; ++h) {
-      Q.row(h) = data.Q(g * group + h);
-    }
-    const matrix K = data.K(g, 0, tokens);
-    const matrix V = data.V(g, 0, tokens);
-    matrix expected(group, Format::v_dim);
-    if constexpr (is_dense<typename Engine::policy>) {
-      for (int h = 0; h < group; ++h) {
-        expected.row(h) = reference::exact_attention(Q.row(h), K, V, rule);
-      }
-    } else {
-      const head_record& head = seen.heads[static_cast<std::size_t>(g)];
-      const sparf_selection mine{
-          head.chosen[static_cast<int>(attention::operation::top_dims)].at(0),
-          head.chosen[static_cast<int>(attention::operation::top_tokens)].at(0)};
-      index_set visible;
-      rule.visible(0, static_cast<std::uint32_t>(tokens), visible);
-      const std::uint32_t r = policy.keep_dims.of(Format::k_dim, "r");
-      const std::uint32_t k = policy.keep_tokens.of(visible.count(), "k");
-      const std::uint32_t local = policy.local.of(k, "local");
-      constexpr bool by_logits = std::is_same_v<typename Engine::policy, attention::sparq>;
-      const auto free = transcribed_sparf(Q, K, V, static_cast<int>(r), static_cast<int>(k),
-                                          static_cast<int>(local), by_logits, rule);
-      CHECK(mine.dims == free.chosen.dims);
-      REQUIRE(mine.tokens.size() == free.chosen.tokens.size());
-      CHECK((!all_tied || mine.tokens == free.chosen.tokens));  // the lowest ones, and the newest
-      // A token that fp64 would not have chosen must be as good as the worst chosen one, to fp32 rounding; in fp32, weights
-      // below 2^-126 are 0 for each head.
-      double worst = 1e300;
-      for (const int t : free.chosen.tokens) {
-        worst = std::min(worst, free.rank[t]);
-      }
-      for (const int t : mine.tokens) {
-        const bool forced = t >= tokens - static_cast<int>(local);
-        CHECK((forced || free.rank[t] >= worst - 1e-4 * std::abs(worst) - group * 0x1p-126));
-      }
-      expected = transcribed_sparf(Q, K, V, static_cast<int>(r), static_cast<int>(k),
-                                   static_cast<int>(local), by_logits, rule, mine)
-                     .out;
-    }
-    for (int h = 0; h < group; ++h) {
-      const auto mine = std::span(out).subspan(
-          static_cast<std::size_t>((g * group + h) * Format::v_dim), Format::v_dim);
-      CHECK(relative_error(mine, expected.row(h)) <= bound);
-    }
+  const attended mine = attend_recorded(engine, data);
+  const double bound = tolerance<typename Engine::path>(data.tokens);
+  if constexpr (is_dense<typename Engine::policy>) {
+    check_dense(data.exact(), mine.out, rule, bound);
+  } else {
+    constexpr bool by_logits = std::is_same_v<typename Engine::policy, attention::sparq>;
+    check_sparse(data.exact(), mine,
+                 {policy.keep_dims, policy.keep_tokens, policy.local, by_logits}, rule, all_tied,
+                 bound);
   }
 }
 
@@ -220,15 +186,8 @@ void check_overflow() {
       for (float& x : data.q) {
         x = (random() % 2 == 0 ? 1.0f : -1.0f) * (wide ? 1e3f : 1e35f);
       }
-      const std::vector<float> out = attend_once<Engine>(data, {}, {.soft_cap = cap});
-      const matrix V = data.V(0, 0, tokens);
-      for (int i = 0; i < 5 * Format::v_dim; ++i) {
-        const double mine = static_cast<double>(out[static_cast<std::size_t>(i)]);
-        const auto column = V.col(i % Format::v_dim);
-        const double slack =
-            tolerance<typename Engine::path>(tokens) * column.cwiseAbs().maxCoeff();
-        REQUIRE((mine >= column.minCoeff() - slack && mine <= column.maxCoeff() + slack));
-      }
+      check_means_of_values(data.exact(), attend_once<Engine>(data, {}, {.soft_cap = cap}),
+                            tolerance<typename Engine::path>(tokens));
     }
   }
 }
@@ -239,16 +198,8 @@ void check_ends(int tokens, const typename Engine::policy& all,
                 const typename Engine::policy& none) {
   const random_cache<Format> data(12, tokens, 3, 1);
   for (const bool keep_all : {true, false}) {
-    const std::vector<float> out = attend_once<Engine>(data, keep_all ? all : none);
-    const matrix V = data.V(0, 0, tokens);
-    for (int h = 0; h < 3; ++h) {
-      const row_vector expected =
-          keep_all ? reference::exact_attention(data.Q(h), data.K(0, 0, tokens), V)
-                   : row_vector(V.colwise().mean());
-      const auto mine =
-          std::span(out).subspan(static_cast<std::size_t>(h * Format::v_dim), Format::v_dim);
-      CHECK(relative_error(mine, expected) <= tolerance<typename Engine::path>(tokens));
-    }
+    check_end(data.exact(), attend_once<Engine>(data, keep_all ? all : none), keep_all,
+              tolerance<typename Engine::path>(tokens));
   }
 }
 
@@ -259,32 +210,11 @@ void check_plan_is_access(int tokens) {
   const random_cache<Format> data(11, tokens, 6, 2);
   engine<D, Format, Path, watched_store> engine({.layers = 1, .q_heads = 6, .kv_heads = 2},
                                                 small_capacity);
-  const sequence seq = engine.open();
-  engine.append(seq, 0, data.k, data.v);
-  std::vector<float> out(6 * Format::v_dim);
-  typename decltype(engine)::scratch scratch;
-  recorder seen(2);
-  const auto& store = engine.cache().pages();
-  store.reads.clear();
-  const receipt done = engine.attend(seq, 0, data.q, out, scratch, parallel::serial{}, seen);
-  CHECK(store.reads == seen.pages());
+  const attended mine = attend_recorded(engine, data);
+  check_pages(engine.cache().pages().reads, mine, sizeof(typename Format::element),
+              D::transfer_policy::computes_in_drive);
   // Pages at any address give the same bits.
-  CHECK((out == attend_once<instinfer::engine<D, Format, Path>>(data)));
-  std::uint64_t pages = 0;
-  std::uint64_t wanted = 0;
-  std::uint64_t buffered = 0;
-  for (const head_record& head : seen.heads) {
-    for (const page_read& read : head.reads) {
-      (read.buffered ? buffered : wanted) +=
-          read.wanted_elements() * sizeof(typename Format::element);
-      pages += read.buffered ? 0 : 1;
-    }
-  }
-  CHECK(done.traffic.pages_read == pages);
-  CHECK(done.traffic.array_bytes == pages * 4096);
-  CHECK(done.traffic.buffer_bytes == buffered);
-  CHECK(done.traffic.filtered_bytes ==
-        (D::transfer_policy::computes_in_drive ? wanted : pages * 4096));
+  CHECK((mine.out == attend_once<instinfer::engine<D, Format, Path>>(data)));
 }
 
 template <class D, class Format>

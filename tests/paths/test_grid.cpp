@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "instinfer/layout/dim_indexed.hpp"
+#include "odd_layouts.hpp"
 #include "suite.hpp"
 
 using namespace instinfer;
@@ -10,18 +11,6 @@ using test::check_against_transcription;
 using test::check_plan_is_access;
 
 namespace {
-
-// K by token with the dims of a token far apart, V column by column: a mapping no kernel has a special case for.
-struct scattered {
-  static constexpr std::uint32_t page_bytes = 4096;
-  template <class Format>
-  static constexpr layout::tiling tiles(std::uint32_t) {
-    constexpr std::uint32_t tokens = layout::group_tokens<Format>(4096) / 2;
-    return {.k_by_token = {tokens, Format::k_dim, 1, tokens},
-            .k_by_dim = {},
-            .v_by_token = {tokens, Format::v_dim / 2, 2, 2 * tokens}};
-  }
-};
 
 template <class Policy, class Layout, class Format>
 void check_cell() {
@@ -40,7 +29,7 @@ void check_layouts() {
   check_cell<Policy, layout::token_indexed<>, format>();
   check_cell<Policy, layout::dim_indexed<>, format>();
   check_cell<Policy, layout::dual<>, format>();
-  check_cell<Policy, scattered, format>();
+  check_cell<Policy, test::scattered, format>();
 }
 
 // Folds random thirds of the tokens, one after the other.

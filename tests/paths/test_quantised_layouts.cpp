@@ -1,35 +1,12 @@
 // SparF, and layouts by dim, by mixed tiles and by none of the shapes that kernels know, over quantised pages.
 
 #include "instinfer/layout/dim_indexed.hpp"
+#include "odd_layouts.hpp"
 #include "quantised.hpp"
 
 using namespace instinfer;
 
 namespace {
-
-// K pages of whole rows as long as two pages of V: under an open K page, one of V may be sealed.
-struct long_k_rows {
-  static constexpr std::uint32_t page_bytes = 4096;
-  template <class Format>
-  static constexpr layout::tiling tiles(std::uint32_t) {
-    constexpr std::uint32_t tokens = layout::group_tokens<Format>(4096) / 2;
-    return {.k_by_token = layout::by_token(2 * tokens, Format::k_dim),
-            .k_by_dim = {},
-            .v_by_token = layout::by_token(tokens, Format::v_dim)};
-  }
-};
-
-// A mapping that no kernel has a special case for; groups run across its tokens and dims.
-struct scattered {
-  static constexpr std::uint32_t page_bytes = 4096;
-  template <class Format>
-  static constexpr layout::tiling tiles(std::uint32_t) {
-    constexpr std::uint32_t tokens = layout::group_tokens<Format>(4096) / 2;
-    return {.k_by_token = {tokens, Format::k_dim, 1, tokens},
-            .k_by_dim = {},
-            .v_by_token = {tokens, Format::v_dim / 2, 2, 2 * tokens}};
-  }
-};
 
 template <class Policy, class Layout>
 using in_drive = design<Policy, Layout, flash::instcsd, transfer::in_storage>;
@@ -57,10 +34,12 @@ TEST_CASE("SparF over fp8, from one copy of K") {
 }
 
 TEST_CASE("any tile") {
-  test::check_life<cpu::engine<in_drive<attention::dense, long_k_rows>, int8_64>, int8_64>(45, 3);
-  test::check_life<reference::engine<in_drive<attention::dense, scattered>, int4_64>, int4_64>(46,
+  test::check_life<cpu::engine<in_drive<attention::dense, test::long_k_rows>, int8_64>, int8_64>(45,
+                                                                                                 3);
+  test::check_life<reference::engine<in_drive<attention::dense, test::scattered>, int4_64>,
+                   int4_64>(46, 3);
+  test::check_life<cpu::engine<in_drive<attention::dense, test::scattered>, int4_64>, int4_64>(47,
                                                                                                3);
-  test::check_life<cpu::engine<in_drive<attention::dense, scattered>, int4_64>, int4_64>(47, 3);
 }
 
 TEST_CASE("dim-indexed tiles begin their dims at whole groups") {

@@ -1,6 +1,6 @@
-// Out of memory at every allocation of every call: the cache is as it was, and nothing is lost or given back twice.
+// Out of memory at every allocation of every call: the cache is as it was, and nothing is lost or
+// given back twice.
 
-#include <cstdlib>
 #include <new>
 #include <random>
 #include <sstream>
@@ -11,29 +11,11 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/reference.hpp"
+#include "tests/support/counted_allocations.hpp"
 
-namespace {
+namespace instinfer::test_failures {
 
-// Allocations until the next one fails; negative: none fails.
-long allocations_left = -1;
-
-}  // namespace
-
-// Not inlined: g++ would otherwise see malloc meet operator delete, and warn.
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  if (allocations_left == 0) {
-    throw std::bad_alloc();
-  }
-  --allocations_left;
-  if (void* p = std::malloc(bytes == 0 ? 1 : bytes)) {
-    return p;
-  }
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-
-using namespace instinfer;
+using test::allocations_left;
 
 namespace {
 
@@ -56,7 +38,8 @@ state look(Engine& e, sequence seq, const std::vector<float>& q) {
   return {e.cache().pages().free_pages(), e.tokens(seq, 0), e.positions(seq, 0), out};
 }
 
-// Runs `call` with the n-th allocation failing, for n = 0, 1, ... until none fails. Returns the number of failures.
+// Runs `call` with the n-th allocation failing, for n = 0, 1, ... until none fails. Returns the
+// number of failures.
 template <class Engine, class Call>
 int fail_everywhere(Engine& e, sequence seq, const std::vector<float>& q, Call&& call) {
   const state before = look(e, seq, q);
@@ -163,3 +146,5 @@ TEST_CASE("attend allocates nothing once it has grown, and little while the cach
   }
   CHECK(spent <= 20);  // buffers that double
 }
+
+}  // namespace instinfer::test_failures

@@ -8,7 +8,7 @@
 #include "instinfer/summaries/concepts.hpp"
 #include "instinfer/summaries/mean_value.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_kv_cache {
 
 static_assert(store::PageStore<store::memory> && store::PageStore<store::ledger>);
 static_assert(!store::PageStore<int>);
@@ -227,3 +227,5 @@ TEST_CASE("the ledger counts the same pages without data") {
   CHECK(written == counted);
   CHECK(with.pages().free_pages() == without.pages().free_pages());
 }
+
+}  // namespace instinfer::test_kv_cache

@@ -14,8 +14,9 @@
 #include "instinfer/store/ledger.hpp"
 #include "instinfer/store/reclaim_jobs.hpp"
 
-using namespace instinfer;
-using namespace instinfer::store;
+namespace instinfer::test_reclaim_jobs {
+
+using namespace store;
 
 static_assert(VictimOrder<least_recently_used> && !VictimOrder<int>);
 
@@ -151,3 +152,5 @@ TEST_CASE("reclaim jobs: victims against a sorted list, random uses") {
     }
   }
 }
+
+}  // namespace instinfer::test_reclaim_jobs

@@ -1,4 +1,5 @@
-// Drives over many hosts: one host is the system itself; an infinite network leaves its commands; the rest by hand.
+// Drives over many hosts: one host is the system itself; an infinite network leaves its commands;
+// the rest by hand.
 
 #include <doctest/doctest.h>
 
@@ -7,8 +8,9 @@
 #include "instinfer/system/run.hpp"
 #include "instinfer/system/spec/models.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_cluster {
+
+using namespace system;
 
 namespace {
 
@@ -53,14 +55,16 @@ TEST_CASE("an infinite network leaves the commands, which the hosts send side by
 }
 
 TEST_CASE("network time by hand") {
-  // 16 drives: 4 heads x 4 groups of sequences, 4 hosts. A layer: 16 sequences x (2 x 1024 q and out + 2 x 512 k, v) x 2 B.
+  // 16 drives: 4 heads x 4 groups of sequences, 4 hosts. A layer: 16 sequences x (2 x 1024 q and
+  // out + 2 x 512 k, v) x 2 B.
   const double bytes = 2.0 * 16 * (2 * 1'024 + 2 * 512) * 2;
   const network_spec slow{"slow", 1e6, 2e6, 1e6};
   const cluster_system<> s(drives(16), 4, slow);
   CHECK(s.hosts_used() == 4);
   const decode_step step = s.step(1'040);
   CHECK(step.bytes.drive_link == doctest::Approx(bytes));
-  // The head's link carries three quarters at 2 MB/s, a host's a quarter at 1 MB/s; 2 layers x there and back.
+  // The head's link carries three quarters at 2 MB/s, a host's a quarter at 1 MB/s; 2 layers x
+  // there and back.
   CHECK(s.network_s(step) == doctest::Approx(bytes * 0.75 / 2e6 + 2 * 2 * 1e-3));
   const network_spec slow_hosts{"slow hosts", 1e5, 2e6, 0};
   CHECK(cluster_system<>(drives(16), 4, slow_hosts).network_s(step) ==
@@ -94,8 +98,8 @@ TEST_CASE("hosts without a drive, or a network without a rate, are refused") {
 }
 
 TEST_CASE("int8 pages: half the bytes, 16/31 of the pages") {
-  using int8_kv =
-      kv_format<int8_pages<fp16>, 128>;  // 31 tokens and a scale in 4 KiB, where fp16 has 16
+  // 31 tokens and a scale in 4 KiB, where fp16 has 16.
+  using int8_kv = kv_format<int8_pages<fp16>, 128>;
   model_spec narrow = small();
   narrow.kv_element_bytes = 1;
   CHECK(narrow.kv_bytes_per_token() == small().kv_bytes_per_token() / 2);
@@ -111,3 +115,5 @@ TEST_CASE("int8 pages: half the bytes, 16/31 of the pages") {
   CHECK_THROWS_WITH_AS((insta_system<insta, int8_kv>(small(), on, job)),
                        doctest::Contains("dims of 2 bytes, the format has 128 of 1"), bad_argument);
 }
+
+}  // namespace instinfer::test_cluster

@@ -1,13 +1,13 @@
-// The load of attention on drives: bytes by hand, what is left out of the simulation, and how drives share it.
+// The load of attention on drives: bytes by hand, and what is left out of the simulation.
 
 #include <doctest/doctest.h>
 
 #include "instinfer/engine/design.hpp"
 #include "instinfer/system/kv_access.hpp"
-#include "instinfer/system/retry_cost.hpp"
 #include "instinfer/system/spec/models.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_kv_access {
+
 using system::kv_access;
 using system::kv_load;
 using system::workload;
@@ -22,7 +22,8 @@ constexpr system::model_spec small_model() {
   return model;
 }
 
-// One layer of the whole batch on one drive, without any shortcut, for sequences of exactly this length.
+// One layer of the whole batch on one drive, without any shortcut, for sequences of exactly this
+// length.
 template <class D>
 flash::receipt full_batch(const system::model_spec& model, std::int64_t batch,
                           std::uint64_t context, std::uint32_t expected_tokens) {
@@ -47,9 +48,11 @@ TEST_CASE("dense attention reads every byte of the cache once") {
   for (const double context : {512.0, 640.0, 768.0, 1000.0, 1024.0}) {
     const kv_load load = kv.at(context);
     const double dense = 3 * context * 10 * 512;
-    // The sequence that the bytes are counted on has exactly the context, so all of its entries are wanted.
+    // The sequence that the bytes are counted on has exactly the context, so all of its entries are
+    // wanted.
     CHECK(load.wanted_bytes + load.buffered_bytes == doctest::Approx(dense));
-    // Neighbours are up to 8 tokens longer or shorter, and a last group of less than 16 is not in flash.
+    // Neighbours are up to 8 tokens longer or shorter, and a last group of less than 16 is not in
+    // flash.
     CHECK(load.page_bytes <= dense * (1 + 8.0 / context));
     CHECK(load.page_bytes >= dense * (1 - 24.0 / context));
   }
@@ -79,8 +82,9 @@ TEST_CASE("a few sequences stand for the batch, and lines for the contexts betwe
     CAPTURE(context);
     const double d = full_batch<insta>(model, 48, context, 2048).attention_ns * 1e-9;
     const double s = full_batch<insta_sparf>(model, 48, context, 2048).attention_ns * 1e-9;
-    // Sequences that are copies of each other, as here, collide on dies more than those of different lengths: SparF's
-    // bound is wider. Its open tiles of 512 tokens make a saw-tooth, which the lines cut through.
+    // Sequences that are copies of each other, as here, collide on dies more than those of
+    // different lengths: SparF's bound is wider. Its open tiles of 512 tokens make a saw-tooth,
+    // which the lines cut through.
     CHECK(dense.at(static_cast<double>(context)).drive_s == doctest::Approx(d).epsilon(0.02));
     CHECK(sparf.at(static_cast<double>(context)).drive_s == doctest::Approx(s).epsilon(0.15));
     dense_sum += dense.at(static_cast<double>(context)).drive_s;
@@ -117,8 +121,8 @@ TEST_CASE("drives split heads, then sequences") {
   CHECK(hundred.head_parts == 40);
   CHECK(hundred.sequence_parts == 2);
   CHECK(hundred.sequences == 4);
-  CHECK(system::split_over(100'000, shape, 8).drives_used() ==
-        320);  // no more than heads x sequences
+  // No more than heads x sequences.
+  CHECK(system::split_over(100'000, shape, 8).drives_used() == 320);
   const system::drive_split grouped =
       system::split_over(4, {.layers = 1, .q_heads = 64, .kv_heads = 8}, 5);
   CHECK(grouped.kv_heads == 2);
@@ -143,12 +147,4 @@ TEST_CASE("a model of another head size is refused") {
       bad_argument);
 }
 
-TEST_CASE("retries only ever add array reads") {
-  const model_shape heads{.layers = 1, .q_heads = 8, .kv_heads = 8};
-  CHECK(system::read_retry_increase<insta>(heads, 4, 512, {}) == 0);
-  // Every page reads once more: its die is held for another 45 us, about a third of a round of 138 us.
-  const flash::read_retry always{.at_least = {flash::retry_scale, 0, 0, 0, 0}};
-  const double more = system::read_retry_increase<insta>(heads, 16, 1024, always);
-  CHECK(more > 0.1);
-  CHECK(more < 0.5);
-}
+}  // namespace instinfer::test_kv_access

@@ -1,4 +1,5 @@
-// The best case of a memory beside the GPU: by hand, never slower with more of anything, and at the GPU's own speed in the limit.
+// The best case of a memory beside the GPU: by hand, never slower with more of anything, and at the
+// GPU's own speed in the limit.
 
 #include <doctest/doctest.h>
 
@@ -6,8 +7,9 @@
 #include "instinfer/system/run.hpp"
 #include "instinfer/system/spec/models.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_memory_tier {
+
+using namespace system;
 
 namespace {
 
@@ -73,3 +75,5 @@ TEST_CASE("bad tiers and shares are refused") {
                        doctest::Contains("read_share must be above 0 and at most 1, got 2"),
                        bad_argument);
 }
+
+}  // namespace instinfer::test_memory_tier

@@ -1,5 +1,5 @@
-// A small transformer runs end to end on the CPU path; what its attention reads, link by link and page by page, is what the
-// systems charge for it.
+// A small transformer runs end to end on the CPU path; what its attention reads, link by link and
+// page by page, is what the systems charge for it.
 
 #include <doctest/doctest.h>
 
@@ -11,7 +11,7 @@
 #include "instinfer/system/flexgen.hpp"
 #include "instinfer/system/insta.hpp"
 
-using namespace instinfer;
+namespace instinfer::test_small_model {
 
 namespace {
 
@@ -83,7 +83,8 @@ std::vector<fp16> stored(const std::vector<float>& x) {
   return s;
 }
 
-// Generates tokens greedily for one sequence; returns what attention moved in each step, all layers.
+// Generates tokens greedily for one sequence; returns what attention moved in each step, all
+// layers.
 template <class D>
 std::vector<traffic> generate(cpu::engine<D, format>& engine, int steps, std::vector<int>& tokens) {
   std::mt19937 random(7);
@@ -121,7 +122,8 @@ std::vector<traffic> generate(cpu::engine<D, format>& engine, int steps, std::ve
   return moved;
 }
 
-// The systems' contexts are those at the nodes, so that nothing is interpolated: start, quarters and end of the output.
+// The systems' contexts are those at the nodes, so that nothing is interpolated: start, quarters
+// and end of the output.
 constexpr system::workload job{.batch = 1, .input_tokens = 64, .output_tokens = 64};
 
 template <class D, class System>
@@ -135,7 +137,8 @@ std::vector<int> check(const System& charged, const typename D::attention_policy
     const traffic& real = moved[static_cast<std::size_t>(context - 1)];
     const system::kv_load load = charged.kv().at(context);
     const double layers = small.shape.layers;
-    // Entries that attention uses, from flash and from the group buffer. A host has no filter, so a host's engine counts pages.
+    // Entries that attention uses, from flash and from the group buffer. A host has no filter, so a
+    // host's engine counts pages.
     if (D::transfer_policy::computes_in_drive) {
       CHECK(layers * (load.wanted_bytes + load.buffered_bytes) ==
             static_cast<double>(real.filtered_bytes + real.buffer_bytes));
@@ -173,3 +176,5 @@ TEST_CASE("what the systems charge is what the CPU path reads, on a model run en
   check<insta_sparf>(system::insta_system<insta_sparf, format>(small, on, job, eighth), eighth,
                      false);
 }
+
+}  // namespace instinfer::test_small_model

@@ -1,16 +1,18 @@
-// What every system must obey: parts add up, more bandwidth is never slower, more sequences never need less memory; and who
-// runs out of memory, where the page cache ends, and what is left when drives are infinitely fast.
+// What every system must obey: parts add up, more bandwidth is never slower, more sequences never
+// need less memory.
 
 #include <doctest/doctest.h>
 
-#include <cmath>
+#include <algorithm>
 #include <iterator>
 #include <random>
+#include <string>
 
 #include "instinfer/system.hpp"
 
-using namespace instinfer;
-using namespace instinfer::system;
+namespace instinfer::test_systems {
+
+using namespace system;
 
 static_assert(System<deepspeed_system> && System<flexgen_system<>> &&
               System<flexgen_gds_system<>> && System<flexgen_sparq_system<>> &&
@@ -50,8 +52,9 @@ void check_run(const server& on, const workload& of) {
         std::max({done.prefill.compute_s, done.prefill.weights_s, done.prefill.kv_write_s}));
   CHECK(done.prefill.total_s <=
         done.prefill.compute_s + done.prefill.weights_s + done.prefill.kv_write_s + 1e-12);
-  // Attention uses some of what it reads, and steps grow with the context. A sparse step of few pages may shorten by 3 %:
-  // which channels the drawn pages share, and what is still buffered, differs from one context to the next.
+  // Attention uses some of what it reads, and steps grow with the context. A sparse step of few
+  // pages may shorten by 3 %: which channels the drawn pages share, and what is still buffered,
+  // differs from one context to the next.
   CHECK(done.mean.bytes.kv_wanted > 0);
   const double first = s.step(static_cast<double>(of.input_tokens)).time.total_s();
   CHECK(0.97 * first <= s.step(static_cast<double>(of.context_tokens())).time.total_s());
@@ -208,7 +211,8 @@ TEST_CASE("traffic by hand") {
       doctest::Approx(6 * context * kv_token / xeon_5320.software.pageable_bytes_per_s + 4 * 2e-6));
   CHECK(host.time.kv_software_s == 0);
 
-  // FlexGen from the page cache: nothing of the drive, one request each 128 KiB. All heads and tokens are wanted.
+  // FlexGen from the page cache: nothing of the drive, one request each 128 KiB. All heads and
+  // tokens are wanted.
   const flexgen_system<> cached(tiny(), paper_server(), job);
   CHECK(cached.in_page_cache(context));
   const decode_step files = cached.step(context);
@@ -222,100 +226,4 @@ TEST_CASE("traffic by hand") {
   CHECK(gpu.bytes.gpu_link_kv + gpu.bytes.drive_link + gpu.bytes.weights == 0);
 }
 
-TEST_CASE("the page cache holds what weights and buffers leave, or nothing") {
-  server small = paper_server();
-  const double kv = 6 * 640 * tiny().kv_bytes_per_token();
-  const double others = tiny().weight_bytes() + 4 * 2.0 * 1024 * 1024 * 1024;
-  small.host.memory_bytes = others + kv;
-  const flexgen_system<> at_limit(tiny(), small, job);
-  CHECK(at_limit.in_page_cache(640));
-  CHECK(!at_limit.in_page_cache(641));
-  CHECK(at_limit.step(640).bytes.drive_link == 0);
-  CHECK(at_limit.step(641).bytes.drive_link > 0.9 * kv);
-  CHECK(at_limit.step(641).time.total_s() > at_limit.step(640).time.total_s());
-  // GDS goes past it.
-  CHECK(!flexgen_gds_system<>(tiny(), paper_server(), job).in_page_cache(1));
-  CHECK(at_limit.memory().fits());  // slower, but it runs
-}
-
-TEST_CASE("DeepSpeed swaps all of its cache when two copies overflow the host") {
-  const deepspeed_system fits(opt_13b, paper_server(), paper_opt_workload(16));
-  const deepspeed_system swaps(opt_13b, paper_server(), paper_opt_workload(32));
-  CHECK(!fits.swaps(2048));
-  CHECK(!swaps.swaps(1024));
-  CHECK(swaps.swaps(2048));
-  const double kv = 32 * 2048 * opt_13b.kv_bytes_per_token();
-  CHECK(swaps.step(2048).time.kv_software_s ==
-        doctest::Approx(kv / 4096 * xeon_5320.software.swapped_page_ns * 1e-9));
-  CHECK(swaps.memory().fits());
-  CHECK(!swaps.memory().host.fits());
-}
-
-TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
-  const auto memory = [](std::int64_t batch) {
-    return flexgen_system<>(opt_13b, paper_server(), paper_opt_workload(batch)).memory();
-  };
-  CHECK(memory(64).fits());
-  const memory_use over = memory(128);
-  CHECK(over.overflows() == system::tier::gpu);
-  CHECK(over.verdict() == "out of GPU memory: needs 45.6 GB of 38.4 GB");
-  // By hand: 2 layers of weights; a token's 5 vectors of 5120; 3 x 40 heads x 1024^2 logits; KV of two layers.
-  const double by_hand = 2 * opt_13b.layer_weight_bytes() +
-                         128.0 * 2 * (1024 * 5 * 5120.0 + 3 * 40 * 1024.0 * 1024) +
-                         2 * 128.0 * 1024 * 20'480;
-  CHECK(over.gpu.needed_bytes == doctest::Approx(by_hand));
-  // A run that does not fit has no throughput, but says what it would take.
-  const report none = run(flexgen_system<>(opt_13b, paper_server(), paper_opt_workload(128)), 2);
-  CHECK(none.tokens_per_s() == 0);
-  CHECK(none.total_s() > 0);
-}
-
-TEST_CASE("verdicts name the first tier that overflows") {
-  memory_use use{.gpu = {1, 2}, .host = {3, 2}, .drive = {5e9, 4e9}, .drive_dram = {9, 1}};
-  CHECK(use.overflows() == system::tier::host);
-  use.host_may_overflow = true;
-  CHECK(use.verdict() == "out of drive: needs 5.0 GB of 4.0 GB");
-  use.drive = {};
-  CHECK(use.fits());  // the drive's DRAM is told, not judged
-  // A drive that is too small.
-  server one = paper_server();
-  const workload endless{.batch = 100'000, .input_tokens = 64, .output_tokens = 64 * 1024};
-  CHECK(insta_system<>(tiny(), one, endless).memory().overflows() == system::tier::drive);
-}
-
-TEST_CASE("infinitely fast drives leave the GPU's own time") {
-  flash::drive_spec drive = flash::instcsd;
-  drive.timing.read_ps = 1;
-  drive.timing.program_ps = 1;
-  drive.timing.bus_bytes_per_s = 1'000'000'000'000'000;
-  drive.timing.read_command_ps = drive.timing.read_address_ps = drive.timing.read_next_plane_ps = 0;
-  drive.timing.read_turnaround_ps = drive.timing.program_command_ps =
-      drive.timing.program_next_plane_ps = 0;
-  drive.link_bytes_per_s = 1'000'000'000'000'000;
-  constexpr std::int64_t fast = 1'000'000'000'000'000;
-  drive.dram_bytes_per_s = fast;
-  drive.units = {.filter_bytes_per_s = fast,
-                 .attention_kernels = 1,
-                 .gemv_flops_per_s = fast,
-                 .softmax_units = 1,
-                 .softmax_flops_per_s = fast,
-                 .top_k_elements_per_s = fast};
-  server on = paper_server();
-  on.host.nvme_command_ns = 0;
-  on.gpu_link = {.bytes_per_s = 1e18, .latency_ns = 0};
-  const insta_sparf_system<> s(tiny(), on, job, {}, drive);
-  const double gpu_s = gpu_time(on.gpu).model_s(tiny(), 6);
-  CHECK(s.step(700).time.total_s() == doctest::Approx(gpu_s).epsilon(0.01));
-}
-
-TEST_CASE("Recomp runs at the GPU's speed while the cache fits, and pays for what does not") {
-  const recomp_system few(opt_13b, paper_server(), paper_opt_workload(8));
-  CHECK(few.resident(2048) == 8);
-  const recomp_system many(opt_13b, paper_server(), paper_opt_workload(256));
-  // (0.9 x 48 - 25.7) GB less activations, over 2048 x 819,200 B.
-  CHECK(many.resident(2048) == 10);
-  CHECK(few.step(2048).time.total_s() ==
-        doctest::Approx(gpu_time(rtx_a6000).model_s(opt_13b, 8) +
-                        40 * gpu_time(rtx_a6000).decode_attention_s(opt_13b, 8, 2048)));
-  CHECK(many.step(2048).time.total_s() > 100 * few.step(2048).time.total_s());
-}
+}  // namespace instinfer::test_systems

@@ -9,8 +9,9 @@
 #include "instinfer/transfer/in_storage.hpp"
 #include "instinfer/transfer/peer_to_peer.hpp"
 
-using namespace instinfer;
-using namespace instinfer::transfer;
+namespace instinfer::test_routes {
+
+using namespace transfer;
 
 static_assert(Transfer<host_bounce> && !host_bounce::computes_in_drive);
 static_assert(Transfer<gpu_direct> && !gpu_direct::computes_in_drive);
@@ -143,7 +144,8 @@ TEST_CASE_TEMPLATE("nothing to move needs no request", Route, host_bounce, gpu_d
 }
 
 TEST_CASE("the paper's machine, one MiB") {
-  // 1,048,576 B / (7 B/ns) = 149,796.571 ns; / (32 B/ns) = 32,768 ns; latency 2 us a link; 8 requests of 128 KiB, 121 us each.
+  // 1,048,576 B / (7 B/ns) = 149,796.571 ns; / (32 B/ns) = 32,768 ns; latency 2 us a link; 8
+  // requests of 128 KiB, 121 us each.
   const link_bytes mib{.up = 1 << 20};
   check_time<host_bounce>(mib, {}, 1'048'576 / 7.0 + 32'768, 4'000, 968'000);
   check_time<gpu_direct>(mib, {}, 1'048'576 / 7.0, 2'000, 968'000);
@@ -151,8 +153,8 @@ TEST_CASE("the paper's machine, one MiB") {
   check_time<in_storage>(mib, {}, 1'048'576 / 7.0, 2'000, 10'000);
 }
 
-// InstInfer Fig. 14 and 18: FlexGen's KV cache comes at 0.91 GB/s. A byte takes 1/7 + 1/32 ns on the links and
-// 121,000 / 131,072 ns in the file system, 1.0973 ns together: 0.9114 GB/s.
+// InstInfer Fig. 14 and 18: FlexGen's KV cache comes at 0.91 GB/s. A byte takes 1/7 + 1/32 ns on
+// the links and 121,000 / 131,072 ns in the file system, 1.0973 ns together: 0.9114 GB/s.
 TEST_CASE("calibrated: the rate of FlexGen's route on a large transfer") {
   const link_bytes large{.up = std::uint64_t{10} << 30};
   const double gb_per_s = static_cast<double>(large.up) / host_bounce::time(large, {}).total_ns();
@@ -199,3 +201,5 @@ TEST_CASE("a machine without rates, or with negative times, is refused") {
     refused([&](route_spec& m) { m.nvme_command_ns = time; });
   }
 }
+
+}  // namespace instinfer::test_routes

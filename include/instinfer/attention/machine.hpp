@@ -11,6 +11,7 @@
 #include "instinfer/attention/planning.hpp"
 #include "instinfer/attention/rope.hpp"
 #include "instinfer/attention/selector.hpp"
+#include "instinfer/layout/page_reader.hpp"
 #include "instinfer/summaries/mean_value.hpp"
 
 namespace instinfer::attention {
@@ -42,9 +43,9 @@ inline bool mean_applies(const layout::head_pages& head, std::uint32_t visible) 
 //   keep_mass(p, tokens)                  store alpha
 //   blend_mean(p, tokens, mean)           store alpha and the mean
 //   finish(out)                           out: [group, v_dim]
-template <class Arithmetic, class Pages, class Summaries, Observer Watch>
-class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
-  using base = selector<typename Arithmetic::format, Summaries, Watch>;
+template <class Arithmetic, class Summaries>
+class machine : public selector<typename Arithmetic::format, Summaries, observer_ref> {
+  using base = selector<typename Arithmetic::format, Summaries, observer_ref>;
   using base::head_;
   using base::scratch_;
   using base::summaries_;
@@ -58,9 +59,9 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   using scores = typename Arithmetic::scores;
   using format = typename Arithmetic::format;
 
-  machine(Arithmetic& arithmetic, const layout::head_pages& head, const Pages& pages,
-          Summaries& summaries, machine_scratch& scratch, traffic& moved, Watch& watch,
-          std::uint32_t layer = 0)
+  machine(Arithmetic& arithmetic, const layout::head_pages& head,
+          const layout::page_reader<format>& pages, Summaries& summaries, machine_scratch& scratch,
+          traffic& moved, observer_ref& watch, std::uint32_t layer = 0)
       : base{head, summaries, scratch, watch},
         arithmetic_{arithmetic},
         pages_{pages},
@@ -225,13 +226,11 @@ class machine : public selector<typename Arithmetic::format, Summaries, Watch> {
   // `heads`: number of queries that are multiplied with the rows; 0 if the rows are only summed.
   void scored(std::uint32_t rows, std::size_t row_dim, std::size_t row_bytes, std::uint32_t heads) {
     moved_.summary_bytes += rows * row_bytes;
-    if constexpr (requires { watch_.scored(operation::score_chunks, rows, row_dim, heads); }) {
-      watch_.scored(operation::score_chunks, rows, row_dim, heads);
-    }
+    watch_.scored(operation::score_chunks, rows, row_dim, heads);
   }
 
   Arithmetic& arithmetic_;
-  const Pages& pages_;
+  const layout::page_reader<format>& pages_;
   traffic& moved_;
   std::uint32_t layer_;
 };

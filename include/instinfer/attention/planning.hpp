@@ -145,8 +145,8 @@ constexpr stream keys_by_dim(const layout::head_pages& head) {
 // score_dims: the pages of K with `dims` of `tokens`. Uses the dim-indexed copy if it is stored.
 // Otherwise it reads every token-indexed page with a wanted token, and the filter passes only the
 // wanted dims.
-inline void plan_score_dims(const layout::head_pages& head, index_view tokens, index_view dims,
-                            access_plan& plan) {
+[[gnu::noinline]] inline void plan_score_dims(const layout::head_pages& head, index_view tokens,
+                                              index_view dims, access_plan& plan) {
   plan.clear();
   const stream s = keys_by_dim(head);
   detail::stream_planner pages(plan, head, s, dims);
@@ -174,8 +174,8 @@ struct all_from {
 };
 
 // score_tokens: all dims of K of `tokens`. fold_scored: all dims of V.
-inline void plan_rows(const layout::head_pages& head, stream s, index_view tokens,
-                      access_plan& plan, residence from = residence::flash) {
+[[gnu::noinline]] inline void plan_rows(const layout::head_pages& head, stream s, index_view tokens,
+                                        access_plan& plan, residence from = residence::flash) {
   plan.clear();
   const index_run all{0, head.of(s).dim_tiles * head.tiles.of(s).dims};
   detail::stream_planner pages(plan, head, s, {{&all, 1}, all.size()});
@@ -190,8 +190,8 @@ inline void plan_rows(const layout::head_pages& head, stream s, index_view token
 // tile comes first, then its V pages, so that a path can fold tile by tile in the order of the
 // plan.
 template <ResidenceOfTile Where = all_from>
-void plan_fold(const layout::head_pages& head, index_view tokens, access_plan& plan,
-               Where&& where = {}) {
+[[gnu::noinline]] void plan_fold(const layout::head_pages& head, index_view tokens,
+                                 access_plan& plan, Where&& where = {}) {
   plan.clear();
   const stream k = keys_by_row(head);
   const layout::tile& k_tile = head.tiles.of(k);

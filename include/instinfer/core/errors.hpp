@@ -48,12 +48,22 @@ struct no_device : device_error {
   using device_error::device_error;
 };
 
+namespace detail {
+
+// Cold and apart, so that messages are compiled for size and do not swell the functions that check.
+template <class Error, class Describe>
+[[noreturn, gnu::cold, gnu::noinline]] void fail(Describe& describe) {
+  throw Error(describe());
+}
+
+}  // namespace detail
+
 // Throws Error with the message of describe() unless `ok`. The message is built only on failure, so
 // a check on a hot path costs one comparison.
 template <class Error = bad_argument, class Describe>
 constexpr void require(bool ok, Describe&& describe) {
   if (!ok) [[unlikely]] {
-    throw Error(describe());
+    detail::fail<Error>(describe);
   }
 }
 

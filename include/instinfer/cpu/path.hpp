@@ -14,6 +14,7 @@
 #include "instinfer/cpu/shared_fold-inl.hpp"
 #include "instinfer/cpu/tile_fold-inl.hpp"
 #include "instinfer/layout/head_pages.hpp"
+#include "instinfer/layout/page_reader.hpp"
 #include "instinfer/summaries/chunks.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,6 +22,7 @@ namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
 // The arithmetic of one worker. reference/path.hpp has the same operations in the paper's terms.
+// Operations are not inlined into the programs of policies, so they are compiled once per format.
 template <class Format>
 class arithmetic : public score_pool {
  public:
@@ -40,7 +42,7 @@ class arithmetic : public score_pool {
     begin_scores();
   }
 
-  void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
+  HWY_NOINLINE void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
     magnitude_.assign(Format::k_dim, 0.0f);
     for (std::size_t i = 0; i < q.values.size(); ++i) {
       magnitude_[i % Format::k_dim] += std::abs(q.values[i]);
@@ -48,17 +50,18 @@ class arithmetic : public score_pool {
     top_of(magnitude_, r, chosen);
   }
 
-  template <class Pages>
-  scores score_dims(const attention::query_group& q, index_view dims, index_view tokens,
-                    const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
+  HWY_NOINLINE scores score_dims(const attention::query_group& q, index_view dims,
+                                 index_view tokens, const access_plan& plan,
+                                 const layout::head_pages& head,
+                                 const layout::page_reader<Format>& pages) {
     const scores logits = new_scores(tokens, group_);
     score_pass_.score(q, dims, tokens, plan, head, pages, team_, logits.values);
     return logits;
   }
 
-  template <class Pages>
-  scores score_tokens(const attention::query_group& q, index_view tokens, const access_plan& plan,
-                      const layout::head_pages& /*head*/, const Pages& pages) {
+  HWY_NOINLINE scores score_tokens(const attention::query_group& q, index_view tokens,
+                                   const access_plan& plan, const layout::head_pages& /*head*/,
+                                   const layout::page_reader<Format>& pages) {
     const scores logits = new_scores(tokens, group_);
     std::ranges::fill(logits.values, 0.0f);
     const std::size_t n = tokens.count();
@@ -74,7 +77,7 @@ class arithmetic : public score_pool {
     return logits;
   }
 
-  scores weights(const scores& logits) {
+  HWY_NOINLINE scores weights(const scores& logits) {
     const scores p = new_scores(logits.candidates, group_);
     for (std::uint32_t h = 0; h < logits.heads(); ++h) {
       exponentials(logits.head(h).data(), p.head(h).data(), p.head(h).size(), state_.state(h).max);
@@ -83,9 +86,8 @@ class arithmetic : public score_pool {
     return p;
   }
 
-  template <class Pages>
-  void fold(const attention::query_group& q, const access_plan& plan,
-            const layout::head_pages& head, const Pages& pages) {
+  HWY_NOINLINE void fold(const attention::query_group& q, const access_plan& plan,
+                         const layout::head_pages& head, const layout::page_reader<Format>& pages) {
     if (in_rows<Format>(head.tiles.k_by_token, Format::k_dim) &&
         in_rows<Format>(head.tiles.v_by_token, Format::v_dim)) {
       fold_by_rows(q, plan, head, pages);
@@ -94,9 +96,9 @@ class arithmetic : public score_pool {
     }
   }
 
-  template <class Pages>
-  void fold_scored(const scores& logits, index_view tokens, const access_plan& plan,
-                   const layout::head_pages& /*head*/, const Pages& pages) {
+  HWY_NOINLINE void fold_scored(const scores& logits, index_view tokens, const access_plan& plan,
+                                const layout::head_pages& /*head*/,
+                                const layout::page_reader<Format>& pages) {
     const std::size_t n = tokens.count();
     resize_scratch(products_, group_ * n);
     std::size_t at = 0;
@@ -164,7 +166,7 @@ class arithmetic : public score_pool {
     }
   }
 
-  void finish(std::span<float> out) {
+  HWY_NOINLINE void finish(std::span<float> out) {
     for (std::uint32_t h = 0; h < group_; ++h) {
       const std::span<float> o = state_.output(h);
       normalise(state_.state(h), o);
@@ -175,9 +177,8 @@ class arithmetic : public score_pool {
   }
 
  private:
-  template <class Pages>
   void fold_by_rows(const attention::query_group& q, const access_plan& plan,
-                    const layout::head_pages& head, const Pages& pages) {
+                    const layout::head_pages& head, const layout::page_reader<Format>& pages) {
     const float scale = q.logits.scale_for(Format::k_dim);
     resize_scratch(scaled_q_, q.values.size());
     std::ranges::transform(q.values, scaled_q_.begin(), [&](float x) { return x * scale; });

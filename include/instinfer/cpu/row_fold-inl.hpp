@@ -192,17 +192,21 @@ class row_fold {
   float* weights_of(std::uint32_t h) { return weights_.data() + std::size_t{h} * block_rows; }
 
   void merge_into(group_state& to, std::uint32_t group, std::uint32_t first_head) {
-    for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t first) HWY_ATTR {
-      for (std::uint32_t i = 0; i < Heads; ++i) {
-        const std::size_t at = std::size_t{first} * lanes + i;
-        softmax_state<float> state{max_[at], 0.0f};
-        for (std::uint32_t lane = 0; lane < lanes; lane += slots<Heads>) {
-          state.sum += sum_[at + lane];
-        }
-        to.merge_head(first_head + first + i, state,
-                      std::span(o_).subspan(std::size_t{first + i} * v_dim, v_dim));
-      }
+    for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t first) {
+      merge_block(to, first_head, first, Heads, slots<Heads>);
     });
+  }
+  HWY_NOINLINE void merge_block(group_state& to, std::uint32_t first_head, std::uint32_t first,
+                                std::uint32_t heads, std::uint32_t slots_of_heads) {
+    for (std::uint32_t i = 0; i < heads; ++i) {
+      const std::size_t at = std::size_t{first} * lanes + i;
+      softmax_state<float> state{max_[at], 0.0f};
+      for (std::uint32_t lane = 0; lane < lanes; lane += slots_of_heads) {
+        state.sum += sum_[at + lane];
+      }
+      to.merge_head(first_head + first + i, state,
+                    std::span(o_).subspan(std::size_t{first + i} * v_dim, v_dim));
+    }
   }
 
   row_window<typename Format::storage> window_;

@@ -3,7 +3,6 @@
 // top-k.
 
 #include <cmath>
-#include <deque>
 #include <vector>
 
 #include "instinfer/attention/query_group.hpp"
@@ -82,8 +81,8 @@ class score_pool {
     return s.heads() == 1 ? s.head(0) : own_rank(s, over);
   }
 
-  void top(const scores& s, attention::group_reduction over, std::uint32_t k, std::uint32_t newest,
-           index_set& chosen) {
+  HWY_NOINLINE void top(const scores& s, attention::group_reduction over, std::uint32_t k,
+                        std::uint32_t newest, index_set& chosen) {
     const std::span<const float> by = newest > 0 ? own_rank(s, over) : rank(s, over);
     std::fill(rank_.end() - newest, rank_.end(), std::numeric_limits<float>::infinity());
     positions_.clear();
@@ -116,7 +115,7 @@ class score_pool {
     return rank_;
   }
 
-  std::deque<std::vector<float>> arrays_;
+  std::vector<std::vector<float>> arrays_;  // their elements stay where they are when it grows
   std::size_t used_ = 0;
   std::vector<float> rank_;      // [candidates]
   std::vector<float> prepared_;  // [group, row_dim]

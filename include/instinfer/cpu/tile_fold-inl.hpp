@@ -3,6 +3,7 @@
 // before its V pages.
 
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "instinfer/attention/query_group.hpp"
@@ -14,6 +15,25 @@
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
+
+// Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state
+// if the maximum changes.
+inline void weigh_tile(std::span<float> products, const attention::query_group& q, int k_dim,
+                       index_view wanted, std::size_t stride, group_state& to) {
+  const float scale = q.logits.scale_for(k_dim);
+  for (std::uint32_t h = 0; h < q.group; ++h) {
+    float* row = products.data() + h * stride;
+    float max = -std::numeric_limits<float>::infinity();
+    for (const index_run run : wanted.runs()) {
+      max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
+    }
+    max = to.raise_max(q.first_head + h, max);
+    for (const index_run run : wanted.runs()) {
+      to.state(q.first_head + h).sum +=
+          exponentials(row + run.first, row + run.first, run.size(), max);
+    }
+  }
+}
 
 template <class Format>
 class tile_fold {
@@ -34,7 +54,7 @@ class tile_fold {
                   q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
                   products_.data(), tile_tokens);
       }
-      weigh(q, wanted, tile_tokens, to);
+      weigh_tile(products_, q, Format::k_dim, wanted, tile_tokens, to);
       for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
         const auto page = pages(reads[i]);
         fold_any(page, plan.tokens(reads[i]), q.group,
@@ -48,25 +68,6 @@ class tile_fold {
  private:
   static std::uint32_t first_token(const page_read& read, const layout::head_pages& head) {
     return read.token_tile * head.tiles.of(read.kind).tokens;
-  }
-
-  // Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state
-  // if the maximum changes.
-  void weigh(const attention::query_group& q, index_view wanted, std::size_t stride,
-             group_state& to) {
-    const float scale = q.logits.scale_for(Format::k_dim);
-    for (std::uint32_t h = 0; h < q.group; ++h) {
-      float* row = products_.data() + h * stride;
-      float max = -std::numeric_limits<float>::infinity();
-      for (const index_run run : wanted.runs()) {
-        max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
-      }
-      max = to.raise_max(q.first_head + h, max);
-      for (const index_run run : wanted.runs()) {
-        to.state(q.first_head + h).sum +=
-            exponentials(row + run.first, row + run.first, run.size(), max);
-      }
-    }
   }
 
   std::vector<float> products_;  // [group, tokens of a tile]

@@ -1,6 +1,7 @@
 #pragma once
 // Checks of attend's arguments, before it writes any output.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -18,47 +19,70 @@ std::uint32_t queries_of(const attend_request& r, const model_shape& shape) {
                                     static_cast<std::size_t>(shape.q_heads * Format::k_dim));
 }
 
-// Throws bad_argument unless a policy can serve the request over `tokens` live tokens. Query is the
-// type to which the path rounds q.
-template <class Policy, class Format, class Query = fp32>
-void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
-  using summaries = typename Policy::summaries::template states<Format>;
+// What a request must fit, of a format and a policy.
+struct request_rules {
+  std::size_t k_dim;
+  std::size_t v_dim;
+  bool sees_less;         // the policy can answer a query that does not see the newest tokens
+  bool shares_selection;  // by the heads of a group
+};
+
+// Throws bad_argument unless a policy can serve the request over `tokens` live tokens.
+inline void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens,
+                          const request_rules& rules) {
   const auto q_heads = static_cast<std::size_t>(shape.q_heads);
-  const std::size_t n = queries_of<Format>(r, shape);
-  require(n > 0 && r.q.size() == n * q_heads * Format::k_dim &&
-              r.out.size() == n * q_heads * Format::v_dim,
-          [&] {
-            return "attend: q must be [" + std::to_string(q_heads) + ", " +
-                   std::to_string(Format::k_dim) + "] and out [" + std::to_string(q_heads) + ", " +
-                   std::to_string(Format::v_dim) + "], or n times that for n queries, got " +
-                   std::to_string(r.q.size()) + " and " + std::to_string(r.out.size()) +
-                   " elements";
-          });
+  const std::size_t n = r.q.size() / (q_heads * rules.k_dim);
+  require(
+      n > 0 && r.q.size() == n * q_heads * rules.k_dim && r.out.size() == n * q_heads * rules.v_dim,
+      [&] {
+        return "attend: q must be [" + std::to_string(q_heads) + ", " +
+               std::to_string(rules.k_dim) + "] and out [" + std::to_string(q_heads) + ", " +
+               std::to_string(rules.v_dim) + "], or n times that for n queries, got " +
+               std::to_string(r.q.size()) + " and " + std::to_string(r.out.size()) + " elements";
+      });
   require(n == 1 || n <= tokens, [&] {
     return "attend: " + std::to_string(n) +
            " queries need their tokens appended before, there are " + std::to_string(tokens);
   });
-  require(
-      n == 1 || attention::folds_all_visible<Policy> || attention::forgets_in_any_order<summaries>,
-      [&] {
-        return "attend: one query a call, got " + std::to_string(n) +
-               "; the policy's summaries cannot leave out the tokens after a query's own";
-      });
+  require(n == 1 || rules.sees_less, [&] {
+    return "attend: one query a call, got " + std::to_string(n) +
+           "; the policy's summaries cannot leave out the tokens after a query's own";
+  });
   r.index.validate();
-  require(n == 1 || (r.index.queries.empty() && attention::shares_selection<Policy>), [&] {
+  require(n == 1 || (r.index.queries.empty() && rules.shares_selection), [&] {
     return "attend: one query a call with an index query or heads that select alone, got " +
            std::to_string(n);
   });
-  for (std::size_t i = 0; i < r.q.size(); ++i) {
-    require(is_finite(from_float<Query>(r.q[i])), [&] {
-      const std::size_t row = i / Format::k_dim;
-      return "attend: q must be finite" +
-             (std::same_as<Query, fp32> ? std::string()
-                                        : " as " + std::string(element_name<Query>)) +
-             ", is not at [" +
-             (n > 1 ? "query " + std::to_string(row / q_heads) + ", " : std::string()) + "head " +
-             std::to_string(row % q_heads) + ", dim " + std::to_string(i % Format::k_dim) + "]";
-    });
+}
+
+// q[i] is not finite. `as` says as which type, if q was rounded to one.
+[[noreturn]] inline void throw_not_finite(const attend_request& r, std::size_t i,
+                                          const model_shape& shape, std::size_t k_dim,
+                                          const std::string& as) {
+  const auto q_heads = static_cast<std::size_t>(shape.q_heads);
+  const std::size_t row = i / k_dim;
+  throw bad_argument("attend: q must be finite" + as + ", is not at [" +
+                     (r.q.size() > q_heads * k_dim ? "query " + std::to_string(row / q_heads) + ", "
+                                                   : std::string()) +
+                     "head " + std::to_string(row % q_heads) + ", dim " +
+                     std::to_string(i % k_dim) + "]");
+}
+
+// The same, of a policy on a format. Query is the type to which the path rounds q.
+template <class Policy, class Format, class Query = fp32>
+void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
+  using summaries = typename Policy::summaries::template states<Format>;
+  check_request(r, shape, tokens,
+                {.k_dim = Format::k_dim,
+                 .v_dim = Format::v_dim,
+                 .sees_less = attention::folds_all_visible<Policy> ||
+                              attention::forgets_in_any_order<summaries>,
+                 .shares_selection = attention::shares_selection<Policy>});
+  const auto finite = [](float x) { return is_finite(from_float<Query>(x)); };
+  if (const auto bad = std::ranges::find_if_not(r.q, finite); bad != r.q.end()) [[unlikely]] {
+    throw_not_finite(
+        r, static_cast<std::size_t>(bad - r.q.begin()), shape, Format::k_dim,
+        std::same_as<Query, fp32> ? std::string() : " as " + std::string(element_name<Query>));
   }
 }
 

@@ -110,40 +110,31 @@ class engine : public engine_base<D, Format, Store> {
   receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
                  Watch&& watch = {}) const {
     const std::uint32_t parts = parallel::parts_of(workers);
-    require(workers.workers() > 0 && parts > 0,
-            [] { return std::string("attend: the parallel policy has no worker or no part"); });
-    list_jobs(batch, layer, work);
-    if (work.workers.size() < workers.workers()) {
-      work.workers.resize(workers.workers());
-    }
+    list_jobs(batch, layer, work, workers.workers(), parts);
+    const auto job = [&](std::size_t j, typename scratch::worker& worker, const team& with) {
+      try {
+        const head_job& of = work.jobs[j];
+        auto&& observer = head_watch(watch, of.request, of.kv_head);
+        attend_job(batch[of.request], layer, j, work, worker, with, observer);
+      } catch (...) {
+        work.failed[j] = std::current_exception();
+      }
+    };
     // First the longest heads, one after the other, each by all workers; then the others, each by
     // one worker.
     const std::size_t cut = deal(work.jobs, can_share ? parts : 1, work.loads);
     for (std::size_t j = 0; j < cut; ++j) {
-      attend_job(batch, layer, j, work, work.workers.front(),
-                 team{workers, parts, work.part_failures}, watch);
+      job(j, work.workers.front(), team{workers, parts, work.part_failures});
     }
-    workers.for_each(work.jobs.size() - cut, [&](std::size_t j, std::size_t w) {
-      attend_job(batch, layer, cut + j, work, work.workers[w], team{}, watch);
-    });
-    for (const std::exception_ptr& failure : work.failed) {
-      if (failure) {
-        std::rethrow_exception(failure);
-      }
-    }
-    traffic moved;
-    for (const traffic& head : work.traffic_of) {
-      moved += head;
-    }
+    workers.for_each(work.jobs.size() - cut,
+                     [&](std::size_t j, std::size_t w) { job(cut + j, work.workers[w], team{}); });
     std::size_t q_size = 0;
     std::size_t out_size = 0;
     for (const attend_request& r : batch) {
-      std::copy_n(work.out.begin() + static_cast<std::ptrdiff_t>(out_size), r.out.size(),
-                  r.out.begin());
       q_size += r.q.size();
       out_size += r.out.size();
     }
-    return base::receipt_of(moved, q_size, out_size);
+    return base::receipt_of(work.finish(batch), q_size, out_size);
   }
 
   // Writes a sequence to a binary stream, and loads it into an open, empty sequence of this engine
@@ -170,47 +161,34 @@ class engine : public engine_base<D, Format, Store> {
   static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
 
   // Checks the requests and lists their heads. Writes no output.
-  void list_jobs(std::span<const attend_request> batch, int layer, scratch& work) const {
-    work.jobs.clear();
-    work.out_at.clear();
-    std::size_t out_size = 0;
-    for (std::uint32_t r = 0; r < batch.size(); ++r) {
-      const auto& cache = cache_.at(batch[r].seq, layer);
-      check_request<policy, Format>(batch[r], cache_.shape(), cache.tokens() - cache.first());
-      work.out_at.push_back(out_size);
-      out_size += batch[r].out.size();
-      std::uint64_t tokens = cache.tokens() - cache.first();
-      if (logits_.window > 0) {
-        tokens = std::min(tokens, std::uint64_t{logits_.window} + logits_.sinks);
-      }
-      for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
-        work.jobs.push_back({r, h, tokens * Format::token_bytes});
-      }
+  void list_jobs(std::span<const attend_request> batch, int layer, scratch& work,
+                 std::size_t workers, std::uint32_t parts) const {
+    require(workers > 0 && parts > 0,
+            [] { return std::string("attend: the parallel policy has no worker or no part"); });
+    work.clear_jobs();
+    for (const attend_request& r : batch) {
+      const auto& cache = cache_.at(r.seq, layer);
+      const std::uint32_t tokens = cache.tokens() - cache.first();
+      check_request<policy, Format>(r, cache_.shape(), tokens);
+      work.add_heads(r, cache_.shape().kv_heads, tokens, Format::token_bytes, logits_);
     }
-    work.traffic_of.assign(work.jobs.size(), {});
-    work.failed.assign(work.jobs.size(), nullptr);
-    resize_scratch(work.out, out_size);
+    work.make_room();
+    if (work.workers.size() < workers) {
+      work.workers.resize(workers);
+    }
   }
 
   // Computes one KV head of one request: by one worker, or split into page ranges by a team.
-  template <class Watch>
-  void attend_job(std::span<const attend_request> batch, int layer, std::size_t j, scratch& work,
-                  typename scratch::worker& worker, const team& with, Watch& watch) const {
-    try {
-      const head_job& job = work.jobs[j];
-      const attend_request& r = batch[job.request];
-      if constexpr (can_share) {
-        worker.arithmetic.work_with(with);
-      }
-      auto&& observer = head_watch(watch, job.request, job.kv_head);
-      const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
-                             static_cast<std::uint32_t>(layer), job.kv_head, r.index, worker,
-                             work.traffic_of[j]);
-      head(queries_of<Format>(r, cache_.shape()), r.q,
-           std::span(work.out).subspan(work.out_at[job.request], r.out.size()), observer);
-    } catch (...) {
-      work.failed[j] = std::current_exception();
+  void attend_job(const attend_request& r, int layer, std::size_t j, scratch& work,
+                  typename scratch::worker& worker, const team& with,
+                  attention::observer_ref watch) const {
+    if constexpr (can_share) {
+      worker.arithmetic.work_with(with);
     }
+    const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
+                           static_cast<std::uint32_t>(layer), work.jobs[j].kv_head, r.index, worker,
+                           work.traffic_of[j]);
+    head(queries_of<Format>(r, cache_.shape()), r.q, work.out_of(j, r), watch);
   }
 
   scratch own_;

@@ -12,17 +12,21 @@
 namespace instinfer {
 
 // One KV head of one layer on one worker.
-template <class Policy, class Cache, class Worker>
+// Layer: a store::layer_cache. Layouts, drives, routes, stores and observers are values here, so that
+// a policy is compiled once per path and format.
+template <class Policy, class Layer, class Worker>
 class head_attend {
  public:
+  template <class Cache>
   head_attend(const Policy& policy, const logit_rule& logits, const Cache& cache,
-              const typename Cache::layer& layer, std::uint32_t layer_number, std::uint32_t kv_head,
+              const Layer& layer, std::uint32_t layer_number, std::uint32_t kv_head,
               const attention::index_query& index, Worker& worker, traffic& moved)
       : policy_{policy},
         logits_{logits},
-        cache_{cache},
+        source_{cache.pages()},
         layer_{layer},
         layer_number_{layer_number},
+        kv_heads_{static_cast<std::uint32_t>(cache.shape().kv_heads)},
         kv_head_{kv_head},
         group_{static_cast<std::uint32_t>(cache.shape().group())},
         index_{index},
@@ -30,42 +34,12 @@ class head_attend {
         moved_{moved} {}
 
   // For n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim].
-  template <class Watch>
   void operator()(std::uint32_t n, std::span<const float> q, std::span<float> out,
-                  Watch& watch) const {
-    const auto kv_heads = static_cast<std::size_t>(cache_.shape().kv_heads);
-    const std::size_t q_size = q.size() / (n * kv_heads);
-    const std::size_t out_size = out.size() / (n * kv_heads);
-    if (n == 1) {
-      run_one(q.subspan(kv_head_ * q_size, q_size), out.subspan(kv_head_ * out_size, out_size),
-              watch);
-      return;
-    }
-    resize_scratch(worker_.q, n * q_size);
-    resize_scratch(worker_.out, n * out_size);
-    for (std::size_t i = 0; i < n; ++i) {
-      std::ranges::copy(q.subspan((i * kv_heads + kv_head_) * q_size, q_size),
-                        worker_.q.begin() + static_cast<std::ptrdiff_t>(i * q_size));
-    }
-    if constexpr (attention::folds_all_visible<Policy>) {
-      fold_together(n, watch);
-    } else {
-      for (std::uint32_t i = 0; i < n; ++i) {
-        layout::head_pages head = layer_.head(kv_head_);
-        head.tokens -= n - 1 - i;
-        auto summaries = layer_.summaries_before(cache_.pages(), kv_head_, head.tokens);
-        run_program(query_of(i, n, 0), head, summaries,
-                    std::span(worker_.out).subspan(i * out_size, out_size), watch);
-      }
-    }
-    for (std::size_t i = 0; i < n; ++i) {
-      std::ranges::copy(
-          std::span(worker_.out).subspan(i * out_size, out_size),
-          out.begin() + static_cast<std::ptrdiff_t>((i * kv_heads + kv_head_) * out_size));
-    }
-  }
+                  attention::observer_ref watch) const;
 
  private:
+  using format = typename decltype(Worker::arithmetic)::format;
+
   // The rows of query i of n. `first_head` is their first row in the group that the arithmetic
   // began with.
   attention::query_group query_of(std::uint32_t i, std::uint32_t n,
@@ -75,8 +49,8 @@ class head_attend {
   }
 
   // One query: the whole group together, or its heads one by one if each has its own selection.
-  template <class Watch>
-  void run_one(std::span<const float> q, std::span<float> out, Watch& watch) const {
+  void run_one(std::span<const float> q, std::span<float> out,
+               attention::observer_ref& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
     const std::size_t q_size = q.size() / group_ * together;
     const std::size_t out_size = out.size() / group_ * together;
@@ -86,10 +60,11 @@ class head_attend {
     }
   }
 
-  template <class Summaries, class Watch>
+  template <class Summaries>
   void run_program(const attention::query_group& query, const layout::head_pages& head,
-                   Summaries& summaries, std::span<float> out, Watch& watch) const {
-    const typename Cache::page_views pages{cache_, head};
+                   Summaries& summaries, std::span<float> out,
+                   attention::observer_ref& watch) const {
+    const layout::page_reader<format> pages{source_, head};
     worker_.arithmetic.begin(query, head);
     attention::machine machine(worker_.arithmetic, head, pages, summaries, worker_.machine, moved_,
                                watch, layer_number_);
@@ -100,10 +75,9 @@ class head_attend {
 
   // Folds the tokens that all n queries see, once for all rows; then, for each query, the other
   // tokens it sees. So no kernel needs a mask.
-  template <class Watch>
-  void fold_together(std::uint32_t n, Watch& watch) const {
+  void fold_together(std::uint32_t n, attention::observer_ref& watch) const {
     const layout::head_pages head = layer_.head(kv_head_);
-    const typename Cache::page_views pages{cache_, head};
+    const layout::page_reader<format> pages{source_, head};
     const attention::query_group all{worker_.q, n * group_, logits_};
     worker_.arithmetic.begin(all, head);
     attention::machine machine(worker_.arithmetic, head, pages, layer_.summaries(kv_head_),
@@ -139,14 +113,53 @@ class head_attend {
 
   const Policy& policy_;
   const logit_rule& logits_;
-  const Cache& cache_;
-  const typename Cache::layer& layer_;
+  layout::page_source source_;
+  const Layer& layer_;
   std::uint32_t layer_number_;
+  std::uint32_t kv_heads_;
   std::uint32_t kv_head_;
   std::uint32_t group_;
   const attention::index_query& index_;
   Worker& worker_;
   traffic& moved_;
 };
+
+// Not inline: programs that instantiate it in one unit and declare it extern in others compile the
+// policy, the machine and the kernels once.
+template <class Policy, class Layer, class Worker>
+void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<const float> q,
+                                                    std::span<float> out,
+                                                    attention::observer_ref watch) const {
+  const std::size_t kv_heads = kv_heads_;
+  const std::size_t q_size = q.size() / (n * kv_heads);
+  const std::size_t out_size = out.size() / (n * kv_heads);
+  if (n == 1) {
+    run_one(q.subspan(kv_head_ * q_size, q_size), out.subspan(kv_head_ * out_size, out_size),
+            watch);
+    return;
+  }
+  resize_scratch(worker_.q, n * q_size);
+  resize_scratch(worker_.out, n * out_size);
+  for (std::size_t i = 0; i < n; ++i) {
+    std::ranges::copy(q.subspan((i * kv_heads + kv_head_) * q_size, q_size),
+                      worker_.q.begin() + static_cast<std::ptrdiff_t>(i * q_size));
+  }
+  if constexpr (attention::folds_all_visible<Policy>) {
+    fold_together(n, watch);
+  } else {
+    for (std::uint32_t i = 0; i < n; ++i) {
+      layout::head_pages head = layer_.head(kv_head_);
+      head.tokens -= n - 1 - i;
+      auto summaries = layer_.summaries_before(source_, kv_head_, head.tokens);
+      run_program(query_of(i, n, 0), head, summaries,
+                  std::span(worker_.out).subspan(i * out_size, out_size), watch);
+    }
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    std::ranges::copy(
+        std::span(worker_.out).subspan(i * out_size, out_size),
+        out.begin() + static_cast<std::ptrdiff_t>((i * kv_heads + kv_head_) * out_size));
+  }
+}
 
 }  // namespace instinfer

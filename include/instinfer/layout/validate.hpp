@@ -10,15 +10,35 @@
 
 namespace instinfer::layout {
 
-// Throws bad_argument with the stream's name and the rule that its tile breaks.
-template <class Format, Layout L>
-tiling checked_tiles(std::uint32_t context_tokens) {
-  const tiling tiles = L::template tiles<Format>(context_tokens);
-  using codec = typename Format::codec;
+// What the rules for tiles depend on: head sizes, and what a page has room for.
+struct page_room {
+  std::uint32_t k_dim = 0;
+  std::uint32_t v_dim = 0;
+  std::uint32_t page_bytes = 0;
+  std::uint64_t elements = 0;  // that fit a page
+  std::uint32_t packed_elements = 1;
+  std::size_t packed_bytes = 0;
+  std::size_t packed_align = 1;
+};
+
+template <class Format>
+constexpr page_room room_in_page(std::uint32_t page_bytes) {
   using packed = typename Format::packed;
-  require(L::page_bytes % alignof(packed) == 0, [&] {
-    return "layout: a page of " + std::to_string(L::page_bytes) +
-           " bytes is no whole number of elements of " + std::to_string(alignof(packed)) + " bytes";
+  return {.k_dim = Format::k_dim,
+          .v_dim = Format::v_dim,
+          .page_bytes = page_bytes,
+          .elements = elements_in<typename Format::codec>(page_bytes),
+          .packed_elements = packed_elements<packed>,
+          .packed_bytes = sizeof(packed),
+          .packed_align = alignof(packed)};
+}
+
+// Throws bad_argument with the stream's name and the rule that its tile breaks.
+inline void check_tiles(const tiling& tiles, const page_room& page) {
+  require(page.page_bytes % page.packed_align == 0, [&] {
+    return "layout: a page of " + std::to_string(page.page_bytes) +
+           " bytes is no whole number of elements of " + std::to_string(page.packed_align) +
+           " bytes";
   });
   const auto check = [&](bool ok, stream s, const std::string& rule) {
     require(ok,
@@ -29,16 +49,15 @@ tiling checked_tiles(std::uint32_t context_tokens) {
     if (!t.stored()) {
       continue;
     }
-    const std::uint32_t head_dim = s == stream::v_by_token ? Format::v_dim : Format::k_dim;
+    const std::uint32_t head_dim = s == stream::v_by_token ? page.v_dim : page.k_dim;
     check(t.dims > 0 && head_dim % t.dims == 0, s,
           "have dims that divide the head size " + std::to_string(head_dim) + ", has " +
               std::to_string(t.dims));
-    check(
-        t.elements() <= elements_in<codec>(L::page_bytes), s,
-        "fit a page of " + std::to_string(L::page_bytes) + " bytes, has " +
-            std::to_string(t.elements()) + " elements of " +
-            (packed_elements<packed> == 1 ? "" : std::to_string(packed_elements<packed>) + " in ") +
-            std::to_string(sizeof(packed)) + " bytes");
+    check(t.elements() <= page.elements, s,
+          "fit a page of " + std::to_string(page.page_bytes) + " bytes, has " +
+              std::to_string(t.elements()) + " elements of " +
+              (page.packed_elements == 1 ? "" : std::to_string(page.packed_elements) + " in ") +
+              std::to_string(page.packed_bytes) + " bytes");
     const bool rows = t.dim_stride >= 1 && t.token_stride >= t.dims * t.dim_stride;
     const bool columns = t.token_stride >= 1 && t.dim_stride >= t.tokens * t.token_stride;
     check(rows || columns, s,
@@ -52,6 +71,13 @@ tiling checked_tiles(std::uint32_t context_tokens) {
           "span whole V tiles of " + std::to_string(tiles.v_by_token.tokens) + " tokens, has " +
               std::to_string(tiles.of(s).tokens));
   }
+}
+
+// The tiles of a layout. Throws as check_tiles.
+template <class Format, Layout L>
+tiling checked_tiles(std::uint32_t context_tokens) {
+  const tiling tiles = L::template tiles<Format>(context_tokens);
+  check_tiles(tiles, room_in_page<Format>(L::page_bytes));
   return tiles;
 }
 

@@ -10,6 +10,7 @@
 #include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/softmax_state.hpp"
 #include "instinfer/layout/head_pages.hpp"
+#include "instinfer/layout/page_reader.hpp"
 #include "instinfer/reference/exact.hpp"
 #include "instinfer/reference/score_pool.hpp"
 
@@ -39,9 +40,10 @@ class arithmetic : public score_pool {
   }
 
   // l. 2-8: q[i] K[:, i]^T / sqrt(d |q[i]|_1 / |q|_1).
-  template <class Pages>
-  scores score_dims(const attention::query_group& q, index_view dims, index_view tokens,
-                    const access_plan& plan, const layout::head_pages& head, const Pages& pages) {
+  [[gnu::noinline]] scores score_dims(const attention::query_group& q, index_view dims,
+                                      index_view tokens, const access_plan& plan,
+                                      const layout::head_pages& head,
+                                      const layout::page_reader<Format>& pages) {
     const matrix queries = rows_of(q);
     const matrix products = products_of(queries, plan, head, pages);
     scores logits = new_scores(tokens, q.group);
@@ -59,9 +61,9 @@ class arithmetic : public score_pool {
   }
 
   // q K[j, :]^T / sqrt(d).
-  template <class Pages>
-  scores score_tokens(const attention::query_group& q, index_view tokens, const access_plan& plan,
-                      const layout::head_pages& head, const Pages& pages) {
+  [[gnu::noinline]] scores score_tokens(const attention::query_group& q, index_view tokens,
+                                        const access_plan& plan, const layout::head_pages& head,
+                                        const layout::page_reader<Format>& pages) {
     const matrix products = products_of(rows_of(q), plan, head, pages);
     scores logits = new_scores(tokens, q.group);
     for (Eigen::Index h = 0; h < group_; ++h) {
@@ -84,9 +86,9 @@ class arithmetic : public score_pool {
 
   // l. 12-18: s = softmax(q K[j, :]^T / sqrt(d)), o = s V[j, :], token by token into the mergeable
   // state.
-  template <class Pages>
-  void fold(const attention::query_group& q, const access_plan& plan,
-            const layout::head_pages& head, const Pages& pages) {
+  [[gnu::noinline]] void fold(const attention::query_group& q, const access_plan& plan,
+                              const layout::head_pages& head,
+                              const layout::page_reader<Format>& pages) {
     const matrix products = products_of(rows_of(q), plan, head, pages);
     fold_values(q.first_head, q.group, plan, head, pages, [&](std::size_t h, std::uint32_t token) {
       return q.logits.capped(products(static_cast<Eigen::Index>(h), token) * scale(q));
@@ -94,9 +96,9 @@ class arithmetic : public score_pool {
   }
 
   // The same with known logits.
-  template <class Pages>
-  void fold_scored(const scores& logits, index_view tokens, const access_plan& plan,
-                   const layout::head_pages& head, const Pages& pages) {
+  [[gnu::noinline]] void fold_scored(const scores& logits, index_view tokens,
+                                     const access_plan& plan, const layout::head_pages& head,
+                                     const layout::page_reader<Format>& pages) {
     std::vector<std::size_t> position(head.tokens);
     for_each_position(logits.candidates, tokens,
                       [&](std::uint32_t t, std::uint32_t at) { position[t] = at; });
@@ -153,9 +155,10 @@ class arithmetic : public score_pool {
  private:
   // Folds the planned V pages into `heads` heads, starting at `first_head`. In logit_of(head,
   // token), heads count from first_head.
-  template <class Pages, class LogitOf>
+  template <class LogitOf>
   void fold_values(std::size_t first_head, std::size_t heads, const access_plan& plan,
-                   const layout::head_pages& head, const Pages& pages, LogitOf&& logit_of) {
+                   const layout::head_pages& head, const layout::page_reader<Format>& pages,
+                   LogitOf&& logit_of) {
     const auto v_pages_per_token = head.of(stream::v_by_token).dim_tiles;
     std::vector<row_vector> rows;
     for (const page_read& read : plan.reads()) {
@@ -203,9 +206,9 @@ class arithmetic : public score_pool {
   }
 
   // [group, tokens]: the sum of q_h[i] K[t, i] over the wanted (t, i) of the planned pages of K.
-  template <class Pages>
   static matrix products_of(const matrix& queries, const access_plan& plan,
-                            const layout::head_pages& head, const Pages& pages) {
+                            const layout::head_pages& head,
+                            const layout::page_reader<Format>& pages) {
     matrix products = matrix::Zero(queries.rows(), head.tokens);
     for (const page_read& read : plan.reads()) {
       if (read.kind == stream::v_by_token) {

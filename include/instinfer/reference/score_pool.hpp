@@ -3,7 +3,6 @@
 // top-k.
 
 #include <cmath>
-#include <deque>
 #include <limits>
 #include <vector>
 
@@ -100,7 +99,7 @@ class score_pool {
   }
 
  private:
-  std::deque<std::vector<double>> scores_;  // one per score operation of this query
+  std::vector<std::vector<double>> scores_;  // one per score operation of this query
   std::vector<double> rank_;                // [candidates]
   std::vector<order_key_t<double>> keys_;
 };

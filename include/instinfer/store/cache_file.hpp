@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "instinfer/store/checked_stream.hpp"
-#include "instinfer/store/kv_cache.hpp"
+#include "instinfer/store/sequence_cache.hpp"
 #include "instinfer/summaries/concepts.hpp"
 
 namespace instinfer::store {
@@ -66,7 +66,7 @@ std::string file_description(const Cache& cache, std::string_view model) {
   line("V dims", std::to_string(format::v_dim));
   line("elements", element_name<typename format::element>);
   line("stored as", format::codec::name);
-  line("page bytes", std::to_string(Cache::page_bytes));
+  line("page bytes", std::to_string(cache.page_bytes()));
   for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
     const layout::tile& t = cache.tiles().of(s);
     line(stream_name(s), t.stored()
@@ -175,7 +175,7 @@ traffic load(Cache& cache, sequence seq, std::string_view model, In& in,
   cache.adopt(seq, std::move(layers));
   const std::uint64_t pages = written.size() - pages_before;
   return {.pages_written = pages,
-          .written_bytes = pages * Cache::page_bytes,
+          .written_bytes = pages * cache.page_bytes(),
           .link_bytes = from.bytes_read()};
 }
 

@@ -3,6 +3,7 @@
 // channel.
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "instinfer/core/errors.hpp"
@@ -25,26 +26,29 @@ inline std::uint64_t pages_per_channel(const capacity& cap, std::uint32_t page_b
   return pages;
 }
 
+[[noreturn]] inline void throw_drive_full(const std::string& who, std::uint64_t pages,
+                                          std::uint64_t free_pages, std::uint64_t all_pages) {
+  throw drive_full(who + std::to_string(pages) + " pages, the drive has " +
+                   std::to_string(free_pages) + " free of " + std::to_string(all_pages));
+}
+
 // Throws drive_full if too few pages are free. who() returns the start of the message: what needs
 // the pages.
 template <class Store, class Who>
 void require_free(const Store& store, std::uint64_t pages, Who&& who) {
-  require<drive_full>(pages <= store.free_pages(), [&] {
-    return who() + std::to_string(pages) + " pages, the drive has " +
-           std::to_string(store.free_pages()) + " free of " +
-           std::to_string(store.capacity_pages());
-  });
+  if (pages > store.free_pages()) [[unlikely]] {
+    throw_drive_full(who(), pages, store.free_pages(), store.capacity_pages());
+  }
 }
 
 // Throws address_overflow unless the last page of `tokens` tokens of a layer has a logical address
 // (InstInfer §IV-C).
-template <class Format>
-void require_addresses(const address_codec& address, const layout::tiling& tiles,
-                       const model_shape& shape, sequence seq, std::uint32_t layer,
-                       std::uint64_t tokens) {
+inline void require_addresses(const address_codec& address, const layout::tiling& tiles,
+                              const model_shape& shape, int k_dim, int v_dim, sequence seq,
+                              std::uint32_t layer, std::uint64_t tokens) {
   for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
     if (const layout::tile& tile = tiles.of(s); tile.stored() && tokens > 0) {
-      const int head_dim = s == stream::v_by_token ? Format::v_dim : Format::k_dim;
+      const int head_dim = s == stream::v_by_token ? v_dim : k_dim;
       (void)address.encode(
           page_key{.sequence_slot = seq.slot,
                    .layer = layer,
@@ -54,6 +58,49 @@ void require_addresses(const address_codec& address, const layout::tiling& tiles
                    .dim_tile = static_cast<std::uint32_t>(head_dim) / tile.dims - 1});
     }
   }
+}
+
+// Throws unknown_sequence unless `open`.
+inline void require_open(bool open, sequence seq) {
+  require<unknown_sequence>(open, [&] {
+    return "sequence " + std::to_string(seq.slot) + " (generation " +
+           std::to_string(seq.generation) +
+           ") is not open: it was never opened here, or was reclaimed";
+  });
+}
+
+// Throws bad_argument.
+inline void require_layer(int layer, int layers) {
+  require(layer >= 0 && layer < layers, [&] {
+    return "layer must be in [0, " + std::to_string(layers) + "), got " + std::to_string(layer);
+  });
+}
+inline void require_layers(std::uint32_t first, std::uint32_t last, std::uint32_t layers) {
+  require(first <= last && last <= layers, [&] {
+    return "reclaim: layers [" + std::to_string(first) + ", " + std::to_string(last) +
+           ") are not within [0, " + std::to_string(layers) + ")";
+  });
+}
+
+// Throws bad_argument unless the tokens before `before` of a layer can be given up.
+inline void require_reclaimable(std::uint32_t layer, std::uint32_t tokens, std::uint32_t before,
+                                bool forgettable) {
+  require(before <= tokens, [&] {
+    return "reclaim: layer " + std::to_string(layer) + " has " + std::to_string(tokens) +
+           " tokens, cannot give up " + std::to_string(before);
+  });
+  require(forgettable, [&] {
+    return "reclaim: layer " + std::to_string(layer) + " has tokens before " +
+           std::to_string(before) + " in an index that needs them; the sequence can go as a whole";
+  });
+}
+
+// Throws address_overflow where tokens can no longer be counted.
+inline void require_countable(std::uint64_t tokens) {
+  constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
+  require<address_overflow>(tokens <= most, [&] {
+    return "append: a sequence holds at most 2^31 - 1 tokens, would hold " + std::to_string(tokens);
+  });
 }
 
 }  // namespace instinfer::store

@@ -105,12 +105,11 @@ class layer_cache {
   }
 
   // The rows of a run of one head's tokens.
-  template <PageStore Store>
-  token_rows<element> read_rows(const Store& store, std::uint32_t h, index_run run) const {
+  token_rows<element> read_rows(layout::page_source pages, std::uint32_t h, index_run run) const {
     token_rows<element> rows;
     token_row row;
     for (std::uint32_t token = run.first; token < run.last; ++token) {
-      read_token(store, h, token, row);
+      read_token(pages, h, token, row);
       rows.k.insert(rows.k.end(), row.k.begin(), row.k.end());
       rows.v.insert(rows.v.end(), row.v.begin(), row.v.end());
     }
@@ -177,10 +176,10 @@ class layer_cache {
   }
 
   // A copy of the summaries without the tokens at positions `tokens` and later.
-  template <PageStore Store>
-  SummaryStates summaries_before(const Store& store, std::uint32_t h, std::uint32_t tokens) const {
+  SummaryStates summaries_before(layout::page_source pages, std::uint32_t h,
+                                 std::uint32_t tokens) const {
     SummaryStates before = summaries_.of(h);
-    forget(store, h, {tokens, tokens_}, before);
+    forget(pages, h, {tokens, tokens_}, before);
     return before;
   }
 
@@ -216,18 +215,18 @@ class layer_cache {
   const stream_cache<Format>& k_stream() const { return streams_[streams_[0].stored() ? 0 : 1]; }
   const stream_cache<Format>& v_stream() const { return streams_[2]; }
 
-  template <PageStore Store>
-  void read_token(const Store& store, std::uint32_t h, std::uint32_t token, token_row& row) const {
-    k_stream().read_row(store, h, token, token >= k_stream().sealed_tokens(), row.k);
-    v_stream().read_row(store, h, token, token >= v_stream().sealed_tokens(), row.v);
+  void read_token(layout::page_source pages, std::uint32_t h, std::uint32_t token,
+                  token_row& row) const {
+    k_stream().read_row(pages, h, token, token >= k_stream().sealed_tokens(), row.k);
+    v_stream().read_row(pages, h, token, token >= v_stream().sealed_tokens(), row.v);
   }
 
-  template <PageStore Store>
-  void forget(const Store& store, std::uint32_t h, index_run gone, SummaryStates& states) const {
-    if constexpr (summarises<Store>) {
+  void forget(layout::page_source pages, std::uint32_t h, index_run gone,
+              SummaryStates& states) const {
+    if (std::tuple_size_v<SummaryStates> > 0 && pages.holds_data()) {
       token_row row;
       for (std::uint32_t token = gone.first; token < gone.last; ++token) {
-        read_token(store, h, token, row);
+        read_token(pages, h, token, row);
         std::apply([&](auto&... s) { (s.forget(row.k, row.v), ...); }, states);
       }
     }
@@ -235,8 +234,7 @@ class layer_cache {
 
   // Reports `count` newly stored tokens to the summaries: k [count, kv_heads, k_dim], v [count,
   // kv_heads, v_dim].
-  template <PageStore Store>
-  void summarise(const Store& store, std::span<const element> k, std::span<const element> v,
+  void summarise(layout::page_source pages, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys, std::uint32_t count) {
     token_row row;
     const std::size_t index_dims = index_keys.size() / count;
@@ -251,7 +249,7 @@ class layer_cache {
             attention::append_to(state, of(k, Format::k_dim), of(v, Format::v_dim), index_key);
           });
         } else {
-          read_token(store, h, tokens_ + t, row);
+          read_token(pages, h, tokens_ + t, row);
           summaries_.for_each(summaries_.of(h), [&](auto& state) {
             attention::append_to(state, std::span<const stored_element>(row.k),
                                  std::span<const stored_element>(row.v), index_key);
@@ -263,16 +261,15 @@ class layer_cache {
 
   // Reports the stored values of a newly sealed tile's live tokens to the summaries. Its open pages
   // still exist at this time.
-  template <PageStore Store>
-  void restate(const Store& store, const stream_cache<Format>& s) {
+  void restate(layout::page_source pages, const stream_cache<Format>& s) {
     const bool values = &s == &v_stream();
     const std::uint32_t tile_first = s.sealed_tokens() - s.tile().tokens;
     token_row before;
     token_row after;
     for (std::uint32_t h = 0; h < kv_heads_ && (values || &s == &k_stream()); ++h) {
       for (std::uint32_t token = std::max(tile_first, first_); token < tokens_; ++token) {
-        s.read_row(store, h, token, true, values ? std::span<stored_element>(before.v) : before.k);
-        s.read_row(store, h, token, false, values ? std::span<stored_element>(after.v) : after.k);
+        s.read_row(pages, h, token, true, values ? std::span<stored_element>(before.v) : before.k);
+        s.read_row(pages, h, token, false, values ? std::span<stored_element>(after.v) : after.k);
         summaries_.for_each(summaries_.of(h), [&](auto& state) {
           if (values) {
             attention::restate_v<stored_element>(state, before.v, after.v);

@@ -10,6 +10,7 @@
 
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/layout/head_pages.hpp"
+#include "instinfer/layout/page_reader.hpp"
 #include "instinfer/store/concepts.hpp"
 #include "instinfer/store/page_grid.hpp"
 
@@ -114,14 +115,13 @@ class stream_cache {
 
   // One token's row [head_dim] as stored: from the group buffer if `open`, otherwise from the
   // store.
-  template <PageStore Store>
-  void read_row(const Store& store, std::uint32_t h, std::uint32_t token, bool open,
+  void read_row(layout::page_source pages, std::uint32_t h, std::uint32_t token, bool open,
                 std::span<stored_element> row) const {
     const std::uint32_t token_tile = token / grid_.tile.tokens;
     const std::uint32_t t = token % grid_.tile.tokens;
     for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
       const std::byte* bytes = open ? open_.data() + grid_.open_offset(h, dim_tile)
-                                    : store.view(table_[grid_.at(token_tile, h, dim_tile)]).data();
+                                    : pages(table_[grid_.at(token_tile, h, dim_tile)]);
       const auto page =
           layout::make_view<Format>(bytes, grid_.tile, grid_.tile.tokens, grid_.page_bytes, open);
       for (std::uint32_t i = 0; i < grid_.tile.dims; ++i) {

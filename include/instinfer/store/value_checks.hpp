@@ -10,6 +10,22 @@
 
 namespace instinfer::store {
 
+// Of element i of x [tokens, kv_heads, head_dim]: why it cannot be stored. `range_of`: the codec
+// whose range it is not in, or nullptr if it is not finite.
+[[noreturn]] inline void throw_not_storable(const char* name, std::size_t i, int head_dim,
+                                            int kv_heads, const char* range_of, float value) {
+  const std::size_t row = i / static_cast<std::size_t>(head_dim);
+  const auto heads = static_cast<std::size_t>(kv_heads);
+  const std::string where = "[token " + std::to_string(row / heads) + ", head " +
+                            std::to_string(row % heads) + ", dim " +
+                            std::to_string(i % static_cast<std::size_t>(head_dim)) + "]";
+  throw bad_argument(std::string("append: ") + name +
+                     (range_of != nullptr ? " must be in the range of " + std::string(range_of) +
+                                                " pages, is " + std::to_string(value) + " at "
+                                          : " must be finite, is not at ") +
+                     where);
+}
+
 // Throws bad_argument, with the position, unless x [tokens, kv_heads, head_dim] is finite and in
 // the codec's range.
 template <class Format>
@@ -23,23 +39,26 @@ void require_storable(std::span<const typename Format::element> x, const char* n
       return is_finite(e) && Format::codec::holds(to_float(e));
     }
   };
-  if (std::ranges::all_of(x, storable)) [[likely]] {
-    return;
+  const auto at = std::ranges::find_if_not(x, storable);
+  if (at != x.end()) [[unlikely]] {
+    throw_not_storable(name, static_cast<std::size_t>(at - x.begin()), head_dim, kv_heads,
+                       is_finite(*at) ? Format::codec::name : nullptr, to_float(*at));
   }
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    require(storable(x[i]), [&] {
-      const std::size_t row = i / static_cast<std::size_t>(head_dim);
-      const auto heads = static_cast<std::size_t>(kv_heads);
-      const std::string where = "[token " + std::to_string(row / heads) + ", head " +
-                                std::to_string(row % heads) + ", dim " +
-                                std::to_string(i % static_cast<std::size_t>(head_dim)) + "]";
-      return std::string("append: ") + name +
-             (is_finite(x[i]) ? " must be in the range of " + std::string(Format::codec::name) +
-                                    " pages, is " + std::to_string(to_float(x[i])) + " at "
-                              : " must be finite, is not at ") +
-             where;
-    });
-  }
+}
+
+// The tokens that k [tokens, kv_heads, k_dim] and v [tokens, kv_heads, v_dim] have. Throws
+// bad_argument if they are not of such shapes.
+inline std::size_t tokens_of(std::size_t k_size, std::size_t v_size, int kv_heads, int k_dim,
+                             int v_dim) {
+  const auto k_row = static_cast<std::size_t>(kv_heads * k_dim);
+  const auto v_row = static_cast<std::size_t>(kv_heads * v_dim);
+  require(k_size % k_row == 0 && v_size % v_row == 0 && k_size / k_row == v_size / v_row, [&] {
+    return "append: k must be [new_tokens, " + std::to_string(kv_heads) + ", " +
+           std::to_string(k_dim) + "] and v [new_tokens, " + std::to_string(kv_heads) + ", " +
+           std::to_string(v_dim) + "], got " + std::to_string(k_size) + " and " +
+           std::to_string(v_size) + " elements";
+  });
+  return k_size / k_row;
 }
 
 }  // namespace instinfer::store

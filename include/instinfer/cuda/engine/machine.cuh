@@ -64,12 +64,12 @@ class machine {
 
   scores score_dims(const query& q, dims chosen) {
     once(scored_, "scores by dims");
-    const std::int64_t stride =
-        (std::int64_t{head_.tokens} - head_.first + 7 + score_chunk) / score_chunk * score_chunk;
+    const std::int64_t stride = (std::int64_t{head_.tokens} - head_.first + 7 + score_segment) /
+                                score_segment * score_segment;
     const std::size_t n = static_cast<std::size_t>(stride);
     m_.dims.grow(std::max<std::size_t>(std::size_t{kv_heads_} * chosen.count, 1));
     m_.logits.grow(std::size_t{kv_heads_} * group_ * n);
-    m_.states.grow(std::size_t{kv_heads_} * group_ * (n / score_chunk));
+    m_.states.grow(std::size_t{kv_heads_} * group_ * (n / score_segment));
     m_.keys.grow(kv_heads_ * n);
     m_.kept.grow(std::size_t{kv_heads_} * group_);
     if constexpr (Home::gathers) {

@@ -44,15 +44,15 @@ class attend_kernel {
       const visible_tokens seen = seen_of(sequence);
       const std::uint32_t positions = positions_of(sequence, seen);
       const std::uint64_t cost = rule_.cost(positions);
-      const std::uint32_t units = rule_.units(positions);
+      const std::uint32_t slices = rule_.slices(positions);
       auto head = static_cast<std::uint32_t>(low > at ? (low - at) / cost : 0);
       for (std::uint64_t item = at + head * cost; head < a_.sizes.kv_heads && item < high;
            ++head, item += cost) {
-        if (units == 0 && item >= low) {
+        if (slices == 0 && item >= low) {
           results_.empty(sequence, head);
         }
-        for (piece p = piece_of(rule_, share, lane_.block(), item, units); p.begin < p.end;
-             p = piece_of(rule_, share, lane_.block(), item, units, p.end)) {
+        for (piece p = piece_of(rule_, share, lane_.block(), item, slices); p.begin < p.end;
+             p = piece_of(rule_, share, lane_.block(), item, slices, p.end)) {
           attend_piece(sequence, head, seen, positions, p);
         }
       }
@@ -88,9 +88,9 @@ class attend_kernel {
 
   constexpr void attend_piece(std::uint32_t sequence, std::uint32_t head,
                               const visible_tokens& seen, std::uint32_t positions, const piece& p) {
-    const auto first = static_cast<std::uint32_t>(p.begin * rule_.unit_tokens);
+    const auto first = static_cast<std::uint32_t>(p.begin * rule_.slice_tokens);
     const auto last =
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(p.end * rule_.unit_tokens, positions));
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(p.end * rule_.slice_tokens, positions));
     load_queries(sequence, head);
     warp_state<Dim> state;
     fold warp(lane_, a_.scale, a_.soft_cap, q_shared());
@@ -117,14 +117,14 @@ class attend_kernel {
   constexpr void load_queries(std::uint32_t sequence, std::uint32_t head) {
     using row = typename shape::q_row;
     const E* q = a_.q + (std::int64_t{sequence} * a_.sizes.kv_heads + head) * a_.sizes.group * Dim;
-    for (std::uint32_t i = lane_.thread(); i < largest_group * row::chunks; i += cta_threads) {
-      const std::uint32_t r = i / row::chunks;
-      const std::uint32_t chunk = i % row::chunks;
+    for (std::uint32_t i = lane_.thread(); i < largest_group * row::words; i += cta_threads) {
+      const std::uint32_t r = i / row::words;
+      const std::uint32_t word = i % row::words;
       const bool present = r < a_.sizes.group;
       std::uint32_t x[4];
-      lane_.load_8(q + (present ? r * Dim + dim_at<Code>(8 * chunk) : 0), is_coded<Code> ? 2 : 1,
+      lane_.load_8(q + (present ? r * Dim + dim_at<Code>(8 * word) : 0), is_coded<Code> ? 2 : 1,
                    present, x);
-      lane_.store_16_bytes(q_shared() + row::offset(r, chunk), x);
+      lane_.store_16_bytes(q_shared() + row::offset(r, word), x);
     }
     lane_.sync_block();
   }

@@ -66,7 +66,7 @@ struct bulk_copies {
         lane_.template copy_bulk<row::bytes>(
             to, pages_ + std::uint64_t{from} * (row::bytes / sizeof(Code)), barrier(fill_));
       } else {
-        for (std::uint32_t c = 0; c < row::chunks; ++c) {
+        for (std::uint32_t c = 0; c < row::words; ++c) {
           lane_.store_16_bytes(to + 16 * c, {0, 0, 0, 0});
         }
         lane_.fence_proxies();

@@ -44,18 +44,18 @@ class column_scores {
   template <class Sink>
   constexpr void score(std::uint32_t first, std::uint32_t last, std::uint32_t warp,
                        std::uint32_t warps, Sink& sink) {
-    const std::uint32_t begin = first + warp * chunk;
-    const std::uint32_t stride = warps * chunk;
+    const std::uint32_t begin = first + warp * segment;
+    const std::uint32_t stride = warps * segment;
     if constexpr (is_coded<Code>) {
       for (std::uint32_t t = begin; t < last; t += stride) {
         score_codes(t, sink);
       }
     } else {
-      const bool whole_chunks = a_.keep_dims <= 16 && a_.k.token_stride == 1 &&
-                                first % chunk == 0 && a_.k.tile_tokens.value % chunk == 0;
+      const bool whole_segments = a_.keep_dims <= 16 && a_.k.token_stride == 1 &&
+                                  first % segment == 0 && a_.k.tile_tokens.value % segment == 0;
       for (std::uint32_t octet = 0; octet * 8 < a_.sizes.group; ++octet) {
-        whole_chunks ? score_chunks(octet, begin, last, stride, sink)
-                     : score_batches(octet, begin, last, stride, sink);
+        whole_segments ? score_segments(octet, begin, last, stride, sink)
+                       : score_batches(octet, begin, last, stride, sink);
       }
     }
   }
@@ -63,8 +63,8 @@ class column_scores {
   constexpr std::uint32_t status() const { return status_; }
 
  private:
-  static constexpr std::uint32_t chunk = score_chunk;  // tokens
-  static constexpr std::uint32_t batch = 64;           // of one mma for eight tokens a lane
+  static constexpr std::uint32_t segment = score_segment;  // tokens
+  static constexpr std::uint32_t batch = 64;               // of one mma for eight tokens a lane
 
   // Eight tokens of a column, from `values` on, if their page is known.
   struct column {
@@ -102,11 +102,11 @@ class column_scores {
     std::uint32_t tokens[4][4];  // eight of a column
   };
 
-  // For sixteen dims or fewer, and chunks that lie in one tile. Pages are looked up once a chunk.
+  // For sixteen dims or fewer, and segments that lie in one tile. Pages are looked up once a segment.
   // Two batches are on their way while one is multiplied, 4 KB a warp.
   template <class Sink>
-  constexpr void score_chunks(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
-                              std::uint32_t stride, Sink& sink) {
+  constexpr void score_segments(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
+                                std::uint32_t stride, Sink& sink) {
     const std::uint32_t q[2] = {chosen_.fragment(octet, 0)[0], chosen_.fragment(octet, 0)[1]};
     source from = locate(first, 0, find_pages(first, 0, last));
     columns k[2];
@@ -115,7 +115,7 @@ class column_scores {
     for (std::uint32_t t = first; t < last; t += stride) {
       typename Sink::scored heads[2] = {sink.open(head_of(octet, 0), t),
                                         sink.open(head_of(octet, 1), t)};
-      unrolled<chunk / batch>([&](auto b) {
+      unrolled<segment / batch>([&](auto b) {
         if constexpr (b == 2) {
           from = locate(t + stride, 0, next);
           next = find_pages(t + 2 * stride, 0, last);
@@ -136,7 +136,7 @@ class column_scores {
     for (std::uint32_t t = first; t < last; t += stride) {
       typename Sink::scored heads[2] = {sink.open(head_of(octet, 0), t),
                                         sink.open(head_of(octet, 1), t)};
-      for (std::uint32_t b = t; b < t + chunk && b < last; b += batch) {
+      for (std::uint32_t b = t; b < t + segment && b < last; b += batch) {
         float s[4][4] = {};
         for (std::uint32_t step = 0; step * 16 < a_.keep_dims; ++step) {
           const columns k = load<false>(locate(b, step, find_pages(b, step, last)), b, 0, last);
@@ -198,11 +198,11 @@ class column_scores {
         [&](auto n) { s.of[n] = column_at(from.of[n], token, column_of(step, lane_id(), n)); });
     return s;
   }
-  // Loads batch b of the chunk that `from` locates.
+  // Loads batch b of the segment that `from` locates.
   template <bool Neighbours>
-  constexpr columns load(const source& from, std::uint32_t chunk_token, std::uint32_t b,
+  constexpr columns load(const source& from, std::uint32_t segment_token, std::uint32_t b,
                          std::uint32_t last) const {
-    const std::uint32_t token = chunk_token + b * batch + lane_id() / 4 * 8;
+    const std::uint32_t token = segment_token + b * batch + lane_id() / 4 * 8;
     columns c;
     unrolled<4>([&](auto n) {
       lane_.load_8(from.of[n].values + b * batch, Neighbours ? 1 : a_.k.token_stride,
@@ -237,7 +237,7 @@ class column_scores {
           const column from = column_at(page, token, j + c);
           lane_.load_8(from.values, a_.k.token_stride, from.known, packed[c]);
           scales[c] = from.known ? a_.k.scales[std::int64_t{page} * a_.k.scale_page_stride] *
-                                       page_code<Code>::unit
+                                       page_code<Code>::factor
                                  : 0.0f;
         });
         unrolled<at_once>([&](auto c) {

@@ -15,21 +15,21 @@ struct found_share {
 };
 
 // All threads of the CTA call this, and all of them call cost(sequence). Each thread sums the costs
-// of one chunk of sequences (shared memory: 8 bytes a thread). Then every thread goes to the chunk
-// in which the share begins, and to the sequence in that chunk. Shared memory is free afterwards.
+// of one span of sequences (shared memory: 8 bytes a thread). Then every thread goes to the span
+// in which the share begins, and to the sequence in that span. Shared memory is free afterwards.
 template <class Lane, class Cost>
 constexpr found_share find_share(Lane& lane, std::uint32_t sequences, Cost&& cost) {
   auto* sums = reinterpret_cast<std::uint64_t*>(lane.shared());  // [threads]
-  const std::uint32_t chunk = (sequences + lane.threads() - 1) / lane.threads();
+  const std::uint32_t span = (sequences + lane.threads() - 1) / lane.threads();
   std::uint64_t sum = 0;
-  for (std::uint32_t i = 0; i < chunk && lane.thread() * chunk + i < sequences; ++i) {
-    sum += cost(lane.thread() * chunk + i);
+  for (std::uint32_t i = 0; i < span && lane.thread() * span + i < sequences; ++i) {
+    sum += cost(lane.thread() * span + i);
   }
   sums[lane.thread()] = sum;
   lane.sync_block();
   std::uint64_t total = 0;
-  const std::uint32_t chunks = chunk == 0 ? 0 : (sequences + chunk - 1) / chunk;
-  for (std::uint32_t i = 0; i < chunks; ++i) {
+  const std::uint32_t spans = span == 0 ? 0 : (sequences + span - 1) / span;
+  for (std::uint32_t i = 0; i < spans; ++i) {
     total += sums[i];
   }
   found_share found{share_costs(total, lane.blocks())};
@@ -39,7 +39,7 @@ constexpr found_share find_share(Lane& lane, std::uint32_t sequences, Cost&& cos
     for (; found.at + sums[i] <= low; ++i) {
       found.at += sums[i];
     }
-    found.sequence = i * chunk;
+    found.sequence = i * span;
     for (std::uint64_t c = cost(found.sequence); found.at + c <= low; c = cost(found.sequence)) {
       found.at += c;
       ++found.sequence;

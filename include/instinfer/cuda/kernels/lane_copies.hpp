@@ -1,5 +1,5 @@
 #pragma once
-// Copies tiles to shared memory by cp.async, the default: every lane copies chunks of 16 bytes.
+// Copies tiles to shared memory by cp.async, the default: every lane copies words of 16 bytes.
 // sm_80 and later.
 
 #include "instinfer/cuda/kernels/row_finder.hpp"
@@ -31,21 +31,21 @@ struct lane_copies {
 
     constexpr void issue(row_finder& rows, bool wanted, std::uint32_t& status) {
       using row_layout = typename Shape::row;
-      constexpr std::uint32_t rows_per_copy = 32 / row_layout::chunks;  // of 32 chunks
+      constexpr std::uint32_t rows_per_copy = 32 / row_layout::words;  // of 32 words
       if (wanted) {
         std::byte* stage = stages_ + fill_ * Shape::stage_bytes;
         const found_row mine = rows.next(status);
         const std::uint32_t lane_id = lane_.thread() % 32;
-        const std::uint32_t chunk = lane_id % row_layout::chunks;
+        const std::uint32_t word = lane_id % row_layout::words;
         unrolled<2 * tile_tokens / rows_per_copy>([&](auto i) {
-          const std::uint32_t row = i * rows_per_copy + lane_id / row_layout::chunks;
+          const std::uint32_t row = i * rows_per_copy + lane_id / row_layout::words;
           const std::uint32_t from = lane_.shuffle(mine.row, row);
           const Code* pages = i * rows_per_copy < tile_tokens ? k_pages_ : v_pages_;
           lane_.template copy_async<16>(
-              stage + row_layout::offset(row, chunk),
+              stage + row_layout::offset(row, word),
               pages + (from == no_row ? 0
                                       : std::uint64_t{from} * (row_layout::bytes / sizeof(Code)) +
-                                            chunk * (16 / sizeof(Code))),
+                                            word * (16 / sizeof(Code))),
               from != no_row);
         });
         if constexpr (Shape::scales_bytes > 0) {

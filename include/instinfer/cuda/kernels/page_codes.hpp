@@ -13,7 +13,7 @@
 namespace instinfer::cuda {
 
 // widen(lane, codes, even, odd) turns four codes into fp16: codes 0 and 2 go to `even`, 1 and 3 to
-// `odd`. The stored value is this number times `unit` times the page's scale.
+// `odd`. The stored value is this number times `factor` times the page's scale.
 template <class Code>
 struct page_code {
   static constexpr bool coded = false;
@@ -25,7 +25,7 @@ struct page_code {
 template <>
 struct page_code<fp8> {
   static constexpr bool coded = true;
-  static constexpr float unit = 256.0f;
+  static constexpr float factor = 256.0f;
   template <class Lane>
   static constexpr void widen(const Lane&, std::uint32_t codes, std::uint32_t& even,
                               std::uint32_t& odd) {
@@ -39,7 +39,7 @@ struct page_code<fp8> {
 template <>
 struct page_code<std::int8_t> {
   static constexpr bool coded = true;
-  static constexpr float unit = 1.0f;
+  static constexpr float factor = 1.0f;
   template <class Lane>
   static constexpr void widen(const Lane& lane, std::uint32_t codes, std::uint32_t& even,
                               std::uint32_t& odd) {

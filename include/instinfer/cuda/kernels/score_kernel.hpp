@@ -17,7 +17,7 @@ class score_kernel {
   using choice = dim_choice<Lane, E, Dim, Code>;
   static constexpr std::uint32_t shared_bytes = choice::words * 4;
 
-  // A head has `stretches` blocks. Each takes `stretch` tokens, a multiple of score_chunk.
+  // A head has `stretches` blocks. Each takes `stretch` tokens, a multiple of score_segment.
   constexpr score_kernel(Lane& lane, const arguments& a, std::uint32_t stretch,
                          std::uint32_t stretches)
       : lane_{lane},
@@ -46,7 +46,7 @@ class score_kernel {
     }
   }
 
-  // What a lane keeps of one head while it scores score_chunk tokens; see column_scores::score.
+  // What a lane keeps of one head while it scores score_segment tokens; see column_scores::score.
   struct scored : float_pair {
     float scale;
     float* logits;  // of the first of them; null for a head that is absent
@@ -59,7 +59,7 @@ class score_kernel {
     return {{-std::numeric_limits<float>::infinity(), 0.0f},
             present ? scales_[g] * (a_.soft_cap > 0.0f ? 2.0f / a_.soft_cap : 1.0f) * log2_e : 0.0f,
             present ? row + at : nullptr,
-            seen_.shows_all(token, score_chunk)};
+            seen_.shows_all(token, score_segment)};
   }
 
   // Turns the products of eight tokens into base-2 logits, stores these, and adds them to the
@@ -89,7 +89,7 @@ class score_kernel {
     }
   }
 
-  // Writes the state of the score_chunk tokens from `token` on.
+  // Writes the state of the score_segment tokens from `token` on.
   constexpr void close(std::uint32_t spread, std::uint32_t g, std::uint32_t token,
                        const scored& mine) {
     float_pair s = mine;
@@ -99,9 +99,9 @@ class score_kernel {
       }
     }
     if ((lane_.thread() % 32 & spread) == 0 && g < a_.sizes.group) {
-      const std::int64_t chunk =
-          item_ * (a_.logit_stride / score_chunk) + (token - base_) / score_chunk;
-      a_.states[chunk * a_.sizes.group + g] = s;
+      const std::int64_t segment =
+          item_ * (a_.logit_stride / score_segment) + (token - base_) / score_segment;
+      a_.states[segment * a_.sizes.group + g] = s;
     }
   }
 

@@ -25,7 +25,7 @@ class select_kernel {
   }
   // The tokens of each of `ctas` CTAs, of a sequence of n tokens.
   static constexpr std::uint32_t stretch_of(std::uint32_t n, std::uint32_t ctas) {
-    return ((n + ctas - 1) / ctas + score_chunk - 1) / score_chunk * score_chunk;
+    return ((n + ctas - 1) / ctas + score_segment - 1) / score_segment * score_segment;
   }
 
   // Shared memory has room for the keys of `shared_tokens` tokens. Longer stretches keep theirs in
@@ -98,14 +98,15 @@ class select_kernel {
     return a_.logits + (item_ * a_.sizes.group + g) * a_.logit_stride;
   }
 
-  // Merges the states of the chunks into log2 of each head's sum. One warp works on one head. Every
+  // Merges the states of the segments into log2 of each head's sum. One warp works on one head. Every
   // CTA of the cluster does this for itself.
   constexpr void sum_weights() {
-    const std::uint32_t chunks = (span_ + score_chunk - 1) / score_chunk;
-    const float_pair* states = a_.states + item_ * (a_.logit_stride / score_chunk) * a_.sizes.group;
+    const std::uint32_t segments = (span_ + score_segment - 1) / score_segment;
+    const float_pair* states =
+        a_.states + item_ * (a_.logit_stride / score_segment) * a_.sizes.group;
     for (std::uint32_t g = warp(); g < a_.sizes.group; g += warps) {
       float_pair sum{-std::numeric_limits<float>::infinity(), 0.0f};
-      for (std::uint32_t c = lane_id(); c < chunks; c += 32) {
+      for (std::uint32_t c = lane_id(); c < segments; c += 32) {
         sum = merged(lane_, sum, states[c * a_.sizes.group + g]);
       }
       for (const std::uint32_t mask : {1u, 2u, 4u, 8u, 16u}) {

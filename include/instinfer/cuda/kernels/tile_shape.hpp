@@ -15,7 +15,7 @@
 //     ldmatrix.x4: 64 + 64 of the 560 clocks that its bytes take.
 //   - Heads on M, not tokens, cost small groups twice the mma of the transposed form. A tile does
 //     not wait for these mma. In exchange, P goes from accumulators to operands without a shuffle.
-//   - K and V rows in shared memory are swizzled by 16-byte chunks (chunk ^ row % 8), so that
+//   - K and V rows in shared memory are swizzled by 16-byte words (word ^ row % 8), so that
 //     ldmatrix and cp.async have no bank conflicts.
 
 #include <concepts>
@@ -35,24 +35,24 @@ inline constexpr float ln_2 = 0.6931471805599453f;
 
 struct lane_copies;  // cuda/kernels/lane_copies.hpp
 
-// Rows of `Dim` values in shared memory, in 16-byte chunks. They are placed so that ldmatrix and
-// the copies have no bank conflicts: chunks c of eight rows lie in different 16 bytes modulo 128. A
-// swizzle does this, or a padding that makes the pitch an odd number of chunks.
+// Rows of `Dim` values in shared memory, in 16-byte words. They are placed so that ldmatrix and
+// the copies have no bank conflicts: words c of eight rows lie in different 16 bytes modulo 128. A
+// swizzle does this, or a padding that makes the pitch an odd number of words.
 template <class T, std::uint32_t Dim, std::uint32_t Padding = 0>
 struct row_layout {
   static constexpr std::uint32_t bytes = Dim * sizeof(T);
   static constexpr std::uint32_t pitch = bytes + Padding;
-  static constexpr std::uint32_t chunks = bytes / 16;
+  static constexpr std::uint32_t words = bytes / 16;
   static_assert(Padding == 0 || pitch / 16 % 2 == 1);
 
   static constexpr std::uint32_t key(std::uint32_t r) {
-    return Padding > 0 ? 0 : chunks >= 8 ? r & 7 : r >> 1 & 3;
+    return Padding > 0 ? 0 : words >= 8 ? r & 7 : r >> 1 & 3;
   }
-  // Byte offset of chunk c of row r.
+  // Byte offset of word c of row r.
   static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t c) {
     return r * pitch + ((c ^ key(r)) * 16);
   }
-  // The same for chunk even + odd, odd 0 or 1. In this form, a loop over constant values of `even`
+  // The same for word even + odd, odd 0 or 1. In this form, a loop over constant values of `even`
   // needs only four values that are computed at run time.
   static constexpr std::uint32_t offset(std::uint32_t r, std::uint32_t even, std::uint32_t odd) {
     return r * pitch + even / 8 * 128 + (((odd ^ key(r)) ^ (even % 8)) * 16);

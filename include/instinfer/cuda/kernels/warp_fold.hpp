@@ -103,7 +103,7 @@ class warp_fold {
     {
       const std::uint32_t token = lane_id() / 16 * 8 + lane_id() % 8;
       const std::uint32_t half = lane_id() / 8 % 2;
-      unrolled<row::chunks / 2>([&](auto i) {
+      unrolled<row::words / 2>([&](auto i) {
         std::uint32_t k[4];
         lane_.load_matrices(stage + row::offset(token, 2 * i, half), k);
         if constexpr (is_coded<Code>) {
@@ -125,7 +125,7 @@ class warp_fold {
     // O [16 heads, Dim] += P [16, 16 tokens] V [16 tokens, Dim].
     const std::byte* values = stage + shape::tile_bytes;
     const std::uint32_t token = lane_id() / 8 % 2 * 8 + lane_id() % 8;
-    unrolled<row::chunks / 2>([&](auto i) {
+    unrolled<row::words / 2>([&](auto i) {
       std::uint32_t v[4];
       lane_.load_matrices_transposed(values + row::offset(token, 2 * i, lane_id() / 16), v);
       unrolled<2>([&](auto h) {
@@ -150,8 +150,8 @@ class warp_fold {
       constexpr std::uint32_t n = at / 2;
       constexpr std::uint32_t j = at % 2;
       const std::uint32_t token = n * 8 + lane_id() % 4 * 2 + j;
-      found.k[n][j] = scales[token] * page_code<Code>::unit;
-      found.v[n][j] = scales[tile_tokens + token] * page_code<Code>::unit;
+      found.k[n][j] = scales[token] * page_code<Code>::factor;
+      found.v[n][j] = scales[tile_tokens + token] * page_code<Code>::factor;
       // A page of zeros has the smallest scale, 2^-126, with which sums of 2^(logit - max) could
       // overflow. So the shift is at least -60.
       const float log = lane_.log2(found.v[n][j]);

@@ -47,28 +47,28 @@ constexpr visible_tokens visible_of(std::uint32_t first, std::uint32_t last, std
   return {first, kept + window, kept, live - window - kept};
 }
 
-// An item is one KV head of one sequence. Work is measured in units of `unit_tokens` positions of
+// An item is one KV head of one sequence. Work is measured in slices of `slice_tokens` positions of
 // one item.
 //
-//   balanced   Every CTA gets an equal stretch of the units of all items, wherever items begin. At
+//   balanced   Every CTA gets an equal stretch of the slices of all items, wherever items begin. At
 //              most two of its pieces are parts of an item, so the partial results of a launch fit
 //              2 * CTAs slots. The same launch on the same device gives the same bits. With another
 //              batch around it, a sequence may get other bits.
-//   fixed      Items are cut every `unit_tokens` positions, and the pieces are merged in order. The
+//   fixed      Items are cut every `slice_tokens` positions, and the pieces are merged in order. The
 //              bits of a sequence depend on its own length only. Each piece needs a slot.
 struct partition_rule {
-  std::uint32_t unit_tokens = 64;
+  std::uint32_t slice_tokens = 64;
   // What the beginning and end of an item cost: about a tile's load latency. > 0.
-  std::uint32_t overhead_units = 1;
+  std::uint32_t overhead_slices = 1;
   bool fixed = false;
 
-  constexpr std::uint32_t units(std::uint32_t positions) const {
-    return positions / unit_tokens + (positions % unit_tokens != 0 ? 1 : 0);
+  constexpr std::uint32_t slices(std::uint32_t positions) const {
+    return positions / slice_tokens + (positions % slice_tokens != 0 ? 1 : 0);
   }
   // At least 1: an item without tokens needs an owner, too, which writes its zeros.
   constexpr std::uint64_t cost(std::uint32_t positions) const {
-    const std::uint64_t n = units(positions);
-    return fixed ? std::max<std::uint64_t>(n, 1) : n + overhead_units;
+    const std::uint64_t n = slices(positions);
+    return fixed ? std::max<std::uint64_t>(n, 1) : n + overhead_slices;
   }
 };
 
@@ -88,7 +88,7 @@ constexpr cost_share share_costs(std::uint64_t total, std::uint32_t ctas) {
   return {total, std::min<std::uint64_t>(ctas, total)};
 }
 
-// One CTA's part of an item: units [begin, end). The CTA that comes last merges the partial results
+// One CTA's part of an item: slices [begin, end). The CTA that comes last merges the partial results
 // of the item's pieces, in the order of `index`. The ticket counts the CTAs that have come.
 struct piece {
   std::uint64_t begin = 0;
@@ -102,12 +102,12 @@ struct piece {
 };
 
 // The part of an item that lies in the share of `cta`. The costs of the item begin at `item_begin`.
-// Under the fixed rule, it is the next piece from unit `from` on. Empty (begin == end) where the
-// CTA has no part, and for an item without units.
+// Under the fixed rule, it is the next piece from slice `from` on. Empty (begin == end) where the
+// CTA has no part, and for an item without slices.
 constexpr piece piece_of(const partition_rule& rule, const cost_share& share, std::uint64_t cta,
-                         std::uint64_t item_begin, std::uint64_t units, std::uint64_t from = 0) {
+                         std::uint64_t item_begin, std::uint64_t slices, std::uint64_t from = 0) {
   const std::uint64_t low = std::max(share.begin(cta), item_begin) - item_begin;
-  const std::uint64_t high = std::min(std::max(share.end(cta), item_begin) - item_begin, units);
+  const std::uint64_t high = std::min(std::max(share.end(cta), item_begin) - item_begin, slices);
   const std::uint64_t begin = std::max(low, from);
   if (begin >= high) {
     return {};
@@ -116,12 +116,12 @@ constexpr piece piece_of(const partition_rule& rule, const cost_share& share, st
     return {.begin = begin,
             .end = begin + 1,
             .index = static_cast<std::uint32_t>(begin),
-            .pieces = static_cast<std::uint32_t>(units),
+            .pieces = static_cast<std::uint32_t>(slices),
             .ticket = item_begin,
             .slot = item_begin + begin};
   }
   const std::uint64_t first = share.cta_of(item_begin);
-  const std::uint64_t last = share.cta_of(item_begin + units - 1);
+  const std::uint64_t last = share.cta_of(item_begin + slices - 1);
   return {.begin = begin,
           .end = high,
           .index = static_cast<std::uint32_t>(cta - first),

@@ -93,14 +93,14 @@ void check_arguments(const attend_arguments<E, Out, Code>& a, const partition_ru
   });
   require((a.kept == nullptr) == (a.mean_v == nullptr),
           [] { return std::string("attend: kept and mean_v go together"); });
-  require(rule.unit_tokens > 0 && rule.overhead_units > 0, [] {
-    return std::string("partition_rule: unit_tokens and overhead_units must be positive");
+  require(rule.slice_tokens > 0 && rule.overhead_slices > 0, [] {
+    return std::string("partition_rule: slice_tokens and overhead_slices must be positive");
   });
   // While parts are merged, their weights are in shared memory, see attend_kernel::merge_parts.
-  require(!rule.fixed || std::uint64_t{rule.units(a.sizes.most_positions)} * a.sizes.group <=
+  require(!rule.fixed || std::uint64_t{rule.slices(a.sizes.most_positions)} * a.sizes.group <=
                              most_part_weights,
           [&] {
-            return "partition_rule: unit_tokens " + std::to_string(rule.unit_tokens) + " cuts " +
+            return "partition_rule: slice_tokens " + std::to_string(rule.slice_tokens) + " cuts " +
                    std::to_string(a.sizes.most_positions) + " tokens of " +
                    std::to_string(a.sizes.group) + " heads into more than " +
                    std::to_string(most_part_weights) + " parts";

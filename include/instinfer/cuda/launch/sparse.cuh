@@ -64,7 +64,7 @@ class sparse {
   void score(const sparse_arguments<E, Code>& a, cudaStream_t stream) const {
     const std::uint32_t tokens = a.sizes.most_positions + 7;
     const auto stretches = [&](std::uint32_t stretch) { return (tokens + stretch - 1) / stretch; };
-    std::uint32_t stretch = score_threads / 32 * score_chunk;
+    std::uint32_t stretch = score_threads / 32 * score_segment;
     while (stretch < tokens && heads(a.sizes) * stretches(2 * stretch) >= 4 * multiprocessors()) {
       stretch *= 2;
     }

@@ -58,7 +58,7 @@ struct kept_tokens {
   }
 };
 
-inline constexpr std::uint32_t score_chunk = 256;  // tokens of a softmax state
+inline constexpr std::uint32_t score_segment = 256;  // tokens of a softmax state
 
 // All pointers are device pointers. Logits are in base 2. Entry i of a head's row is token i +
 // base, where base is the oldest live token rounded down to a multiple of 8. Hidden tokens are
@@ -82,8 +82,8 @@ struct sparse_arguments {
 
   std::uint32_t* dims = nullptr;  // [sequences, kv_heads, keep_dims], ascending: the chosen ones
   float* logits = nullptr;        // [sequences, kv_heads, group, logit_stride]
-  std::int64_t logit_stride = 0;  // a multiple of score_chunk, at least most_positions + 7
-  float_pair* states = nullptr;   // [sequences, kv_heads, logit_stride / score_chunk, group]
+  std::int64_t logit_stride = 0;  // a multiple of score_segment, at least most_positions + 7
+  float_pair* states = nullptr;   // [sequences, kv_heads, logit_stride / score_segment, group]
   // [sequences, kv_heads, logit_stride]: used where shared memory is too small
   std::uint32_t* keys = nullptr;
 

@@ -46,10 +46,10 @@ void check_arguments(const sparse_arguments<E, Code>& a, std::uint32_t dim) {
   require(std::uint64_t{a.k.dim_tiles} * a.k.tile_dims.value == dim, [&] {
     return "sparse: k.dim_tiles times k.tile_dims must be the head size " + std::to_string(dim);
   });
-  require(a.logit_stride > 0 && a.logit_stride % score_chunk == 0 &&
+  require(a.logit_stride > 0 && a.logit_stride % score_segment == 0 &&
               a.logit_stride >= std::int64_t{s.most_positions} + 7,
           [&] {
-            return "sparse: logit_stride must be a multiple of " + std::to_string(score_chunk) +
+            return "sparse: logit_stride must be a multiple of " + std::to_string(score_segment) +
                    " and at least most_positions + 7, got " + std::to_string(a.logit_stride);
           });
   require(a.list_stride > 0, [] { return std::string("sparse: list_stride must be positive"); });

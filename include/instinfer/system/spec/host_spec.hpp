@@ -10,7 +10,7 @@
 namespace instinfer::system {
 
 // Each constant is calibrated on one number of Fig. 14: `./dev bench paper --calibrate` solves for
-// all four, and tests/system/test_reproduction.cpp fails if one differs from its solution.
+// all four, and tests/bench/test_reproduction.cpp fails if one differs from its solution.
 struct host_software {
   // A request of 128 KiB from the page cache to a pinned buffer: page faults and copies. Calibrated
   // on InstA's best over FlexGen's best, 11.1 / 2.08 in Fig. 14. A route has no page cache: its

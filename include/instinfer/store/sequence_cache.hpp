@@ -1,0 +1,255 @@
+#pragma once
+// The KV cache of many sequences and layers over one finite page store, with the paper's commands
+// append and reclaim. Its tiles are values, so that caches of all layouts are compiled once.
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "instinfer/core/shape.hpp"
+#include "instinfer/layout/page_reader.hpp"
+#include "instinfer/store/capacity_checks.hpp"
+#include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer_cache.hpp"
+#include "instinfer/store/value_checks.hpp"
+
+namespace instinfer::store {
+
+// A call that throws leaves the cache unchanged.
+template <class Format, class SummaryStates, class Store>
+class sequence_cache {
+  static_assert(
+      PageStore<Store>,
+      "instinfer: the page store lacks a member or may throw on release, see store/concepts.hpp");
+
+ public:
+  using format = Format;
+  using element = typename Format::element;
+  using summary_states = SummaryStates;
+  using layer = layer_cache<Format, SummaryStates>;
+
+  // Throws bad_argument if the shape is not valid, or the capacity is less than one page per
+  // channel. The tiles must keep the contract of a layout (layout/validate.hpp).
+  sequence_cache(const model_shape& shape, const capacity& cap, const layout::tiling& tiles,
+                 std::uint32_t page_bytes, std::uint32_t channels)
+      : shape_{(shape.validate(), shape)},
+        address_{cap.address},
+        tiles_{tiles},
+        page_bytes_{page_bytes},
+        store_{channels, pages_per_channel(cap, page_bytes, channels), page_bytes} {}
+
+  sequence open() {
+    std::uint32_t slot = 0;
+    while (slot < slots_.size() && slots_[slot].open) {
+      ++slot;
+    }
+    (void)address_.encode(address_fields{.batch = slot});
+    if (slot == slots_.size()) {
+      slots_.emplace_back();
+    }
+    slots_[slot].layers.assign(static_cast<std::size_t>(shape_.layers), empty_layer({}));
+    slots_[slot].open = true;
+    return {slot, slots_[slot].generation};
+  }
+
+  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and
+  // index keys [new_tokens, any] to the summaries that take them. Adds the pages written to
+  // `written`. Throws unknown_sequence; bad_argument for wrong shapes and non-finite values;
+  // address_overflow; drive_full.
+  traffic append(sequence seq, int layer_index, std::span<const element> k,
+                 std::span<const element> v, std::span<const float> index_keys,
+                 std::vector<page_id>& written) {
+    layer& to = layer_of(seq, layer_index);
+    const std::size_t count =
+        tokens_of(k.size(), v.size(), shape_.kv_heads, Format::k_dim, Format::v_dim);
+    require_storable<Format>(k, "k", Format::k_dim, shape_.kv_heads);
+    require_storable<Format>(v, "v", Format::v_dim, shape_.kv_heads);
+    return append_checked(to, seq, layer_index, k, v, index_keys, count, written);
+  }
+
+  traffic append(sequence seq, int layer_index, std::span<const element> k,
+                 std::span<const element> v, std::vector<page_id>& written) {
+    return append(seq, layer_index, k, v, {}, written);
+  }
+
+  // Appends `count` tokens without values, for stores that hold no data.
+  traffic append_count(sequence seq, int layer_index, std::uint64_t count,
+                       std::vector<page_id>& written)
+    requires(!Store::holds_data)
+  {
+    return append_checked(layer_of(seq, layer_index), seq, layer_index, {}, {}, {}, count, written);
+  }
+
+  // Frees a whole sequence; its handle is then unknown.
+  void reclaim(sequence seq) {
+    sequence_slot& s = slot_of(seq);
+    for (layer& l : s.layers) {
+      l.release_all(store_);
+    }
+    s.layers.clear();
+    s.open = false;
+    ++s.generation;
+  }
+
+  // Frees the oldest tokens of some layers. Throws bad_argument if the range is not within the
+  // cache.
+  void reclaim(sequence seq, const reclaim_range& range) {
+    sequence_slot& s = slot_of(seq);
+    const auto layers = static_cast<std::uint32_t>(s.layers.size());
+    const std::uint32_t last_layer = range.last_layer == last_of_all ? layers : range.last_layer;
+    require_layers(range.first_layer, last_layer, layers);
+    for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
+      const layer& of = s.layers[l];
+      require_reclaimable(l, of.tokens(), range.tokens_before,
+                          range.tokens_before <= of.first() || of.may_forget(range.tokens_before));
+    }
+    for (std::uint32_t l = range.first_layer; l < last_layer; ++l) {
+      if (range.tokens_before > s.layers[l].first()) {
+        s.layers[l].reclaim(store_, range.tokens_before);
+      }
+    }
+  }
+
+  // Clusters one head's tokens of a run. `group` sorts their keys [run, k_dim]
+  // (summaries/clustering.hpp), the tokens are stored in that order, and the Index gets the
+  // clusters. Adds the pages written to `written`. Throws what `group` throws, or drive_full, and
+  // then leaves the head unchanged.
+  template <class Index, class Group>
+  traffic build(sequence seq, int layer_index, std::uint32_t head, index_run run, Group&& group,
+                std::vector<page_id>& written) {
+    layer& to = layer_of(seq, layer_index);
+    const token_rows<element> rows = to.read_rows(store_, head, run);
+    const auto widened = [](std::span<const element> x) {
+      std::vector<float> wide(x.size());
+      std::ranges::transform(x, wide.begin(), [](element e) { return to_float(e); });
+      return wide;
+    };
+    const std::vector<float> k = widened(rows.k);
+    const auto levels = group(std::span<const float>(k), Format::k_dim);
+    auto states = to.summaries(head);
+    Index::template add_to<typename Format::decoded>(states, run, levels, k, widened(rows.v));
+    const std::uint64_t pages = to.pages_of(run);
+    require_free(store_, pages, [&] {
+      return "build: " + std::to_string(run.size()) + " tokens of a head need ";
+    });
+    reserve_scratch(written, written.size() + pages);
+    begin_writes(seq);
+    to.reorder(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, head, run, rows,
+               levels.fine.rows, written);
+    to.summaries(head) = std::move(states);
+    const std::uint64_t bytes = pages * page_bytes_;
+    return {.pages_read = pages,
+            .pages_written = pages,
+            .array_bytes = bytes,
+            .channel_bytes = bytes,
+            .filtered_bytes = bytes,
+            .written_bytes = bytes};
+  }
+
+  // The next three functions are for load() (store/cache_file.hpp). This one throws
+  // unknown_sequence, and bad_argument if the sequence has tokens.
+  void require_empty(sequence seq) {
+    for (const layer& l : slot_of(seq).layers) {
+      require(l.tokens() == 0, [&] {
+        return "load: the sequence has " + std::to_string(l.tokens()) +
+               " tokens already; open another one";
+      });
+    }
+  }
+  // Empty layers with room for the given tokens and pages of each. Throws address_overflow or
+  // drive_full.
+  std::vector<layer> room_for(sequence seq, std::span<const layer_extent> extents,
+                              std::vector<page_id>& written) {
+    std::uint64_t pages = 0;
+    std::vector<layer> layers;
+    layers.reserve(extents.size());
+    for (const layer_extent& e : extents) {
+      require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
+                        static_cast<std::uint32_t>(layers.size()), e.tokens);
+      layers.push_back(empty_layer(e));
+      pages += e.pages;
+    }
+    require_free(store_, pages, [] { return std::string("load: the sequence needs "); });
+    reserve_scratch(written, written.size() + pages);
+    begin_writes(seq);
+    return layers;
+  }
+  void adopt(sequence seq, std::vector<layer>&& layers) { slot_of(seq).layers = std::move(layers); }
+
+  // The cache of one layer. Throws unknown_sequence or bad_argument.
+  const layer& at(sequence seq, int layer_index) const {
+    return const_cast<sequence_cache*>(this)->layer_of(seq, layer_index);
+  }
+
+  const model_shape& shape() const { return shape_; }
+  const layout::tiling& tiles() const { return tiles_; }
+  std::uint32_t page_bytes() const { return page_bytes_; }
+  const Store& pages() const { return store_; }
+  Store& pages() { return store_; }  // for the store's own housekeeping; the cache owns the pages
+
+  // The pages of a head as kernels read them.
+  struct page_views : layout::page_reader<Format> {
+    page_views(const sequence_cache& cache, const layout::head_pages& head)
+        : layout::page_reader<Format>{cache.store_, head} {}
+  };
+
+ private:
+  struct sequence_slot {
+    std::vector<layer> layers;
+    std::uint32_t generation = 0;
+    bool open = false;
+  };
+
+  sequence_slot& slot_of(sequence seq) {
+    require_open(seq.slot < slots_.size() && slots_[seq.slot].open &&
+                     slots_[seq.slot].generation == seq.generation,
+                 seq);
+    return slots_[seq.slot];
+  }
+
+  layer& layer_of(sequence seq, int layer_index) {
+    sequence_slot& s = slot_of(seq);
+    require_layer(layer_index, shape_.layers);
+    return s.layers[static_cast<std::size_t>(layer_index)];
+  }
+
+  layer empty_layer(const layer_extent& holds) const {
+    return {tiles_, page_bytes_, static_cast<std::uint32_t>(shape_.kv_heads), holds};
+  }
+
+  void begin_writes(sequence seq) {
+    if constexpr (requires { store_.begin_writes(seq.slot); }) {
+      store_.begin_writes(seq.slot);
+    }
+  }
+
+  traffic append_checked(layer& to, sequence seq, int layer_index, std::span<const element> k,
+                         std::span<const element> v, std::span<const float> index_keys,
+                         std::uint64_t count, std::vector<page_id>& written) {
+    if (count == 0) {
+      return {};
+    }
+    constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
+    const std::uint64_t total = to.tokens() + std::min(count, most);
+    require_countable(total);
+    require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
+                      static_cast<std::uint32_t>(layer_index), total);
+    const auto n = static_cast<std::uint32_t>(count);
+    require_free(store_, to.pages_to_append(n),
+                 [&] { return "append: " + std::to_string(count) + " tokens need "; });
+    to.reserve(n, Store::holds_data, written);
+    begin_writes(seq);
+    return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
+                     n, written);
+  }
+
+  model_shape shape_;
+  address_codec address_;
+  layout::tiling tiles_;
+  std::uint32_t page_bytes_;
+  Store store_;
+  std::vector<sequence_slot> slots_;
+};
+
+}  // namespace instinfer::store

@@ -1,0 +1,64 @@
+// Pages of int8 and fp8 codes with a scale: the error bounds that their header states, and what is
+// left of a page.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "instinfer/codec/scaled_pages.hpp"
+#include "tests/support/coded_page.hpp"
+
+namespace instinfer::test_scaled_pages {
+
+using namespace test;
+
+static_assert(PageCodec<plain_pages<fp16>> && PageCodec<int8_pages<>> &&
+              PageCodec<fp8_pages<bf16>>);
+static_assert(elements_in<plain_pages<fp16>>(4096) == 2048);
+static_assert(elements_in<int8_pages<>>(4096) == 4092 && elements_in<int8_pages<>>(3) == 0);
+static_assert(entry_size_of<int8_pages<>>.sealed(1000, 3) == 1000 + 3 * 4);
+static_assert(entry_size_of<plain_pages<fp32>>.sealed(10, 3) == 40);
+
+TEST_CASE_TEMPLATE("int8 pages: half a step", E, fp16, bf16, fp32) {
+  using codec = int8_pages<E>;
+  for (const std::vector<float>& set : value_sets(4000, largest_of<E>)) {
+    const auto values = as_elements<codec>(set);
+    const coded_page<codec> page(values);
+    float most = 0;
+    for (const E x : values) {
+      most = std::max(most, std::abs(to_float(x)));
+    }
+    CHECK(as_double(page.scale) <= std::max(as_double(most) / 127 * (1 + eps), 0x1p-126));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double x = as_double(to_float(values[i]));
+      // The quotient, the product and the scale are rounded in fp32: eps of at most 127 steps each.
+      REQUIRE(std::abs(x - as_double(page.decoded[i])) <=
+              as_double(page.scale) * (0.5 + 3 * 127 * eps));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("fp8 pages: 2^-4 of the value, or half a subnormal step", E, fp16, bf16, fp32) {
+  using codec = fp8_pages<E>;
+  for (const std::vector<float>& set : value_sets(4000, largest_of<E>)) {
+    const auto values = as_elements<codec>(set);
+    const coded_page<codec> page(values);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const double x = as_double(to_float(values[i]));
+      REQUIRE(std::abs(x - as_double(page.decoded[i])) <=
+              std::max(0x1p-4 * std::abs(x), 0x1p-10 * as_double(page.scale)) * (1 + 16 * eps) +
+                  3 * eps * std::abs(x));
+    }
+  }
+}
+
+TEST_CASE("what is left of a page is zero") {
+  const coded_page<int8_pages<>> page(std::vector<fp16>(100, from_float<fp16>(1.0f)));
+  for (std::size_t b = 100; b < 4092; ++b) {
+    CHECK(page.bytes[b] == std::byte{0});
+  }
+  CHECK(page.scale == 1.0f / 127.0f);
+}
+
+}  // namespace instinfer::test_scaled_pages

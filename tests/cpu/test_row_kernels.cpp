@@ -1,0 +1,166 @@
+// The kernels over rows against double: all head counts and head sizes, every element type, any alignment. Nothing outside
+// of a kernel's range may be touched.
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+
+#include "instinfer/cpu/row_kernels-inl.hpp"
+#include "kernel_checks.hpp"
+
+using namespace instinfer;
+using namespace instinfer::test;
+
+namespace {
+
+// Rows as the kernels read them, and in double; the shape of what they are multiplied with.
+struct row_case {
+  std::size_t heads;
+  std::size_t slots;  // lanes that the heads take
+  std::size_t dims;
+  std::vector<double> rows;  // [rows, dims]
+
+  double operator()(std::size_t row, std::size_t i) const { return rows[row * dims + i]; }
+};
+
+// products[t * slots + h] = q_h . row first + t, for `count` rows.
+void verify_scores(const row_case& of, std::size_t first, std::size_t count,
+                   std::span<const float> q, std::span<const float> products) {
+  for (std::size_t h = 0; h < of.heads; ++h) {
+    for (std::size_t t = 0; t < count; ++t) {
+      double exact = 0;
+      double magnitude = 0;
+      for (std::size_t i = 0; i < of.dims; ++i) {
+        const double product = as_double(q[h * of.dims + i]) * of(first + t, i);
+        exact += product;
+        magnitude += std::abs(product);
+      }
+      REQUIRE(std::abs(as_double(products[t * of.slots + h]) - exact) <=
+              sum_bound(of.dims, magnitude));
+    }
+  }
+}
+
+// o = before + the sum of the first `folded` rows by their weights.
+void verify_sums(const row_case& of, std::size_t folded, std::span<const float> weights,
+                 std::span<const float> before, std::span<const float> o) {
+  for (std::size_t h = 0; h < of.heads; ++h) {
+    for (std::size_t i = 0; i < of.dims; ++i) {
+      double exact = as_double(before[h * of.dims + i]);
+      double magnitude = std::abs(exact);
+      for (std::size_t t = 0; t < folded; ++t) {
+        const double product = as_double(weights[t * of.slots + h]) * of(t, i);
+        exact += product;
+        magnitude += std::abs(product);
+      }
+      REQUIRE(std::abs(as_double(o[h * of.dims + i]) - exact) <= sum_bound(folded + 1, magnitude));
+    }
+  }
+}
+
+template <std::uint32_t Heads, std::uint32_t Dims, Element E>
+void check_rows(unsigned seed) {
+  CAPTURE(seed);
+  CAPTURE(Heads);
+  CAPTURE(Dims);
+  std::mt19937 random(seed);
+  constexpr std::uint32_t slots = cpu::slots<Heads>;
+  constexpr std::size_t tile_rows = cpu::lanes / slots;
+  const std::size_t count = 2 * tile_rows + 3;
+  const rows_of<E> rows(count, Dims, random);
+  const row_case of{Heads, slots, Dims, rows.values()};
+  guarded q(Heads * Dims, 1 + seed % 15);
+  fill(q.span(), random, -3.0f, 3.0f);
+  for (const cpu::rows_ahead<E> ahead :
+       {cpu::rows_ahead<E>{}, cpu::rows_ahead<E>{rows.data(), rows.data()}}) {
+    for (const std::size_t first : {std::size_t{0}, std::size_t{3}}) {
+      guarded products(cpu::lanes, seed % 16);
+      cpu::hn::StoreU(cpu::score_rows<Heads, Dims, E>(rows.data() + first, q.data(), ahead),
+                      cpu::float_tag{}, products.data());
+      CHECK(products.guards_hold());
+      verify_scores(of, first, tile_rows, q.span(), products.span());
+    }
+
+    // Any number of rows, and the sums go on from what is there.
+    for (const std::size_t folded : {std::size_t{0}, std::size_t{1}, count - 1, count}) {
+      CAPTURE(folded);
+      guarded weights(count * slots, 5);
+      fill(weights.span(), random, 0.0f, 1.0f);
+      guarded o(Heads * Dims, 7);
+      fill(o.span(), random, -1.0f, 1.0f);
+      const std::vector<float> before(o.span().begin(), o.span().end());
+      cpu::accumulate_rows<Heads, Dims, E>(rows.data(), folded, weights.data(), o.data(), ahead);
+      CHECK(o.guards_hold());
+      verify_sums(of, folded, weights.span(), before, o.span());
+    }
+  }
+}
+
+template <std::uint32_t Heads, Element E>
+void check_head_sizes() {
+  check_rows<Heads, 16, E>(101);
+  check_rows<Heads, 48, E>(102);
+  check_rows<Heads, 64, E>(103);
+  check_rows<Heads, 80, E>(104);
+  check_rows<Heads, 96, E>(105);
+  check_rows<Heads, 128, E>(106);
+  check_rows<Heads, 192, E>(107);
+  check_rows<Heads, 240, E>(108);
+  check_rows<Heads, 256, E>(109);
+}
+
+// Row by row, K and V by turns: the same sums in the same order as one after the other, so the same bits.
+template <std::uint32_t KDim, std::uint32_t VDim, class Packed>
+void check_interleaved(unsigned seed) {
+  if constexpr (cpu::rows_interleave<KDim, VDim> && KDim % packed_elements<Packed> == 0 &&
+                VDim % packed_elements<Packed> == 0) {
+    CAPTURE(KDim);
+    CAPTURE(VDim);
+    std::mt19937 random(seed);
+    const rows_of<Packed> k(32, KDim, random);
+    const rows_of<Packed> v(32, VDim, random);
+    guarded q(KDim, 3), weights(16, 1), o(VDim, 5), mine(16, 0), expected(16, 0);
+    fill(q.span(), random, -3.0f, 3.0f);
+    fill(weights.span(), random, 0.0f, 1.0f);
+    fill(o.span(), random, -1.0f, 1.0f);
+    std::vector<float> sums(o.span().begin(), o.span().end());
+    cpu::hn::StoreU(cpu::score_rows<1, KDim, Packed>(k.data(), q.data(), {}), cpu::float_tag{},
+                    expected.data());
+    cpu::accumulate_rows<1, VDim, Packed>(v.data(), 16, weights.data(), sums.data(), {});
+    // Rows to bring to the cache: of both, of K alone, of V alone.
+    cpu::rows_ahead<Packed> k_ahead, v_ahead;
+    if (seed % 3 != 0) {
+      k_ahead = {k.data(), k.data() + 16};
+    }
+    if (seed % 3 != 1) {
+      v_ahead = {v.data(), v.data() + 16};
+    }
+    cpu::hn::StoreU(cpu::score_and_accumulate<KDim, VDim, Packed>(
+                        k.data(), q.data(), v.data(), weights.data(), o.data(), k_ahead, v_ahead),
+                    cpu::float_tag{}, mine.data());
+    CHECK(o.guards_hold());
+    CHECK(mine.guards_hold());
+    CHECK(std::ranges::equal(mine.span(), expected.span()));
+    CHECK(std::ranges::equal(o.span(), sums));
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("row kernels: products and sums of rows, all heads at once, all head sizes", E,
+                   fp32, fp16, bf16) {
+  check_head_sizes<1, E>();
+  check_head_sizes<std::min(2u, cpu::heads_at_once), E>();
+  check_head_sizes<std::min(3u, cpu::heads_at_once), E>();
+  check_head_sizes<std::min(4u, cpu::heads_at_once), E>();
+  check_head_sizes<cpu::heads_at_once, E>();
+}
+
+TEST_CASE_TEMPLATE("row kernels of K and V by turns", Packed, fp32, fp16, bf16, std::int8_t, fp8,
+                   int4_group) {
+  check_interleaved<16, 16, Packed>(301);
+  check_interleaved<64, 64, Packed>(302);
+  check_interleaved<80, 96, Packed>(303);
+  check_interleaved<128, 128, Packed>(304);
+  check_interleaved<256, 64, Packed>(305);
+}

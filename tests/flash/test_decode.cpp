@@ -1,0 +1,170 @@
+// A decode on the flash path computes as the paths that it times, and charges exactly the planned
+// pages.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "instinfer/cpu.hpp"
+#include "instinfer/flash/engine.hpp"
+#include "instinfer/reference.hpp"
+#include "tests/paths/random_cache.hpp"
+#include "tests/support/timed_cache.hpp"
+
+namespace instinfer::test_decode {
+
+using namespace test;
+
+namespace {
+
+using format = kv_format<fp16, 64>;
+constexpr int dim = 64;
+constexpr model_shape shape{.layers = 2, .q_heads = 6, .kv_heads = 2};  // GQA 3
+const store::capacity capacity{.bytes = 16 << 20, .context_tokens = 512};
+
+// What a machine planned, in order, with nothing left out.
+struct planned_read {
+  stream kind;
+  std::uint32_t token_tile, dim_tile;
+  page_id page;
+  bool buffered;
+  std::vector<index_run> tokens, dims;
+  friend bool operator==(const planned_read&, const planned_read&) = default;
+};
+
+std::vector<planned_read> planned(const test::recorder& seen) {
+  std::vector<planned_read> all;
+  for (const test::head_record& head : seen.heads) {
+    for (const access_plan& plan : head.plans) {
+      for (const page_read& read : plan.reads()) {
+        const auto tokens = plan.tokens(read).runs();
+        const auto dims = plan.dims(read).runs();
+        all.push_back({read.kind,
+                       read.token_tile,
+                       read.dim_tile,
+                       read.page,
+                       read.buffered,
+                       {tokens.begin(), tokens.end()},
+                       {dims.begin(), dims.end()}});
+      }
+    }
+  }
+  return all;
+}
+
+using place = std::array<std::int32_t, 4>;  // channel, chip, die, plane
+
+std::map<place, int> places(const std::map<page_id, int>& pages, const flash::geometry& g) {
+  const flash::placement where{g};
+  std::map<place, int> all;
+  for (const auto& [page, n] : pages) {
+    const flash::location at = where(page);
+    all[{at.channel, at.chip, at.die, at.plane}] += n;
+  }
+  return all;
+}
+
+// The array reads of a trace by the plane that did them.
+std::map<place, int> places(const std::vector<test::trace_bar>& bars) {
+  std::map<place, int> all;
+  for (const test::trace_bar& bar : bars) {
+    if (bar.name == "array read") {
+      place at{};
+      REQUIRE(std::sscanf(bar.group.c_str(), "channel %d", &at[0]) == 1);
+      REQUIRE(std::sscanf(bar.row.c_str(), "chip %d die %d plane %d", &at[1], &at[2], &at[3]) == 3);
+      ++all[at];
+    }
+  }
+  return all;
+}
+
+// A decode on four engines at once: timed and plain, on the CPU and the reference path.
+template <class D>
+void check_decode(unsigned seed) {
+  CAPTURE(seed);
+  const test::random_cache<format> data(seed, 420, shape.q_heads, shape.kv_heads);
+  flash::engine<D, format, cpu::path> timed(shape, capacity);
+  cpu::engine<D, format> plain(shape, capacity);
+  flash::engine<D, format, reference::path> timed_exact(shape, capacity);
+  reference::engine<D, format> exact(shape, capacity);
+  const auto with_all = [&](auto&& f) {
+    return std::tuple{f(timed), f(plain), f(timed_exact), f(exact)};
+  };
+  const auto opened = with_all([](auto& engine) { return engine.open(); });
+  const sequence t = std::get<0>(opened);
+  for (const sequence other : {std::get<1>(opened), std::get<2>(opened), std::get<3>(opened)}) {
+    REQUIRE(other == t);
+  }
+
+  std::array<std::vector<float>, 4> out;
+  for (std::vector<float>& o : out) {
+    o.assign(static_cast<std::size_t>(shape.q_heads * dim), -1.0f);
+  }
+  int tokens = 0;
+  for (int step = 0; step <= 60; ++step) {
+    const int layer = step % 2;
+    CAPTURE(step);
+    // Nothing, a prompt a layer, a decode.
+    const int more = step == 0 ? 0 : step <= 2 ? 300 : 1 + step % 3;
+    const int first = step <= 2 ? 0 : tokens;
+    tokens = step <= 2 ? more : tokens + more;
+    for (int l = step <= 2 ? layer : 0; l <= (step <= 2 ? layer : 1); ++l) {
+      const auto [a, b, c, d] = with_all([&](auto& engine) {
+        return engine.append(t, l, data.k_tokens(first, tokens), data.v_tokens(first, tokens));
+      });
+      CHECK(a.traffic == b.traffic);
+      CHECK(a.traffic == c.traffic);
+      CHECK(a.traffic == d.traffic);
+      CHECK((a.total_ns() > 0) == (tokens > first));
+    }
+    if (step == 40) {
+      with_all([&](auto& engine) {
+        engine.reclaim(t, {.first_layer = 0, .last_layer = 2, .tokens_before = 77});
+        return 0;
+      });
+    }
+    if (step > 2 && step % 4 > 1) {
+      continue;
+    }
+    flash::chrome_trace trace;
+    const flash::receipt a = timed.attend(t, layer, data.q, out[0], &trace);
+    const receipt b = plain.attend(t, layer, data.q, out[1]);
+    const flash::receipt c = timed_exact.attend(t, layer, data.q, out[2]);
+    const receipt d = exact.attend(t, layer, data.q, out[3]);
+    CHECK(out[0] == out[1]);
+    CHECK(out[2] == out[3]);
+    CHECK(a.traffic == b.traffic);
+    CHECK(a.traffic == c.traffic);
+    CHECK(a.traffic == d.traffic);
+    check_same(a, c);  // the same pages take the same time
+
+    const test::recorder mine = watch(timed.inner(), t, layer, data.q);
+    const test::recorder theirs = watch(exact, t, layer, data.q);
+    std::uint64_t planned_pages = 0;
+    for (const auto& [page, n] : mine.pages()) {
+      planned_pages += static_cast<std::uint64_t>(n);
+    }
+    CHECK(charged_pages(a) == a.traffic.pages_read);
+    CHECK(charged_pages(a) == planned_pages);
+    CHECK(mine.pages() == theirs.pages());
+    CHECK(planned(mine) == planned(theirs));
+    CHECK(planned(mine) == planned(watch(plain, t, layer, data.q)));
+    // The timeline's array reads are those pages, plane by plane.
+    CHECK(places(bars_of(trace)) == places(mine.pages(), timed.drive().geometry));
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE(
+    "flash engine: a decode computes as the path it times, and charges the planned pages", D, insta,
+    insta_sparf, flexgen, flexgen_sparq) {
+  for (const unsigned seed : {21u, 22u}) {
+    check_decode<D>(seed);
+  }
+}
+
+}  // namespace instinfer::test_decode

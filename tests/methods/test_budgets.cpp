@@ -1,0 +1,60 @@
+// A larger budget holds at least the mass of a smaller one, and a constant added to all keys
+// changes nothing.
+
+#include "instinfer/methods/h2o.hpp"
+#include "instinfer/methods/hgca.hpp"
+#include "instinfer/methods/quest.hpp"
+#include "instinfer/methods/retro_infer.hpp"
+#include "instinfer/methods/squeezed.hpp"
+#include "instinfer/methods/streaming_llm.hpp"
+#include "instinfer/methods/top_values.hpp"
+#include "tests/support/indexed.hpp"
+
+namespace instinfer::test_budgets {
+
+using namespace test;
+using namespace attention;
+
+namespace {
+
+constexpr quest quest_of(budget keep) { return {.keep_pages = keep, .dense_layers = 0}; }
+
+}  // namespace
+
+TEST_CASE("larger budgets hold at least the mass of smaller ones") {
+  const workload::sample s = workload::topics{.tokens = 1024, .queries = 5}();
+  std::vector<quest> pages;
+  std::vector<own_dsa> tokens;
+  std::vector<own_misa> few;
+  for (const double share : {0.05, 0.1, 0.3, 1.0}) {
+    pages.push_back(quest_of(share));
+    tokens.push_back({.keep_tokens = share});
+    few.push_back({.keep_tokens = share, .active_heads = 1.0});
+  }
+  test::check_mass_grows(pages, s);
+  test::check_mass_grows(tokens, s);
+  test::check_mass_grows(few, s);
+}
+
+TEST_CASE("larger budgets hold at least the mass of smaller ones") {
+  const workload::sample s = workload::topics{.tokens = 1024, .queries = 5}();
+  std::vector<retro_infer> retro;
+  for (const double r : {0.0, 0.02, 0.1, 0.5}) {
+    retro.push_back({.retrieved = r, .estimated = 0.0, .update_tokens = 64});
+  }
+  test::check_mass_grows(retro, s);
+  std::vector<squeezed> kept;
+  for (const double threshold : {1e-2, 1e-3, 1e-5, 0.0}) {
+    kept.push_back({.threshold = threshold, .window = 20});
+  }
+  test::check_mass_grows(kept, s);
+}
+
+TEST_CASE("an offset of all keys changes nothing") {
+  test::check_offset_invariant<streaming_llm>({.sinks = 4, .window = budget::at_most(20)});
+  test::check_offset_invariant<top_values>({});
+  test::check_offset_invariant<h2o>({.heavy = 20, .recent = 12}, 64, 40);
+  test::check_offset_invariant<hgca>({.window = 32, .block = 16}, 64, 60);
+}
+
+}  // namespace instinfer::test_budgets

@@ -1,7 +1,0 @@
-#include "suite.hpp"
-
-using namespace instinfer;
-
-TEST_CASE_TEMPLATE("flexgen on the reference and the CPU path", E, fp32, fp16, bf16) {
-  test::run_suite<flexgen, kv_format<E, 64>>();
-}

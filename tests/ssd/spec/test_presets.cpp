@@ -1,0 +1,79 @@
+// Presets are valid, structural, and reach the rates that their comments state.
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "instinfer/ssd/channel/timeline.hpp"
+#include "instinfer/ssd/spec/placement.hpp"
+#include "instinfer/ssd/spec/presets.hpp"
+
+namespace instinfer::test_presets {
+
+using flash::drive_spec;
+
+namespace {
+
+template <drive_spec D>
+constexpr std::int32_t as_template_argument = D.geometry.channels;
+
+static_assert(as_template_argument<flash::instcsd> == 8);
+static_assert(flash::instcsd.bus_bytes_per_s() == 11'200'000'000);
+static_assert(flash::instcsd.geometry.page_bytes == 4096);
+static_assert(as_template_argument<flash::tlc_ssd> == 8);
+static_assert(flash::tlc_ssd.timing.types.count == 3);
+static_assert(flash::instcsd.units.present() && !flash::pcie4_ssd.units.present());
+
+// Of a read that is long against its first and last round.
+double replayed_read_bytes_per_s(const drive_spec& drive) {
+  const flash::placement place{drive.geometry};
+  const std::int64_t rounds = 24;  // whole turns of one, two or three page types
+  std::vector<flash::location> pages;
+  for (std::int64_t n = 0; n < rounds * drive.geometry.dies_total() * drive.geometry.planes; ++n) {
+    pages.push_back(place.striped(n));
+  }
+  flash::timeline<> drive_time{drive.geometry, drive.timing};
+  const double bytes = static_cast<double>(pages.size()) * drive.geometry.page_bytes;
+  return bytes / static_cast<double>(drive_time.read(pages).makespan_ps()) * 1e12;
+}
+
+}  // namespace
+
+TEST_CASE("presets: the round formula is the replayed rate") {
+  for (const drive_spec& drive : {flash::instcsd, flash::pcie4_ssd, flash::tlc_ssd,
+                                  flash::daisyplus, flash::pcie5_16ch, flash::slc_low_latency}) {
+    CHECK_NOTHROW(flash::validate(drive));
+    const double formula = flash::sequential_read_bytes_per_s(drive);
+    INFO("formula " << formula);
+    CHECK(replayed_read_bytes_per_s(drive) == doctest::Approx(formula).epsilon(1e-3));
+  }
+}
+
+TEST_CASE("presets: rates named in the comments") {
+  CHECK(flash::sequential_read_bytes_per_s(flash::instcsd) ==
+        doctest::Approx(7.51e9).epsilon(1e-3));
+  CHECK(flash::sequential_read_bytes_per_s(flash::pcie5_16ch) ==
+        doctest::Approx(20.6e9).epsilon(1e-3));
+  CHECK(flash::sequential_read_bytes_per_s(flash::slc_low_latency) ==
+        doctest::Approx(9.65e9).epsilon(1e-3));
+  CHECK(flash::sequential_read_bytes_per_s(flash::tlc_ssd) ==
+        doctest::Approx(6.01e9).epsilon(1e-3));
+  // The dies per channel of instcsd are the power of two nearest to the 7.66 GB/s of InstInfer
+  // Table III.
+  drive_spec other = flash::instcsd;
+  other.geometry.dies = 2;
+  CHECK(flash::sequential_read_bytes_per_s(other) == doctest::Approx(5.65e9).epsilon(1e-3));
+  other.geometry.dies = 8;
+  CHECK(flash::sequential_read_bytes_per_s(other) == doctest::Approx(8.99e9).epsilon(1e-3));
+}
+
+TEST_CASE("presets: bad links and memories are refused") {
+  drive_spec drive = flash::instcsd;
+  drive.link_bytes_per_s = 0;
+  CHECK_THROWS_AS(flash::validate(drive), instinfer::bad_argument);
+  drive = flash::instcsd;
+  drive.dram_bytes = -1;
+  CHECK_THROWS_AS(flash::validate(drive), instinfer::bad_argument);
+}
+
+}  // namespace instinfer::test_presets

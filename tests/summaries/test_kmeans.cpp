@@ -1,0 +1,388 @@
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <set>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "instinfer/summaries/kmeans.hpp"
+
+namespace instinfer::test_kmeans {
+
+using namespace attention;
+
+namespace {
+
+using row = std::vector<double>;
+
+std::vector<float> random_rows(unsigned seed, int rows, int dim, float offset = 0) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<std::size_t>(rows * dim));
+  for (float& value : x) {
+    value = normal(random) + offset;
+  }
+  return x;
+}
+
+std::vector<row> as_rows(std::span<const float> x, int dim) {
+  std::vector<row> rows;
+  for (std::size_t at = 0; at < x.size(); at += static_cast<std::size_t>(dim)) {
+    rows.emplace_back(x.begin() + static_cast<std::ptrdiff_t>(at),
+                      x.begin() + static_cast<std::ptrdiff_t>(at) + dim);
+  }
+  return rows;
+}
+
+double inner(const row& a, const row& b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+double squared_distance(const row& a, const row& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    sum += (a[i] - b[i]) * (a[i] - b[i]);
+  }
+  return sum;
+}
+row normalised(row x) {
+  const double norm = std::sqrt(inner(x, x));
+  for (double& value : x) {
+    value = norm > 0 ? value / norm : value;
+  }
+  return x;
+}
+row mean_of(const std::vector<row>& rows, const std::vector<std::uint32_t>& cluster_of,
+            std::uint32_t cluster, const row& if_empty) {
+  row sum(if_empty.size());
+  int count = 0;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    if (cluster_of[r] == cluster) {
+      ++count;
+      for (std::size_t i = 0; i < sum.size(); ++i) {
+        sum[i] += rows[r][i];
+      }
+    }
+  }
+  for (double& value : sum) {
+    value /= count;
+  }
+  return count > 0 ? sum : if_empty;
+}
+
+// The definitions in double, row by row. Lloyd on normalised rows; its start draws with the same
+// random numbers.
+std::vector<std::uint32_t> transcribed_cosine(std::span<const float> x, int dim,
+                                              const cosine_kmeans& how) {
+  std::vector<row> rows = as_rows(x, dim);
+  for (row& r : rows) {
+    r = normalised(r);
+  }
+  attention::detail::split_mix random{how.seed};
+  std::vector<row> centroids;
+  while (centroids.size() < how.clusters) {
+    row weight;
+    for (const row& r : rows) {
+      double nearest = centroids.empty() ? 1.0 : std::numeric_limits<double>::infinity();
+      for (const row& c : centroids) {
+        nearest = std::min(nearest, squared_distance(r, c));
+      }
+      weight.push_back(nearest);
+    }
+    double target = random.uniform() * std::accumulate(weight.begin(), weight.end(), 0.0);
+    std::size_t drawn = 0;
+    while (weight[drawn] <= target) {
+      target -= weight[drawn++];
+    }
+    centroids.push_back(rows[drawn]);
+  }
+  std::vector<std::uint32_t> cluster_of(rows.size(), how.clusters);
+  for (int i = 0; i < how.max_iterations; ++i) {
+    const auto before = cluster_of;
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      std::uint32_t best = 0;
+      for (std::uint32_t c = 1; c < how.clusters; ++c) {
+        if (squared_distance(rows[r], centroids[c]) < squared_distance(rows[r], centroids[best])) {
+          best = c;
+        }
+      }
+      cluster_of[r] = best;
+    }
+    if (cluster_of == before) {
+      break;
+    }
+    for (std::uint32_t c = 0; c < how.clusters; ++c) {
+      centroids[c] = mean_of(rows, cluster_of, c, centroids[c]);
+    }
+  }
+  return cluster_of;
+}
+
+std::uint32_t best_product(const row& x, const std::vector<row>& centroids) {
+  std::uint32_t best = 0;
+  for (std::uint32_t c = 1; c < centroids.size(); ++c) {
+    best = inner(x, centroids[c]) > inner(x, centroids[best]) ? c : best;
+  }
+  return best;
+}
+
+std::vector<std::uint32_t> transcribed_segmented(std::span<const float> x, int dim,
+                                                 const segmented_kmeans& how) {
+  std::vector<row> rows = as_rows(x, dim);
+  const std::size_t n = rows.size();
+  if (how.centred) {
+    const row mean = mean_of(rows, std::vector<std::uint32_t>(n, 0), 0, rows[0]);
+    for (row& r : rows) {
+      for (std::size_t i = 0; i < r.size(); ++i) {
+        r[i] -= mean[i];
+      }
+    }
+  }
+  std::vector<row> all;
+  for (std::size_t s = 0; s < how.segments; ++s) {
+    const std::size_t first = s * n / how.segments;
+    const std::vector<row> mine(
+        rows.begin() + static_cast<std::ptrdiff_t>(first),
+        rows.begin() + static_cast<std::ptrdiff_t>((s + 1) * n / how.segments));
+    const std::size_t clusters =
+        (s + 1) * how.clusters / how.segments - s * how.clusters / how.segments;
+    std::vector<row> centroids;
+    for (std::size_t c = 0; c < clusters; ++c) {
+      centroids.push_back(mine[c * mine.size() / clusters]);
+    }
+    for (int i = 0; i < how.iterations; ++i) {
+      std::vector<std::uint32_t> cluster_of;
+      for (const row& r : mine) {
+        cluster_of.push_back(best_product(r, centroids));
+      }
+      for (std::uint32_t c = 0; c < clusters; ++c) {
+        centroids[c] = normalised(mean_of(mine, cluster_of, c, centroids[c]));
+      }
+    }
+    all.insert(all.end(), centroids.begin(), centroids.end());
+  }
+  std::vector<std::uint32_t> cluster_of;
+  for (const row& r : rows) {
+    cluster_of.push_back(best_product(r, all));
+  }
+  return cluster_of;
+}
+
+double inertia(std::span<const float> x, int dim, const clustering& c) {
+  std::vector<row> rows = as_rows(x, dim);
+  for (row& r : rows) {
+    r = normalised(r);
+  }
+  double sum = 0;
+  for (std::uint32_t cluster = 0; cluster < c.sizes.size(); ++cluster) {
+    const row mean = mean_of(rows, c.cluster_of, cluster, row(static_cast<std::size_t>(dim), 0.0));
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      sum += c.cluster_of[r] == cluster ? squared_distance(rows[r], mean) : 0.0;
+    }
+  }
+  return sum;
+}
+
+void check_books(const clustering& c, std::size_t rows, std::uint32_t clusters) {
+  REQUIRE(c.cluster_of.size() == rows);
+  REQUIRE(c.sizes.size() == clusters);
+  std::vector<std::uint32_t> sizes(clusters);
+  for (const std::uint32_t cluster : c.cluster_of) {
+    REQUIRE(cluster < clusters);
+    ++sizes[cluster];
+  }
+  CHECK(c.sizes == sizes);
+}
+
+std::string message_of(auto&& call) {
+  try {
+    call();
+  } catch (const bad_argument& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("clusters are those of the definitions, written down in double") {
+  std::mt19937 random(7);
+  for (unsigned seed = 0; seed < 12; ++seed) {
+    const int rows = 60 + static_cast<int>(random() % 120);
+    const int dim = 1 + static_cast<int>(random() % 20);
+    const auto clusters = 2 + static_cast<std::uint32_t>(random() % 80);  // more than one tile
+    const auto few = std::min(clusters, static_cast<std::uint32_t>(rows) / 2);
+    CAPTURE(seed);
+    CAPTURE(rows);
+    CAPTURE(dim);
+    CAPTURE(few);
+    const std::vector<float> x = random_rows(seed, rows, dim, seed % 2 == 0 ? 0.0f : 2.0f);
+    if (dim > 1) {  // normalised rows of one dim are -1, 0 or 1: ties everywhere
+      const cosine_kmeans cosine{.clusters = few, .seed = seed};
+      const clustering c = cosine(x, dim);
+      check_books(c, static_cast<std::size_t>(rows), few);
+      CHECK(c.cluster_of == transcribed_cosine(x, dim, cosine));
+      CHECK(cosine(x, dim).cluster_of == c.cluster_of);
+    }
+    for (const bool centred : {true, false}) {
+      for (const std::uint32_t segments : {1u, 2u}) {
+        const segmented_kmeans segmented{.clusters = few, .segments = segments, .centred = centred};
+        const clustering c = segmented(x, dim);
+        check_books(c, static_cast<std::size_t>(rows), few);
+        CHECK(c.cluster_of == transcribed_segmented(x, dim, segmented));
+      }
+    }
+  }
+}
+
+TEST_CASE("each iteration of Lloyd lowers the inertia, and the last one changes nothing") {
+  const int dim = 8;
+  const std::vector<float> x = random_rows(3, 400, dim);
+  double before = std::numeric_limits<double>::infinity();
+  const int needed = cosine_kmeans{.clusters = 20}(x, dim).iterations;
+  REQUIRE(needed < 300);
+  for (int i = 1; i <= needed; ++i) {
+    const clustering c = cosine_kmeans{.clusters = 20, .max_iterations = i}(x, dim);
+    CHECK(c.iterations == i);
+    const double now = inertia(x, dim, c);
+    CHECK(now <= before * (1 + 1e-6));  // rows and centroids are floats
+    CHECK((i < needed) == (now < before * (1 - 1e-9)));
+    before = now;
+  }
+}
+
+TEST_CASE("cluster-major order is a stable permutation") {
+  const std::vector<float> x = random_rows(4, 300, 6);
+  const clustering c = cosine_kmeans{.clusters = 37}(x, 6);
+  const cluster_order order = cluster_major(c);
+  REQUIRE(order.offsets.size() == 38);
+  CHECK(order.offsets.front() == 0);
+  CHECK(order.offsets.back() == 300);
+  CHECK(std::set(order.rows.begin(), order.rows.end()).size() == 300);
+  for (std::uint32_t cluster = 0; cluster < 37; ++cluster) {
+    const auto members = order.members(cluster);
+    CHECK(members.size() == c.sizes[cluster]);
+    CHECK(std::ranges::is_sorted(members));
+    for (const std::uint32_t r : members) {
+      CHECK(c.cluster_of[r] == cluster);
+    }
+  }
+}
+
+TEST_CASE("means are those of the members, zero for an empty cluster") {
+  const clustering c{{2, 0, 2, 2}, {1, 0, 3}, 1};
+  const std::vector<float> rows{1, 2, 10, 20, 3, 4, 5, 9};
+  CHECK(cluster_means(rows, 2, c) == std::vector<float>{10, 20, 0, 0, 3, 5});
+}
+
+TEST_CASE("as many clusters as rows give each row its own") {
+  for (unsigned seed = 0; seed < 5; ++seed) {
+    const std::vector<float> x = random_rows(seed, 70, 5);
+    CHECK(cosine_kmeans{.clusters = 70, .seed = seed}(x, 5).sizes ==
+          std::vector<std::uint32_t>(70, 1));
+    // By inner product a row may prefer a neighbour's centroid; on the unit sphere it cannot.
+    std::vector<float> chunk = x;
+    attention::detail::normalise_rows(chunk, 5);
+    CHECK(segmented_kmeans{.clusters = 70, .centred = false}(chunk, 5).sizes ==
+          std::vector<std::uint32_t>(70, 1));
+  }
+}
+
+TEST_CASE("copies, zeros and ties go to the lowest cluster; the others stay empty") {
+  const std::vector<float> copies(5 * 3, 0.5f);
+  const std::vector<float> zeros(5 * 3, 0.0f);
+  for (const std::vector<float>& x : {copies, zeros}) {
+    for (const clustering& c :
+         {cosine_kmeans{.clusters = 4}(x, 3), segmented_kmeans{.clusters = 4}(x, 3),
+          segmented_kmeans{.clusters = 4, .segments = 2}(x, 3)}) {
+      CHECK(c.cluster_of == std::vector<std::uint32_t>(5, 0));
+      CHECK(c.sizes == std::vector<std::uint32_t>{5, 0, 0, 0});
+    }
+  }
+  // Row 4 = (1, 1) is as near to (1, 0) as to (0, 1), the centroids that even spacing starts from.
+  const std::vector<float> between{1, 0, 1, 0, 0, 1, 0, 1, 1, 1};
+  CHECK(segmented_kmeans{.clusters = 2, .iterations = 0, .centred = false}(between, 2).cluster_of ==
+        std::vector<std::uint32_t>{0, 0, 1, 1, 0});
+}
+
+TEST_CASE("an empty cluster keeps its centroid, so that a later row can join it") {
+  const std::vector<float> x{3, 0, 0, 1, 9, 0, 1, 0};
+  const clustering c =
+      segmented_kmeans{.clusters = 3, .segments = 1, .iterations = 1, .centred = false}(x, 2);
+  // Starts are (3, 0), (0, 1), (9, 0). All rows along dim 0 go to the third; the first, left alone,
+  // is normalised to the same direction, and wins the tie in the last pass.
+  CHECK(c.cluster_of == std::vector<std::uint32_t>{0, 1, 0, 0});
+  CHECK(c.sizes == std::vector<std::uint32_t>{3, 1, 0});
+}
+
+TEST_CASE("centred clustering does not see a constant added to all rows; uncentred does") {
+  // Multiples of 1/64 and 256 rows: sums, means and differences are exact, so results must be
+  // equal, not just close.
+  std::mt19937 random(11);
+  std::vector<float> x(256 * 8);
+  for (float& value : x) {
+    value = static_cast<float>(static_cast<int>(random() % 512) - 256) / 64;
+  }
+  std::vector<float> moved = x;
+  for (std::size_t at = 0; at < moved.size(); ++at) {
+    moved[at] += static_cast<float>(at % 8) * 3 - 8;
+  }
+  const segmented_kmeans how{.clusters = 16, .segments = 2};
+  CHECK(how(x, 8).cluster_of == how(moved, 8).cluster_of);
+  const segmented_kmeans raw{.clusters = 16, .segments = 2, .centred = false};
+  CHECK(raw(x, 8).cluster_of != raw(moved, 8).cluster_of);
+}
+
+TEST_CASE("the paper's setting: 16 rows a cluster, whole segments") {
+  const auto check = [](std::uint32_t rows, std::uint32_t clusters, std::uint32_t segments) {
+    const auto how = segmented_kmeans::for_rows(rows);
+    CHECK(how.clusters == clusters);
+    CHECK(how.segments == segments);
+  };
+  check(8192, 512, 1);
+  check(131072, 8192, 16);
+  check(1024, 64, 1);
+  check(24576, 1536, 3);
+  check(24000, 1512, 3);  // 1500 to the nearest multiple of 24
+  check(5, 5, 1);
+  check(0, 0, 1);
+}
+
+TEST_CASE("no rows make no clusters") {
+  CHECK(cosine_kmeans{.clusters = 0}({}, 4).sizes.empty());
+  const clustering c = segmented_kmeans{.clusters = 0}({}, 4);
+  CHECK(c.cluster_of.empty());
+  CHECK(cluster_major(c).offsets == std::vector<std::uint32_t>{0});
+}
+
+TEST_CASE("bad input is refused by name") {
+  std::vector<float> x = random_rows(1, 10, 4);
+  CHECK(message_of([&] { (void)cosine_kmeans{.clusters = 11}(x, 4); }) ==
+        "cosine_kmeans: 10 rows make 1 to 10 clusters, got 11");
+  CHECK(message_of([&] { (void)segmented_kmeans{.clusters = 0}(x, 4); }) ==
+        "segmented_kmeans: 10 rows make 1 to 10 clusters, got 0");
+  CHECK(message_of([&] { (void)cosine_kmeans{.clusters = 1}({}, 4); }) ==
+        "cosine_kmeans: no rows make no clusters, got 1");
+  CHECK(message_of([&] { (void)cosine_kmeans{.clusters = 2}(x, 7); }) ==
+        "cosine_kmeans: 40 values are not whole rows of 7");
+  CHECK(message_of([&] { (void)cosine_kmeans{.clusters = 2}(x, 0); }) ==
+        "cosine_kmeans: dim must be positive, got 0");
+  CHECK(message_of([&] { (void)cosine_kmeans{.clusters = 2, .max_iterations = 0}(x, 4); }) ==
+        "cosine_kmeans: needs at least 1 iterations, got 0");
+  CHECK(message_of([&] { (void)segmented_kmeans{.clusters = 2, .segments = 3}(x, 4); }) ==
+        "segmented_kmeans: 2 clusters make 1 to 2 segments, got 3");
+  CHECK(message_of([&] { (void)segmented_kmeans{.clusters = 2, .segments = 0}(x, 4); }) ==
+        "segmented_kmeans: 2 clusters make 1 to 2 segments, got 0");
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    x[4 * 3 + 1] = bad;
+    for (const std::string& message :
+         {message_of([&] { (void)cosine_kmeans{.clusters = 2}(x, 4); }),
+          message_of([&] { (void)segmented_kmeans{.clusters = 2}(x, 4); })}) {
+      CHECK(message.find("row 3, dim 1 is ") != std::string::npos);
+      CHECK(message.find("must be finite") != std::string::npos);
+    }
+  }
+}
+
+}  // namespace instinfer::test_kmeans

@@ -1,0 +1,51 @@
+#include <doctest/doctest.h>
+
+#include "instinfer/system/gpu_time.hpp"
+#include "instinfer/system/insta.hpp"
+#include "instinfer/system/spec/models.hpp"
+
+namespace instinfer::test_insta {
+
+using namespace system;
+
+namespace {
+
+// A model of OPT's kind that is quick to simulate: 8 heads, 4 layers.
+constexpr model_spec tiny() {
+  model_spec model = opt_6_7b;
+  model.name = "tiny";
+  model.shape = {.layers = 4, .q_heads = 8, .kv_heads = 8};
+  model.hidden = 1024;
+  model.ffn = 4096;
+  return model;
+}
+constexpr workload job{.batch = 6, .input_tokens = 512, .output_tokens = 256};
+
+}  // namespace
+
+TEST_CASE("infinitely fast drives leave the GPU's own time") {
+  flash::drive_spec drive = flash::instcsd;
+  drive.timing.read_ps = 1;
+  drive.timing.program_ps = 1;
+  drive.timing.bus_bytes_per_s = 1'000'000'000'000'000;
+  drive.timing.read_command_ps = drive.timing.read_address_ps = drive.timing.read_next_plane_ps = 0;
+  drive.timing.read_turnaround_ps = drive.timing.program_command_ps =
+      drive.timing.program_next_plane_ps = 0;
+  drive.link_bytes_per_s = 1'000'000'000'000'000;
+  constexpr std::int64_t fast = 1'000'000'000'000'000;
+  drive.dram_bytes_per_s = fast;
+  drive.units = {.filter_bytes_per_s = fast,
+                 .attention_kernels = 1,
+                 .gemv_flops_per_s = fast,
+                 .softmax_units = 1,
+                 .softmax_flops_per_s = fast,
+                 .top_k_elements_per_s = fast};
+  server on = paper_server();
+  on.host.nvme_command_ns = 0;
+  on.gpu_link = {.bytes_per_s = 1e18, .latency_ns = 0};
+  const insta_sparf_system<> s(tiny(), on, job, {}, drive);
+  const double gpu_s = gpu_time(on.gpu).model_s(tiny(), 6);
+  CHECK(s.step(700).time.total_s() == doctest::Approx(gpu_s).epsilon(0.01));
+}
+
+}  // namespace instinfer::test_insta
