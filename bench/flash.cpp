@@ -1,12 +1,15 @@
-// The flash timeline: pages simulated per second, with every statistic on; batches and mixed streams.
+// The flash timeline: pages simulated per second, with every statistic on; batches and mixed
+// streams.
 //
-// Names: pattern/page/wW/pP/nN: W chips a channel, P planes a die, batches of N reads on 8 channels of one die a chip; then
-// what differs from the default rules. Each case first replays a batch of 2,000 pages on the event-driven drive of the tests
-// and compares every finish time. An iteration is one batch: finish time of each page, busy time of each bus and die,
-// makespan, and latency percentiles. Iterations go round 16 batches, so that no branch predictor knows one by heart.
-// decode: flash::engine on the paper's drive, one layer of OPT-13B's shape (40 heads) at 1,536 tokens, attention in storage:
-// plans, placement, and the replay of channels, filters and kernels; its decode step is checked in tests/flash.
-// mixed: three random reads to one program of lower priority, one request every 2 us, programs suspended for reads.
+// Names: pattern/page/wW/pP/nN: W chips a channel, P planes a die, batches of N reads on 8 channels
+// of one die a chip; then what differs from the default rules. Each case first replays a batch of
+// 2,000 pages on the event-driven drive of the tests and compares every finish time. An iteration
+// is one batch: finish time of each page, busy time of each bus and die, makespan, and latency
+// percentiles. Iterations go round 16 batches, so that no branch predictor knows one by heart.
+// decode: flash::engine on the paper's drive, one layer of OPT-13B's shape (40 heads) at 1,536
+// tokens, attention in storage: plans, placement, and the replay of channels, filters and kernels;
+// its decode step is checked in tests/flash. mixed: three random reads to one program of lower
+// priority, one request every 2 us, programs suspended for reads.
 
 #include <cstdint>
 #include <random>

@@ -19,8 +19,8 @@ const std::vector<std::pair<std::string, flash::drive_spec>> presets{
 
 using format = kv_format<fp16, 128>;
 
-// Dense or sparse by choice at run time: any program over the machine's operations is a policy. SparQ differs from SparF
-// by the local window alone.
+// Dense or sparse by choice at run time: any program over the machine's operations is a policy.
+// SparQ differs from SparF by the local window alone.
 struct chosen_attention {
   bool dense = true;
   attention::sparf sparse = {};
@@ -65,8 +65,9 @@ struct chosen_arbitration {
   flash::bus_turn choose() const { return first; }
 };
 
-// The three routes to the GPU are one, host_bounce, on three machines: DMA to the GPU has no second hop, and without a file
-// system there is one command for all pages, whose cost shows once. A test compares them with the routes themselves.
+// The three routes to the GPU are one, host_bounce, on three machines: DMA to the GPU has no second
+// hop, and without a file system there is one command for all pages, whose cost shows once. A test
+// compares them with the routes themselves.
 transfer::route_spec machine_of(const design_point& p) {
   transfer::route_spec machine;
   constexpr double unlimited = std::numeric_limits<double>::infinity();
@@ -117,7 +118,8 @@ step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
   }
   cost.step = clock.attend_batch(0, batch, trace);
 
-  // A wanted element takes a multiplication and an addition for each query head of its group; on the GPU they are not ours.
+  // A wanted element takes a multiplication and an addition for each query head of its group; on
+  // the GPU they are not ours.
   const traffic& moved = cost.step.traffic;
   const double wanted = static_cast<double>(moved.filtered_bytes + moved.buffer_bytes) /
                         static_cast<double>(format::element_bytes);

@@ -1,5 +1,6 @@
 #pragma once
-// What the tests of single kernels share: guarded arrays, random rows, and bounds of rounding errors.
+// What the tests of single kernels share: guarded arrays, random rows, and bounds of rounding
+// errors.
 
 #include <algorithm>
 #include <cmath>
@@ -74,7 +75,8 @@ Packed random_packed(std::mt19937& random) {
   }
 }
 
-// Rows of packed at any address that their type allows, also the odd ones that no vector is aligned to.
+// Rows of packed at any address that their type allows, also the odd ones that no vector is aligned
+// to.
 template <class Packed>
 class rows_of {
  public:
@@ -105,8 +107,9 @@ class rows_of {
   std::vector<const Packed*> pointers_;
 };
 
-// The bound for a sum of n products in any order, with or without fused multiply-adds: n eps times the sum of their
-// magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, §3.1), to first order; the factor covers the rest.
+// The bound for a sum of n products in any order, with or without fused multiply-adds: n eps times
+// the sum of their magnitudes (Higham, Accuracy and Stability of Numerical Algorithms, §3.1), to
+// first order; the factor covers the rest.
 inline double sum_bound(std::size_t n, double magnitude) {
   return 1.01 * static_cast<double>(n) * eps * magnitude;
 }

@@ -1,5 +1,5 @@
-// Units built for unlike SIMD targets share a program: each computes with its own kernels, and the results agree to
-// rounding. See CMakeLists.txt beside this file for the flags.
+// Units built for unlike SIMD targets share a program: each computes with its own kernels, and the
+// results agree to rounding. See CMakeLists.txt beside this file for the flags.
 
 #include <doctest/doctest.h>
 

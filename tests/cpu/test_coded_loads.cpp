@@ -1,4 +1,5 @@
-// Vectors of codes against the codecs, element by element and to the bit: every 8-bit code, every place in a group.
+// Vectors of codes against the codecs, element by element and to the bit: every 8-bit code, every
+// place in a group.
 
 #include <algorithm>
 #include <random>

@@ -1,5 +1,5 @@
-// The column kernel against double: every length of a run, all head counts, every element type, any alignment. Nothing outside
-// of its range may be touched.
+// The column kernel against double: every length of a run, all head counts, every element type, any
+// alignment. Nothing outside of its range may be touched.
 
 #include <doctest/doctest.h>
 
@@ -14,7 +14,8 @@ namespace {
 constexpr std::size_t tile_tokens = 300;
 constexpr std::size_t all_dims = 40;
 
-// products[h, t] is the sum over the dims of q_h[dim] * columns[dim, t] for the tokens of the run, and untouched elsewhere.
+// products[h, t] is the sum over the dims of q_h[dim] * columns[dim, t] for the tokens of the run,
+// and untouched elsewhere.
 void verify(std::size_t heads, const std::vector<double>& columns,
             std::span<const std::uint32_t> dims, index_run run, std::span<const float> q,
             std::span<const float> products) {

@@ -1,5 +1,5 @@
-// The kernels over rows against double: all head counts and head sizes, every element type, any alignment. Nothing outside
-// of a kernel's range may be touched.
+// The kernels over rows against double: all head counts and head sizes, every element type, any
+// alignment. Nothing outside of a kernel's range may be touched.
 
 #include <doctest/doctest.h>
 
@@ -109,7 +109,8 @@ void check_head_sizes() {
   check_rows<Heads, 256, E>(109);
 }
 
-// Row by row, K and V by turns: the same sums in the same order as one after the other, so the same bits.
+// Row by row, K and V by turns: the same sums in the same order as one after the other, so the same
+// bits.
 template <std::uint32_t KDim, std::uint32_t VDim, class Packed>
 void check_interleaved(unsigned seed) {
   if constexpr (cpu::rows_interleave<KDim, VDim> && KDim % packed_elements<Packed> == 0 &&

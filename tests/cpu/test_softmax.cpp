@@ -1,5 +1,5 @@
-// The softmax kernels against double: every length around a vector, any alignment, and the edges of the numbers. Nothing
-// outside of a kernel's range may be touched.
+// The softmax kernels against double: every length around a vector, any alignment, and the edges of
+// the numbers. Nothing outside of a kernel's range may be touched.
 
 #include <doctest/doctest.h>
 
@@ -28,8 +28,8 @@ TEST_CASE("softmax kernels: every length from 0 to 70, at any alignment, against
         for (std::size_t i = 0; i < n; ++i) {
           largest = std::max(largest, x.span()[i]);
           const double scaled = as_double(before[i]) * as_double(scale);
-          // Scaling rounds once. With a cap: two products, tanh (Highway: 4 ulp, so 8 eps, at a condition number below
-          // 1) and a product, 1/cap rounded: 12 eps.
+          // Scaling rounds once. With a cap: two products, tanh (Highway: 4 ulp, so 8 eps, at a
+          // condition number below 1) and a product, 1/cap rounded: 12 eps.
           const double exact =
               cap > 0 ? as_double(cap) * std::tanh(scaled / as_double(cap)) : scaled;
           REQUIRE(std::abs(as_double(x.span()[i]) - exact) <=
@@ -43,8 +43,8 @@ TEST_CASE("softmax kernels: every length from 0 to 70, at any alignment, against
         CHECK(x.guards_hold());
         double exact_sum = 0;
         for (std::size_t i = 0; i < n; ++i) {
-          const double exact =
-              std::exp(as_double(logits[i] - shift));  // the difference as fp32 has it
+          // The difference as fp32 has it.
+          const double exact = std::exp(as_double(logits[i] - shift));
           exact_sum += exact;
           REQUIRE(ulps(x.span()[i], exact) <= 2);
         }

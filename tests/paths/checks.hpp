@@ -52,9 +52,9 @@ struct sparse_rule {
 void check_sparse(const exact_cache& cache, const attended& mine, const sparse_rule& sparse,
                   const logit_rule& rule, bool all_tied, double bound);
 
-// As check_sparse, for tokens from `first` on of a cache as it is stored: K is what is attended, and
-// K_scored [kv_heads] of [tokens, k_dim] what is scored, which may be rounded otherwise. The selection
-// is the attend's own, which must be as good as any.
+// As check_sparse, for tokens from `first` on of a cache as it is stored: K is what is attended,
+// and K_scored [kv_heads] of [tokens, k_dim] what is scored, which may be rounded otherwise. The
+// selection is the attend's own, which must be as good as any.
 void check_sparse_as_stored(const exact_cache& stored, const std::vector<matrix>& K_scored,
                             const attended& mine, int first, double bound);
 

@@ -1,5 +1,6 @@
 #pragma once
-// What attention over quantised pages is held to: exact arithmetic on the values that are stored, read one by one.
+// What attention over quantised pages is held to: exact arithmetic on the values that are stored,
+// read one by one.
 
 #include <doctest/doctest.h>
 
@@ -9,7 +10,8 @@
 
 namespace instinfer::test {
 
-// Live tokens of a stream as stored, [tokens - first, head_dim]: sealed ones decoded, those in the group buffer as appended.
+// Live tokens of a stream as stored, [tokens - first, head_dim]: sealed ones decoded, those in the
+// group buffer as appended.
 template <class Engine>
 matrix stored_rows(const Engine& engine, sequence seq, int layer, std::uint32_t h, stream s) {
   const layout::head_pages head = engine.cache().at(seq, layer).head(h);
@@ -109,7 +111,8 @@ void check_life(unsigned seed, int group, const typename Engine::policy& policy 
   reclaim(last - 3);
 }
 
-// Pages that the path reads = pages that the plan names = pages that the receipt counts; entries weigh what is stored.
+// Pages that the path reads = pages that the plan names = pages that the receipt counts; entries
+// weigh what is stored.
 template <class D, class Format, class Path>
 traffic check_coded_traffic(int tokens) {
   CAPTURE(tokens);

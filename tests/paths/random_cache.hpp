@@ -10,14 +10,16 @@
 
 namespace instinfer::test {
 
-// What the engines of most tests hold. The 256 MiB of the default cost the sanitizers more time than the test on them.
+// What the engines of most tests hold. The 256 MiB of the default cost the sanitizers more time
+// than the test on them.
 inline const store::capacity small_capacity{.bytes = 16 << 20, .context_tokens = 1024};
 
 template <class Format>
 struct random_cache {
   using element = typename Format::element;
 
-  // K has a few strong dims and topics, so that sparse methods have something to find; sizes as in small models.
+  // K has a few strong dims and topics, so that sparse methods have something to find; sizes as in
+  // small models.
   random_cache(unsigned seed, int tokens_, int q_heads_, int kv_heads_)
       : tokens{tokens_}, q_heads{q_heads_}, kv_heads{kv_heads_} {
     std::mt19937 random(seed);

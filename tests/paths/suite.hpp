@@ -1,6 +1,6 @@
 #pragma once
-// The suite that every design runs through on the reference and the CPU path: against fp64 on the stored values, at all
-// group sizes and the lengths around a page, and plan against access.
+// The suite that every design runs through on the reference and the CPU path: against fp64 on the
+// stored values, at all group sizes and the lengths around a page, and plan against access.
 
 #include <doctest/doctest.h>
 
@@ -11,8 +11,9 @@
 
 namespace instinfer::test {
 
-// fp32 accumulation over n products in any order: relative error of a well-scaled sum grows as sqrt(n) eps in practice,
-// n eps at worst. Logits here reach |10|, and exp turns their absolute error into a relative one, hence 10 logits * 4.
+// fp32 accumulation over n products in any order: relative error of a well-scaled sum grows as
+// sqrt(n) eps in practice, n eps at worst. Logits here reach |10|, and exp turns their absolute
+// error into a relative one, hence 10 logits * 4.
 template <class Path>
 double tolerance(int tokens) {
   const double eps = 0x1p-24;
@@ -84,7 +85,8 @@ void check_against_transcription(unsigned seed, int tokens, int kv_heads, int gr
                               policy, rule);
 }
 
-// Every tail of a block of rows, of a vector and of a page, in turn for groups of 1 to 9 heads: plain, and under a mask or cap.
+// Every tail of a block of rows, of a vector and of a page, in turn for groups of 1 to 9 heads:
+// plain, and under a mask or cap.
 template <class Engine, class Format>
 void check_every_length(unsigned seed, const typename Engine::policy& policy = {}) {
   const logit_rule rules[] = {{.window = 7, .sinks = 2}, {.soft_cap = 3.0f}, {.window = 33}};
@@ -104,8 +106,8 @@ void check_every_length(unsigned seed, const typename Engine::policy& policy = {
   }
 }
 
-// Small integers in K, multiples of 256 in q: all dot products are exact in fp32 and many of them tied, and the logits, up to
-// thousands, differ by 32 at least where they differ at all.
+// Small integers in K, multiples of 256 in q: all dot products are exact in fp32 and many of them
+// tied, and the logits, up to thousands, differ by 32 at least where they differ at all.
 template <class Format>
 void make_extreme(random_cache<Format>& data, const std::string& what) {
   using element = typename Format::element;
@@ -169,7 +171,8 @@ void check_extreme_values() {
   }
 }
 
-// Dot products beyond fp32's range, of both signs and with sums of both infinities: outputs stay means of values.
+// Dot products beyond fp32's range, of both signs and with sums of both infinities: outputs stay
+// means of values.
 template <class Engine, class Format>
 void check_overflow() {
   using element = typename Format::element;

@@ -1,4 +1,5 @@
-// Attends of many sequences in one call: equal to single ones, whoever works on what; work dealt by bytes.
+// Attends of many sequences in one call: equal to single ones, whoever works on what; work dealt by
+// bytes.
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,5 @@
-// A decode of 300 steps through append, attend and reclaim, over several sequences and layers, against fp64.
+// A decode of 300 steps through append, attend and reclaim, over several sequences and layers,
+// against fp64.
 
 #include "suite.hpp"
 

@@ -1,4 +1,5 @@
-// Every policy on every layout, head sizes, parallel policies, and folding in parts: what the designs leave out.
+// Every policy on every layout, head sizes, parallel policies, and folding in parts: what the
+// designs leave out.
 
 #include <thread>
 

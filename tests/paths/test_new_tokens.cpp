@@ -1,4 +1,5 @@
-// Several new tokens attend in one call, causal among themselves: what each would have got alone, before the later ones came.
+// Several new tokens attend in one call, causal among themselves: what each would have got alone,
+// before the later ones came.
 
 #include <doctest/doctest.h>
 
@@ -10,8 +11,8 @@ namespace {
 
 using format = kv_format<fp16, 64>;
 
-// Appends `before` tokens and then n at once, and attends for all n. Compares with one token at a time. `forgotten`: tokens
-// reclaimed before.
+// Appends `before` tokens and then n at once, and attends for all n. Compares with one token at a
+// time. `forgotten`: tokens reclaimed before.
 template <class Engine>
 void check_new_tokens(unsigned seed, int before, int n, const logit_rule& rule = {},
                       int forgotten = 0, int kv_heads = 2, int group = 3,
@@ -126,7 +127,8 @@ TEST_CASE("common tokens are read once for all queries of a dense call") {
   std::vector<float> out(q.size());
   std::vector<float> single(2 * 64);
   CHECK(engine.attend(seq, 0, std::span(q).first(128), single).traffic.pages_read == 40);
-  // The last page of K and that of V once more for each of 7 queries that see more than the first does.
+  // The last page of K and that of V once more for each of 7 queries that see more than the first
+  // does.
   CHECK(engine.attend(seq, 0, q, out).traffic.pages_read == 40 + 7 * 2);
 }
 

@@ -1,4 +1,5 @@
-// SparF, and layouts by dim, by mixed tiles and by none of the shapes that kernels know, over quantised pages.
+// SparF, and layouts by dim, by mixed tiles and by none of the shapes that kernels know, over
+// quantised pages.
 
 #include "instinfer/layout/dim_indexed.hpp"
 #include "odd_layouts.hpp"

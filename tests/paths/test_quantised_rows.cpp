@@ -14,7 +14,8 @@ void check_dense() {
   }
 }
 
-// The workload of many retrieval papers in small: runs of tokens (geometric, mean 24) about one of 64 topics, queries about one.
+// The workload of many retrieval papers in small: runs of tokens (geometric, mean 24) about one of
+// 64 topics, queries about one.
 template <class Format>
 test::random_cache<Format> topics(unsigned seed, int tokens, int queries, float offset) {
   std::mt19937 random(seed);

@@ -1,6 +1,7 @@
 #pragma once
-// Alg. 1 of InstInfer in fp64 on whole matrices, line by line, without machine, pages or plan: what every path's SparF
-// and SparQ are compared with. The selections can be given, so that a path whose fp32 scores tie is held to its own.
+// Alg. 1 of InstInfer in fp64 on whole matrices, line by line, without machine, pages or plan: what
+// every path's SparF and SparQ are compared with. The selections can be given, so that a path whose
+// fp32 scores tie is held to its own.
 
 #include <algorithm>
 #include <cmath>
@@ -36,7 +37,8 @@ inline std::vector<int> largest(const row_vector& x, int k) {
   return order;
 }
 
-// Q [group, k_dim], K [S, k_dim], V [S, v_dim]; r dims, k tokens, `local` newest always kept. SparQ ranks by logits.
+// Q [group, k_dim], K [S, k_dim], V [S, v_dim]; r dims, k tokens, `local` newest always kept. SparQ
+// ranks by logits.
 inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const matrix& V, int r,
                                       int k, int local, bool by_logits, const logit_rule& rule,
                                       const std::optional<sparf_selection>& given = {}) {
@@ -47,8 +49,8 @@ inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const ma
   std::vector<int> visible;
   seen.view().for_each([&](std::uint32_t t) { visible.push_back(static_cast<int>(t)); });
 
-  const std::vector<int> i =
-      given ? given->dims : largest(Q.cwiseAbs().colwise().sum(), r);  // l. 1
+  // l. 1
+  const std::vector<int> i = given ? given->dims : largest(Q.cwiseAbs().colwise().sum(), r);
   matrix s_hat = matrix::Zero(Q.rows(), K.rows());
   row_vector logit_sum = row_vector::Zero(K.rows());
   for (Eigen::Index h = 0; h < Q.rows(); ++h) {  // l. 2-8

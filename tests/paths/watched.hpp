@@ -1,5 +1,6 @@
 #pragma once
-// Instruments for path tests: a store that counts and poisons page reads, and an observer that keeps what it saw.
+// Instruments for path tests: a store that counts and poisons page reads, and an observer that
+// keeps what it saw.
 
 #include <limits>
 #include <map>
@@ -11,7 +12,8 @@
 
 namespace instinfer::test {
 
-// A memory store that counts the reads of every page. Its pages lie 4 bytes behind a cache line, and apart.
+// A memory store that counts the reads of every page. Its pages lie 4 bytes behind a cache line,
+// and apart.
 class watched_store {
  public:
   static constexpr bool holds_data = true;

@@ -11,9 +11,8 @@
 
 namespace instinfer {
 
-// One KV head of one layer on one worker.
-// Layer: a store::layer_cache. Layouts, drives, routes, stores and observers are values here, so that
-// a policy is compiled once per path and format.
+// One KV head of one layer on one worker. Layer: a store::layer_cache. Layouts, drives, routes,
+// stores and observers are values here, so that a policy is compiled once per path and format.
 template <class Policy, class Layer, class Worker>
 class head_attend {
  public:

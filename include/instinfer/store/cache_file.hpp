@@ -164,7 +164,7 @@ traffic load(Cache& cache, sequence seq, std::string_view model, In& in,
       });
       layer.summaries().for_each([&](auto& state) { state.each_part(from); });
       from.end_block();
-      require<bad_file>(layer.summaries_fit(), [&] {
+      require<bad_file>(layer.summaries().fit(layer.first(), layer.tokens()), [&] {
         return "load: the summaries of layer " + std::to_string(l) +
                " of the file are not those of " + std::to_string(layer.tokens() - layer.first()) +
                " live tokens";

@@ -49,23 +49,11 @@ class layer_cache {
     return e;
   }
 
-  // Sealed pages that hold its tokens, whether they are present or still to be loaded.
+  // Sealed pages that hold its tokens, also before they are loaded.
   std::uint64_t pages_holding() const {
     std::uint64_t pages = 0;
-    for_each_stream(
-        [&](const stream_cache<Format>& s) { pages += s.pages_holding(first_, tokens_); });
+    for_each_stream([&](const auto& s) { pages += s.grid().pages_holding(first_, tokens_); });
     return pages;
-  }
-
-  // Whether the summaries from a file can be those of the layer's tokens.
-  bool summaries_fit() const {
-    bool fit = true;
-    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      const SummaryStates& all = summaries_.of(h);
-      std::apply([&](const auto&... s) { fit = (fit && ... && s.fits(first_, tokens_, all)); },
-                 all);
-    }
-    return fit;
   }
 
   // Pages that appending `count` more tokens seals.

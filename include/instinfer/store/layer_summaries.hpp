@@ -1,6 +1,7 @@
 #pragma once
 // The summaries of one layer's heads.
 
+#include <algorithm>
 #include <cstdint>
 #include <tuple>
 #include <vector>
@@ -50,6 +51,14 @@ class layer_summaries {
     std::uint64_t bytes = 0;
     for_each([&](const auto& state) { bytes += attention::summary_bytes(state); });
     return bytes;
+  }
+
+  // Whether states from a file can be those of live tokens [first, tokens).
+  bool fit(std::uint32_t first, std::uint32_t tokens) const {
+    return std::ranges::all_of(heads_, [&](const States& all) {
+      return std::apply(
+          [&](const auto&... state) { return (state.fits(first, tokens, all) && ...); }, all);
+    });
   }
 
  private:

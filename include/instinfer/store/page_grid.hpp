@@ -2,6 +2,7 @@
 // The pages of one stream (K by token, K by dim, V) of a layer: their number, size, order and
 // channels.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -39,6 +40,12 @@ struct page_grid {
   }
   std::size_t open_offset(std::uint32_t h, std::uint32_t dim_tile) const {
     return at(0, h, dim_tile) * open_bytes();
+  }
+
+  // Sealed pages that hold tokens [first, have).
+  std::uint64_t pages_holding(std::uint32_t first, std::uint32_t have) const {
+    const std::uint64_t tiles = have / tile.tokens - std::min(first, have) / tile.tokens;
+    return tiles * pages_per_tile();
   }
 
   // Channels are striped: the pages of one head in consecutive tiles, its dim tiles, and

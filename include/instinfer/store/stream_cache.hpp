@@ -32,6 +32,7 @@ class stream_cache {
   bool stored() const { return grid_.stored(); }
   stream kind() const { return grid_.kind; }
   const layout::tile& tile() const { return grid_.tile; }
+  const page_grid& grid() const { return grid_; }
   std::uint32_t sealed_tokens() const { return sealed_tokens_; }
 
   // Pages that appending `count` tokens to `have` tokens seals.
@@ -199,13 +200,6 @@ class stream_cache {
     if (have % grid_.tile.tokens > 0) {
       write(std::span(open_));
     }
-  }
-
-  // Sealed pages that hold tokens [first, have).
-  std::uint64_t pages_holding(std::uint32_t first, std::uint32_t have) const {
-    const std::uint64_t tiles =
-        have / grid_.tile.tokens - std::min(first, have) / grid_.tile.tokens;
-    return tiles * grid_.pages_per_tile();
   }
 
   // Turns an empty stream into one with tokens [first, have): read(bytes) fills the bytes that save

@@ -102,8 +102,8 @@ class column_scores {
     std::uint32_t tokens[4][4];  // eight of a column
   };
 
-  // For sixteen dims or fewer, and segments that lie in one tile. Pages are looked up once a segment.
-  // Two batches are on their way while one is multiplied, 4 KB a warp.
+  // For sixteen dims or fewer, and segments that lie in one tile. Pages are looked up once a
+  // segment. Two batches are on their way while one is multiplied, 4 KB a warp.
   template <class Sink>
   constexpr void score_segments(std::uint32_t octet, std::uint32_t first, std::uint32_t last,
                                 std::uint32_t stride, Sink& sink) {

@@ -98,8 +98,8 @@ class select_kernel {
     return a_.logits + (item_ * a_.sizes.group + g) * a_.logit_stride;
   }
 
-  // Merges the states of the segments into log2 of each head's sum. One warp works on one head. Every
-  // CTA of the cluster does this for itself.
+  // Merges the states of the segments into log2 of each head's sum. One warp works on one head.
+  // Every CTA of the cluster does this for itself.
   constexpr void sum_weights() {
     const std::uint32_t segments = (span_ + score_segment - 1) / score_segment;
     const float_pair* states =

@@ -54,8 +54,8 @@ constexpr visible_tokens visible_of(std::uint32_t first, std::uint32_t last, std
 //              most two of its pieces are parts of an item, so the partial results of a launch fit
 //              2 * CTAs slots. The same launch on the same device gives the same bits. With another
 //              batch around it, a sequence may get other bits.
-//   fixed      Items are cut every `slice_tokens` positions, and the pieces are merged in order. The
-//              bits of a sequence depend on its own length only. Each piece needs a slot.
+//   fixed      Items are cut every `slice_tokens` positions, and the pieces are merged in order.
+//              The bits of a sequence depend on its own length only. Each piece needs a slot.
 struct partition_rule {
   std::uint32_t slice_tokens = 64;
   // What the beginning and end of an item cost: about a tile's load latency. > 0.
@@ -88,8 +88,8 @@ constexpr cost_share share_costs(std::uint64_t total, std::uint32_t ctas) {
   return {total, std::min<std::uint64_t>(ctas, total)};
 }
 
-// One CTA's part of an item: slices [begin, end). The CTA that comes last merges the partial results
-// of the item's pieces, in the order of `index`. The ticket counts the CTAs that have come.
+// One CTA's part of an item: slices [begin, end). The CTA that comes last merges the partial
+// results of the item's pieces, in the order of `index`. The ticket counts the CTAs that have come.
 struct piece {
   std::uint64_t begin = 0;
   std::uint64_t end = 0;

@@ -1,4 +1,5 @@
 #pragma once
+// long because: every change of a block's state keeps the counts and lists of its channel.
 // The table of a drive's erase blocks: state, content and wear of each block, and lists of dead and
 // failing blocks.
 

@@ -1,4 +1,5 @@
 #pragma once
+// long because: why garbage collection cannot get stuck is one argument over all of these steps.
 // Programs pages into blocks and frees blocks: erases, garbage collection (move the live pages of a
 // victim block, then erase it), and the rescue of pages from failing blocks.
 
