@@ -48,13 +48,13 @@ TEST_CASE("drive: the last attend can be timed with other units") {
   flash::engine<insta_sparf, format> engine(few_heads, {}, {}, {}, drive);
   flash::engine<insta_sparf, format> paper(few_heads, {});
   const sequence seq = engine.open();
-  CHECK(paper.open() == seq);
+  const sequence same = paper.open();
   engine.append_count(seq, 0, 3000);
-  paper.append_count(seq, 0, 3000);
+  paper.append_count(same, 0, 3000);
   const flash::receipt slow = attend(engine, {&seq, 1});
   const flash::call_times again = engine.last_attend_with(flash::instcsd.units);
   CHECK(again.attention_ns < slow.attention_ns);
-  CHECK(again.attention_ns == attend(paper, {&seq, 1}).attention_ns);
+  CHECK(again.attention_ns == attend(paper, {&same, 1}).attention_ns);
   CHECK(engine.last_attend_with(drive.units).attention_ns == slow.attention_ns);
 }
 

@@ -59,7 +59,7 @@ TEST_CASE_TEMPLATE("Quest reads the newest page and those of the largest bounds"
 
 TEST_CASE("Quest is dense in the first layers, and under a mask keeps to what is visible") {
   const test::random_cache<method_format> data(102, 320, 1, 1);
-  decoder<quest, cpu::path> first(quest{});
+  decoder<quest, cpu::path> first(quest{}, 1, 1, {}, std::uint64_t{16} << 20, 3);
   first.append(data.k, data.v);
   first.attend(data.q);
   CHECK(first.folded() == test::tokens_from_to(0, 320));

@@ -178,7 +178,7 @@ TEST_CASE("bad input: what, where, what was expected; state unchanged") {
         }) == "address: field Token holds 0 to 9, got 10");
   CHECK(message<address_overflow>([&] { c.open(); }) == "address: field Batch holds 0 to 0, got 1");
   CHECK(message<bad_argument>([&] { c.reclaim(seq, {0, 3, 0}); }) ==
-        "reclaim: layers [0, 3) are not within [0, 2)");
+        "reclaim: layers [0, 3) must be one layer or more within [0, 2)");
   CHECK(message<bad_argument>([&] { c.reclaim(seq, {0, 1, 41}); }) ==
         "reclaim: layer 0 has 40 tokens, cannot give up 41");
   CHECK(look(c, seq) == before);

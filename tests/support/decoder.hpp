@@ -26,8 +26,9 @@ class decoder {
                         Path, watched_store>;
 
   explicit decoder(const Policy& policy, int q_heads = 1, int kv_heads = 1,
-                   const logit_rule& rule = {}, std::uint64_t bytes = std::uint64_t{64} << 20)
-      : engine({.layers = 1, .q_heads = q_heads, .kv_heads = kv_heads},
+                   const logit_rule& rule = {}, std::uint64_t bytes = std::uint64_t{64} << 20,
+                   int layers = 1)  // of the model; the first one decodes
+      : engine({.layers = layers, .q_heads = q_heads, .kv_heads = kv_heads},
                {.bytes = bytes, .context_tokens = 1024}, policy, rule),
         seq{engine.open()},
         seen(kv_heads),
