@@ -95,8 +95,8 @@ TEST_CASE("what the page says in words") {
   CHECK(beyond::gpus_for(system::llama3_70b) == 3);
 }
 
-// Dense, groups of 4, on a drive of 16 channels whose accelerator is `wide` times the preset's: ns of
-// a layer.
+// Dense, groups of 4, on a drive of 16 channels whose accelerator is `wide` times the preset's: ns
+// of a layer.
 template <class Arbitration>
 double dense_layer_ns(int wide) {
   using design_point =
