@@ -33,9 +33,10 @@ inline void check_same_keys(const std::string& sample, const nlohmann::ordered_j
   std::map<std::string, std::string> expected, found;
   add_keys(nlohmann::ordered_json::parse(file), "", expected);
   add_keys(written, "", found);
-  for (const auto& [key, kind] : expected) {
+  for (const auto& of : expected) {
+    const std::string& key = of.first;  // clang 14 captures no structured binding
     CAPTURE(key);
-    CHECK(found[key] == kind);
+    CHECK(found[key] == of.second);
   }
   CHECK(found.size() == expected.size());
 }
