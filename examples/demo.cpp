@@ -68,7 +68,7 @@ const measurement& find(const std::vector<measurement>& rows, const std::string&
 void print_table(const std::vector<measurement>& rows) {
   const measurement& flexgen_row = rows.front();
   fmt::print(
-      "                          error       mass found              MB a step, by stage             ms a step       modelled: paper's     engine that\n");
+      "                          error       mass found              MB a step, by stage             ms a step       modelled: paper's accelerator that\n");
   fmt::print(
       "design         asked   mean    max    mean  worst  pages  array channel filter   link  CPU, measured  drive    x FlexGen    keeps up    x FlexGen\n");
   for (const measurement& m : rows) {
@@ -97,7 +97,7 @@ nlohmann::json as_json(const std::vector<measurement>& rows) {
                     {"bytes_link", m.link_bytes},
                     {"cpu_us", m.cpu_us},
                     {"modelled_us", m.model_us},
-                    {"modelled_ample_engine_us", m.flash_us},
+                    {"modelled_ample_accelerator_us", m.flash_us},
                     {"speed_up_over_flexgen", rows.front().model_us / m.model_us}});
   }
   return list;
@@ -119,7 +119,7 @@ void explain(const trace::kv_trace& trace, std::size_t batch,
       "is small, and {} query heads must share one choice. Errors and CPU time are measured; drive and route are modelled, FlexGen's host\n"
       "software calibrated on the paper. The paper's softmax units were made for heads of size 128 that share nothing; this model asks\n"
       "them for {:.0f} times the scores a byte, so they, not the flash, set the pace of the paper's drive: the last columns show the same drive\n"
-      "with an engine that keeps up.\n",
+      "with an accelerator that keeps up.\n",
       trace.q_heads(), trace.kv_heads(), trace.head_dim(), batch, trace.tokens(), dense.pages,
       host.link_bytes / 1e6, dense.link_bytes / 1e3, 100 * (1 - sparf.pages / dense.pages),
       100 * sparf.filtered_bytes / dense.filtered_bytes, 100 * sparf.mass_mean,

@@ -50,7 +50,7 @@ inline pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t co
   server on = h100_server(model);
   on.gpus = pool_gpus;
   on.drives = count;
-  const flash::drive_spec drive = with_engine(flash::pcie5_16ch, model.shape.group());
+  const flash::drive_spec drive = with_accelerator(flash::pcie5_16ch, model.shape.group());
   using inside = system::insta_system<insta_sparf>;
   const system::cluster_system<inside> s(
       inside(model, on, {batch, context, output_tokens}, {}, drive), hosts, network);

@@ -36,7 +36,7 @@ inline constexpr double cxl_module_bytes_per_s = 32e9;
 
 // A drive whose accelerator keeps up with a group of query heads for each KV head: all rates and
 // units times the group. Assumed.
-constexpr flash::drive_spec with_engine(flash::drive_spec drive, int times) {
+constexpr flash::drive_spec with_accelerator(flash::drive_spec drive, int times) {
   drive.units.filter_bytes_per_s *= times;
   drive.units.attention_kernels *= times;
   drive.units.softmax_units *= times;
@@ -172,7 +172,7 @@ inline std::vector<answer> tiers_at(const model_spec& model, std::int64_t contex
       all.push_back(in_tier(where, model, job, share));
     }
   }
-  const flash::drive_spec wide = with_engine(flash::pcie5_16ch, model.shape.group());
+  const flash::drive_spec wide = with_accelerator(flash::pcie5_16ch, model.shape.group());
   all.push_back(in_drives<insta>("InstA", model, job, flash::pcie5_16ch, system::csd_pcie5));
   all.push_back(
       in_drives<insta_sparf>("InstA-SparF", model, job, flash::pcie5_16ch, system::csd_pcie5));

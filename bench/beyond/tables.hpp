@@ -46,13 +46,13 @@ inline results run_everything() {
                                                              price)});
   };
   add("8 channels, PCIe 4 (the paper's)", flash::instcsd, system::csd_pcie4);
-  add("the same, engine x 4", with_engine(flash::instcsd, 4), system::csd_pcie4);
+  add("the same, accelerator x 4", with_accelerator(flash::instcsd, 4), system::csd_pcie4);
   add("16 channels, PCIe 5", flash::pcie5_16ch, system::csd_pcie5);
-  add("the same, engine x 4", with_engine(flash::pcie5_16ch, 4), system::csd_pcie5);
-  add("the same, engine x 8", with_engine(flash::pcie5_16ch, 8), system::csd_pcie5);
+  add("the same, accelerator x 4", with_accelerator(flash::pcie5_16ch, 4), system::csd_pcie5);
+  add("the same, accelerator x 8", with_accelerator(flash::pcie5_16ch, 8), system::csd_pcie5);
   for (const int count : more_drives) {
     r.by_drives.push_back(in_drives<insta_sparf>("InstA-SparF, wide", wide_kv, job,
-                                                 with_engine(flash::pcie5_16ch, 4),
+                                                 with_accelerator(flash::pcie5_16ch, 4),
                                                  system::csd_pcie5, count));
   }
   return r;

@@ -26,12 +26,12 @@ def draw_demo(data: dict, file: Path) -> None:
     left.legend(loc="upper left")
 
     names = [r["design"] + (f" 1/{r['compression']:.0f}" if r["compression"] > 1 else "") for r in rows]
-    flash = [r["modelled_ample_engine_us"] / 1e3 for r in rows]
+    flash = [r["modelled_ample_accelerator_us"] / 1e3 for r in rows]
     whole = [r["modelled_us"] / 1e3 for r in rows]
     right.barh(range(len(rows)), flash, 0.66, edgecolor="black", linewidth=0.7, facecolor="#404040",
-               label="flash and route, were the engine never late")
+               label="flash and route, were the accelerator never late")
     right.barh(range(len(rows)), [w - f for w, f in zip(whole, flash)], 0.66, flash, edgecolor="black", linewidth=0.7,
-               facecolor="#ffe0a8", hatch="////", label="added by the paper's engine in the drive")
+               facecolor="#ffe0a8", hatch="////", label="added by the accelerator of the paper's drive")
     for y, w in enumerate(whole):
         right.text(w + max(whole) * 0.01, y, f"{w:.1f}", va="center", fontsize=8.5)
     right.set_yticks(range(len(rows)), names)

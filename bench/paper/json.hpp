@@ -66,12 +66,12 @@ inline ordered_json busy_ms(const system::kv_load& load) {
   return all;
 }
 
-// Fig. 6: the GPU, and the engine behind the flash channels. OPT-13B, batch 64, context 1536.
+// Fig. 6: the GPU, and the accelerator behind the flash channels. OPT-13B, batch 64, context 1536.
 inline ordered_json roofline() {
   const system::gpu_spec gpu = system::rtx_a6000;
   // InstInfer §III: what a Zynq-7045-class part has at most.
   const double accelerator_flops = 650e9;
-  const char* const drive = "the drive's engine";
+  const char* const drive = "the drive's accelerator";
   const system::model_spec& m = system::opt_13b;
   const double weights = static_cast<double>(m.layer_matrix_elements());
   const auto operation = [](const char* name, const auto& on, double flops, double bytes) {

@@ -82,12 +82,12 @@ TEST_CASE("what the page says in words") {
       for (const beyond::answer& a : l->rungs[c]) {
         CHECK(a.tokens_per_s <= at(*l, c, "HBM").tokens_per_s);
       }
-      // Reading less, and a faster engine, is never slower.
+      // Reading less, and a faster accelerator, is never slower.
       CHECK(at(*l, c, "DRAM, 1/8").tokens_per_s >= at(*l, c, "DRAM").tokens_per_s);
       CHECK(at(*l, c, "InstA-SparF, wide").tokens_per_s >= at(*l, c, "InstA-SparF").tokens_per_s);
       CHECK(at(*l, c, "DRAM, 1/8").tokens_per_s > at(*l, c, "InstA-SparF, wide").tokens_per_s);
     }
-    // An engine for one query head a KV head is what binds.
+    // An accelerator for one query head a KV head is what binds.
     CHECK(at(*l, 2, "InstA-SparF, wide").tokens_per_s >
           1.5 * at(*l, 2, "InstA-SparF").tokens_per_s);
   }
@@ -95,8 +95,8 @@ TEST_CASE("what the page says in words") {
   CHECK(beyond::gpus_for(system::llama3_70b) == 3);
 }
 
-// Dense, groups of 4, on a drive of 16 channels whose engine is `wide` times the preset's: ns of a
-// layer.
+// Dense, groups of 4, on a drive of 16 channels whose accelerator is `wide` times the preset's: ns of
+// a layer.
 template <class Arbitration>
 double dense_layer_ns(int wide) {
   using design_point =
@@ -105,7 +105,7 @@ double dense_layer_ns(int wide) {
   constexpr std::uint32_t tokens = 16'384;
   engine drive({.layers = 1, .q_heads = 32, .kv_heads = 8},
                {.bytes = std::uint64_t{1} << 30, .context_tokens = tokens}, {}, {},
-               beyond::with_engine(flash::pcie5_16ch, wide));
+               beyond::with_accelerator(flash::pcie5_16ch, wide));
   const std::vector<float> q(32 * 128, 1.0f);
   std::vector<float> out(q.size());
   std::vector<typename engine::request> batch;
@@ -116,7 +116,7 @@ double dense_layer_ns(int wide) {
   return drive.attend_batch(0, batch).attention_ns;
 }
 
-TEST_CASE("with data first a wider engine may be slower, since stalls keep dies out of step") {
+TEST_CASE("with data first a wider accelerator may be slower, since stalls keep dies out of step") {
   CHECK(dense_layer_ns<flash::data_out_first>(8) > 1.15 * dense_layer_ns<flash::data_out_first>(4));
   CHECK(dense_layer_ns<flash::command_first>(8) < 0.95 * dense_layer_ns<flash::command_first>(4));
 }
@@ -152,7 +152,7 @@ TEST_CASE("shares add up to the step of the cluster itself") {
   using inside = system::insta_system<insta_sparf>;
   const system::cluster_system<inside> s(
       inside(system::llama3_8b, on, {64, 32 << 10, beyond::output_tokens}, {},
-             beyond::with_engine(flash::pcie5_16ch, 4)),
+             beyond::with_accelerator(flash::pcie5_16ch, 4)),
       4, system::fabric_400g);
   CHECK(p.step.total_s() ==
         doctest::Approx(s.step((32 << 10) + beyond::output_tokens / 2).time.total_s()));

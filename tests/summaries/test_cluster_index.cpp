@@ -1,8 +1,19 @@
 // Tokens in the order of their clusters: what reordering the pages of a head changes.
 
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <limits>
+#include <random>
+#include <tuple>
+#include <vector>
+
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/store/kv_cache.hpp"
+#include "instinfer/store/memory.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
-#include "tests/support/decoder.hpp"
+#include "tests/paths/random_cache.hpp"
+#include "tests/support/rows.hpp"
 
 namespace instinfer::test_cluster_index {
 

@@ -1,7 +1,16 @@
 // The boxes of pages: bounds of every product inside, and what may be left out by them.
 
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <limits>
+#include <random>
+#include <tuple>
+#include <vector>
+
 #include "instinfer/summaries/page_bounds.hpp"
-#include "tests/support/decoder.hpp"
+#include "support/workload.hpp"
+#include "tests/support/rows.hpp"
 #include "tests/support/transcribed_quest.hpp"
 
 namespace instinfer::test_page_bounds {

@@ -8,14 +8,10 @@
 #include "instinfer/summaries/cluster_index.hpp"
 #include "support/workload.hpp"
 #include "tests/paths/suite.hpp"
+#include "tests/support/rows.hpp"
 #include "tests/support/token_lists.hpp"
 
 namespace instinfer::test {
-
-// fp32, so that what is stored is exactly what was given. A page holds 16 tokens of K or V.
-using method_format = kv_format<fp32, 64>;
-inline constexpr int page_tokens = 16;
-inline constexpr std::uint64_t row_bytes = 64 * sizeof(float);
 
 template <class Policy>
 concept Clustered = requires { typename Policy::indexed_by; };
@@ -100,19 +96,6 @@ class decoder {
   std::vector<float> out;
   typename engine_type::scratch work;
 };
-
-inline matrix matrix_of(std::span<const float> rows, int dim = 64) {
-  matrix m(static_cast<Eigen::Index>(rows.size()) / dim, dim);
-  for (Eigen::Index i = 0; i < m.size(); ++i) {
-    m(i / dim, i % dim) = static_cast<double>(rows[static_cast<std::size_t>(i)]);
-  }
-  return m;
-}
-
-inline std::span<const float> rows_of(std::span<const float> x, std::size_t first,
-                                      std::size_t count, std::size_t dim = 64) {
-  return x.subspan(first * dim, count * dim);
-}
 
 // What the last attend of a random cache must equal: exact attention over the tokens that were
 // folded, each of them once.

@@ -13,7 +13,7 @@
 
 namespace instinfer::test {
 
-std::uint64_t charged_pages(const flash::receipt& done) {
+inline std::uint64_t charged_pages(const flash::receipt& done) {
   std::uint64_t pages = 0;
   for (const flash::phase_ns& phase : done.phases) {
     pages += phase.pages;
