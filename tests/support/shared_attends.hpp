@@ -18,23 +18,30 @@ using attend_of =
 }  // namespace instinfer::test
 
 // One line per policy and element type. Templates: `extern template` or `template`.
-#define INSTINFER_TEST_ATTEND(Templates, Policy, Element, Path)                                 \
-  Templates void instinfer::test::attend_of<                                                    \
-      instinfer::attention::Policy, instinfer::kv_format<instinfer::Element, 64>,               \
-      instinfer::Path>::operator()(std::uint32_t, std::span<const float>, std::span<float>,     \
+#define INSTINFER_TEST_ATTEND(Templates, Policy, Element, Path)                             \
+  Templates void instinfer::test::attend_of<                                                \
+      instinfer::attention::Policy, instinfer::kv_format<instinfer::Element, 64>,           \
+      instinfer::Path>::operator()(std::uint32_t, std::span<const float>, std::span<float>, \
                                    instinfer::attention::observer_ref) const;
-#define INSTINFER_TEST_ATTENDS(Templates, Path)         \
-  INSTINFER_TEST_ATTEND(Templates, dense, fp32, Path)   \
-  INSTINFER_TEST_ATTEND(Templates, dense, fp16, Path)   \
-  INSTINFER_TEST_ATTEND(Templates, dense, bf16, Path)   \
-  INSTINFER_TEST_ATTEND(Templates, sparf, fp32, Path)   \
-  INSTINFER_TEST_ATTEND(Templates, sparf, fp16, Path)   \
-  INSTINFER_TEST_ATTEND(Templates, sparf, bf16, Path)   \
-  INSTINFER_TEST_ATTEND(Templates, sparq, fp32, Path)   \
-  INSTINFER_TEST_ATTEND(Templates, sparq, fp16, Path)   \
+#define INSTINFER_TEST_ATTENDS(Templates, Path)       \
+  INSTINFER_TEST_ATTEND(Templates, dense, fp32, Path) \
+  INSTINFER_TEST_ATTEND(Templates, dense, fp16, Path) \
+  INSTINFER_TEST_ATTEND(Templates, dense, bf16, Path) \
+  INSTINFER_TEST_ATTEND(Templates, sparf, fp32, Path) \
+  INSTINFER_TEST_ATTEND(Templates, sparf, fp16, Path) \
+  INSTINFER_TEST_ATTEND(Templates, sparf, bf16, Path) \
+  INSTINFER_TEST_ATTEND(Templates, sparq, fp32, Path) \
+  INSTINFER_TEST_ATTEND(Templates, sparq, fp16, Path) \
   INSTINFER_TEST_ATTEND(Templates, sparq, bf16, Path)
 
+// The kernels, for the programs of other policies.
+#define INSTINFER_TEST_ARITHMETICS(Templates)                                            \
+  Templates class instinfer::cpu::arithmetic<instinfer::kv_format<instinfer::fp32, 64>>; \
+  Templates class instinfer::cpu::arithmetic<instinfer::kv_format<instinfer::fp16, 64>>; \
+  Templates class instinfer::cpu::arithmetic<instinfer::kv_format<instinfer::bf16, 64>>;
+
 #if !defined(INSTINFER_TEST_COMPILES_ATTENDS)
+INSTINFER_TEST_ARITHMETICS(extern template)
 INSTINFER_TEST_ATTENDS(extern template, cpu::path)
 INSTINFER_TEST_ATTENDS(extern template, reference::path)
 #endif
