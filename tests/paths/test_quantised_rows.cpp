@@ -6,6 +6,12 @@ using namespace instinfer;
 
 namespace {
 
+// A format for each codec: few, since a codec's kernels are compiled for coded and for open pages. Other elements and head sizes
+// are in test_quantised_layouts.cpp.
+using int8 = kv_format<int8_pages<fp32>, 128, 64>;
+using eight_bits = kv_format<fp8_pages<bf16>, 64>;
+using int4 = kv_format<int4_groups<fp32>, 128>;
+
 template <class Format>
 void check_dense() {
   for (const int group : {1, 3, 8}) {
@@ -85,13 +91,11 @@ double loss(float offset) {
 
 }  // namespace
 
-TEST_CASE("int8 pages, keys and values of other lengths") {
-  check_dense<kv_format<int8_pages<fp16>, 128, 64>>();
-}
+TEST_CASE("int8 pages, keys and values of other lengths") { check_dense<int8>(); }
 
-TEST_CASE("fp8 pages") { check_dense<kv_format<fp8_pages<bf16>, 64>>(); }
+TEST_CASE("fp8 pages") { check_dense<eight_bits>(); }
 
-TEST_CASE("int4 groups") { check_dense<kv_format<int4_groups<fp32>, 128>>(); }
+TEST_CASE("int4 groups") { check_dense<int4>(); }
 
 TEST_CASE("what quantisation costs on a synthetic workload of topics") {
   for (const float offset : {0.0f, 3.0f}) {
@@ -109,8 +113,6 @@ TEST_CASE("what quantisation costs on a synthetic workload of topics") {
 }
 
 TEST_CASE("receipts: coded entries pass the filter, appended ones the group buffer") {
-  using int8 = kv_format<int8_pages<fp16>, 128, 64>;
-  using int4 = kv_format<int4_groups<fp32>, 128>;
   for (const int tokens : {0, 1, 56, 57, 700}) {
     test::check_coded_traffic<insta, int8, cpu::path>(tokens);
     test::check_coded_traffic<insta, int4, cpu::path>(tokens);
@@ -124,13 +126,15 @@ TEST_CASE("receipts: coded entries pass the filter, appended ones the group buff
 }
 
 TEST_CASE("adversarial values: what is stored is attended exactly") {
-  using format = kv_format<int8_pages<fp32>, 64>;
+  using format = int8;
   for (const float size : {0.0f, 1e-42f, 1e-30f, 1.0f, 1e18f}) {
     CAPTURE(size);
     test::random_cache<format> data(5, 200, 2, 1);
     for (std::size_t i = 0; i < data.k.size(); ++i) {
       data.k[i] = i % 1000 == 17 ? 100.0f : data.k[i];  // an outlier on some pages
-      data.v[i] *= size;
+    }
+    for (float& x : data.v) {
+      x *= size;
     }
     cpu::engine<insta, format> engine({.layers = 1, .q_heads = 2, .kv_heads = 1}, {});
     const sequence seq = engine.open();
@@ -156,22 +160,22 @@ TEST_CASE("adversarial values: what is stored is attended exactly") {
 }
 
 TEST_CASE("values that 4-bit groups cannot hold are refused, and nothing is lost") {
-  using format = kv_format<int4_groups<fp32>, 64>;
+  using format = int4;
   reference::engine<insta, format> engine({.layers = 1, .q_heads = 1, .kv_heads = 1}, {});
   const sequence seq = engine.open();
-  std::vector<float> k(64 * 150, 1.0f);
-  std::vector<float> v(64 * 150, 2.0f);
+  std::vector<float> k(128 * 150, 1.0f);
+  std::vector<float> v(128 * 150, 2.0f);
   engine.append(seq, 0, k, v);
   const std::uint64_t free = engine.cache().pages().free_pages();
-  v[64 * 149 + 5] = 65536.0f;
+  v[128 * 149 + 5] = 65536.0f;
   CHECK_THROWS_WITH_AS(
       engine.append(seq, 0, k, v),
       "append: v must be in the range of int4 pages, is 65536.000000 at [token 149, head 0, dim 5]",
       bad_argument);
   CHECK(engine.tokens(seq, 0) == 150);
   CHECK(engine.cache().pages().free_pages() == free);
-  std::vector<float> q(64, 1.0f);
-  std::vector<float> out(64);
+  std::vector<float> q(128, 1.0f);
+  std::vector<float> out(128);
   engine.attend(seq, 0, q, out);
-  CHECK(out == std::vector<float>(64, 2.0f));
+  CHECK(out == std::vector<float>(128, 2.0f));
 }

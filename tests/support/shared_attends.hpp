@@ -34,7 +34,14 @@ using attend_of =
   INSTINFER_TEST_ATTEND(Templates, sparq, fp16, Path) \
   INSTINFER_TEST_ATTEND(Templates, sparq, bf16, Path)
 
+// The kernels, for the programs of other policies.
+#define INSTINFER_TEST_ARITHMETICS(Templates)                                            \
+  Templates class instinfer::cpu::arithmetic<instinfer::kv_format<instinfer::fp32, 64>>; \
+  Templates class instinfer::cpu::arithmetic<instinfer::kv_format<instinfer::fp16, 64>>; \
+  Templates class instinfer::cpu::arithmetic<instinfer::kv_format<instinfer::bf16, 64>>;
+
 #if !defined(INSTINFER_TEST_COMPILES_ATTENDS)
+INSTINFER_TEST_ARITHMETICS(extern template)
 INSTINFER_TEST_ATTENDS(extern template, cpu::path)
 INSTINFER_TEST_ATTENDS(extern template, reference::path)
 #endif

@@ -22,7 +22,9 @@ namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
 // The arithmetic of one worker. reference/path.hpp has the same operations in the paper's terms.
-// Operations are not inlined into the programs of policies, so they are compiled once per format.
+// Operations are not inlined into the programs of policies, so they are compiled once per format;
+// in programs of several units once in all, if one unit instantiates the class and the others
+// declare it extern.
 template <class Format>
 class arithmetic : public score_pool {
  public:
@@ -53,29 +55,11 @@ class arithmetic : public score_pool {
   HWY_NOINLINE scores score_dims(const attention::query_group& q, index_view dims,
                                  index_view tokens, const access_plan& plan,
                                  const layout::head_pages& head,
-                                 const layout::page_reader<Format>& pages) {
-    const scores logits = new_scores(tokens, group_);
-    score_pass_.score(q, dims, tokens, plan, head, pages, team_, logits.values);
-    return logits;
-  }
+                                 const layout::page_reader<Format>& pages);
 
   HWY_NOINLINE scores score_tokens(const attention::query_group& q, index_view tokens,
                                    const access_plan& plan, const layout::head_pages& /*head*/,
-                                   const layout::page_reader<Format>& pages) {
-    const scores logits = new_scores(tokens, group_);
-    std::ranges::fill(logits.values, 0.0f);
-    const std::size_t n = tokens.count();
-    for_each_row(
-        plan, pages,
-        [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t at) HWY_ATTR {
-          dot_token<Format::k_dim>(page, t, plan.dims(read), group_,
-                                   q.values.data() + std::size_t{read.dim_tile} * page.shape.dims,
-                                   logits.values.data() + at, n);
-        });
-    scale_logits(logits.values.data(), logits.values.size(), q.logits.scale_for(Format::k_dim),
-                 q.logits.soft_cap);
-    return logits;
-  }
+                                   const layout::page_reader<Format>& pages);
 
   HWY_NOINLINE scores weights(const scores& logits) {
     const scores p = new_scores(logits.candidates, group_);
@@ -87,40 +71,11 @@ class arithmetic : public score_pool {
   }
 
   HWY_NOINLINE void fold(const attention::query_group& q, const access_plan& plan,
-                         const layout::head_pages& head, const layout::page_reader<Format>& pages) {
-    if (in_rows<Format>(head.tiles.k_by_token, Format::k_dim) &&
-        in_rows<Format>(head.tiles.v_by_token, Format::v_dim)) {
-      fold_by_rows(q, plan, head, pages);
-    } else {
-      tile_fold_.fold(q, plan, 0, head, pages, state_);
-    }
-  }
+                         const layout::head_pages& head, const layout::page_reader<Format>& pages);
 
   HWY_NOINLINE void fold_scored(const scores& logits, index_view tokens, const access_plan& plan,
                                 const layout::head_pages& /*head*/,
-                                const layout::page_reader<Format>& pages) {
-    const std::size_t n = tokens.count();
-    resize_scratch(products_, group_ * n);
-    std::size_t at = 0;
-    for_each_position(logits.candidates, tokens, [&](std::uint32_t, std::uint32_t position) {
-      for (std::uint32_t h = 0; h < group_; ++h) {
-        products_[h * n + at] = logits.head(h)[position];
-      }
-      ++at;
-    });
-    for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
-      float* row = products_.data() + h * n;
-      const float max = state_.raise_max(h, max_of(row, n));
-      state_.state(h).sum += exponentials(row, row, n, max);
-    }
-    for_each_row(plan, pages,
-                 [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row)
-                     HWY_ATTR {
-                       add_token<Format::v_dim>(
-                           page, t, group_, products_.data() + row, n,
-                           state_.output(0).data() + std::size_t{read.dim_tile} * page.shape.dims);
-                     });
-  }
+                                const layout::page_reader<Format>& pages);
 
   // A chunk of n members adds n exp(logit) to the sum, and exp(logit) times the sum of their values
   // to the output.
@@ -208,6 +163,74 @@ class arithmetic : public score_pool {
   tile_fold<Format> tile_fold_;
   score_pass<Format> score_pass_;
 };
+
+template <class Format>
+auto arithmetic<Format>::score_dims(const attention::query_group& q, index_view dims,
+                                    index_view tokens, const access_plan& plan,
+                                    const layout::head_pages& head,
+                                    const layout::page_reader<Format>& pages) -> scores {
+  const scores logits = new_scores(tokens, group_);
+  score_pass_.score(q, dims, tokens, plan, head, pages, team_, logits.values);
+  return logits;
+}
+
+template <class Format>
+auto arithmetic<Format>::score_tokens(const attention::query_group& q, index_view tokens,
+                                      const access_plan& plan, const layout::head_pages& /*head*/,
+                                      const layout::page_reader<Format>& pages) -> scores {
+  const scores logits = new_scores(tokens, group_);
+  std::ranges::fill(logits.values, 0.0f);
+  const std::size_t n = tokens.count();
+  for_each_row(
+      plan, pages,
+      [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t at) HWY_ATTR {
+        dot_token<Format::k_dim>(page, t, plan.dims(read), group_,
+                                 q.values.data() + std::size_t{read.dim_tile} * page.shape.dims,
+                                 logits.values.data() + at, n);
+      });
+  scale_logits(logits.values.data(), logits.values.size(), q.logits.scale_for(Format::k_dim),
+               q.logits.soft_cap);
+  return logits;
+}
+
+template <class Format>
+void arithmetic<Format>::fold(const attention::query_group& q, const access_plan& plan,
+                              const layout::head_pages& head,
+                              const layout::page_reader<Format>& pages) {
+  if (in_rows<Format>(head.tiles.k_by_token, Format::k_dim) &&
+      in_rows<Format>(head.tiles.v_by_token, Format::v_dim)) {
+    fold_by_rows(q, plan, head, pages);
+  } else {
+    tile_fold_.fold(q, plan, 0, head, pages, state_);
+  }
+}
+
+template <class Format>
+void arithmetic<Format>::fold_scored(const scores& logits, index_view tokens,
+                                     const access_plan& plan, const layout::head_pages& /*head*/,
+                                     const layout::page_reader<Format>& pages) {
+  const std::size_t n = tokens.count();
+  resize_scratch(products_, group_ * n);
+  std::size_t at = 0;
+  for_each_position(logits.candidates, tokens, [&](std::uint32_t, std::uint32_t position) {
+    for (std::uint32_t h = 0; h < group_; ++h) {
+      products_[h * n + at] = logits.head(h)[position];
+    }
+    ++at;
+  });
+  for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
+    float* row = products_.data() + h * n;
+    const float max = state_.raise_max(h, max_of(row, n));
+    state_.state(h).sum += exponentials(row, row, n, max);
+  }
+  for_each_row(plan, pages,
+               [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row)
+                   HWY_ATTR {
+                     add_token<Format::v_dim>(
+                         page, t, group_, products_.data() + row, n,
+                         state_.output(0).data() + std::size_t{read.dim_tile} * page.shape.dims);
+                   });
+}
 
 struct path {
   template <class Format>

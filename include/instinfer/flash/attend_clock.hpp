@@ -3,6 +3,7 @@
 // phase by phase.
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <type_traits>
@@ -18,6 +19,23 @@
 
 namespace instinfer::flash {
 
+// The transfer time of pages to the GPU, without the type of the route: double(traffic), called
+// before the full expression that made it ends.
+class route_time {
+ public:
+  template <class F>
+    requires(!std::same_as<F, route_time>)
+  route_time(const F& f)
+      : f_{&f}, call_{[](const void* of, const traffic& pages) {
+          return (*static_cast<const F*>(of))(pages);
+        }} {}
+  double operator()(const traffic& pages) const { return call_(f_, pages); }
+
+ private:
+  const void* f_;
+  double (*call_)(const void*, const traffic&);
+};
+
 // InDrive: the drive computes attention.
 template <bool InDrive, class Arbitration>
 class attend_clock {
@@ -31,9 +49,9 @@ class attend_clock {
   // Fills in attention_ns, units and phases of `done`, whose link_ns is the time before them.
   // locations: one per page of the work. route_ns(traffic): on host routes, the transfer time of
   // the pages of one phase to the GPU.
-  template <class Trace, class RouteTime>
+  template <class Trace>
   void time(const attend_work& work, std::span<const location> locations, call_times& done,
-            Trace* trace, const RouteTime& route_ns) {
+            Trace* trace, route_time route_ns) {
     if constexpr (InDrive) {
       in_drive(work, locations, done, trace);
     } else {
@@ -97,9 +115,9 @@ class attend_clock {
 
   // Phase after phase: the GPU selects what the next phase reads. Pages of a phase move to the GPU
   // while others are read.
-  template <class Trace, class RouteTime>
+  template <class Trace>
   void on_host(const attend_work& work, std::span<const location> locations, call_times& done,
-               Trace* trace, const RouteTime& route_ns) {
+               Trace* trace, route_time route_ns) {
     std::uint32_t phases = 0;
     for (const head_load& load : work.loads) {
       phases = std::max(phases, load.phase + 1);
