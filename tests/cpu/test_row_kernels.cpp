@@ -58,7 +58,8 @@ void verify_sums(const row_case& of, std::size_t folded, std::span<const float> 
   }
 }
 
-// The kernels of one block of heads and one head size, each compiled once, apart from what checks it.
+// The kernels of one block of heads and one head size, each compiled once, apart from what checks
+// it.
 template <Element E>
 struct row_kernels {
   std::uint32_t heads;
@@ -174,8 +175,8 @@ TEST_CASE("row kernels: products and sums of rows, all heads at once, all head s
   check_head_sizes<most, fp16, 16, 48, 64, 80, 96, 128, 192, 240, 256>(101);
 }
 
-// Heads and head size decide how kernels are unrolled, the element type only how they load: so pairs of both with each type cover
-// what all three together would.
+// Heads and head size decide how kernels are unrolled, the element type only how they load: so
+// pairs of both with each type cover what all three together would.
 TEST_CASE_TEMPLATE("row kernels: the other elements", E, fp32, bf16) {
   check_head_sizes<1, E, 16, 48, 64, 80, 96, 128, 192, 240, 256>(101);
   check_head_sizes<std::min(2u, most), E, 64, 80>(103);

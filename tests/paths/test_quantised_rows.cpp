@@ -6,8 +6,8 @@ using namespace instinfer;
 
 namespace {
 
-// A format for each codec: few, since a codec's kernels are compiled for coded and for open pages. Other elements and head sizes
-// are in test_quantised_layouts.cpp.
+// A format for each codec: few, since a codec's kernels are compiled for coded and for open pages.
+// Other elements and head sizes are in test_quantised_layouts.cpp.
 using int8 = kv_format<int8_pages<fp32>, 128, 64>;
 using eight_bits = kv_format<fp8_pages<bf16>, 64>;
 using int4 = kv_format<int4_groups<fp32>, 128>;
