@@ -32,7 +32,7 @@ class stream_cache {
   bool stored() const { return grid_.stored(); }
   stream kind() const { return grid_.kind; }
   const layout::tile& tile() const { return grid_.tile; }
-  const page_grid& grid() const { return grid_; }
+  const page_grid<Format>& grid() const { return grid_; }
   std::uint32_t sealed_tokens() const { return sealed_tokens_; }
 
   // Pages that appending `count` tokens to `have` tokens seals.
