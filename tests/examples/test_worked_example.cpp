@@ -34,9 +34,9 @@ std::string file(const std::string& name) {
 
 void check_says(const std::string& text) {
   static const std::string document = [] {
-    std::string text = file("flash.md");
-    std::ranges::replace(text, '\n', ' ');  // a sentence may go on in the next line
-    return text;
+    std::string page = file("flash.md");
+    std::ranges::replace(page, '\n', ' ');  // a sentence may go on in the next line
+    return page;
   }();
   INFO("docs/flash.md should say: ", text);
   CHECK(document.find(text) != std::string::npos);
