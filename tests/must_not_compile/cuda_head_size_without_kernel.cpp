@@ -1,6 +1,6 @@
 // expect: instinfer: the CUDA path has kernels for head sizes 64, 128 and 256
-// A head size for which the CUDA path has no kernel, seen by any compiler: kernels need no nvcc until
-// they are launched.
+// A head size for which the CUDA path has no kernel, seen by any compiler: kernels need no nvcc
+// until they are launched.
 #include "instinfer/cuda/kernels/attend_kernel.hpp"
 
 #ifdef CONTROL
