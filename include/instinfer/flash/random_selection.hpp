@@ -71,7 +71,7 @@ class random_arithmetic {
   template <class Mean>
   void blend_mean(const scores&, index_view, const Mean&) {}
 
-  void finish(std::span<float> out) { std::ranges::fill(out, 0.0f); }
+  void finish(std::span<float> out) { std::fill(out.begin(), out.end(), 0.0f); }
 
  private:
   // Draws k indices of the set: its `local` last ones, and the others in runs of `run` neighbours.

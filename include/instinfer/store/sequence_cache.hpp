@@ -3,12 +3,11 @@
 // append and reclaim. Its tiles are values, so that caches of all layouts are compiled once.
 
 #include <algorithm>
-#include <functional>
 #include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "instinfer/core/raw_array.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/page_reader.hpp"
 #include "instinfer/store/capacity_checks.hpp"
@@ -64,11 +63,11 @@ class sequence_cache {
       throw;
     }
     if (reused) {
-      std::ranges::pop_heap(free_slots_, std::greater{});
+      std::pop_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
       free_slots_.pop_back();
     }
     slots_[slot].open = true;
-    return {slot, slots_[slot].generation, identity_.get()};
+    return {slot, slots_[slot].generation, identity_.data()};
   }
 
   // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and
@@ -109,7 +108,7 @@ class sequence_cache {
     s.open = false;
     ++s.generation;
     free_slots_.push_back(seq.slot);
-    std::ranges::push_heap(free_slots_, std::greater{});
+    std::push_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
   }
 
   // Frees the oldest tokens of some layers. Throws bad_argument if the range is not within the
@@ -225,7 +224,7 @@ class sequence_cache {
   };
 
   sequence_slot& slot_of(sequence seq) {
-    require_open(seq.cache == identity_.get() && seq.slot < slots_.size() &&
+    require_open(seq.cache == identity_.data() && seq.slot < slots_.size() &&
                      slots_[seq.slot].open && slots_[seq.slot].generation == seq.generation,
                  seq);
     return slots_[seq.slot];
@@ -267,6 +266,8 @@ class sequence_cache {
                      n, written);
   }
 
+  static bool lowest_on_top(std::uint32_t a, std::uint32_t b) { return a > b; }
+
   model_shape shape_;
   address_codec address_;
   layout::tiling tiles_;
@@ -275,7 +276,7 @@ class sequence_cache {
   std::vector<sequence_slot> slots_;
   std::vector<std::uint32_t> free_slots_;  // a heap, the lowest on top
   // Its address names the cache, also after a move.
-  std::unique_ptr<char> identity_ = std::make_unique<char>();
+  raw_array<char> identity_{1};
 };
 
 }  // namespace instinfer::store
