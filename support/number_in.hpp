@@ -11,10 +11,11 @@ namespace instinfer::program {
 inline CLI::Validator number_in(double least, double most) {
   const std::string range = CLI::detail::to_string(least) + " to " + CLI::detail::to_string(most);
   return {[=](std::string& text) {
-            double x = 0;
-            const bool inside =
-                CLI::detail::lexical_cast(text, x) && x >= least && x <= most;  // false for NaN
-            return inside ? std::string() : "a number from " + range + " is wanted, got " + text;
+            double x = 0;  // every comparison with NaN is false
+            if (CLI::detail::lexical_cast(text, x) && x >= least && x <= most) {
+              return std::string();
+            }
+            return "a number from " + range + " is wanted, got " + text;
           },
           "in [" + range + "]"};
 }

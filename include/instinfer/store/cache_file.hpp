@@ -84,8 +84,8 @@ std::string file_description(const Cache& cache, std::string_view model,
   return text;
 }
 
-// The engine's context, halved or doubled until its layout chooses the file's tiles; 0 if none does,
-// as where something else differs, too.
+// The engine's context, halved or doubled until its layout chooses the file's tiles; 0 if none
+// does, as where something else differs, too.
 template <class Cache>
 std::uint32_t context_of_file(std::string_view file, const Cache& cache, std::string_view model) {
   const std::uint64_t own = cache.context_tokens();
