@@ -176,7 +176,7 @@ class Bench:
             extra.append(BUILD / "checks.o")
         program = where / "test"
         made = subprocess.run([self.compiler, *FLAGS, f"-I{include}", "-include", str(BUILD / "common.hpp"), str(test),
-                               str(self.main), *map(str, extra), "-o", str(program)], capture_output=True, text=True)
+                               str(self.main), *map(str, extra), "-lhwy", "-o", str(program)], capture_output=True, text=True)
         if made.returncode != 0:
             refused = "static assertion failed" in made.stderr
             return ("failed" if refused else "stillborn"), made.stderr
