@@ -162,7 +162,7 @@ class Bench:
         """Tests that include the header: those named like it first, then the quickest."""
         tests = []
         for room in [mutant.room, *MORE_TESTS.get(mutant.room, [])]:
-            tests += [t for t in sorted((ROOT / "tests" / room).glob("**/test_*.cpp")) 
+            tests += [t for t in sorted((ROOT / "tests" / room).glob("**/test_*.cpp"))
                       if INCLUDE / mutant.file in self.includes_of(t)]
         stem = Path(mutant.file).stem
         return sorted(tests, key=lambda t: (t.stem != f"test_{stem}", self.seconds.get(t, 0.0)))

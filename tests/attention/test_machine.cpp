@@ -120,8 +120,8 @@ struct notes {
   }
 };
 
-// 22 tokens from `first` on, tiles of 4 tokens of K and V, tiles of 8 tokens and 4 dims of K by dim;
-// the last tile of each is open.
+// Tokens [first, 22), tiles of 4 tokens of K and V, tiles of 8 tokens and 4 dims of K by dim; the
+// last tile of each is open.
 struct on_head {
   explicit on_head(std::uint32_t first = 0) {
     head.tiles = {layout::by_token(4, 16), layout::by_dim(8, 4), layout::by_token(4, 16)};

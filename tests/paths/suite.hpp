@@ -23,8 +23,8 @@ double tolerance(int tokens) {
 template <class P>
 constexpr bool is_dense = std::is_same_v<P, attention::dense>;
 
-// A policy, and what it keeps by its paper: r = d/8 and k = S/16 for 1/8 of the traffic, and SparQ's
-// local window of k/4.
+// A policy, and what it keeps by its paper: r = d/8 and k = S/16 for 1/8 of the traffic, and
+// SparQ's local window of k/4.
 template <class P>
 struct setting {
   static constexpr bool by_logits = std::is_same_v<P, attention::sparq>;
