@@ -110,11 +110,15 @@ def all_mutants(rooms: list[str]) -> list[Mutant]:
         file = str(path.relative_to(INCLUDE))
         if (rooms and file.split("/")[1] not in rooms) or file.endswith("-inl.hpp"):
             continue
-        inside_text = False
+        inside_text = inside_rule = False
+        previous = ""
         for number, line in enumerate(path.read_text().splitlines(), 1):
             # Sentences of errors go on over lines; no test reads every word of them.
             inside_text = ("require" in line and "[" in line) or (inside_text and not line.rstrip().endswith("});"))
-            if not (inside_text and "return" in line):
+            # Compile-time rules as well.
+            inside_rule = "static_assert(" in line or (inside_rule and not previous.rstrip().endswith(";"))
+            previous = line
+            if not inside_rule and not (inside_text and "return" in line):
                 found += mutants_of_line(file, number, line)
     return list(dict.fromkeys(found))
 
