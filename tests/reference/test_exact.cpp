@@ -68,4 +68,35 @@ TEST_CASE(
   CHECK(reference::exact_attention(q, K.topRows(0), V.topRows(0)) == row_vector::Zero(v_dim));
 }
 
+// docs/methods.md: dims of zeros with the true size's scale change nothing, and a dim of K holds a
+// bias of its token.
+TEST_CASE("padded heads, and a bias in a dim") {
+  std::mt19937 random(2);
+  std::normal_distribution<double> normal;
+  constexpr int tokens = 9, dims = 5;
+  const matrix K = matrix::NullaryExpr(tokens, dims, [&] { return normal(random); });
+  const matrix V = matrix::NullaryExpr(tokens, 2, [&] { return normal(random); });
+  const row_vector q = row_vector::NullaryExpr(dims, [&] { return normal(random); });
+  const logit_rule rule{.scale = static_cast<float>(1 / std::sqrt(double{dims}))};
+  const auto scale = static_cast<double>(rule.scale);
+  matrix padded = matrix::Zero(tokens, 16);
+  padded.leftCols(dims) = K;
+  row_vector q_padded = row_vector::Zero(16);
+  q_padded.head(dims) = q;
+  const row_vector plain = reference::exact_attention(q, K, V, rule);
+  CHECK((reference::exact_attention(q_padded, padded, V, rule) - plain).norm() < 1e-14);
+
+  q_padded[dims] = 1;
+  row_vector expected = row_vector::Zero(2);
+  double sum = 0;
+  for (int t = 0; t < tokens; ++t) {
+    const double bias = -0.25 * (tokens - 1 - t);  // ALiBi: the slope times the distance
+    padded(t, dims) = 0.25 * t / scale;            // the slope times the position
+    const double weight = std::exp(scale * q.dot(K.row(t)) + bias);
+    sum += weight;
+    expected += weight * V.row(t);
+  }
+  CHECK((reference::exact_attention(q_padded, padded, V, rule) - expected / sum).norm() < 1e-14);
+}
+
 }  // namespace instinfer::test_exact
