@@ -34,7 +34,7 @@ TEST_SECONDS = 240
 TEST_BYTES = 12 << 30  # of address space: a size that became huge must not take the machine down
 TRACE = ROOT / "examples/traces/smollm2-135m-devil.safetensors"
 FLAGS = ["-std=c++20", "-O0", "-w", "-march=native", "-DHWY_COMPILE_ONLY_STATIC", "-fopenmp",
-         "-DINSTINFER_TEST_COMPILES_ATTENDS",  # each file compiles the attends that it runs
+         "-DINSTINFER_TEST_COMPILES_ATTENDS", "-DINSTINFER_TEST_COMPILES_TIMELINES",  # each file compiles what it runs
          f'-DINSTINFER_TRACE="{TRACE}"', f'-DINSTINFER_DEFAULT_TRACE="{TRACE}"',
          f'-DINSTINFER_DOCS="{ROOT}/docs"', f'-DINSTINFER_CHART_SAMPLES="{ROOT}/tests/charts"',
          f"-I{ROOT}", f"-I{ROOT}/tests", f"-I{ROOT}/bench", "-isystem", "/usr/include/eigen3"]
