@@ -13,6 +13,7 @@ namespace instinfer::test_routes {
 
 using namespace transfer;
 
+static_assert(link_spec{}.bytes_per_s == 0 && link_spec{}.latency_ns == 0);  // none by default
 static_assert(Transfer<host_bounce> && !host_bounce::computes_in_drive);
 static_assert(Transfer<gpu_direct> && !gpu_direct::computes_in_drive);
 static_assert(Transfer<peer_to_peer> && !peer_to_peer::computes_in_drive);
