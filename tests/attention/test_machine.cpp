@@ -306,6 +306,19 @@ TEST_CASE("a query moved back is rotated so, head by head; without a rotation it
   CHECK(values == std::vector<float>(48, 1.0f));
 }
 
+TEST_CASE("a scratch gives the same sets and queries again, emptied, when it begins anew") {
+  machine_scratch scratch;
+  index_set* const first = &scratch.next_selection();
+  first->add(3);
+  scratch.next_query() = {1.0f};
+  const float* const values = scratch.next_query().data();
+  CHECK(values == nullptr);
+  scratch.begin();
+  CHECK(&scratch.next_selection() == first);
+  CHECK(first->count() == 0);
+  CHECK(scratch.next_query() == std::vector<float>{1.0f});  // for the caller to fill
+}
+
 TEST_CASE("an observer that nobody gave hears nothing") {
   const observer_ref nobody;
   nobody.chose(operation::fold, index_view{});
