@@ -148,6 +148,9 @@ struct on_head {
   machine<spy, summaries> m{path, head, pages, states, scratch, moved, watch, 3, 7};
 };
 
+static_assert(AttentionMachine<machine<spy, summaries>>);
+static_assert(AttentionMachine<machine_archetype>);
+
 const std::vector<float> values(3 * 16, 1.0f);
 query_group query(const logit_rule& rule = {}) {
   return {.values = values, .group = 3, .logits = rule};

@@ -31,6 +31,9 @@ TEST_CASE("a model's shape") {
   CHECK(shape.kv_values(64) == 256);
   CHECK_NOTHROW(shape.validate());
   CHECK_NOTHROW(model_shape{}.validate());
+  CHECK(model_shape{}.layers == 1);
+  CHECK(model_shape{}.q_heads == 1);
+  CHECK(model_shape{}.kv_heads == 1);
   for (const model_shape& bad : {model_shape{.layers = 0}, model_shape{.q_heads = 0},
                                  model_shape{.kv_heads = 0}, model_shape{.layers = -1}}) {
     CHECK_THROWS_WITH_AS(bad.validate(), doctest::Contains("must be positive, got"), bad_argument);
