@@ -222,6 +222,10 @@ inline std::vector<option> options(const request& r) {
   r.on.validate();
   require(r.most_drives > 0 && !r.systems.empty(),
           [] { return std::string("plan: at least one drive and one system must be allowed"); });
+  for (const std::optional<double>& budget : {r.usd, r.watts}) {
+    require(!budget || *budget >= 0,
+            [&] { return "plan: a budget must be 0 or more, got " + std::to_string(*budget); });
+  }
   std::vector<option> all;
   for (const std::string& name : r.systems) {
     const bool has_drives = name != "DeepSpeed" && name != "Recomp";

@@ -3,6 +3,7 @@
 
 #include "instinfer/cuda/kernels/merge_kernel.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "tests/support/definitions.hpp"
 #include "tests/support/emulated_gpu.hpp"
 
 namespace instinfer::test_merge_kernel {
@@ -27,7 +28,7 @@ TEST_CASE("parts of any size, empty ones too, merge to the whole") {
     const matrix V = matrix::NullaryExpr(all, dim, [&] { return normal(random); });
     const row_vector q = 3 * row_vector::NullaryExpr(dim, [&] { return normal(random); });
     const row_vector logits = q * K.transpose() / std::sqrt(double{dim});
-    expected.push_back(none ? row_vector::Zero(dim) : reference::exact_attention(q, K, V));
+    expected.push_back(none ? row_vector::Zero(dim) : test::defined_attention(q, K, V));
     expected_lse.push_back(none ? -INFINITY : std::log(logits.array().exp().sum()));
     int first = 0;
     for (std::size_t j = 0; j < sizes.size(); ++j) {
@@ -37,7 +38,7 @@ TEST_CASE("parts of any size, empty ones too, merge to the whole") {
                        : static_cast<float>(std::log(logits.segment(first, n).array().exp().sum()));
       const row_vector o =
           n == 0 ? row_vector::Constant(dim, NAN).eval()
-                 : reference::exact_attention(q, K.middleRows(first, n), V.middleRows(first, n));
+                 : test::defined_attention(q, K.middleRows(first, n), V.middleRows(first, n));
       for (int i = 0; i < dim; ++i) {
         parts[at * dim + static_cast<std::size_t>(i)] = static_cast<float>(o[i]);
       }

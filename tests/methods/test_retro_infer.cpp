@@ -115,7 +115,7 @@ TEST_CASE_TEMPLATE("RetroInfer: clusters of one token are estimated exactly", Pa
   CHECK(d.traffic.pages_read == 0);
   for (int h = 0; h < 2; ++h) {
     const row_vector expected =
-        reference::exact_attention(data.Q(h), data.K(0, 0, tokens), data.V(0, 0, tokens));
+        test::defined_attention(data.Q(h), data.K(0, 0, tokens), data.V(0, 0, tokens));
     CHECK(test::relative_error(rows_of(d.out, static_cast<std::size_t>(h), 1), expected) <=
           test::tolerance<Path>(tokens));
   }
@@ -166,7 +166,7 @@ TEST_CASE(
   double rest = 0;
   for (int i = 0; i < s.queries(); ++i) {
     const auto q = rows_of(s.q, static_cast<std::size_t>(i), 1);
-    const row_vector exact = reference::exact_attention(matrix_of(q).row(0), K, V);
+    const row_vector exact = test::defined_attention(matrix_of(q).row(0), K, V);
     d.attend(q);
     some.mass += test::mass_held(d, q, K) / 32;
     some.read += static_cast<double>(d.folded().size()) / 8192 / 32;
@@ -268,7 +268,7 @@ TEST_CASE_TEMPLATE("RetroInfer: segments that are indexed during a decode keep i
       d.attend(data.q);
       for (std::uint32_t h = 0; h < 2; ++h) {
         REQUIRE(d.folded(h) == test::tokens_from_to(0, static_cast<int>(now)));
-        const row_vector expected = reference::exact_attention(
+        const row_vector expected = test::defined_attention(
             data.Q(static_cast<int>(h)), data.K(static_cast<int>(h), 0, static_cast<int>(now)),
             data.V(static_cast<int>(h), 0, static_cast<int>(now)));
         CHECK(test::relative_error(rows_of(d.out, h, 1), expected) <=

@@ -244,6 +244,9 @@ TEST_CASE("files of others are refused by name") {
   small_engine longer({.bytes = 4 << 20, .context_tokens = 4096});
   check_says(refusal(longer, good, ""),
              "\"K by dim: 32 tokens x 8 dims a page, strides 1 and 32\"");
+  check_says(
+      refusal(longer, good, ""),
+      "another context: context_tokens = 128 would do, the engine's is 4096: it has \"K by dim");
 
   // Engines of other formats and summaries, as far as files know them.
   using mean = attention::mean_value::state<format>;

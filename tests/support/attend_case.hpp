@@ -14,6 +14,7 @@
 #include "instinfer/cuda/kernels/attend_kernel.hpp"
 #include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "tests/support/definitions.hpp"
 
 namespace instinfer::test {
 
@@ -194,14 +195,13 @@ void check_attend(unsigned seed, const attend_case& c) {
   std::vector<expected_head> expected;
   for (std::uint32_t s = 0; s < sequences; ++s) {
     const std::uint32_t first = c.first.empty() ? 0 : c.first[s];
-    index_set visible;
-    c.rule.visible(first, c.tokens[s], visible);
-    counts[s] = static_cast<std::uint32_t>(c.listed_share * visible.count());
+    const std::vector<int> visible =
+        defined_visible(static_cast<int>(first), static_cast<int>(c.tokens[s]), c.rule);
+    counts[s] = static_cast<std::uint32_t>(c.listed_share * static_cast<double>(visible.size()));
     for (std::uint32_t h = 0; h < c.kv_heads; ++h) {
       const reference::matrix all_k = store_head(k, k_scales, s, h, first, c.tokens[s], 0.0f, -4);
       const reference::matrix all_v = store_head(v, v_scales, s, h, first, c.tokens[s], 0.3f, -12);
-      std::vector<std::uint32_t> tokens;
-      visible.view().for_each([&](std::uint32_t t) { tokens.push_back(t); });
+      std::vector<std::uint32_t> tokens(visible.begin(), visible.end());
       if (c.listed_share > 0.0) {
         std::shuffle(tokens.begin(), tokens.end(), random);
         tokens.resize(counts[s]);
@@ -224,9 +224,9 @@ void check_attend(unsigned seed, const attend_case& c) {
         }
         double sum = 0.0;
         for (Eigen::Index t = 0; t < n; ++t) {
-          sum += std::exp(plain.capped(x.dot(K.row(t)) * plain.scale_for<double>(Dim)));
+          sum += std::exp(defined_logit(x.dot(K.row(t)), Dim, plain));
         }
-        reference::row_vector out = reference::exact_attention(x, K, V, plain);
+        reference::row_vector out = defined_attention(x, K, V, plain);
         if (c.blend) {
           out = 0.25 * out + 0.75 * reference::row_vector::Constant(Dim, 2.0);
         }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "instinfer/codec/float_rules.hpp"
+#include "instinfer/codec/unit_rules.hpp"
 
 namespace instinfer {
 

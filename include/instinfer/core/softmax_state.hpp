@@ -7,6 +7,8 @@
 #include <limits>
 #include <span>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer {
 
 // Running maximum m and sum l of the logits, natural base. The owner stores the weighted values o

@@ -32,7 +32,7 @@ class group_state {
     const float raised = std::max(s.max, max);
     const float keep = rescale_factor(s.max, raised);
     s.max = raised;
-    if (keep != 1.0f) {
+    if (keep < 1.0f) {
       s.sum *= keep;
       for (float& x : output(h)) {
         x *= keep;

@@ -26,7 +26,7 @@ class arithmetic : public score_pool {
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
-    states_.assign(group_, {});
+    states_.assign(static_cast<std::size_t>(group_), {});
     outputs_ = matrix::Zero(group_, Format::v_dim);
     kept_ = row_vector::Ones(group_);
     mean_ = row_vector::Zero(Format::v_dim);
