@@ -30,10 +30,10 @@ concept ChunkState =
     };
 
 // Chunks that can replace their members in the output.
-//   value_sum(u)          sum of the members' values, [v_dim]
+//   value_mean(u)         mean of the members' values, [v_dim]
 template <class S>
 concept WeightedChunkState = ChunkState<S> && requires(const S& s, std::uint32_t chunk) {
-  { s.value_sum(chunk) } -> std::convertible_to<std::span<const float>>;
+  { s.value_mean(chunk) } -> std::convertible_to<std::span<const float>>;
 };
 
 }  // namespace instinfer::attention

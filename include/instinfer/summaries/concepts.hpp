@@ -4,7 +4,7 @@
 //
 //   mean_value          running mean of V (SparQ, SparF: v-bar of InstInfer Alg. 1)
 //   page_bounds<16>     smallest and largest key of a group of tokens (Quest)
-//   cluster_index       clusters of keys, with centroids and value sums
+//   cluster_index       clusters of keys, with their mean keys and values
 //                       (Squeezed Attention, RetroInfer)
 //   cluster_tree        clusters of these centroids (Squeezed Attention with two levels)
 //   wave_buffer         a block cache of pages (RetroInfer)
