@@ -12,9 +12,9 @@
 
 namespace instinfer::cpu {
 
-// Sums over n tokens are taken with weights 2^-weight_shift(n) * exp(logit - max). They add up to at
-// most 1/2, so sums of weights times values stay finite for all finite values. A power of 2 changes
-// no bit of the quotient.
+// Sums over n tokens are taken with weights 2^-weight_shift(n) * exp(logit - max). They add up to
+// at most 1/2, so sums of weights times values stay finite for all finite values. A power of 2
+// changes no bit of the quotient.
 constexpr std::uint32_t weight_shift(std::size_t n) {
   return n == 0 ? 1 : static_cast<std::uint32_t>(std::bit_width(n - 1)) + 1;
 }

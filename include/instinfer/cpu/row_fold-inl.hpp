@@ -149,9 +149,9 @@ class row_fold {
     }
   }
 
-  // Turns the products of the current block into its weights 2^-shift exp(logit - max), and rescales
-  // the state if a maximum changes, which is rare after some blocks. The scales of K pages and V pages
-  // are applied here, so that they do not wait for the V rows.
+  // Turns the products of the current block into its weights 2^-shift exp(logit - max), and
+  // rescales the state if a maximum changes, which is rare after some blocks. The scales of K pages
+  // and V pages are applied here, so that they do not wait for the V rows.
   template <std::uint32_t Heads>
   HWY_INLINE void weigh(std::uint32_t h, float* x, float soft_cap) {
     constexpr std::size_t all = block_rows * slots<Heads>;

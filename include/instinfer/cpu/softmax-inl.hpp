@@ -12,6 +12,16 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
+// clang++ does not tell of -fassociative-math (codec/float_rules.hpp), and its pragma does not
+// reach into intrinsics. So the two places of exp that must round as written are written such that
+// it cannot fold them, where it does: on targets without fused multiply-add.
+inline constexpr bool may_reassociate =
+#if defined(__clang__) && !HWY_NATIVE_FMA
+    true;
+#else
+    false;
+#endif
+
 // 2^-shift exp(x) for x <= 0, within 2 units in the last place of fp32; 0 if that is below 2^-126.
 // It takes half the operations of an exp for all numbers: x = n ln 2 + r with |r| <= ln 2 / 2, then
 // 1 + r + r^2 P(r), and n - shift goes to the exponent. P has minimax coefficients of degree 4
@@ -23,9 +33,15 @@ HWY_INLINE float_vec exp_of_negative(float_vec x, std::uint32_t shift = 0) {
   // n - shift is then in the lowest bits
   const float_vec rounder = constant(0x1.8p23f - static_cast<float>(shift));
   const float_vec shifted = hn::MulAdd(x, constant(0x1.715476p0f), rounder);
-  const float_vec n = hn::Sub(shifted, rounder);
+  float_vec n = hn::Sub(shifted, rounder);
+  if constexpr (may_reassociate) {  // the same difference in integers
+    n = hn::ConvertTo(f, hn::Sub(hn::BitCast(integers, shifted), hn::BitCast(integers, rounder)));
+  }
   // n ln 2 in two parts: the first product is exact.
   float_vec r = hn::NegMulAdd(n, constant(0x1.63p-1f), x);
+  if constexpr (may_reassociate) {  // changes no value, but keeps the products apart
+    r = hn::Min(r, constant(1.0f));
+  }
   r = hn::NegMulAdd(n, constant(-0x1.bd0106p-13f), r);
   float_vec p = hn::MulAdd(constant(0x1.6a2434p-10f), r, constant(0x1.1239e2p-7f));
   p = hn::MulAdd(p, r, constant(0x1.5558f2p-5f));

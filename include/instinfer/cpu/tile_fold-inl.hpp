@@ -16,8 +16,8 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Turns the wanted products [group, stride] into weights 2^-shift exp(logit - max), with the maximum
-// and the sum of each head in its state.
+// Turns the wanted products [group, stride] into weights 2^-shift exp(logit - max), with the
+// maximum and the sum of each head in its state.
 inline void weigh_tile(std::span<float> products, const attention::query_group& q, int k_dim,
                        index_view wanted, std::size_t stride, group_sums& to) {
   const float scale = q.logits.scale_for(k_dim);

@@ -22,6 +22,7 @@ class centroid_rows {
   void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
   void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
 
+  bool has_values() const { return !centroids_.empty(); }
   std::span<const float> row(std::uint32_t chunk, std::span<float> /*scratch*/) const {
     return std::span(centroids_).subspan(chunk * row_dim, row_dim);
   }
@@ -43,7 +44,7 @@ struct cluster_tree {
    public:
     using base::row_dim;
     std::uint64_t bytes() const {
-      return centroids_.size() * sizeof(float) + chunks_.size() * sizeof(coarse_chunk);
+      return chunks_.size() * (base::row_bytes + sizeof(coarse_chunk));
     }
 
     std::uint32_t chunks() const { return static_cast<std::uint32_t>(chunks_.size()); }
@@ -51,7 +52,7 @@ struct cluster_tree {
     std::uint32_t weight(std::uint32_t chunk) const { return chunks_[chunk].tokens; }
 
     // Adds coarse chunks over the chunks [first, ...) that the fine index already has. parent_ends
-    // counts from `first`.
+    // counts from `first`. Without values, if the fine index has none.
     template <class Fine>
     void add(const Fine& fine, std::uint32_t first, std::span<const std::uint32_t> parent_ends) {
       state next = *this;
@@ -62,12 +63,16 @@ struct cluster_tree {
         for (; begin < first + end; ++begin) {
           const std::uint32_t n = fine.weight(begin);
           chunk.tokens += n;
-          std::ranges::transform(sum, fine.row(begin, {}), sum.begin(),
-                                 [n](double a, float b) { return a + n * static_cast<double>(b); });
+          if (fine.has_values()) {
+            std::ranges::transform(sum, fine.row(begin, {}), sum.begin(), [n](double a, float b) {
+              return a + n * static_cast<double>(b);
+            });
+          }
         }
         if (chunk.members.size() > 0) {
           next.chunks_.push_back(chunk);
-          for (const double x : sum) {
+          for (std::size_t i = 0; i < sum.size() && fine.has_values(); ++i) {
+            const double x = sum[i];
             next.centroids_.push_back(static_cast<float>(x / chunk.tokens));
           }
         }
@@ -103,7 +108,7 @@ struct cluster_index {
     using base::row_dim;
     bool may_forget(std::uint32_t /*before*/) const { return indexed_.size() == 0; }
     std::uint64_t bytes() const {
-      return (centroids_.size() + value_means_.size()) * sizeof(float) +
+      return starts_.size() * ((row_dim + v_dim) * sizeof(float)) +
              (starts_.size() + positions_.size()) * sizeof(std::uint32_t);
     }
 
@@ -124,8 +129,8 @@ struct cluster_index {
     }
 
     // Adds the clusters of a run that begins where the index ends. k [run, k_dim] and v [run,
-    // v_dim] are in append order. Skips empty clusters. May throw std::bad_alloc, and then changes
-    // nothing.
+    // v_dim] are in append order; both are empty where there are no values. Skips empty clusters.
+    // May throw std::bad_alloc, and then changes nothing.
     void add(index_run run, const cluster_order& order, std::span<const float> k,
              std::span<const float> v) {
       state next = *this;
@@ -166,7 +171,7 @@ struct cluster_index {
 
     static void append_mean(std::vector<float>& to, std::span<const float> x,
                             std::span<const std::uint32_t> rows, std::size_t dim) {
-      for (std::size_t i = 0; i < dim; ++i) {
+      for (std::size_t i = 0; i < dim && !x.empty(); ++i) {
         double sum = 0.0;
         for (const std::uint32_t row : rows) {
           sum += static_cast<double>(x[row * dim + i]);

@@ -163,7 +163,8 @@ class warp_fold {
   }
 
   // Turns products into weights 2^(logit - max), for codes times the V scale, for sums in their
-  // unit. Rescales the state where a maximum moves. A tile has at least one valid token, so the new maximum is finite.
+  // unit. Rescales the state where a maximum moves. A tile has at least one valid token, so the new
+  // maximum is finite.
   constexpr void weigh(warp_state<Dim>& state, float (&s)[2][4], std::uint32_t valid,
                        [[maybe_unused]] const std::byte* stage_scales) {
     [[maybe_unused]] token_scales scales{};
