@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/summaries/kmeans.hpp"
+#include "tests/support/shared_timelines.hpp"
 #include "tests/support/transcribed_clusters.hpp"
 #include "tests/support/transcribed_hgca.hpp"
 #include "tests/support/transcribed_index.hpp"
