@@ -113,6 +113,8 @@ TEST_CASE("a page of codes is decoded if it is sealed, and is as appended while 
     CHECK(sealed(0, i) == doctest::Approx(static_cast<double>(values[i])).epsilon(1e-6));
     CHECK(open(0, i) == values[i]);
   }
+  CHECK(!view_of<format>{}.open);
+  CHECK(view_of<format>{}.fill == 0);
   CHECK(!sealed.open);
   CHECK(open.open);
 }
