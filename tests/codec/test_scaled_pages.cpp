@@ -53,6 +53,17 @@ TEST_CASE_TEMPLATE("fp8 pages: 2^-4 of the value, or half a subnormal step", E, 
   }
 }
 
+TEST_CASE_TEMPLATE("values up to the largest number are decoded to finite ones", Code, std::int8_t,
+                   fp8) {
+  const std::vector<float> values{largest_finite<fp32>, -largest_finite<fp32>, 3e38f, 0.0f};
+  const coded_page<scaled_pages<Code, fp32>> page(values);
+  const double step = as_double(page.scale) * (std::is_same_v<Code, fp8> ? 16 : 0.5);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    CHECK(is_finite(page.decoded[i]));
+    CHECK(std::abs(as_double(page.decoded[i]) - as_double(values[i])) <= 1.001 * step);
+  }
+}
+
 TEST_CASE("what is left of a page is zero") {
   const coded_page<int8_pages<>> page(std::vector<fp16>(100, from_float<fp16>(1.0f)));
   for (std::size_t b = 100; b < 4092; ++b) {

@@ -68,6 +68,15 @@ TEST_CASE("page sizes and layouts, lengths around a tile") {
   });
 }
 
+TEST_CASE("V scales near both ends of fp32: small weights count as ever") {
+  for_each_code([]<class Code>(Code) {
+    for (const float size : {0x1p124f, 0x1p60f, 0x1p-40f}) {  // values up to 5 times that
+      CAPTURE(size);
+      check<Code, 64>(38, {.tokens = {900, 5, 0}, .group = 3, .blocks = 7, .v_size = size});
+    }
+  });
+}
+
 TEST_CASE("masks, lists, blend, fixed splits") {
   for_each_code([]<class Code>(Code) {
     check<Code, 64>(41, {.tokens = {150, 20},

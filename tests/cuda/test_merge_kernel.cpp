@@ -71,4 +71,35 @@ TEST_CASE("parts of any size, empty ones too, merge to the whole") {
   }
 }
 
+TEST_CASE("parts near the largest number merge to a finite mean") {
+  constexpr float most = std::numeric_limits<float>::max();
+  constexpr std::uint32_t count = 7;
+  std::mt19937 random(2);
+  std::uniform_real_distribution<float> log_sums(-3.0f, 3.0f);
+  for (int round = 0; round < 100; ++round) {
+    // Dim 0: all the largest number. Dim 1: 3e38, then -3e38.
+    std::vector<float> parts, lse;
+    double sum = 0.0, mean = 0.0;
+    for (std::uint32_t j = 0; j < count; ++j) {
+      const float x = j < 4 ? 3e38f : -3e38f;
+      parts.insert(parts.end(), {most, x});
+      lse.push_back(log_sums(random));
+      sum += std::exp(static_cast<double>(lse.back()));
+      mean += std::exp(static_cast<double>(lse.back())) * static_cast<double>(x);
+    }
+    float out[2] = {NAN, NAN};
+    const cuda::merge_arguments<float, float> a{.parts = parts.data(),
+                                                .lse_base_e = lse.data(),
+                                                .out = out,
+                                                .count = count,
+                                                .rows = 1,
+                                                .dim = 2};
+    test::run_on_emulated_gpu(1, 32, 16, 3,
+                              [&](test::emulated_lane& lane) { cuda::merge_rows(lane, a); });
+    CHECK(out[0] <= most);
+    CHECK(out[0] >= most * (1.0f - 32 * 0x1p-24f));
+    CHECK(std::abs(static_cast<double>(out[1]) - mean / sum) <= 64 * 0x1p-24 * 3e38);
+  }
+}
+
 }  // namespace instinfer::test_merge_kernel

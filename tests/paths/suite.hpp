@@ -216,6 +216,18 @@ void check_overflow() {
   }
 }
 
+// V near the largest number: the sum of a few values is beyond it, their mean is not.
+template <class Engine, class Format>
+void check_large_values(const typename Engine::policy& policy = {}) {
+  for (const int tokens : {1, 4, 333, 1024}) {
+    random_cache<Format> data(15, tokens, 6, 2);
+    data.multiply_v(near_largest);
+    check_cache<Engine, Format>(data, policy);
+    std::ranges::fill(data.q, 0.0f);  // equal weights
+    check_cache<Engine, Format>(data, policy, {}, true);
+  }
+}
+
 // Full selection is exact attention, empty selection the mean of V.
 template <class Engine, class Format>
 void check_ends(int tokens, const typename Engine::policy& all,
@@ -266,6 +278,10 @@ void run_suite() {
     check_extreme_values<on_reference, Format>();
     check_extreme_values<on_cpu, Format>();
     check_overflow<on_cpu, Format>();
+    if constexpr (!std::is_same_v<typename Format::element, fp16>) {
+      check_large_values<on_reference, Format>();
+      check_large_values<on_cpu, Format>();
+    }
   }
   SUBCASE("soft cap, scale, window and sinks") {
     for (const logit_rule rule :

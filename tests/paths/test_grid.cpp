@@ -119,6 +119,12 @@ TEST_CASE("the parallel policies give the same bits") {
 #endif
 }
 
+TEST_CASE("V near the largest number, tile by tile") {
+  using format = kv_format<fp32, 64>;
+  using scattered = design<attention::dense, test::scattered, flash::instcsd, transfer::in_storage>;
+  test::check_large_values<cpu::engine<scattered, format>, format>();
+}
+
 TEST_CASE("an error in a worker reaches the caller, and the output is untouched") {
   using format = kv_format<fp16, 64>;
   const test::random_cache<format> data(61, 20, 2, 2);

@@ -61,7 +61,7 @@ class attend_statistics {
     for (std::size_t p = 0; p < decoded_.size(); ++p) {  // later phases have no pages
       const auto filtered = std::span(filtered_).subspan(p * channel_count_, channel_count_);
       phases_[p].flash = phases_[p].pages > 0 ? decoded_[p] - phases_[p].begin : 0;
-      phases_[p].filter = *std::ranges::max_element(filtered);
+      phases_[p].filter = *std::max_element(filtered.begin(), filtered.end());
     }
     sum.phases = phases_;
     sum.channels = loads_;

@@ -64,12 +64,35 @@ class layer_cache {
     return pages;
   }
 
+  // Bytes of the open pages, now and after appending `count` more tokens.
+  std::uint64_t open_bytes() const {
+    std::uint64_t bytes = 0;
+    for_each_stream([&](const stream_cache<Format>& s) { bytes += s.open_bytes(); });
+    return bytes;
+  }
+  std::uint64_t open_bytes_after(std::uint32_t count) const {
+    std::uint64_t bytes = 0;
+    for_each_stream(
+        [&](const stream_cache<Format>& s) { bytes += s.open_bytes_after(tokens_, count); });
+    return bytes;
+  }
+  // The same when load() has filled an empty cache.
+  std::uint64_t open_bytes_loaded() const {
+    std::uint64_t bytes = 0;
+    for_each_stream([&](const stream_cache<Format>& s) {
+      bytes += s.grid().open_bytes_of_all(tokens_ % s.tile().tokens);
+    });
+    return bytes;
+  }
+
   // Allocates all memory that append(count) needs, so that append cannot fail half-way.
   void reserve(std::uint32_t count, bool holds_data, std::vector<page_id>& written) {
     reserve_scratch(written, written.size() + pages_to_append(count));
     for_each_stream([&](stream_cache<Format>& s) { s.reserve(tokens_, count, holds_data); });
     if (holds_data) {
       summaries_.reserve(count);
+    } else {
+      summaries_.reserve_count(count);
     }
   }
 
@@ -92,6 +115,8 @@ class layer_cache {
     });
     if constexpr (summarises<Store>) {
       summarise(store, k, v, index_keys, count);
+    } else if constexpr (!Store::holds_data) {
+      summaries_.append_count(count);
     }
     tokens_ += count;
     const std::uint64_t pages = written.size() - pages_before;
@@ -106,6 +131,9 @@ class layer_cache {
   void reclaim(Store& store, std::uint32_t new_first) {
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
       forget(store, h, {first_, new_first}, summaries_.of(h));
+    }
+    if constexpr (!Store::holds_data) {
+      summaries_.forget_count(new_first - first_);
     }
     first_ = new_first;
     for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });

@@ -1,6 +1,6 @@
 #pragma once
 // The pages of one stream (K by token, K by dim, V) in one layer of one sequence: L2P entries of
-// sealed pages, and the open page of every head in the group buffer (InstInfer §IV-C).
+// sealed pages, and the open page of every head.
 
 #include <algorithm>
 #include <cstring>
@@ -12,13 +12,14 @@
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/layout/page_reader.hpp"
 #include "instinfer/store/concepts.hpp"
+#include "instinfer/store/open_pages.hpp"
 #include "instinfer/store/page_grid.hpp"
 
 namespace instinfer::store {
 
-// Tokens are appended in order. An open page has the layout of the sealed page it will become. When
-// a tile of tokens is complete, the pages of all heads are written together. With a codec, open
-// pages hold the values as appended, and sealing encodes them once.
+// Tokens are appended in order. When a tile of tokens is complete, the pages of all heads are
+// written together. With a codec, open pages hold the values as appended, and sealing encodes them
+// once.
 template <class Format>
 class stream_cache {
  public:
@@ -27,7 +28,7 @@ class stream_cache {
 
   stream_cache(stream kind, const layout::tile& tile, std::uint32_t page_bytes,
                std::uint32_t kv_heads)
-      : grid_{kind, tile, page_bytes, kv_heads} {}
+      : grid_{kind, tile, page_bytes, kv_heads}, open_{grid_} {}
 
   bool stored() const { return grid_.stored(); }
   stream kind() const { return grid_.kind; }
@@ -46,8 +47,14 @@ class stream_cache {
   void reserve(std::uint32_t have, std::uint32_t count, bool holds_data) {
     reserve_scratch(table_, table_.size() + pages_to_append(have, count));
     if (holds_data) {
-      open_.resize(grid_.pages_per_tile() * grid_.open_bytes());
+      open_.reserve(have % grid_.tile.tokens, count);
     }
+  }
+
+  // Bytes of the open pages, now and after appending `count` tokens to `have` tokens.
+  std::uint64_t open_bytes() const { return open_.bytes().size(); }
+  std::uint64_t open_bytes_after(std::uint32_t have, std::uint32_t count) const {
+    return open_.bytes_after(have % grid_.tile.tokens, count);
   }
 
   // Appends x [count, kv_heads, head_dim] to the `have` tokens: first to the end of the open tile,
@@ -72,10 +79,11 @@ class stream_cache {
         [&](std::uint32_t i, std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
           const std::uint32_t first = done + i * grid_.tile.tokens;
           if constexpr (Format::plain) {
-            copy_tokens(reinterpret_cast<element*>(page.data()), 0, x, first, grid_.tile.tokens, h,
-                        dim_tile);
+            copy_tokens(reinterpret_cast<element*>(page.data()), grid_.tile, 0, x, first,
+                        grid_.tile.tokens, h, dim_tile);
           } else {  // through the open page, which is free now
-            copy_tokens(open_page(h, dim_tile), 0, x, first, grid_.tile.tokens, h, dim_tile);
+            copy_tokens(open_.page(h, dim_tile), grid_.tile, 0, x, first, grid_.tile.tokens, h,
+                        dim_tile);
             seal(h, dim_tile, page);
           }
         });
@@ -87,11 +95,15 @@ class stream_cache {
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
     const std::uint32_t tiles = std::min(new_first, sealed_tokens_) / grid_.tile.tokens;
-    for (std::size_t i = std::size_t{reclaimed_tiles_} * grid_.pages_per_tile();
-         i < tiles * grid_.pages_per_tile(); ++i) {
+    for (std::size_t i = entry_of(reclaimed_tiles_, 0, 0); i < entry_of(tiles, 0, 0); ++i) {
       store.release(std::exchange(table_[i], no_page));
     }
     reclaimed_tiles_ = std::max(reclaimed_tiles_, tiles);
+    // Entries of reclaimed tiles go when they are half of the table.
+    if (const std::size_t gone = entry_of(reclaimed_tiles_, 0, 0); 2 * gone >= table_.size()) {
+      table_.erase(table_.begin(), table_.begin() + static_cast<std::ptrdiff_t>(gone));
+      table_tile_ = reclaimed_tiles_;
+    }
   }
 
   template <PageStore Store>
@@ -106,8 +118,10 @@ class stream_cache {
 
   layout::stream_pages head(std::uint32_t h) const {
     return {.table = table_,
-            .open = open_.empty() ? nullptr : open_.data() + grid_.open_offset(h, 0),
-            .open_bytes = static_cast<std::uint32_t>(grid_.open_bytes()),
+            .first_tile = table_tile_,
+            .open = open_.at(h, 0),
+            .open_tile = open_.tile(),
+            .open_bytes = static_cast<std::uint32_t>(open_.page_bytes()),
             .sealed_tokens = sealed_tokens_,
             .dim_tiles = grid_.dim_tiles(),
             .kv_heads = grid_.kv_heads,
@@ -120,15 +134,15 @@ class stream_cache {
                 std::span<stored_element> row) const {
     const std::uint32_t token_tile = token / grid_.tile.tokens;
     const std::uint32_t t = token % grid_.tile.tokens;
+    const layout::tile tile = open ? open_.tile() : grid_.tile;
     for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
-      const std::byte* bytes = open ? open_.data() + grid_.open_offset(h, dim_tile)
-                                    : pages(table_[grid_.at(token_tile, h, dim_tile)]);
-      const auto page =
-          layout::make_view<Format>(bytes, grid_.tile, grid_.tile.tokens, grid_.page_bytes, open);
-      for (std::uint32_t i = 0; i < grid_.tile.dims; ++i) {
-        stored_element& to = row[dim_tile * grid_.tile.dims + i];
+      const std::byte* bytes =
+          open ? open_.at(h, dim_tile) : pages(table_[entry_of(token_tile, h, dim_tile)]);
+      const auto page = layout::make_view<Format>(bytes, tile, tile.tokens, grid_.page_bytes, open);
+      for (std::uint32_t i = 0; i < tile.dims; ++i) {
+        stored_element& to = row[dim_tile * tile.dims + i];
         if constexpr (Format::plain) {
-          to = page.data[grid_.tile.offset(t, i)];
+          to = page.data[tile.offset(t, i)];
         } else {
           to = page(t, i);
         }
@@ -147,7 +161,7 @@ class stream_cache {
 
   // Reorders the run's tokens of one head: token run.first + i gets row order[i] of `rows` [run,
   // head_dim]. Sealed pages are written again, and pages_of(run) pages must be free for them. Open
-  // pages are changed in place.
+  // pages are changed in place. A store without data has no rows.
   template <PageStore Store>
   void reorder(Store& store, std::uint32_t start_channel, std::uint32_t h, index_run run,
                std::span<const element> rows, std::span<const std::uint32_t> order,
@@ -157,24 +171,31 @@ class stream_cache {
         "instinfer: clustered caches store fp32, fp16 or bf16: a codec would round once more, see store/stream_cache.hpp");
     const std::size_t head_dim = std::size_t{grid_.dim_tiles()} * grid_.tile.dims;
     for (std::uint32_t t = run.first / grid_.tile.tokens; t * grid_.tile.tokens < run.last; ++t) {
+      const bool open = t * grid_.tile.tokens >= sealed_tokens_;
+      const layout::tile tile = open ? open_.tile() : grid_.tile;
       for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
-        element* page = open_page(h, dim_tile);
-        if (t * grid_.tile.tokens < sealed_tokens_) {
+        element* page = nullptr;
+        if (open) {
+          page = Store::holds_data ? open_.page(h, dim_tile) : nullptr;
+        } else {
+          page_id& entry = table_[entry_of(t, h, dim_tile)];
           const page_id old = std::exchange(
-              table_[grid_.at(t, h, dim_tile)],
+              entry,
               store.allocate(grid_.channel_of(t, h, dim_tile, start_channel, store.channels())));
-          const std::span<std::byte> fresh = store.write(table_[grid_.at(t, h, dim_tile)]);
-          std::ranges::copy(store.view(old), fresh.begin());
-          page = reinterpret_cast<element*>(fresh.data());
+          if constexpr (Store::holds_data) {
+            const std::span<std::byte> fresh = store.write(entry);
+            std::ranges::copy(store.view(old), fresh.begin());
+            page = reinterpret_cast<element*>(fresh.data());
+          }
           store.release(old);
-          written.push_back(table_[grid_.at(t, h, dim_tile)]);
+          written.push_back(entry);
         }
         for (std::uint32_t token = std::max(run.first, t * grid_.tile.tokens);
-             token < std::min(run.last, (t + 1) * grid_.tile.tokens); ++token) {
+             page != nullptr && token < std::min(run.last, (t + 1) * grid_.tile.tokens); ++token) {
           const element* row = rows.data() + order[token - run.first] * head_dim +
                                std::size_t{dim_tile} * grid_.tile.dims;
           for (std::uint32_t i = 0; i < grid_.tile.dims; ++i) {
-            page[grid_.tile.offset(token % grid_.tile.tokens, i)] = row[i];
+            page[tile.offset(token % grid_.tile.tokens, i)] = row[i];
           }
         }
       }
@@ -193,12 +214,12 @@ class stream_cache {
     for (std::uint32_t h = 0; h < grid_.kv_heads; ++h) {
       for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
         for (std::uint32_t t = reclaimed_tiles_; t < sealed_tokens_ / grid_.tile.tokens; ++t) {
-          write(store.view(table_[grid_.at(t, h, dim_tile)]).first(grid_.used_bytes()));
+          write(store.view(table_[entry_of(t, h, dim_tile)]).first(grid_.used_bytes()));
         }
       }
     }
     if (have % grid_.tile.tokens > 0) {
-      write(std::span(open_));
+      write(open_.first(have % grid_.tile.tokens).bytes());
     }
   }
 
@@ -209,35 +230,36 @@ class stream_cache {
             std::vector<page_id>& written, Read&& read) {
     reclaimed_tiles_ = std::min(first, have) / grid_.tile.tokens;
     sealed_tokens_ = reclaimed_tiles_ * grid_.tile.tokens;
-    table_.assign(reclaimed_tiles_ * grid_.pages_per_tile(), no_page);
+    table_tile_ = reclaimed_tiles_;
     write_tiles(store, start_channel, have / grid_.tile.tokens - reclaimed_tiles_, written,
                 [&](std::uint32_t, std::uint32_t, std::uint32_t, std::span<std::byte> page) {
                   read(page.first(grid_.used_bytes()));
                 });
     if (have % grid_.tile.tokens > 0) {
-      open_.resize(grid_.pages_per_tile() * grid_.open_bytes());
-      read(std::span(open_));
+      open_.resize(have % grid_.tile.tokens);
+      read(open_.bytes());
     }
   }
 
   // DRAM of the open pages and the L2P entries.
-  std::uint64_t resident_bytes() const { return open_.size() + table_.size() * sizeof(page_id); }
+  std::uint64_t resident_bytes() const { return open_bytes() + table_.size() * sizeof(page_id); }
 
  private:
-  element* open_page(std::uint32_t h, std::uint32_t dim_tile) {
-    return reinterpret_cast<element*>(open_.data() + grid_.open_offset(h, dim_tile));
+  std::size_t entry_of(std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile) const {
+    return grid_.at(token_tile - table_tile_, h, dim_tile);
   }
 
   // Copies tokens [first, first + chunk) of x [*, kv_heads, head_dim] to the page of one tile,
-  // starting at its token `to`.
-  void copy_tokens(element* page, std::uint32_t to, std::span<const element> x, std::uint32_t first,
-                   std::uint32_t chunk, std::uint32_t h, std::uint32_t dim_tile) const {
+  // starting at its token `to`. `tile` has the page's strides.
+  void copy_tokens(element* page, const layout::tile& tile, std::uint32_t to,
+                   std::span<const element> x, std::uint32_t first, std::uint32_t chunk,
+                   std::uint32_t h, std::uint32_t dim_tile) const {
     const std::size_t head_dim = std::size_t{grid_.dim_tiles()} * grid_.tile.dims;
     for (std::uint32_t t = 0; t < chunk; ++t) {
       const element* row = x.data() + (std::size_t{first + t} * grid_.kv_heads + h) * head_dim +
-                           std::size_t{dim_tile} * grid_.tile.dims;
-      for (std::uint32_t i = 0; i < grid_.tile.dims; ++i) {
-        page[grid_.tile.offset(to + t, i)] = row[i];
+                           std::size_t{dim_tile} * tile.dims;
+      for (std::uint32_t i = 0; i < tile.dims; ++i) {
+        page[tile.offset(to + t, i)] = row[i];
       }
     }
   }
@@ -246,9 +268,10 @@ class stream_cache {
   void fill_open(std::uint32_t to, std::span<const element> x, std::uint32_t first,
                  std::uint32_t chunk) {
     if constexpr (Store::holds_data) {
+      const layout::tile& tile = open_.tile();
       for (std::uint32_t h = 0; chunk > 0 && h < grid_.kv_heads; ++h) {
         for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
-          copy_tokens(open_page(h, dim_tile), to, x, first, chunk, h, dim_tile);
+          copy_tokens(open_.page(h, dim_tile), tile, to, x, first, chunk, h, dim_tile);
         }
       }
     }
@@ -257,9 +280,9 @@ class stream_cache {
   // Writes a full open page to its sealed page.
   void seal(std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
     if constexpr (Format::plain) {
-      std::memcpy(page.data(), open_page(h, dim_tile), grid_.page_bytes);
+      std::memcpy(page.data(), open_.page(h, dim_tile), grid_.page_bytes);
     } else {
-      Format::codec::encode({open_page(h, dim_tile), grid_.tile.elements()}, page);
+      Format::codec::encode({open_.page(h, dim_tile), grid_.tile.elements()}, page);
     }
   }
 
@@ -277,7 +300,7 @@ class stream_cache {
           const std::uint32_t token_tile = first_tile + i;
           const page_id page = store.allocate(
               grid_.channel_of(token_tile, h, dim_tile, start_channel, store.channels()));
-          table_[grid_.at(token_tile, h, dim_tile)] = page;
+          table_[entry_of(token_tile, h, dim_tile)] = page;
           written.push_back(page);
           if constexpr (Store::holds_data) {
             fill(i, h, dim_tile, store.write(page));
@@ -289,10 +312,11 @@ class stream_cache {
   }
 
   page_grid<Format> grid_;
+  open_pages<Format> open_;
   std::uint32_t sealed_tokens_ = 0;
   std::uint32_t reclaimed_tiles_ = 0;
-  std::vector<page_id> table_;   // [token_tile, kv_heads, dim_tiles]
-  std::vector<std::byte> open_;  // [kv_heads, dim_tiles, open_bytes]
+  std::uint32_t table_tile_ = 0;  // first tile of the table; older ones are reclaimed
+  std::vector<page_id> table_;    // [token_tile - table_tile, kv_heads, dim_tiles]
 };
 
 }  // namespace instinfer::store
