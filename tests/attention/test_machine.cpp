@@ -37,7 +37,7 @@ struct fours {
     static void prepare(std::span<const float>, std::span<float>) {}
     std::uint32_t weight(std::uint32_t u) const { return members(u).size(); }
     index_run members(std::uint32_t u) const { return {4 * u, std::min(4 * u + 4, 22u)}; }
-    std::span<const float> value_sum(std::uint32_t) const { return {}; }
+    std::span<const float> value_mean(std::uint32_t) const { return {}; }
   };
 };
 using mean = mean_value::state<format>;
@@ -269,7 +269,7 @@ TEST_CASE("rows of a summary count by their bytes, and as many products as there
   CHECK(on.path.weights == list{1, 1, 1, 1});
   on.moved = {};
   on.m.fold_chunks<fours>(scores, chunks);
-  CHECK(on.moved.summary_bytes == 4 * 16 * sizeof(float));  // value sums of 16 dims
+  CHECK(on.moved.summary_bytes == 4 * 16 * sizeof(float));  // mean values of 16 dims
   CHECK(on.seen.all.back() == note{operation::score_chunks, {}, 0, 4, 0});
   CHECK(list_of(on.path.given) == list{1, 2, 3, 4});
 }

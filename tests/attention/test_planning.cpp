@@ -229,4 +229,17 @@ TEST_CASE("a fold's V pages follow the K tile of their tokens, and have its resi
                      {k, 0}, {v, 0}, {v, 1}, {k, 1}, {v, 2}, {k, 2}, {v, 5}, {k, 4}, {v, 8}});
 }
 
+TEST_CASE("whole tiles of a dense plan share one slice of tokens") {
+  const small_head of(tilings[0], 2, 38);  // the first tile has 2 live tokens, the last one 2
+  access_plan plan;
+  plan_rows(of.head, stream::v_by_token, index_set::range(2, 38), plan);
+  REQUIRE(plan.reads().size() == 10);
+  for (std::size_t i = 2; i < 9; ++i) {
+    CHECK(plan.reads()[i].tokens.begin == plan.reads()[1].tokens.begin);
+    CHECK(plan.reads()[i].tokens.count == 4);
+  }
+  CHECK(plan.reads()[0].tokens.count == 2);
+  CHECK(plan.reads()[9].tokens.count == 2);
+}
+
 }  // namespace instinfer::test_planning

@@ -43,7 +43,7 @@ TEST_CASE("scores of a group: heads by candidates; their sum or their maximum is
        std::vector<std::pair<double, std::vector<std::uint32_t>>>{
            {2.9, {3, 7, 8}}, {3, {3, 7}}, {10, {7}}, {20, {}}}) {
     index_set chosen;
-    above<double>(scores, rank, threshold, chosen);
+    above(scores, std::span<const double>(rank), threshold, chosen);
     CHECK(list_of(chosen) == expected);
   }
   const score_array<double> none{index_view{}, {}};

@@ -19,6 +19,8 @@ static_assert(elements_in<plain_pages<fp16>>(4096) == 2048);
 static_assert(elements_in<int8_pages<>>(4096) == 4092 && elements_in<int8_pages<>>(3) == 0);
 static_assert(entry_size_of<int8_pages<>>.sealed(1000, 3) == 1000 + 3 * 4);
 static_assert(entry_size_of<plain_pages<fp32>>.sealed(10, 3) == 40);
+static_assert(entry_size_of<int8_pages<fp16>>.open(10) == 20);
+static_assert(entry_size{}.sealed(10, 3) == 0 && entry_size{}.open(10) == 0);
 
 TEST_CASE_TEMPLATE("int8 pages: half a step", E, fp16, bf16, fp32) {
   using codec = int8_pages<E>;

@@ -35,9 +35,12 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
   }
   for (std::uint32_t head = 0; head < 4; ++head) {
     const stream_pages pages{.table = table, .dim_tiles = 2, .kv_heads = 4, .head = head};
+    stream_pages later = pages;
+    later.first_tile = 7;  // tiles before it are gone from the table
     for (std::uint32_t tile = 0; tile < 3; ++tile) {
       for (std::uint32_t dims = 0; dims < 2; ++dims) {
         CHECK(pages.page(tile, dims) == page_id{100 + (tile * 4 + head) * 2 + dims});
+        CHECK(later.page(tile + 7, dims) == pages.page(tile, dims));
       }
     }
   }
@@ -75,6 +78,7 @@ TEST_CASE(
   head.tokens = 3;
   head.streams[2] = {.table = {},
                      .open = reinterpret_cast<const std::byte*>(open.data()),
+                     .open_tile = by_token(2, 8),
                      .open_bytes = 64,
                      .sealed_tokens = 2,
                      .dim_tiles = 2};
@@ -113,6 +117,8 @@ TEST_CASE("a page of codes is decoded if it is sealed, and is as appended while 
     CHECK(sealed(0, i) == doctest::Approx(static_cast<double>(values[i])).epsilon(1e-6));
     CHECK(open(0, i) == values[i]);
   }
+  CHECK(!view_of<format>{}.open);
+  CHECK(view_of<format>{}.fill == 0);
   CHECK(!sealed.open);
   CHECK(open.open);
 }

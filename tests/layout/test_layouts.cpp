@@ -59,8 +59,8 @@ TEST_CASE("the paper's pages: 16 tokens of 128 dims, 2 to 8 dims of 1K to 256 to
   CHECK(dual<>::tiles<paper>(2048).k_by_dim == by_dim(512, 4));
   CHECK(dual<>::tiles<paper>(1024).k_by_dim == by_dim(256, 8));
   CHECK(dual<4096, 8>::tiles<paper>(131072).k_by_dim == by_dim(256, 8));
-  // 4-bit groups of 64 values in 36 bytes: 113 groups a page, 56 tokens of 128 dims by token; by
-  // dim 14 groups for each of 8 dims, 16 whole tiles of V.
+  // 4-bit groups of 64 values in 36 bytes: 113 groups a page, by token 56 tokens of 128 dims. By
+  // dim 14 groups for each of 8 dims: 16 whole tiles of V.
   using groups = kv_format<int4_groups<fp16>, 128>;
   CHECK(dual<>::tiles<groups>(2048).k_by_token == by_token(56, 128));
   CHECK(dual<>::tiles<groups>(2048).k_by_dim == tile{896, 8, 1, 896});

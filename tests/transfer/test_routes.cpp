@@ -182,6 +182,7 @@ TEST_CASE_TEMPLATE("more bytes never take less time", Route, host_bounce, gpu_di
 TEST_CASE("a machine without rates, or with negative times, is refused") {
   CHECK_NOTHROW(validate(route_spec{}));
   CHECK_NOTHROW(validate(plain));
+  CHECK(route_time{}.total_ns() == 0);
   CHECK_NOTHROW(validate(route_spec{.drive_link = {0.5, 0},
                                     .gpu_link = {0.5, 0},
                                     .request_bytes = 0.5,

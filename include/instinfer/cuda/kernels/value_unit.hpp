@@ -22,8 +22,9 @@ constexpr float value_unit([[maybe_unused]] std::uint32_t n) {
   if constexpr (is_coded<Code>) {
     return 0x1p40f;
   } else if constexpr (std::same_as<E, bf16>) {
-    const auto power = n == 0 ? 1 : static_cast<std::uint32_t>(std::bit_width(n - 1)) + 1;
-    return std::bit_cast<float>((127 + power) << 23);
+    // std::bit_width is unsigned or int, by the standard library.
+    const std::uint64_t power = n == 0 ? 1 : static_cast<std::uint64_t>(std::bit_width(n - 1)) + 1;
+    return std::bit_cast<float>(static_cast<std::uint32_t>((127 + power) << 23));
   } else {
     return 1.0f;
   }
