@@ -1,5 +1,7 @@
 #pragma once
 // The KV cache of a design: sequence_cache with the tiles of a layout policy.
+// A byte of an append passes sequence_cache (all sequences), layer_cache (one layer of one),
+// stream_cache (K or V of a head), a buffer until its page is full, and the store.
 
 #include "instinfer/layout/validate.hpp"
 #include "instinfer/store/sequence_cache.hpp"
