@@ -218,13 +218,13 @@ void check_overflow() {
 
 // V near the largest number: the sum of a few values is beyond it, their mean is not.
 template <class Engine, class Format>
-void check_large_values(const typename Engine::policy& policy = {}) {
+void check_large_values(const setting<typename Engine::policy>& set = {}) {
   for (const int tokens : {1, 4, 333, 1024}) {
     random_cache<Format> data(15, tokens, 6, 2);
     data.multiply_v(near_largest);
-    check_cache<Engine, Format>(data, policy);
+    check_cache<Engine, Format>(data, set);
     std::ranges::fill(data.q, 0.0f);  // equal weights
-    check_cache<Engine, Format>(data, policy, {}, true);
+    check_cache<Engine, Format>(data, set, {}, true);
   }
 }
 

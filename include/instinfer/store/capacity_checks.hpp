@@ -2,7 +2,6 @@
 // Checks before a cache changes: free pages, addresses for the tokens, at least one page per
 // channel.
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -48,17 +47,6 @@ void require_free(const Store& store, std::uint64_t pages, Who&& who) {
   if (pages > store.free_pages()) [[unlikely]] {
     throw_drive_full(who(), pages, store.free_pages(), store.capacity_pages());
   }
-}
-
-// Throws drive_full if open pages would take more than the group buffer has: `bytes` more than the
-// `used` ones. who() returns the start of the message.
-template <class Who>
-void require_buffer(std::uint64_t bytes, std::uint64_t used, std::uint64_t all, Who&& who) {
-  require<drive_full>(bytes <= all - std::min(used, all), [&] {
-    return who() + std::to_string(bytes) + " bytes of the group buffer, " +
-           std::to_string(all - std::min(used, all)) + " of " + std::to_string(all) +
-           " are free; see capacity.buffer_bytes";
-  });
 }
 
 // Throws address_overflow unless the last page of `tokens` tokens of a layer has a logical address

@@ -12,6 +12,7 @@
 #include "instinfer/layout/page_reader.hpp"
 #include "instinfer/store/capacity_checks.hpp"
 #include "instinfer/store/extents.hpp"
+#include "instinfer/store/group_buffer.hpp"
 #include "instinfer/store/layer_cache.hpp"
 #include "instinfer/store/value_checks.hpp"
 #include "instinfer/summaries/clustering.hpp"
@@ -41,7 +42,7 @@ class sequence_cache {
         address_{cap.address},
         tiles_{tiles},
         page_bytes_{page_bytes},
-        buffer_bytes_{cap.buffer_bytes},
+        buffer_{cap.buffer_bytes},
         store_{channels, pages_per_channel(cap, page_bytes, channels), page_bytes} {
     (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
                                          .head = static_cast<std::uint64_t>(shape.kv_heads) - 1});
@@ -54,7 +55,7 @@ class sequence_cache {
     const auto slot = reused ? free_slots_.front() : static_cast<std::uint32_t>(slots_.size());
     (void)address_.encode(address_fields{.batch = slot});
     if (!reused) {
-      free_slots_.reserve(slots_.size() + 1);  // so that reclaim cannot fail
+      reserve_scratch(free_slots_, slots_.size() + 1);  // so that reclaim cannot fail
       slots_.emplace_back();
     }
     try {
@@ -105,7 +106,7 @@ class sequence_cache {
   void reclaim(sequence seq) {
     sequence_slot& s = slot_of(seq);
     for (layer& l : s.layers) {
-      buffered_bytes_ -= l.open_bytes();
+      buffer_.count(l.open_bytes(), 0);
       l.release_all(store_);
     }
     s.layers.clear();
@@ -115,8 +116,7 @@ class sequence_cache {
     std::push_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
   }
 
-  // Frees the oldest tokens of some layers. Throws bad_argument if the range is not within the
-  // cache.
+  // Frees the oldest tokens of some layers. Throws bad_argument for a range outside the cache.
   void reclaim(sequence seq, const reclaim_range& range) {
     sequence_slot& s = slot_of(seq);
     const auto layers = static_cast<std::uint32_t>(s.layers.size());
@@ -136,8 +136,8 @@ class sequence_cache {
 
   // Clusters one head's tokens of a run. `group` sorts their keys [run, k_dim]
   // (summaries/clustering.hpp), the tokens are stored in that order, and the Index gets the
-  // clusters. Adds the pages written to `written`. Throws what `group` throws, or drive_full, and
-  // then leaves the head unchanged. A store without data draws the keys (summaries/drawn_keys.hpp).
+  // clusters; without data, the keys are drawn. Adds the pages written to `written`. Throws what
+  // `group` throws, or drive_full, and then leaves the head unchanged.
   template <class Index, class Group>
   traffic build(sequence seq, int layer_index, std::uint32_t head, index_run run, Group&& group,
                 std::vector<page_id>& written) {
@@ -145,23 +145,16 @@ class sequence_cache {
     auto states = to.summaries(head);
     token_rows<element> rows;
     attention::cluster_levels levels;
-    const auto index_by = [&](std::span<const float> k, std::span<const float> v) {
-      Index::template add_to<typename Format::decoded>(states, run, levels, k, v);
-    };
+    std::vector<float> k, v;  // empty without data
     if constexpr (Store::holds_data) {
       rows = to.read_rows(store_, head, run);
-      const auto widened = [](std::span<const element> x) {
-        std::vector<float> wide(x.size());
-        std::ranges::transform(x, wide.begin(), [](element e) { return to_float(e); });
-        return wide;
-      };
-      const std::vector<float> k = widened(rows.k);
+      k = widened(rows.k);
+      v = widened(rows.v);
       levels = group(std::span<const float>(k), Format::k_dim);
-      index_by(k, widened(rows.v));
     } else {
       levels = group(attention::drawn_keys(head, run), attention::drawn_key_dims);
-      index_by({}, {});
     }
+    Index::template add_to<typename Format::decoded>(states, run, levels, k, v);
     const std::uint64_t pages = to.pages_of(run);
     require_free(store_, pages, [&] {
       return "build: " + std::to_string(run.size()) + " tokens of a head need ";
@@ -180,8 +173,7 @@ class sequence_cache {
             .written_bytes = bytes};
   }
 
-  // The next three functions are for load() (store/cache_file.hpp). This one throws
-  // unknown_sequence, and bad_argument if the sequence has tokens.
+  // For load() (store/cache_file.hpp), like the next two. Throws bad_argument if there are tokens.
   void require_empty(sequence seq) {
     for (const layer& l : slot_of(seq).layers) {
       require(l.tokens() == 0, [&] {
@@ -195,8 +187,7 @@ class sequence_cache {
   std::vector<layer> room_for(sequence seq, std::span<const layer_extent> extents,
                               std::vector<page_id>& written) {
     require_extents(extents, shape_.layers);
-    std::uint64_t pages = 0;
-    std::uint64_t open_bytes = 0;
+    std::uint64_t pages = 0, open_bytes = 0;
     std::vector<layer> layers;
     layers.reserve(extents.size());
     for (const layer_extent& e : extents) {
@@ -206,19 +197,17 @@ class sequence_cache {
       layers.push_back(empty_layer(e));
       require_pages(e, layers.back().pages_holding(), number);
       pages += e.pages;
-      open_bytes += layers.back().open_bytes_loaded();
+      open_bytes += layers.back().open_bytes_after(0);
     }
-    require_free(store_, pages, [] { return std::string("load: the sequence needs "); });
-    require_buffer(open_bytes, buffered_bytes_, buffer_bytes_,
-                   [] { return std::string("load: the sequence needs "); });
+    const auto who = [] { return std::string("load: the sequence needs "); };
+    require_free(store_, pages, who);
+    buffer_.require_free(open_bytes, who);
     reserve_scratch(written, written.size() + pages);
     begin_writes(seq);
     return layers;
   }
   void adopt(sequence seq, std::vector<layer>&& layers) {
-    for (const layer& l : layers) {
-      buffered_bytes_ += l.open_bytes();
-    }
+    std::ranges::for_each(layers, [&](const layer& l) { buffer_.count(0, l.open_bytes()); });
     slot_of(seq).layers = std::move(layers);
   }
 
@@ -230,8 +219,8 @@ class sequence_cache {
   const model_shape& shape() const { return shape_; }
   const layout::tiling& tiles() const { return tiles_; }
   std::uint32_t page_bytes() const { return page_bytes_; }
-  // Bytes of the open pages of all sequences; at most capacity::buffer_bytes.
-  std::uint64_t buffered_bytes() const { return buffered_bytes_; }
+  // Bytes of all open pages.
+  std::uint64_t buffered_bytes() const { return buffer_.used(); }
   const Store& pages() const { return store_; }
   Store& pages() { return store_; }  // for the store's own housekeeping; the cache owns the pages
 
@@ -283,26 +272,16 @@ class sequence_cache {
     require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
     const auto n = static_cast<std::uint32_t>(count);
-    require_free(store_, to.pages_to_append(n),
-                 [&] { return "append: " + std::to_string(count) + " tokens need "; });
-    const std::uint64_t before = to.open_bytes();
-    const auto count_buffer = [&] { buffered_bytes_ += to.open_bytes() - before; };
+    const auto who = [&] { return "append: " + std::to_string(count) + " tokens need "; };
+    require_free(store_, to.pages_to_append(n), who);
     if constexpr (Store::holds_data) {
-      const std::uint64_t after = to.open_bytes_after(n);
-      require_buffer(after - std::min(before, after), buffered_bytes_, buffer_bytes_,
-                     [&] { return "append: " + std::to_string(count) + " tokens need "; });
+      buffer_.require_free(to.open_bytes_after(n) - to.open_bytes(), who);
     }
-    try {
-      to.reserve(n, Store::holds_data, written);
-    } catch (...) {
-      count_buffer();
-      throw;
-    }
+    const counted_growth<layer> growth(buffer_, to);
+    to.reserve(n, Store::holds_data, written);
     begin_writes(seq);
-    const traffic moved = to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k,
-                                    v, index_keys, n, written);
-    count_buffer();
-    return moved;
+    return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
+                     n, written);
   }
 
   static bool lowest_on_top(std::uint32_t a, std::uint32_t b) { return a > b; }
@@ -311,8 +290,7 @@ class sequence_cache {
   address_codec address_;
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
-  std::uint64_t buffer_bytes_;
-  std::uint64_t buffered_bytes_ = 0;
+  group_buffer buffer_;
   Store store_;
   std::vector<sequence_slot> slots_;
   std::vector<std::uint32_t> free_slots_;  // a heap, the lowest on top

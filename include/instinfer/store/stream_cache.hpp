@@ -8,18 +8,17 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/core/scratch.hpp"
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/layout/page_reader.hpp"
 #include "instinfer/store/concepts.hpp"
 #include "instinfer/store/open_pages.hpp"
 #include "instinfer/store/page_grid.hpp"
+#include "instinfer/store/page_table.hpp"
 
 namespace instinfer::store {
 
 // Tokens are appended in order. When a tile of tokens is complete, the pages of all heads are
-// written together. With a codec, open pages hold the values as appended, and sealing encodes them
-// once.
+// written together. With a codec, sealing encodes the values once.
 template <class Format>
 class stream_cache {
  public:
@@ -28,13 +27,14 @@ class stream_cache {
 
   stream_cache(stream kind, const layout::tile& tile, std::uint32_t page_bytes,
                std::uint32_t kv_heads)
-      : grid_{kind, tile, page_bytes, kv_heads}, open_{grid_} {}
+      : grid_{kind, tile, page_bytes, kv_heads}, table_{grid_.pages_per_tile()}, open_{grid_} {}
 
   bool stored() const { return grid_.stored(); }
   stream kind() const { return grid_.kind; }
   const layout::tile& tile() const { return grid_.tile; }
   const page_grid<Format>& grid() const { return grid_; }
   std::uint32_t sealed_tokens() const { return sealed_tokens_; }
+  const open_pages<Format>& open() const { return open_; }
 
   // Pages that appending `count` tokens to `have` tokens seals.
   std::uint64_t pages_to_append(std::uint32_t have, std::uint32_t count) const {
@@ -45,16 +45,10 @@ class stream_cache {
 
   // Allocates all memory that append needs.
   void reserve(std::uint32_t have, std::uint32_t count, bool holds_data) {
-    reserve_scratch(table_, table_.size() + pages_to_append(have, count));
+    table_.reserve(pages_to_append(have, count));
     if (holds_data) {
       open_.reserve(have % grid_.tile.tokens, count);
     }
-  }
-
-  // Bytes of the open pages, now and after appending `count` tokens to `have` tokens.
-  std::uint64_t open_bytes() const { return open_.bytes().size(); }
-  std::uint64_t open_bytes_after(std::uint32_t have, std::uint32_t count) const {
-    return open_.bytes_after(have % grid_.tile.tokens, count);
   }
 
   // Appends x [count, kv_heads, head_dim] to the `have` tokens: first to the end of the open tile,
@@ -94,31 +88,17 @@ class stream_cache {
   // Releases the pages with all tokens before `new_first`.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
-    const std::uint32_t tiles = std::min(new_first, sealed_tokens_) / grid_.tile.tokens;
-    for (std::size_t i = entry_of(reclaimed_tiles_, 0, 0); i < entry_of(tiles, 0, 0); ++i) {
-      store.release(std::exchange(table_[i], no_page));
-    }
-    reclaimed_tiles_ = std::max(reclaimed_tiles_, tiles);
-    // Entries of reclaimed tiles go when they are half of the table.
-    if (const std::size_t gone = entry_of(reclaimed_tiles_, 0, 0); 2 * gone >= table_.size()) {
-      table_.erase(table_.begin(), table_.begin() + static_cast<std::ptrdiff_t>(gone));
-      table_tile_ = reclaimed_tiles_;
-    }
+    table_.reclaim(store, std::min(new_first, sealed_tokens_) / grid_.tile.tokens);
   }
 
   template <PageStore Store>
   void release_all(Store& store) {
-    for (const page_id page : table_) {
-      if (page != no_page) {
-        store.release(page);
-      }
-    }
-    table_.clear();
+    table_.release_all(store);
   }
 
   layout::stream_pages head(std::uint32_t h) const {
-    return {.table = table_,
-            .first_tile = table_tile_,
+    return {.table = table_.pages(),
+            .first_tile = table_.first_tile(),
             .open = open_.at(h, 0),
             .open_tile = open_.tile(),
             .open_bytes = static_cast<std::uint32_t>(open_.page_bytes()),
@@ -137,7 +117,7 @@ class stream_cache {
     const layout::tile tile = open ? open_.tile() : grid_.tile;
     for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
       const std::byte* bytes =
-          open ? open_.at(h, dim_tile) : pages(table_[entry_of(token_tile, h, dim_tile)]);
+          open ? open_.at(h, dim_tile) : pages(table_[grid_.at(token_tile, h, dim_tile)]);
       const auto page = layout::make_view<Format>(bytes, tile, tile.tokens, grid_.page_bytes, open);
       for (std::uint32_t i = 0; i < tile.dims; ++i) {
         stored_element& to = row[dim_tile * tile.dims + i];
@@ -178,7 +158,7 @@ class stream_cache {
         if (open) {
           page = Store::holds_data ? open_.page(h, dim_tile) : nullptr;
         } else {
-          page_id& entry = table_[entry_of(t, h, dim_tile)];
+          page_id& entry = table_[grid_.at(t, h, dim_tile)];
           const page_id old = std::exchange(
               entry,
               store.allocate(grid_.channel_of(t, h, dim_tile, start_channel, store.channels())));
@@ -204,7 +184,7 @@ class stream_cache {
 
   // Sealed pages that were not reclaimed.
   std::uint64_t live_pages() const {
-    return (sealed_tokens_ / grid_.tile.tokens - reclaimed_tiles_) * grid_.pages_per_tile();
+    return (sealed_tokens_ / grid_.tile.tokens - table_.reclaimed_tiles()) * grid_.pages_per_tile();
   }
 
   // Calls write(bytes) for every live page, then for the open pages if they hold any of the `have`
@@ -213,8 +193,9 @@ class stream_cache {
   void save(const Store& store, std::uint32_t have, Write&& write) const {
     for (std::uint32_t h = 0; h < grid_.kv_heads; ++h) {
       for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
-        for (std::uint32_t t = reclaimed_tiles_; t < sealed_tokens_ / grid_.tile.tokens; ++t) {
-          write(store.view(table_[entry_of(t, h, dim_tile)]).first(grid_.used_bytes()));
+        for (std::uint32_t t = table_.reclaimed_tiles(); t < sealed_tokens_ / grid_.tile.tokens;
+             ++t) {
+          write(store.view(table_[grid_.at(t, h, dim_tile)]).first(grid_.used_bytes()));
         }
       }
     }
@@ -228,10 +209,10 @@ class stream_cache {
   template <PageStore Store, class Read>
   void load(Store& store, std::uint32_t start_channel, std::uint32_t first, std::uint32_t have,
             std::vector<page_id>& written, Read&& read) {
-    reclaimed_tiles_ = std::min(first, have) / grid_.tile.tokens;
-    sealed_tokens_ = reclaimed_tiles_ * grid_.tile.tokens;
-    table_tile_ = reclaimed_tiles_;
-    write_tiles(store, start_channel, have / grid_.tile.tokens - reclaimed_tiles_, written,
+    const std::uint32_t reclaimed = std::min(first, have) / grid_.tile.tokens;
+    sealed_tokens_ = reclaimed * grid_.tile.tokens;
+    table_.begin_at(reclaimed);
+    write_tiles(store, start_channel, have / grid_.tile.tokens - reclaimed, written,
                 [&](std::uint32_t, std::uint32_t, std::uint32_t, std::span<std::byte> page) {
                   read(page.first(grid_.used_bytes()));
                 });
@@ -242,13 +223,11 @@ class stream_cache {
   }
 
   // DRAM of the open pages and the L2P entries.
-  std::uint64_t resident_bytes() const { return open_bytes() + table_.size() * sizeof(page_id); }
-
- private:
-  std::size_t entry_of(std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile) const {
-    return grid_.at(token_tile - table_tile_, h, dim_tile);
+  std::uint64_t resident_bytes() const {
+    return open_.bytes().size() + table_.pages().size_bytes();
   }
 
+ private:
   // Copies tokens [first, first + chunk) of x [*, kv_heads, head_dim] to the page of one tile,
   // starting at its token `to`. `tile` has the page's strides.
   void copy_tokens(element* page, const layout::tile& tile, std::uint32_t to,
@@ -293,14 +272,14 @@ class stream_cache {
   void write_tiles(Store& store, std::uint32_t start_channel, std::uint32_t tiles,
                    std::vector<page_id>& written, Fill&& fill) {
     const std::uint32_t first_tile = sealed_tokens_ / grid_.tile.tokens;
-    table_.resize(table_.size() + tiles * grid_.pages_per_tile(), no_page);
+    table_.add(tiles * grid_.pages_per_tile());
     for (std::uint32_t h = 0; h < grid_.kv_heads; ++h) {
       for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
         for (std::uint32_t i = 0; i < tiles; ++i) {
           const std::uint32_t token_tile = first_tile + i;
           const page_id page = store.allocate(
               grid_.channel_of(token_tile, h, dim_tile, start_channel, store.channels()));
-          table_[entry_of(token_tile, h, dim_tile)] = page;
+          table_[grid_.at(token_tile, h, dim_tile)] = page;
           written.push_back(page);
           if constexpr (Store::holds_data) {
             fill(i, h, dim_tile, store.write(page));
@@ -312,11 +291,9 @@ class stream_cache {
   }
 
   page_grid<Format> grid_;
+  page_table table_;
   open_pages<Format> open_;
   std::uint32_t sealed_tokens_ = 0;
-  std::uint32_t reclaimed_tiles_ = 0;
-  std::uint32_t table_tile_ = 0;  // first tile of the table; older ones are reclaimed
-  std::vector<page_id> table_;    // [token_tile - table_tile, kv_heads, dim_tiles]
 };
 
 }  // namespace instinfer::store
