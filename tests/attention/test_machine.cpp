@@ -40,8 +40,25 @@ struct fours {
     std::span<const float> value_mean(std::uint32_t) const { return {}; }
   };
 };
+// A block cache that has every other block, and notes its calls.
+struct every_other {
+  template <class Format>
+  struct state {
+    void append(std::span<const float>, std::span<const float>) noexcept {}
+    void forget(std::span<const float>, std::span<const float>) noexcept {}
+    void begin(std::uint32_t tokens) { block_tokens = tokens; }
+    residence fetch(std::uint32_t block) {
+      fetched.push_back(block);
+      return block % 2 == 0 ? residence::cached : residence::flash;
+    }
+    void settle() { ++settled; }
+    std::uint32_t block_tokens = 0;
+    list fetched;
+    int settled = 0;
+  };
+};
 using mean = mean_value::state<format>;
-using summaries = std::tuple<mean, fours::state<format>>;
+using summaries = std::tuple<mean, fours::state<format>, every_other::state<format>>;
 
 // An arithmetic that notes what it is asked for.
 struct spy {
@@ -255,6 +272,32 @@ TEST_CASE("reads are planned, counted, and told before they happen") {
   CHECK(on.seen.all.back() == note{operation::fold_scored, {}, 3});
   CHECK(list_of(on.path.given) == list_of(tokens));
   CHECK(on.moved.pages_read == 4);
+}
+
+TEST_CASE("a fold through a block cache asks it for each tile, and lets it settle once") {
+  on_head on;
+  index_set tokens = index_set::range(1, 3);  // of tile 0, which is cached
+  tokens.add(7);                              // of tile 1
+  tokens.add(13, 18);                         // of tiles 3 and 4
+  on.m.fold_through<every_other>(query(), tokens);
+  const auto& cache = std::get<every_other::state<format>>(on.states);
+  CHECK(cache.block_tokens == 4);
+  CHECK(cache.fetched == list{0, 1, 3, 4});
+  CHECK(cache.settled == 1);
+  CHECK(on.seen.all.back() == note{operation::fold, {}, 8});
+  CHECK(on.moved.pages_read == 4);  // K and V of tiles 1 and 3
+  CHECK(on.moved.filtered_bytes == 2 * (1 + 3) * 16 * 4);
+  CHECK(on.moved.fast_bytes == 2 * (2 + 2) * 16 * 4);
+}
+
+TEST_CASE("a new machine takes the sets of the last one's scratch") {
+  on_head on;
+  const index_run* const first = on.m.all_tokens(query()).runs().data();
+  machine<spy, summaries> next{on.path,    on.head,  on.pages, on.states,
+                               on.scratch, on.moved, on.watch};
+  CHECK(next.all_tokens(query()).runs().data() == first);
+  CHECK(next.layer() == 0);
+  CHECK(next.layers() == 1);
 }
 
 TEST_CASE("rows of a summary count by their bytes, and as many products as there are queries") {

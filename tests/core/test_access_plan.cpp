@@ -24,6 +24,11 @@ TEST_CASE("a plan counts what it reads from flash, from the buffer, and from fas
       .packed_bytes = 2, .packed_elements = 1, .scale_bytes = 4, .open_bytes = 8};
   for (int round = 0; round < 2; ++round) {  // cleared, it is as new
     plan.clear();
+    CHECK(plan.tokens(page_read{}).empty());  // nothing is wanted by default
+    CHECK(plan.tokens(page_read{}).runs().empty());
+    CHECK(page_read{}.page == no_page);
+    CHECK(page_read{}.token_tile == 0);
+    CHECK(page_read{}.dim_tile == 0);
     CHECK(plan.bytes(4096, entry) == traffic{});
     page_read::run_slice tokens = plan.begin_slice();
     plan.add_run(tokens, 1, 3);

@@ -81,6 +81,9 @@ TEST_CASE("a set loses its first index, is emptied, and judges one that came fro
   CHECK(set.view().runs().size() == 1);
   CHECK(set.view() == index_set::range(12, 13).view());
   CHECK(!(set.view() == index_view{}));
+  CHECK(!(set.view() == index_set::range(13, 14).view()));  // as many, others
+  CHECK(index_view{}.count() == 0);
+  CHECK(index_view{}.empty());
   set.clear();
   CHECK(set.count() == 0);
   CHECK(set.view().empty());
