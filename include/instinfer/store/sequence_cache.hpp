@@ -285,7 +285,6 @@ class sequence_cache {
   }
 
   static bool lowest_on_top(std::uint32_t a, std::uint32_t b) { return a > b; }
-
   model_shape shape_;
   address_codec address_;
   layout::tiling tiles_;
