@@ -326,6 +326,10 @@ inline std::vector<option> options(const request& r) {
   r.on.validate();
   require(r.most_drives > 0 && !r.systems.empty(),
           [] { return std::string("plan: at least one drive and one system must be allowed"); });
+  for (const std::optional<double>& budget : {r.usd, r.watts}) {
+    require(!budget || *budget >= 0,
+            [&] { return "plan: a budget must be 0 or more, got " + std::to_string(*budget); });
+  }
   std::vector<option> all;
   for (const std::string& name : r.systems) {
     std::set<int> counts = has_drives(name) ? detail::drive_counts(r) : std::set<int>{0};

@@ -9,6 +9,7 @@
 #include "paper/json.hpp"
 #include "tests/charts/same_keys.hpp"
 #include "tests/support/generated_page.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test_reproduction {
 

@@ -65,6 +65,18 @@ TEST_CASE("an option's numbers are those of the system itself") {
   CHECK(o.usd_per_million_tokens == doctest::Approx(1e6 * usd_per_s / direct.tokens_per_s()));
 }
 
+TEST_CASE("a budget that is no number, or less than nothing, is refused") {
+  for (const double budget : {std::nan(""), -1.0}) {
+    plan::request r = small();
+    r.usd = budget;
+    CHECK_THROWS_WITH_AS(plan::options(r), doctest::Contains("plan: a budget must be 0 or more"),
+                         bad_argument);
+    r.usd.reset();
+    r.watts = budget;
+    CHECK_THROWS_AS(plan::options(r), bad_argument);
+  }
+}
+
 TEST_CASE("without a budget the cheapest by the token is taken, with one the fastest within it") {
   const std::optional<plan::option> cheapest = plan::best(small(), all_of_small());
   REQUIRE(cheapest);

@@ -14,6 +14,7 @@
 #include "support/sweep_chart.hpp"
 #include "tests/charts/same_keys.hpp"
 #include "tests/support/read_svg.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test_sweep {
 

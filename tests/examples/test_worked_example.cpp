@@ -16,6 +16,7 @@
 #include "instinfer/ssd/spec/placement.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 #include "support/option_costs.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test_worked_example {
 

@@ -9,10 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/cpu.hpp"
 #include "instinfer/flash/engine.hpp"
-#include "instinfer/reference.hpp"
 #include "tests/paths/random_cache.hpp"
+#include "tests/support/shared_attends.hpp"
 #include "tests/support/timed_cache.hpp"
 
 namespace instinfer::test_engine {
@@ -138,7 +137,7 @@ TEST_CASE_TEMPLATE("flash engine: host routes take at least the links' time and 
 }
 
 TEST_CASE_TEMPLATE("flash engine: in storage, only the query and the output cross the link", E,
-                   fp16, bf16, fp32) {
+                   fp16, fp32) {
   const auto check = [&]<class D>(const D&) {
     for (const std::uint64_t tokens : {0u, 1u, 700u}) {
       timed_cache<D, kv_format<E, 64, 80>> cache;

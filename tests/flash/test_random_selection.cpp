@@ -6,10 +6,9 @@
 #include <set>
 #include <vector>
 
-#include "instinfer/cpu.hpp"
 #include "instinfer/flash/engine.hpp"
-#include "instinfer/reference.hpp"
 #include "tests/paths/random_cache.hpp"
+#include "tests/support/shared_attends.hpp"
 #include "tests/support/timed_cache.hpp"
 
 namespace instinfer::test_random_selection {

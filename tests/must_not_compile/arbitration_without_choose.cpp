@@ -1,6 +1,6 @@
 // expect: instinfer: a bus arbitration needs choose() -> bus_turn and must be copyable, see ssd/channel/arbitration.hpp
 // A bus arbitration that never says whose turn it is.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 #include "instinfer/flash/engine.hpp"
 
 struct undecided {

@@ -1,6 +1,6 @@
 // expect: instinfer: blend_mean needs mean_value among the policy's summaries, see summaries/mean_value.hpp
 // A policy that blends the mean of V into its result, but does not have the cache keep it.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 struct forgetful {
 #ifdef CONTROL

@@ -1,6 +1,6 @@
 // expect: instinfer: the drive is not a flash::drive_spec value, see ssd/spec/presets.hpp
 // The drive's geometry where the whole drive belongs.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 #ifdef CONTROL
 inline constexpr auto drive = instinfer::flash::instcsd;

@@ -1,6 +1,6 @@
 // expect: instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp
 // A head size that no whole number of 16-lane vectors makes up.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 #ifdef CONTROL
 inline constexpr int head_dim = 80;

@@ -1,6 +1,6 @@
 // expect: instinfer: head size must be a multiple of 16 up to 256, see core/shape.hpp
 // A head size beyond the largest kernels.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 #ifdef CONTROL
 inline constexpr int head_dim = 256;

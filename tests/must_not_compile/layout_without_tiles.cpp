@@ -1,6 +1,6 @@
 // expect: instinfer: the layout lacks `page_bytes` or `tiles<Format>(context_tokens)`, see layout/concepts.hpp
 // A layout that names its page size only.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 struct rows {
   static constexpr std::uint32_t page_bytes = 4096;

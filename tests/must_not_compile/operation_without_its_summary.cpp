@@ -1,6 +1,6 @@
 // expect: instinfer: the operation needs a summary that is not among the policy's summaries, see summaries/concepts.hpp
 // A policy that scores pages by their bounds, but does not have the cache keep them.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
 
 struct forgetful {

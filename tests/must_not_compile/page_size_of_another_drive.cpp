@@ -1,6 +1,6 @@
 // expect: instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp
 // A layout for 16 KiB pages on a drive with pages of 4 KiB.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 #ifdef CONTROL
 inline constexpr std::uint32_t page_bytes = 4096;

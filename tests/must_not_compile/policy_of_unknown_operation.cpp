@@ -1,6 +1,6 @@
 // expect: error: .*score_centroids
 // A policy that asks for an operation that no machine has: the compiler names it.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 struct by_centroids {
   using summaries = instinfer::attention::summary_list<>;

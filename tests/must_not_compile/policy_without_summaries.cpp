@@ -1,6 +1,6 @@
 // expect: instinfer: the attention policy lacks `summaries` or operator()(machine, query), see attention/concepts.hpp
 // A policy that does not say what the cache keeps for it.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 struct everything {
 #ifdef CONTROL

@@ -3,7 +3,7 @@
 // file.
 #include <sstream>
 
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 struct token_count {
   template <class Format>

@@ -1,6 +1,6 @@
 // expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see summaries/concepts.hpp
 // A summary whose forget may throw: reclaim could then stop half-way.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 struct token_count {
   template <class Format>

@@ -1,6 +1,6 @@
 // expect: instinfer: a summary lacks append(k, v) or forget(k, v), both noexcept, see summaries/concepts.hpp
 // A summary that cannot take back the tokens that are reclaimed.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 
 struct token_count {
   template <class Format>

@@ -1,6 +1,6 @@
 // expect: instinfer: the transfer policy lacks `computes_in_drive`, bytes() or time(), see transfer/concepts.hpp
 // A route that counts bytes, but does not say how long they take.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 #include "instinfer/flash/engine.hpp"
 
 struct timeless {

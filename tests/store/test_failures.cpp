@@ -9,9 +9,8 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/codec/scaled_pages.hpp"
-#include "instinfer/cpu.hpp"
-#include "instinfer/reference.hpp"
 #include "tests/support/counted_allocations.hpp"
+#include "tests/support/shared_attends.hpp"
 
 namespace instinfer::test_failures {
 

@@ -10,8 +10,8 @@ std::int64_t allocations_left = -1;
 
 }  // namespace instinfer::test
 
-// Every form that the standard library calls without an alignment, so that what one allocates another
-// may free: std::stable_sort asks with nothrow and frees with the plain form.
+// Every form that the standard library calls without an alignment, so that what one allocates
+// another may free: std::stable_sort asks with nothrow and frees with the plain form.
 // Not inlined: g++ would otherwise see malloc meet operator delete, and warn.
 [[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
   using namespace instinfer::test;

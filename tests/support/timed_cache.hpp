@@ -9,6 +9,7 @@
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
 #include "tests/paths/watched.hpp"
+#include "tests/support/shared_timelines.hpp"
 #include "tests/support/trace_bars.hpp"
 
 namespace instinfer::test {

@@ -6,6 +6,7 @@
 
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/ftl_store.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test {
 

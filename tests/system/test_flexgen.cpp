@@ -5,6 +5,7 @@
 #include "instinfer/system/flexgen.hpp"
 #include "instinfer/system/run.hpp"
 #include "instinfer/system/spec/models.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test_flexgen {
 

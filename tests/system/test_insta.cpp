@@ -3,6 +3,7 @@
 #include "instinfer/system/gpu_time.hpp"
 #include "instinfer/system/insta.hpp"
 #include "instinfer/system/spec/models.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test_insta {
 

@@ -5,6 +5,7 @@
 #include "instinfer/engine/design.hpp"
 #include "instinfer/system/kv_access.hpp"
 #include "instinfer/system/spec/models.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test_kv_access {
 

@@ -2,6 +2,7 @@
 
 #include "instinfer/engine/design.hpp"
 #include "instinfer/system/retry_cost.hpp"
+#include "tests/support/shared_timelines.hpp"
 
 namespace instinfer::test_retry_cost {
 

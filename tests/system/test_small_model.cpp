@@ -7,9 +7,9 @@
 #include <random>
 #include <vector>
 
-#include "instinfer/cpu.hpp"
 #include "instinfer/system/flexgen.hpp"
 #include "instinfer/system/insta.hpp"
+#include "tests/support/shared_attends.hpp"
 
 namespace instinfer::test_small_model {
 

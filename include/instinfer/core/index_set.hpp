@@ -32,7 +32,9 @@ class index_view {
   bool empty() const { return count_ == 0; }
 
   bool contains(std::uint32_t index) const {
-    const auto after = std::ranges::upper_bound(runs_, index, {}, &index_run::first);
+    const auto after =
+        std::upper_bound(runs_.begin(), runs_.end(), index,
+                         [](std::uint32_t i, const index_run& run) { return i < run.first; });
     return after != runs_.begin() && index < (after - 1)->last;
   }
 
@@ -46,7 +48,8 @@ class index_view {
   }
 
   friend bool operator==(const index_view& a, const index_view& b) {
-    return a.count_ == b.count_ && std::ranges::equal(a.runs_, b.runs_);
+    return a.count_ == b.count_ &&
+           std::equal(a.runs_.begin(), a.runs_.end(), b.runs_.begin(), b.runs_.end());
   }
 
  private:

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
-#include <tuple>
 #include <vector>
 
 #include "instinfer/core/scratch.hpp"
@@ -32,10 +31,10 @@ inline std::uint64_t busiest_worker_bytes(std::span<const head_job> jobs, std::u
   const auto busier = [](std::uint64_t a, std::uint64_t b) { return a > b; };
   std::uint64_t most = 0;
   for (const head_job& job : jobs) {
-    std::ranges::pop_heap(heap, busier);
+    std::pop_heap(heap.begin(), heap.end(), busier);
     heap.back() += job.bytes;
     most = std::max(most, heap.back());
-    std::ranges::push_heap(heap, busier);
+    std::push_heap(heap.begin(), heap.end(), busier);
   }
   return most;
 }
@@ -46,8 +45,11 @@ inline std::uint64_t busiest_worker_bytes(std::span<const head_job> jobs, std::u
 // and on `parts`. `heap` is scratch.
 inline std::size_t deal(std::span<head_job> jobs, std::uint32_t parts,
                         std::vector<std::uint64_t>& heap) {
-  std::ranges::sort(jobs, [](const head_job& a, const head_job& b) {
-    return std::tie(b.bytes, a.request, a.kv_head) < std::tie(a.bytes, b.request, b.kv_head);
+  std::sort(jobs.begin(), jobs.end(), [](const head_job& a, const head_job& b) {
+    if (a.bytes != b.bytes) {
+      return a.bytes > b.bytes;
+    }
+    return a.request != b.request ? a.request < b.request : a.kv_head < b.kv_head;
   });
   std::uint64_t total = 0;
   for (const head_job& job : jobs) {

@@ -28,8 +28,8 @@ inline void require_distinct(std::span<const attend_request> batch,
   for (const attend_request& r : batch) {
     slots.push_back(r.seq.slot);
   }
-  std::ranges::sort(slots);
-  const auto twice = std::ranges::adjacent_find(slots);
+  std::sort(slots.begin(), slots.end());
+  const auto twice = std::adjacent_find(slots.begin(), slots.end());
   require(twice == slots.end(), [&] {
     return "attend: sequence " + std::to_string(*twice) +
            " stands twice in the batch; a method that learns from its queries takes one request a sequence";

@@ -33,7 +33,8 @@ struct attend_bounds {
 
   // The first of the largest.
   constexpr resource largest() const {
-    return static_cast<resource>(std::ranges::max_element(busy_ns) - busy_ns.begin());
+    return static_cast<resource>(std::max_element(busy_ns.begin(), busy_ns.end()) -
+                                 busy_ns.begin());
   }
   friend constexpr bool operator==(const attend_bounds&, const attend_bounds&) = default;
 };

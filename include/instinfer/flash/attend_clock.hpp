@@ -180,7 +180,7 @@ class attend_clock {
     }
     const double ns_per_tick = 1e-3 / static_cast<double>(drive_.scale().ticks_per_ps);
     const auto most_ns = [&](const std::vector<std::int64_t>& ticks) {
-      return static_cast<double>(*std::ranges::max_element(ticks)) * ns_per_tick;
+      return static_cast<double>(*std::max_element(ticks.begin(), ticks.end())) * ns_per_tick;
     };
     done.bounds[resource::bus] = most_ns(bus_ticks_);
     done.bounds[resource::array] = most_ns(die_ticks_);

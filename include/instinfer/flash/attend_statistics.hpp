@@ -102,7 +102,8 @@ class attend_statistics {
   }
   // Of all channels.
   std::int64_t most(std::span<const std::int64_t> of_phases, std::size_t phase) const {
-    return *std::ranges::max_element(of_phases.subspan(phase * channel_count_, channel_count_));
+    const auto of_phase = of_phases.subspan(phase * channel_count_, channel_count_);
+    return *std::max_element(of_phase.begin(), of_phase.end());
   }
 
   std::size_t channel_count_ = 0;

@@ -1,7 +1,6 @@
 #pragma once
 // Names what sets the pace of an attend, from the times of its receipt.
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -26,7 +25,11 @@ inline std::pair<const char*, double> longest_part(const phase_ns& phase) {
   const std::pair<const char*, double> parts[] = {
       {"flash", phase.reading},   {"filter", phase.filter}, {"GeMV", phase.gemv},
       {"softmax", phase.softmax}, {"top-k", phase.top_k},   {"link", phase.route}};
-  return *std::ranges::max_element(parts, {}, [](const auto& part) { return part.second; });
+  std::pair<const char*, double> longest = parts[0];
+  for (const auto& part : parts) {
+    longest = part.second > longest.second ? part : longest;
+  }
+  return longest;
 }
 
 }  // namespace detail

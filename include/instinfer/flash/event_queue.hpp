@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::flash {
 
 // At one time the source of the lowest number comes first. A template, so that it costs nothing
@@ -24,7 +26,7 @@ class event_queue {
 
   // Nobody is ever due.
   void clear() {
-    std::ranges::fill(due_, never);
+    std::fill(due_.begin(), due_.end(), never);
     for (std::size_t node = leaves_; node-- > 1;) {
       winner_[node] =
           2 * node < leaves_ ? winner_[2 * node] : static_cast<std::uint32_t>(2 * node - leaves_);

@@ -27,7 +27,8 @@ struct index_query {
                      " values";
             });
     const auto finite = [](float x) { return is_finite(x); };
-    require(std::ranges::all_of(queries, finite) && std::ranges::all_of(weights, finite),
+    require(std::all_of(queries.begin(), queries.end(), finite) &&
+                std::all_of(weights.begin(), weights.end(), finite),
             [] { return std::string("index query: queries and weights must be finite"); });
   }
 };

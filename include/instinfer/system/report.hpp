@@ -1,7 +1,6 @@
 #pragma once
 // The report of a system's run: seconds by purpose, bytes per link, memory, tokens per second.
 
-#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -64,7 +63,11 @@ constexpr step_part largest_part(const step_time& t) {
                                         {"writes of new KV", t.kv_write_s},
                                         {"q and outputs over links", t.qo_link_s},
                                         {"attend commands", t.command_s}}};
-  return *std::ranges::max_element(parts, {}, &step_part::s);
+  step_part largest = parts[0];
+  for (const step_part& part : parts) {
+    largest = part.s > largest.s ? part : largest;
+  }
+  return largest;
 }
 
 // Bytes that one step moves.

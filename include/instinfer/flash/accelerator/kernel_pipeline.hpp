@@ -58,7 +58,7 @@ class kernel_pipeline {
   template <class Sink>
   void begin(const attend_work& work, Sink& sink) {
     work_ = &work;
-    std::ranges::fill(free_at_, 0);
+    std::fill(free_at_.begin(), free_at_.end(), 0);
     next_place_ = 0;
     gemv_free_ = softmax_free_ = top_k_free_ = place_free_ = end_ = 0;
     steps_.fill(0);

@@ -20,7 +20,7 @@ class array_suspensions {
   array_suspensions(std::int32_t dies, const suspension_ticks& ticks)
       : ticks_{ticks}, dies_(static_cast<std::size_t>(dies)) {}
 
-  void clear() { std::ranges::fill(dies_, die_state{}); }
+  void clear() { std::fill(dies_.begin(), dies_.end(), die_state{}); }
 
   // A program or erase works in the array of its die from `begin` to f.ready.
   void start(const flight& f, array_operation what, std::int64_t begin) {

@@ -28,7 +28,7 @@ class arrivals {
     requests_ = requests;
     ticks_per_ps_ = ticks_per_ps;
     next_of_channel_.resize(requests.size());
-    std::ranges::fill(first_of_channel_, requests.size());
+    std::fill(first_of_channel_.begin(), first_of_channel_.end(), requests.size());
     for (std::size_t i = requests.size(); i-- > 0;) {
       std::size_t& first = first_of_channel_[static_cast<std::size_t>(requests[i].where.channel)];
       next_of_channel_[i] = first;

@@ -26,7 +26,7 @@ class cache_registers {
  public:
   explicit cache_registers(std::int32_t dies) : dies_(static_cast<std::size_t>(dies)) {}
 
-  void clear() { std::ranges::fill(dies_, registers{}); }
+  void clear() { std::fill(dies_.begin(), dies_.end(), registers{}); }
 
   // The array time of a command ends at f.ready. If the cache register will be free for it, returns
   // the command with the end of its move as its ready time. Otherwise the command stays behind.

@@ -58,7 +58,7 @@ class channel_dies {
   void begin(std::int32_t channel, const Work& work, std::int32_t first_die) {
     first_die_ = static_cast<std::size_t>(channel) * states_.size();
     statistics_.begin();
-    std::ranges::fill(states_, die_state::idle);
+    std::fill(states_.begin(), states_.end(), die_state::idle);
     ring_.clear(first_die);
     in_flight_.clear();
     registers_.clear();

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::flash {
 
 struct channel_load {
@@ -31,7 +33,7 @@ class channel_statistics {
 
   void begin() {
     load_ = {};
-    std::ranges::fill(dies_, die_record{});
+    std::fill(dies_.begin(), dies_.end(), die_record{});
   }
 
   // A command of `pages` pages has the bus from `begin`: its cycles until `cycles_end`, its data

@@ -74,7 +74,7 @@ class command_queues {
       add(i, at, arrive == arrival::one_by_one && first);
     }
     if (arrive == arrival::together) {
-      std::ranges::fill(first_die_, 0);
+      std::fill(first_die_.begin(), first_die_.end(), 0);
     }
   }
 
@@ -170,9 +170,9 @@ class command_queues {
     kinds_.clear();
     kinds_.reserve(Mixed ? pages : 0);
     members_.resize(std::max(members_.size(), pages * planes_));
-    std::ranges::fill(waiting_, 0u);
-    std::ranges::fill(head_, nothing);
-    std::ranges::fill(first_die_, nothing);
+    std::fill(waiting_.begin(), waiting_.end(), 0u);
+    std::fill(head_.begin(), head_.end(), nothing);
+    std::fill(first_die_.begin(), first_die_.end(), nothing);
     if (planes_ > 1 && pair_ != pairing::none) {
       rows_.begin(pages);
       last_on_plane_.clear();

@@ -82,7 +82,7 @@ class operation_ticks {
   double longest(array_operation what) const {
     const std::int64_t busy = what == array_operation::read ? longest_read_
                               : what == array_operation::program
-                                  ? *std::ranges::max_element(program_array_)
+                                  ? *std::max_element(program_array_.begin(), program_array_.end())
                                   : erase_array_;
     return static_cast<double>(cycles(what, geometry_.planes)) + static_cast<double>(busy) +
            static_cast<double>(transfer()) * geometry_.planes + static_cast<double>(decode_);

@@ -1,6 +1,6 @@
-// expect: instinfer: fold_chunks needs a summary with value_sum(chunk), see summaries/chunks.hpp
+// expect: instinfer: fold_chunks needs a summary with value_mean(chunk), see summaries/chunks.hpp
 // A policy that estimates pages by their bounds, which say nothing of the values inside.
-#include "instinfer/cpu.hpp"
+#include "instinfer/cpu/engine.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
 

@@ -1,0 +1,17 @@
+# instinfer_corrected(RESULT SUFFIX FILES...): writes one source with the corrected programs of these files, each in a namespace
+# of its own, behind the headers of all of them. So a compiler reads the headers once, not once for each file.
+function(instinfer_corrected result suffix)
+  set(headers "")
+  set(programs "")
+  foreach(file IN LISTS ARGN)
+    get_filename_component(what ${file} NAME_WE)
+    file(STRINGS ${file} includes REGEX "^#include ")
+    list(APPEND headers ${includes})
+    string(APPEND programs "namespace corrected_${what} {\n#include \"${file}\"\n}\n")
+  endforeach()
+  list(REMOVE_DUPLICATES headers)
+  list(JOIN headers "\n" headers)
+  set(source ${CMAKE_CURRENT_BINARY_DIR}/corrected.${suffix})
+  file(CONFIGURE OUTPUT ${source} CONTENT "#define CONTROL\n${headers}\n${programs}" @ONLY)
+  set(${result} ${source} PARENT_SCOPE)
+endfunction()
