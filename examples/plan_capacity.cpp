@@ -66,12 +66,19 @@ nlohmann::json json_of(const option& o) {
     row["seconds_per_token"] = o.run.mean.time.total_s();
     row["prefill_s"] = o.run.prefill.total_s;
     row["usd_per_million_tokens"] = o.usd_per_million_tokens;
+    row["bottleneck"] = o.bottleneck;
+    row["bottleneck_share"] = o.bottleneck_share;
     row["memory"] = {{"gpu", residence(m.gpu)},
                      {"host", residence(m.host)},
                      {"drives", residence(m.drive)},
                      {"drive_dram", residence(m.drive_dram)}};
     if (o.drives > 0) {
       row["drive_lifetime_years"] = o.lifetime_years;
+      row["write_amplification"] = o.write_amplification;
+      for (std::size_t b = 0; b < flash::resource_count; ++b) {
+        row["drive_bounds_ms_a_layer"][flash::resource_name(static_cast<flash::resource>(b))] =
+            o.bounds.busy_ns[b] * 1e-6;
+      }
     }
   }
   return row;
@@ -81,17 +88,20 @@ void print(const plan::request& r, const std::vector<option>& all, const option&
   fmt::print("{}, {} sequences of {} + {} tokens, {} x {}, drive {}; all figures are predicted\n\n",
              r.model.name, r.job.batch, r.job.input_tokens, r.job.output_tokens, r.on.gpus,
              r.on.gpu.name, r.drive.name);
-  fmt::print("{:<15}{:>7}{:>9}{:>11}{:>11}{:>10}{:>8}{:>10}{:>12}\n", "system", "drives", "weights",
-             "tokens/s", "s/token", "dollars", "watts", "years", "$/M tokens");
+  fmt::print("{:<15}{:>7}{:>9}{:>11}{:>11}{:>10}{:>8}{:>10}{:>12}  {}\n", "system", "drives",
+             "weights", "tokens/s", "s/token", "dollars", "watts", "years", "$/M tokens",
+             "bottleneck");
   for (const option& o : all) {
     if (o.fails != plan::limit::none) {
       continue;
     }
     const bool this_one = o.system == chosen.system && o.drives == chosen.drives;
-    fmt::print("{:<15}{:>7}{:>9}{:>11.2f}{:>11.3f}{:>10.0f}{:>8.0f}{:>10}{:>12.2f}{}\n", o.system,
-               o.drives, weights_of(o), o.run.tokens_per_s(), o.run.mean.time.total_s(), o.bill.usd,
-               o.bill.watts, o.drives > 0 ? fmt::format("{:.1f}", o.lifetime_years) : "",
-               o.usd_per_million_tokens, this_one ? "  <- chosen" : "");
+    fmt::print(
+        "{:<15}{:>7}{:>9}{:>11.2f}{:>11.3f}{:>10.0f}{:>8.0f}{:>10}{:>12.2f}  {} {:.0f} %{}\n",
+        o.system, o.drives, weights_of(o), o.run.tokens_per_s(), o.run.mean.time.total_s(),
+        o.bill.usd, o.bill.watts, o.drives > 0 ? fmt::format("{:.1f}", o.lifetime_years) : "",
+        o.usd_per_million_tokens, o.bottleneck, 100 * o.bottleneck_share,
+        this_one ? "  <- chosen" : "");
   }
   for (const option& o : plan::closest_failures(all)) {
     fmt::print("{:<15}{}\n", o.system, o.why);
@@ -117,9 +127,21 @@ void print(const plan::request& r, const std::vector<option>& all, const option&
   residence("drives", m.drive);
   residence("DRAM of the drives", m.drive_dram);
   if (chosen.drives > 0) {
-    fmt::print("  {:<22}{:>10.1f} years of drives that are always busy ({:.0f} P/E cycles)\n",
-               "lifetime", chosen.lifetime_years, plan::pe_cycles);
+    fmt::print(
+        "  {:<22}{:>10.1f} years of drives that are always busy ({:.0f} P/E cycles, evenness {:.2f}, "
+        "{:.0f} programs a page: reading moves it)\n",
+        "lifetime", chosen.lifetime_years, plan::pe_cycles, plan::wear_evenness,
+        chosen.write_amplification);
+    std::string bounds;
+    for (std::size_t b = 0; b < flash::resource_count; ++b) {
+      bounds += fmt::format("{}{} {:.2f}", b > 0 ? ", " : "",
+                            flash::resource_name(static_cast<flash::resource>(b)),
+                            chosen.bounds.busy_ns[b] * 1e-6);
+    }
+    fmt::print("  {:<22}{} ms\n", "bounds of a layer", bounds);
   }
+  fmt::print("  {:<22}{}, {:.0f} % of a step\n", "bottleneck", chosen.bottleneck,
+             100 * chosen.bottleneck_share);
   fmt::print("  {:<22}{:>10.2f} dollars a million tokens; {:.0f} dollars to buy, {:.0f} W\n",
              "cost", chosen.usd_per_million_tokens, chosen.bill.usd, chosen.bill.watts);
 }

@@ -83,9 +83,16 @@ chart_choice chart_of(choices chosen, const std::vector<swept>& axes) {
     }
     return "y: there is no result \"" + chosen.y + "\"; there are" + names;
   });
+  std::vector<std::string> others;
+  for (const swept& axis : axes) {
+    if (axis.values.size() > 1 && axis.what->name != chosen.x && axis.what->name != chosen.by) {
+      others.push_back(axis.what->name);
+    }
+  }
   return {.x = chosen.x,
           .y = chosen.y,
           .by = chosen.by,
+          .others = others,
           .x_label = parameter_of(chosen.x).meaning,
           .y_label = y->meaning,
           .by_label = chosen.by.empty() ? "" : parameter_of(chosen.by).meaning};
@@ -225,7 +232,9 @@ int main(int argc, char** argv) {
     app.add_option("--x", chosen.x,
                    "parameter drawn to the right; by default the first number that varies");
     app.add_option("--y", chosen.y, results)->capture_default_str();
-    app.add_option("--by", chosen.by, "parameter with a line for each value, at most 8");
+    app.add_option(
+        "--by", chosen.by,
+        "parameter with a line for each value; others that vary have lines of their own, at most 8 in all");
     app.add_option("--threads", chosen.threads, "threads of each process")
         ->capture_default_str()
         ->check(CLI::Range(1, 4096));
