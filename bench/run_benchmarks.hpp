@@ -1,6 +1,7 @@
 #pragma once
 // Runs the registered benchmarks, and fails if a result cannot be written.
 
+#include <ostream>
 #include <span>
 #include <string>
 #include <string_view>

@@ -128,7 +128,7 @@ inline std::string to_string(const step_summary& all) {
   for (const double ns : all.bounds.busy_ns) {
     line("%10.2f", ns * 1e-3);
   }
-  line("\n\n");
+  text += "\n\n";
   line("%-14s%8s%12s%8s%14s%8s\n", "resource", "count", "mean us", "share", "busiest us", "share");
   for (const resource_use& use : all.resources) {
     line("%-14s%8zu%12.2f%7.1f%%%14.2f%7.1f%%\n", use.name.c_str(), use.count,
@@ -155,7 +155,7 @@ inline std::string to_string(const step_summary& all) {
                             phase.top_k, phase.route}) {
       line("%10.2f", ns * 1e-3);
     }
-    line("\n");
+    text += "\n";
   }
   return text;
 }
