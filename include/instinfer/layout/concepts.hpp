@@ -56,9 +56,10 @@ constexpr bool in_columns_of_dims(const tile& t) {
 }
 
 // The same tile with room for its first `tokens` tokens only. Token numbers stay those of the whole
-// tile. A tile of neither rows nor columns stays whole.
+// tile. A tile of neither rows nor columns stays whole, and so does one with room for all: the
+// columns of a codec may be longer than their tokens.
 constexpr tile shortened(tile t, std::uint32_t tokens) {
-  if (in_columns_of_dims(t) && !in_rows_of_tokens(t)) {
+  if (tokens < t.tokens && in_columns_of_dims(t) && !in_rows_of_tokens(t)) {
     t.dim_stride = tokens * t.token_stride;
   }
   return t;
