@@ -21,6 +21,8 @@
 #include "baselines.hpp"
 #include "filled_cache.hpp"
 #include "processor.hpp"
+#include "run_benchmarks.hpp"
+#include "support/program.hpp"
 
 namespace {
 
@@ -163,35 +165,35 @@ void add_baseline(const char* method, const char* element, const shape& s,
 }  // namespace
 
 int main(int argc, char** argv) {
-  using f16 = kv_format<fp16, 128>;
-  constexpr std::pair<int, int> heads[] = {{32, 32}, {32, 8}, {64, 8}, {8, 1}};
-  for (const int tokens : {32768, 4096, 1024, 256}) {
-    for (const auto& [q, kv] : heads) {
-      add<insta, f16>("dense", {q, kv, {tokens}}, {1, 2});
+  return program::run("bench_cpu", [&] {
+    using f16 = kv_format<fp16, 128>;
+    constexpr std::pair<int, int> heads[] = {{32, 32}, {32, 8}, {64, 8}, {8, 1}};
+    for (const int tokens : {32768, 4096, 1024, 256}) {
+      for (const auto& [q, kv] : heads) {
+        add<insta, f16>("dense", {q, kv, {tokens}}, {1, 2});
+      }
     }
-  }
-  add<insta, kv_format<bf16, 128>>("dense", {32, 32, {32768}}, {1, 2});
-  add<insta, kv_format<bf16, 128>>("dense", {32, 8, {32768}}, {1});
-  add<insta, kv_format<fp32, 128>>("dense", {32, 32, {32768}}, {1, 2});
-  add<insta, kv_format<int8_pages<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
-  add<insta, kv_format<fp8_pages<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
-  add<insta, kv_format<int4_groups<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
-  for (const int queries : {2, 4, 8}) {  // speculative decode
-    add<insta, f16>("dense", {32, 8, {32768}, queries}, {1});
-  }
-  // Skewed batches: whole heads cannot be dealt evenly.
-  add<insta, f16>("dense", {8, 1, {32768, 1024, 1024, 1024}}, {1, 2});
-  add<insta, f16>("dense", {8, 2, {16384, 4096, 4096, 2048, 2048, 1024, 1024}}, {1, 2});
-  add<insta_sparf, f16>("sparf", {32, 32, {32768}}, {1, 2}, 8);
-  add<insta_sparf, f16>("sparf", {32, 8, {32768}}, {1, 2}, 8);
-  add<insta_sparf, f16>("sparf", {32, 32, {131072}}, {1}, 8);
-  add<insta_sparf, f16>("sparf", {8, 1, {131072}}, {1, 2}, 8);
-  for (const auto& [q, kv] : {heads[0], heads[1]}) {
-    add_baseline<float>("eigen", "f32", {q, kv, {32768}}, {1, 2});
-    add_baseline<Eigen::half>("eigen", "f16", {q, kv, {32768}}, {1, 2});
-    add_baseline<fp16>("scalar", "f16", {q, kv, {32768}}, {1});
-  }
-  benchmark::Initialize(&argc, argv);
-  add_machine_to_header();
-  benchmark::RunSpecifiedBenchmarks();
+    add<insta, kv_format<bf16, 128>>("dense", {32, 32, {32768}}, {1, 2});
+    add<insta, kv_format<bf16, 128>>("dense", {32, 8, {32768}}, {1});
+    add<insta, kv_format<fp32, 128>>("dense", {32, 32, {32768}}, {1, 2});
+    add<insta, kv_format<int8_pages<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
+    add<insta, kv_format<fp8_pages<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
+    add<insta, kv_format<int4_groups<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
+    for (const int queries : {2, 4, 8}) {  // speculative decode
+      add<insta, f16>("dense", {32, 8, {32768}, queries}, {1});
+    }
+    // Skewed batches: whole heads cannot be dealt evenly.
+    add<insta, f16>("dense", {8, 1, {32768, 1024, 1024, 1024}}, {1, 2});
+    add<insta, f16>("dense", {8, 2, {16384, 4096, 4096, 2048, 2048, 1024, 1024}}, {1, 2});
+    add<insta_sparf, f16>("sparf", {32, 32, {32768}}, {1, 2}, 8);
+    add<insta_sparf, f16>("sparf", {32, 8, {32768}}, {1, 2}, 8);
+    add<insta_sparf, f16>("sparf", {32, 32, {131072}}, {1}, 8);
+    add<insta_sparf, f16>("sparf", {8, 1, {131072}}, {1, 2}, 8);
+    for (const auto& [q, kv] : {heads[0], heads[1]}) {
+      add_baseline<float>("eigen", "f32", {q, kv, {32768}}, {1, 2});
+      add_baseline<Eigen::half>("eigen", "f16", {q, kv, {32768}}, {1, 2});
+      add_baseline<fp16>("scalar", "f16", {q, kv, {32768}}, {1});
+    }
+    return run_benchmarks(argc, argv, [] { add_machine_to_header(); });
+  });
 }

@@ -33,6 +33,8 @@
 #include "cuda/data.cuh"
 #include "cuda/targets.hpp"
 #include "cuda/timing.cuh"
+#include "run_benchmarks.hpp"
+#include "support/program.hpp"
 
 namespace {
 
@@ -279,22 +281,17 @@ void add_home(const std::string& name, std::uint32_t tokens) {
       ->UseRealTime();
 }
 
-}  // namespace
+void print_device() {
+  const cuda::device_info device = cuda::current_device();
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, device.ordinal), "cudaGetDeviceProperties");
+  std::printf(
+      "%s, sm_%d, %d SMs, L2 %d MB, nominal %.0f GB/s, read-only probe %.0f GB/s (GB = 1e9 bytes), fp16\n",
+      properties.name, device.capability, device.multiprocessors, device.l2_bytes >> 20,
+      nominal_bandwidth() / 1e9, read_bandwidth() / 1e9);
+}
 
-int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  try {
-    const cuda::device_info device = cuda::current_device();
-    cudaDeviceProp properties;
-    check(cudaGetDeviceProperties(&properties, device.ordinal), "cudaGetDeviceProperties");
-    std::printf(
-        "%s, sm_%d, %d SMs, L2 %d MB, nominal %.0f GB/s, read-only probe %.0f GB/s (GB = 1e9 bytes), fp16\n",
-        properties.name, device.capability, device.multiprocessors, device.l2_bytes >> 20,
-        nominal_bandwidth() / 1e9, read_bandwidth() / 1e9);
-  } catch (const error& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return 1;
-  }
+void add_all() {
   const run_case fp16_pages = dense<element>;
   for (const auto& [q, kv] : {std::pair{32u, 32u}, {32u, 8u}, {64u, 8u}, {28u, 4u}, {8u, 1u}}) {
     for (const std::uint32_t batch : {1u, 4u, 16u, 64u, 256u}) {
@@ -325,6 +322,17 @@ int main(int argc, char** argv) {
     add_home<insta_sparf>("sparf_device", tokens);
     add_home<flexgen_sparq>("sparq_bounce", tokens);
   }
-  benchmark::RunSpecifiedBenchmarks();
-  targets(results).print();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return program::run("bench_cuda", [&] {
+    const int status = instinfer::bench::run_benchmarks(argc, argv, [] {
+      print_device();
+      add_all();
+    });
+    targets(results).print();
+    return status;
+  });
 }

@@ -25,8 +25,10 @@
 #include <instinfer/ssd/spec/placement.hpp>
 #include <instinfer/ssd/spec/presets.hpp>
 
+#include "run_benchmarks.hpp"
 #include "support/event_driven_drive.hpp"
 #include "support/mixed_drive.hpp"
+#include "support/program.hpp"
 
 namespace {
 
@@ -210,19 +212,20 @@ void add_decode(const char* name) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (const std::int32_t planes : {1, 2}) {
-    add(plain(planes), "");
-    add<flash::command_first>(plain(planes), "/command_first");
-    add<flash::command_first>(cached(planes), "/command_first/cache_read");
-    add(tlc(planes), "/tlc");
-    add(retried(planes), "/retry");
-    benchmark::RegisterBenchmark(("mixed/4KiB/w4/p" + std::to_string(planes) + "/n10000").c_str(),
-                                 [=](benchmark::State& state) { replay_mixed(state, planes); })
-        ->Unit(benchmark::kMicrosecond);
-  }
-  add_decode<insta>("dense");
-  add_decode<insta_sparf>("sparf");
-  benchmark::Initialize(&argc, argv);
-  benchmark::AddCustomContext("compiler", __VERSION__);
-  benchmark::RunSpecifiedBenchmarks();
+  return program::run("bench_flash", [&] {
+    for (const std::int32_t planes : {1, 2}) {
+      add(plain(planes), "");
+      add<flash::command_first>(plain(planes), "/command_first");
+      add<flash::command_first>(cached(planes), "/command_first/cache_read");
+      add(tlc(planes), "/tlc");
+      add(retried(planes), "/retry");
+      benchmark::RegisterBenchmark(("mixed/4KiB/w4/p" + std::to_string(planes) + "/n10000").c_str(),
+                                   [=](benchmark::State& state) { replay_mixed(state, planes); })
+          ->Unit(benchmark::kMicrosecond);
+    }
+    add_decode<insta>("dense");
+    add_decode<insta_sparf>("sparf");
+    return bench::run_benchmarks(argc, argv,
+                                 [] { benchmark::AddCustomContext("compiler", __VERSION__); });
+  });
 }

@@ -2,12 +2,12 @@
 
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <map>
 
 #include <nlohmann/json.hpp>
 
 #include "methods/comparison.hpp"
+#include "support/program.hpp"
 
 namespace {
 
@@ -71,30 +71,33 @@ void write_json(const std::vector<measurement>& results, const std::string& file
                     {"drive_us", m.drive_us},
                     {"cpu_us", m.cpu_us}});
   }
-  std::ofstream out(file);
-  out << nlohmann::ordered_json{{"kind", "methods"}, {"measurements", rows}}.dump(1) << '\n';
-  if (!out.flush()) {
-    throw bad_file("bench methods: " + file + " cannot be written");
-  }
+  program::write_file(
+      file, nlohmann::ordered_json{{"kind", "methods"}, {"measurements", rows}}.dump(1) + '\n');
 }
 
-int usage() {
-  std::fprintf(stderr, "usage: ./dev bench methods [--trace FILE] [--json FILE] [--figures DIR]\n");
-  return 2;
-}
+constexpr const char* usage =
+    "usage: ./dev bench methods [--trace FILE] [--json FILE] [--figures DIR]";
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::map<std::string, std::string> options{{"--trace", INSTINFER_DEFAULT_TRACE}};
-  for (int i = 1; i < argc; i += 2) {
-    if (i + 1 == argc ||
-        (std::strcmp(argv[i], "--trace") != 0 && std::strcmp(argv[i], "--json") != 0)) {
-      return usage();
+  return program::run("bench methods", [&] {
+    std::map<std::string, std::string> options{{"--trace", INSTINFER_DEFAULT_TRACE}};
+    for (int i = 1; i < argc; i += 2) {
+      if (std::strcmp(argv[i], "--help") == 0) {
+        std::puts(usage);
+        return 0;
+      }
+      if (i + 1 == argc ||
+          (std::strcmp(argv[i], "--trace") != 0 && std::strcmp(argv[i], "--json") != 0)) {
+        std::fprintf(stderr, "%s\n", usage);
+        return 2;
+      }
+      options[argv[i]] = argv[i + 1];
     }
-    options[argv[i]] = argv[i + 1];
-  }
-  try {
+    if (options.contains("--json")) {
+      program::check_writable(options["--json"]);
+    }
     std::vector<measurement> results;
     compare(methods::of_trace(trace::read(options["--trace"]), 64), results);
     const workload::sample topics = workload::topics{.queries = 64}();
@@ -104,8 +107,6 @@ int main(int argc, char** argv) {
     if (options.contains("--json")) {
       write_json(results, options["--json"]);
     }
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "bench methods: %s\n", e.what());
-    return 1;
-  }
+    return 0;
+  });
 }

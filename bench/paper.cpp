@@ -1,8 +1,6 @@
 // The claims of the InstInfer paper and what the models here give for them.
 
 #include <cstdio>
-#include <exception>
-#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -10,12 +8,17 @@
 #include "paper/calibration.hpp"
 #include "paper/document.hpp"
 #include "paper/json.hpp"
+#include "support/program.hpp"
 
 namespace {
 
 using namespace instinfer;
 
+constexpr const char* usage =
+    "usage: ./dev bench paper [--json FILE] [--figures DIR] [--doc FILE] [--calibrate]";
+
 struct arguments {
+  bool help = false;
   bool calibrate = false;
   std::string json, doc;
 };
@@ -24,6 +27,10 @@ arguments parse(int argc, char** argv) {
   arguments parsed;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
+    if (name == "--help") {
+      parsed.help = true;
+      continue;
+    }
     if (name == "--calibrate") {
       parsed.calibrate = true;
       continue;
@@ -32,21 +39,11 @@ arguments parse(int argc, char** argv) {
                                : name == "--doc" ? &parsed.doc
                                                  : nullptr;
     if (value == nullptr || i + 1 == argc) {
-      throw std::runtime_error(
-          "usage: ./dev bench paper [--json FILE] [--figures DIR] [--doc FILE] [--calibrate], got " +
-          name);
+      throw std::runtime_error(std::string(usage) + ", got " + name);
     }
     *value = argv[++i];
   }
   return parsed;
-}
-
-void write_file(const std::string& path, const std::string& text) {
-  std::ofstream file(path);
-  file << text;
-  if (!file.flush()) {
-    throw std::runtime_error("could not write " + path);
-  }
 }
 
 void print(const std::vector<paper::claim>& claims) {
@@ -62,6 +59,15 @@ void print(const std::vector<paper::claim>& claims) {
 }
 
 void run(const arguments& wanted) {
+  if (wanted.help) {
+    std::puts(usage);
+    return;
+  }
+  for (const std::string& file : {wanted.json, wanted.doc}) {
+    if (!file.empty()) {
+      program::check_writable(file);
+    }
+  }
   if (wanted.calibrate) {
     const system::host_software found = paper::calibrated();
     std::printf(
@@ -74,21 +80,19 @@ void run(const arguments& wanted) {
   const std::vector<paper::claim> claims = paper::all_claims(runs);
   print(claims);
   if (!wanted.json.empty()) {
-    write_file(wanted.json, paper::json(runs, claims).dump(1) + '\n');
+    program::write_file(wanted.json, paper::json(runs, claims).dump(1) + '\n');
   }
   if (!wanted.doc.empty()) {
-    write_file(wanted.doc,
-               paper::document(page::text_of(INSTINFER_REPRODUCTION_TEMPLATE), runs, claims));
+    program::write_file(
+        wanted.doc, paper::document(page::text_of(INSTINFER_REPRODUCTION_TEMPLATE), runs, claims));
   }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  return program::run("bench paper", [&] {
     run(parse(argc, argv));
-  } catch (const std::exception& failure) {
-    std::fprintf(stderr, "%s\n", failure.what());
-    return 1;
-  }
+    return 0;
+  });
 }

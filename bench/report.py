@@ -72,16 +72,29 @@ def roofline(report: dict) -> dict:
             "read_bytes_per_s": bandwidth, "points": points}
 
 
+def read(path: str, key: str | None, writer: str) -> dict | list:
+    """The JSON that `writer` wrote; says so where it is none."""
+    try:
+        found = json.loads(Path(path).read_text())
+    except OSError as problem:
+        sys.exit(f"./dev bench report: {path} cannot be read: {problem.strerror}")
+    except ValueError as problem:
+        sys.exit(f"./dev bench report: {path} is not the JSON of {writer}: {problem}")
+    if not (isinstance(found, list) if key is None else isinstance(found, dict) and key in found):
+        sys.exit(f"./dev bench report: {path} is JSON, but not that of {writer}")
+    return found
+
+
 def main() -> None:
-    if len(sys.argv) < 2:
+    if not 2 <= len(sys.argv) <= 3:
         sys.exit(__doc__)
-    report = json.loads(Path(sys.argv[1]).read_text())
+    report = read(sys.argv[1], "benchmarks", "./dev bench cpu --json FILE")
     document = ROOT / "docs" / "performance.md"
     text = document.read_text()
     text = replace(text, "machine", machine(report))
     text = replace(text, "cpu", cpu_table(report))
-    if len(sys.argv) > 2 and Path(sys.argv[2]).exists():
-        text = replace(text, "peers", peers_table(json.loads(Path(sys.argv[2]).read_text())))
+    if len(sys.argv) > 2:
+        text = replace(text, "peers", peers_table(read(sys.argv[2], None, "./dev bench peers --json FILE")))
     document.write_text(text)
     (ROOT / "docs" / "roofline.json").write_text(json.dumps(roofline(report), indent=1) + "\n")
 

@@ -3,14 +3,13 @@
 // and over FlexGen's route.
 
 #include <filesystem>
-#include <fstream>
-#include <iostream>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "support/draw.hpp"
+#include "support/program.hpp"
 #include "support/replay.hpp"
 
 namespace {
@@ -128,16 +127,17 @@ void explain(const trace::kv_trace& trace, std::size_t batch,
           static_cast<double>(trace.kv_heads()));
 }
 
-template <class Write>
-void write_file(const std::filesystem::path& path, Write&& write) {
-  std::ofstream out(path);
-  write(out);
-  out.flush();
-  require<bad_file>(out.good(), [&] { return path.string() + ": cannot be written"; });
-}
-
 void run(const std::string& trace_file, const std::string& json_file,
          const std::filesystem::path& folder, std::size_t max_queries, std::size_t max_batch) {
+  const std::string data = (folder / "demo.json").string();
+  const std::string picture = (folder / "demo.svg").string();
+  std::filesystem::create_directories(folder);
+  program::check_writable(data);
+  program::check_writable(folder / "timeline.json");
+  if (!json_file.empty()) {
+    program::check_writable(json_file);
+  }
+
   const trace::kv_trace trace = trace::read(trace_file);
   const std::size_t batch = std::min({max_batch, max_queries, trace.queries()});
   const std::size_t queries = std::min(max_queries, trace.queries()) / batch * batch;
@@ -152,25 +152,21 @@ void run(const std::string& trace_file, const std::string& json_file,
   fmt::print(
       "replayed   the last {} positions of each layer, split over {} sequences; K and V stored as fp16; CPU path on {}\n\n",
       queries, batch, cpu::target_name());
-  std::cout.flush();
+  program::flush_output();
 
   flash::chrome_trace timeline;
   const std::vector<measurement> rows = compare(trace, queries, batch, timeline);
   print_table(rows);
   explain(trace, batch, rows);
 
-  std::filesystem::create_directories(folder);
-  const std::string data = (folder / "demo.json").string();
-  const std::string picture = (folder / "demo.svg").string();
-  write_file(data, [&](std::ostream& out) {
-    out << nlohmann::json{{"kind", "demo"}, {"rows", as_json(rows)}}.dump(2) << '\n';
-  });
-  write_file(folder / "timeline.json", [&](std::ostream& out) { out << timeline.json(); });
+  program::write_file(data,
+                      nlohmann::json{{"kind", "demo"}, {"rows", as_json(rows)}}.dump(2) + '\n');
+  program::write_file(folder / "timeline.json", timeline.json());
   fmt::print(
       "\nwritten    {}  the table\n           {}  one SparF step on the drive; open it at https://ui.perfetto.dev\n",
       data, (folder / "timeline.json").string());
   if (!json_file.empty()) {
-    write_file(json_file, [&](std::ostream& out) { out << as_json(rows).dump(2) << '\n'; });
+    program::write_file(json_file, as_json(rows).dump(2) + '\n');
     fmt::print("           {}  the table\n", json_file);
   }
   if (examples::draw(INSTINFER_CHARTS, data, picture)) {
@@ -181,35 +177,33 @@ void run(const std::string& trace_file, const std::string& json_file,
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{
-      "Decode attention over a KV cache in flash: four designs on the KV trace of a real model.\n"
-      "Designs: flexgen (dense, pages go to the GPU), flexgen_sparq (sparse, pages go to the GPU),\n"
-      "insta (dense, in the drive), insta_sparf (sparse, in the drive)."};
-  std::string trace_file = INSTINFER_DEFAULT_TRACE;
-  std::string json_file;
-  std::string folder = "instinfer-demo";
-  std::size_t queries = 256;
-  std::size_t batch = 16;
-  app.add_option(
-         "--trace", trace_file,
-         "safetensors file with layers.<n>.k and .v [tokens, kv_heads, head_dim] and layers.<n>.q [queries, q_heads, head_dim], "
-         "post-RoPE; examples/traces/make_trace.py makes one of your text")
-      ->capture_default_str();
-  app.add_option("--json", json_file, "also write the table to this file, a list of objects");
-  app.add_option("--out", folder, "folder for the figure and the timeline")->capture_default_str();
-  app.add_option("--queries", queries, "positions to replay, at most the queries in the trace")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--batch", batch,
-                 "sequences that the drive serves at once; they share the positions to replay")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  CLI11_PARSE(app, argc, argv);
-  try {
+  return program::run("demo", [&] {
+    CLI::App app{
+        "Decode attention over a KV cache in flash: four designs on the KV trace of a real model.\n"
+        "Designs: flexgen (dense, pages go to the GPU), flexgen_sparq (sparse, pages go to the GPU),\n"
+        "insta (dense, in the drive), insta_sparf (sparse, in the drive)."};
+    std::string trace_file = INSTINFER_DEFAULT_TRACE;
+    std::string json_file;
+    std::string folder = "instinfer-demo";
+    std::size_t queries = 256;
+    std::size_t batch = 16;
+    app.add_option(
+           "--trace", trace_file,
+           "safetensors file with layers.<n>.k and .v [tokens, kv_heads, head_dim] and layers.<n>.q [queries, q_heads, head_dim], "
+           "post-RoPE; examples/traces/make_trace.py makes one of your text")
+        ->capture_default_str();
+    app.add_option("--json", json_file, "also write the table to this file, a list of objects");
+    app.add_option("--out", folder, "folder for the figure and the timeline")
+        ->capture_default_str();
+    app.add_option("--queries", queries, "positions to replay, at most the queries in the trace")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    app.add_option("--batch", batch,
+                   "sequences that the drive serves at once; they share the positions to replay")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    CLI11_PARSE(app, argc, argv);
     run(trace_file, json_file, folder, queries, batch);
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "demo: {}\n", e.what());
-    return 1;
-  }
-  return 0;
+    return 0;
+  });
 }

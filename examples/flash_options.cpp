@@ -4,5 +4,11 @@
 #include <cstdio>
 
 #include "support/option_costs.hpp"
+#include "support/program.hpp"
 
-int main() { std::fputs(instinfer::examples::option_costs::tables().c_str(), stdout); }
+int main() {
+  return instinfer::program::run("flash_options", [] {
+    std::fputs(instinfer::examples::option_costs::tables().c_str(), stdout);
+    return 0;
+  });
+}

@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <map>
 
 #include <fmt/format.h>
@@ -15,7 +14,9 @@
 #include "instinfer/ssd/report/gantt.hpp"
 #include "instinfer/ssd/report/latencies.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
+#include "support/number_in.hpp"
 #include "support/parameters.hpp"
+#include "support/program.hpp"
 
 namespace {
 
@@ -95,16 +96,15 @@ void read_pages(const choices& chosen, design_point p, flash::chrome_trace& trac
   }
 }
 
-void write_file(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream out(path, std::ios::binary);
-  out << text;
-  out.flush();
-  require<bad_file>(out.good(), [&] { return path.string() + ": cannot be written"; });
-}
-
 void run(choices chosen) {
-  flash::chrome_trace trace;
+  const std::filesystem::path timeline = chosen.folder / "trace.json";
+  const std::filesystem::path picture = chosen.folder / "gantt.svg";
   const design_point p = point_of(chosen);
+  std::filesystem::create_directories(chosen.folder);
+  program::check_writable(timeline);
+  program::check_writable(picture);
+
+  flash::chrome_trace trace;
   if (chosen.pages == 0) {
     step(p, trace);
   } else if (p.arbitration == "command_first") {
@@ -123,48 +123,47 @@ void run(choices chosen) {
       }
     }
   }
-  std::filesystem::create_directories(chosen.folder);
-  write_file(chosen.folder / "trace.json", trace.json());
-  write_file(chosen.folder / "gantt.svg", flash::gantt(trace, chosen.gantt));
-  fmt::print("\nwritten {}  open it at https://ui.perfetto.dev\n        {}\n",
-             (chosen.folder / "trace.json").string(), (chosen.folder / "gantt.svg").string());
+  program::write_file(timeline, trace.json());
+  program::write_file(picture, flash::gantt(trace, chosen.gantt));
+  fmt::print("\nwritten {}  open it at https://ui.perfetto.dev\n        {}\n", timeline.string(),
+             picture.string());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{
-      "Looks into the modelled drive during one decode step: attention of one layer for a batch. With --pages, during one\n"
-      "batch of page reads and nothing else. Prints a summary; writes trace.json (Perfetto opens it) and gantt.svg."};
-  choices chosen;
-  for (const parameter& p : parameters()) {
-    std::string help = p.meaning;
-    for (const std::string& word : p.words) {
-      help += (&word == &p.words.front() ? ": " : ", ") + word;
+  return program::run("look_inside", [&] {
+    CLI::App app{
+        "Looks into the modelled drive during one decode step: attention of one layer for a batch. With --pages, during one\n"
+        "batch of page reads and nothing else. Prints a summary; writes trace.json (Perfetto opens it) and gantt.svg."};
+    choices chosen;
+    for (const parameter& p : parameters()) {
+      std::string help = p.meaning;
+      for (const std::string& word : p.words) {
+        help += (&word == &p.words.front() ? ": " : ", ") + word;
+      }
+      app.add_option("--" + p.name, chosen.values[p.name], help)->group("Design");
     }
-    app.add_option("--" + p.name, chosen.values[p.name], help)->group("Design");
-  }
-  app.add_option("--pages", chosen.pages,
-                 "read the drive's first pages, striped, instead of a decode step")
-      ->check(CLI::Range(1, 100'000'000))
-      ->group("Page reads");
-  app.add_option("--transfer_ns", chosen.transfer_ns,
-                 "bus time of a page; by default from the bus rate")
-      ->check(CLI::PositiveNumber)
-      ->group("Page reads");
-  app.add_option("--out", chosen.folder, "folder of the two files")->capture_default_str();
-  app.add_option("--title", chosen.gantt.title, "of the Gantt chart");
-  app.add_option(
-      "--show", chosen.gantt.groups,
-      "groups of rows in the Gantt chart, e.g. units \"channel 3\"; by default units and channel 0");
-  app.add_option("--window_us", chosen.window_us, "begin and end of the Gantt chart")->expected(2);
-  CLI11_PARSE(app, argc, argv);
-  std::erase_if(chosen.values, [](const auto& given) { return given.second.empty(); });
-  try {
+    app.add_option(
+           "--pages", chosen.pages,
+           "read the drive's first pages, striped, instead of a decode step; a million take 600 MB")
+        ->check(CLI::Range(1, 1'000'000))
+        ->group("Page reads");
+    app.add_option("--transfer_ns", chosen.transfer_ns,
+                   "bus time of a page; by default from the bus rate")
+        ->check(program::number_in(1e-3, 1e9))
+        ->group("Page reads");
+    app.add_option("--out", chosen.folder, "folder of the two files")->capture_default_str();
+    app.add_option("--title", chosen.gantt.title, "of the Gantt chart");
+    app.add_option(
+        "--show", chosen.gantt.groups,
+        "groups of rows in the Gantt chart, e.g. units \"channel 3\"; by default units and channel 0");
+    app.add_option("--window_us", chosen.window_us, "begin and end of the Gantt chart")
+        ->check(program::number_in(0, 1e12))
+        ->expected(2);
+    CLI11_PARSE(app, argc, argv);
+    std::erase_if(chosen.values, [](const auto& given) { return given.second.empty(); });
     run(chosen);
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "look_inside: {}\n", e.what());
-    return 1;
-  }
-  return 0;
+    return 0;
+  });
 }

@@ -5,6 +5,7 @@
 // SIMD lanes are tokens; V lies token by token.
 
 #include "support/on_every_path.hpp"
+#include "support/program.hpp"
 
 using namespace instinfer;
 
@@ -32,7 +33,9 @@ constexpr flash::drive_spec large_pages = [] {
 }();
 
 int main() {
-  using mine = design<attention::dense, lanes_are_tokens, large_pages, transfer::in_storage>;
-  const model_shape shape{.layers = 1, .q_heads = 4, .kv_heads = 4};
-  return examples::on_every_path<mine, kv_format<fp16, 128>>(shape, 3000) ? 0 : 1;
+  return program::run("own_layout", [] {
+    using mine = design<attention::dense, lanes_are_tokens, large_pages, transfer::in_storage>;
+    const model_shape shape{.layers = 1, .q_heads = 4, .kv_heads = 4};
+    return examples::on_every_path<mine, kv_format<fp16, 128>>(shape, 3000) ? 0 : 1;
+  });
 }

@@ -8,6 +8,7 @@
 #include <instinfer/summaries/chunks.hpp>
 
 #include "support/on_every_path.hpp"
+#include "support/program.hpp"
 
 using namespace instinfer;
 
@@ -74,8 +75,10 @@ struct landmarks {
 static_assert(attention::AttentionPolicy<landmarks>);
 
 int main() {
-  using mine = design<landmarks, layout::token_indexed<>, flash::instcsd, transfer::in_storage>;
-  return examples::on_every_path<mine, kv_format<fp16, 64>>({.q_heads = 4, .kv_heads = 2}, 3000)
-             ? 0
-             : 1;
+  return program::run("own_method", [] {
+    using mine = design<landmarks, layout::token_indexed<>, flash::instcsd, transfer::in_storage>;
+    return examples::on_every_path<mine, kv_format<fp16, 64>>({.q_heads = 4, .kv_heads = 2}, 3000)
+               ? 0
+               : 1;
+  });
 }

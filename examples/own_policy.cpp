@@ -4,6 +4,7 @@
 // SparF does, and half by recency; and it does not make up for what it left out.
 
 #include "support/on_every_path.hpp"
+#include "support/program.hpp"
 
 using namespace instinfer;
 
@@ -25,7 +26,9 @@ struct two_looks {
 static_assert(attention::AttentionPolicy<two_looks>);
 
 int main() {
-  using mine = design<two_looks, layout::dual<>, flash::instcsd, transfer::in_storage>;
-  const model_shape shape{.layers = 1, .q_heads = 4, .kv_heads = 2};
-  return examples::on_every_path<mine, kv_format<fp16, 64>>(shape, 3000) ? 0 : 1;
+  return program::run("own_policy", [] {
+    using mine = design<two_looks, layout::dual<>, flash::instcsd, transfer::in_storage>;
+    const model_shape shape{.layers = 1, .q_heads = 4, .kv_heads = 2};
+    return examples::on_every_path<mine, kv_format<fp16, 64>>(shape, 3000) ? 0 : 1;
+  });
 }

@@ -4,6 +4,7 @@
 // system and no copy in host memory, and computes attention itself.
 
 #include "support/on_every_path.hpp"
+#include "support/program.hpp"
 
 using namespace instinfer;
 
@@ -50,13 +51,15 @@ void time_step(const char* name) {
 }
 
 int main() {
-  const bool agree = examples::on_every_path<dense_over<over_cxl>, kv_format<fp16, 64>>(
-      {.layers = 1, .q_heads = 4, .kv_heads = 2}, 3000);
-  time_step<dense_over<transfer::host_bounce>>("host bounce");
-  time_step<dense_over<transfer::gpu_direct>>("GPU direct");
-  time_step<dense_over<transfer::peer_to_peer>>("peer to peer");
-  time_step<dense_over<over_cxl>>("CXL (ours)");
-  time_step<insta>("in storage, dense");
-  time_step<insta_sparf>("in storage, SparF");
-  return agree ? 0 : 1;
+  return program::run("own_transfer", [] {
+    const bool agree = examples::on_every_path<dense_over<over_cxl>, kv_format<fp16, 64>>(
+        {.layers = 1, .q_heads = 4, .kv_heads = 2}, 3000);
+    time_step<dense_over<transfer::host_bounce>>("host bounce");
+    time_step<dense_over<transfer::gpu_direct>>("GPU direct");
+    time_step<dense_over<transfer::peer_to_peer>>("peer to peer");
+    time_step<dense_over<over_cxl>>("CXL (ours)");
+    time_step<insta>("in storage, dense");
+    time_step<insta_sparf>("in storage, SparF");
+    return agree ? 0 : 1;
+  });
 }

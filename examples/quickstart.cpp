@@ -38,4 +38,5 @@ int main() {
               static_cast<unsigned long long>(done.traffic.filtered_bytes / 1000),
               static_cast<unsigned long long>(done.traffic.link_bytes / 1000),
               time.total_ns() / 1e3);
+  if (std::fflush(stdout) != 0) return std::perror("quickstart"), 1;
 }

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 #include <thread>
@@ -15,6 +14,7 @@
 
 #include "support/draw.hpp"
 #include "support/kept_memory.hpp"
+#include "support/program.hpp"
 #include "support/progress.hpp"
 #include "support/ranks.hpp"
 #include "support/sweep.hpp"
@@ -32,15 +32,15 @@ struct choices {
   std::size_t threads = std::max(1u, std::thread::hardware_concurrency());
 };
 
-template <class Write>
-void write_file(const std::string& path, Write&& write) {
-  if (path.empty()) {
-    return;
-  }
-  std::ofstream out(path, std::ios::binary);
-  write(out);
-  out.flush();
-  require<bad_file>(out.good(), [&] { return path + ": cannot be written"; });
+std::string csv_of(const row_list& rows) {
+  std::ostringstream out;
+  write_csv(rows, out);
+  return out.str();
+}
+std::string json_of(const row_list& rows) {
+  std::ostringstream out;
+  write_json(rows, out);
+  return out.str();
 }
 
 std::vector<swept> axes_of(const choices& chosen) {
@@ -83,9 +83,16 @@ chart_choice chart_of(choices chosen, const std::vector<swept>& axes) {
     }
     return "y: there is no result \"" + chosen.y + "\"; there are" + names;
   });
+  std::vector<std::string> others;
+  for (const swept& axis : axes) {
+    if (axis.values.size() > 1 && axis.what->name != chosen.x && axis.what->name != chosen.by) {
+      others.push_back(axis.what->name);
+    }
+  }
   return {.x = chosen.x,
           .y = chosen.y,
           .by = chosen.by,
+          .others = others,
           .x_label = parameter_of(chosen.x).meaning,
           .y_label = y->meaning,
           .by_label = chosen.by.empty() ? "" : parameter_of(chosen.by).meaning};
@@ -147,6 +154,14 @@ bool run(const choices& chosen, const ranks& world) {
     return "json: " + chosen.json + " is for the picture's data; the rows need another name";
   });
   const std::vector<design_point> points = combinations(axes);
+  if (world.size() == 1) {  // of many processes, one alone cannot stop the others
+    for (const std::string& file :
+         {chosen.csv, chosen.json, chosen.svg.empty() ? "" : picture_data(chosen)}) {
+      if (!file.empty()) {
+        program::check_writable(file);
+      }
+    }
+  }
   const auto begin = std::chrono::steady_clock::now();
   row_list rows;
   {
@@ -169,16 +184,18 @@ bool run(const choices& chosen, const ranks& world) {
       points.size(), s, world.size(), world.size() == 1 ? "" : "es", chosen.threads,
       1e3 * cpu_s * static_cast<double>(world.size()) / static_cast<double>(points.size()));
   tell_skipped(rows);
-  write_file(chosen.csv, [&](std::ostream& out) { write_csv(rows, out); });
-  write_file(chosen.json, [&](std::ostream& out) { write_json(rows, out); });
+  if (!chosen.csv.empty()) {
+    program::write_file(chosen.csv, csv_of(rows));
+  }
+  if (!chosen.json.empty()) {
+    program::write_file(chosen.json, json_of(rows));
+  }
   if (chosen.csv.empty() && chosen.json.empty() && chosen.svg.empty()) {
-    std::ostringstream table;
-    write_csv(rows, table);
-    fmt::print("{}", table.str());
+    fmt::print("{}", csv_of(rows));
   }
   if (!chosen.svg.empty()) {
     const std::string data = picture_data(chosen);
-    write_file(data, [&](std::ostream& out) { out << sweep_chart(rows, chart).dump(1) << '\n'; });
+    program::write_file(data, sweep_chart(rows, chart).dump(1) + '\n');
     return draw(INSTINFER_CHARTS, data, chosen.svg);
   }
   return true;
@@ -188,44 +205,48 @@ bool run(const choices& chosen, const ranks& world) {
 
 int main(int argc, char** argv) {
   const ranks world(&argc, &argv);
-  keep_freed_memory();
-  CLI::App app{
-      "Sweeps the decode step of design points on the modelled drive: one layer's attention for a batch.\n"
-      "A parameter takes a value, a list 4,8,16, or a range 4:32:4 (steps of 4) or 4:32:x2 (factors of 2);\n"
-      "0 or nothing is the preset's number. All combinations are evaluated. Without an output file, CSV goes\n"
-      "to standard output."};
-  choices chosen;
-  for (const parameter& p : parameters()) {
-    std::string help = p.meaning;
-    for (const std::string& word : p.words) {
-      help += (&word == &p.words.front() ? ": " : ", ") + word;
+  return program::run("sweep", [&] {
+    keep_freed_memory();
+    CLI::App app{
+        "Sweeps the decode step of design points on the modelled drive: one layer's attention for a batch.\n"
+        "A parameter takes a value, a list 4,8,16, or a range 4:32:4 (steps of 4) or 4:32:x2 (factors of 2);\n"
+        "0 or nothing is the preset's number. All combinations are evaluated. Without an output file, CSV goes\n"
+        "to standard output."};
+    choices chosen;
+    for (const parameter& p : parameters()) {
+      std::string help = p.meaning;
+      for (const std::string& word : p.words) {
+        help += (&word == &p.words.front() ? ": " : ", ") + word;
+      }
+      app.add_option("--" + p.name, chosen.values[p.name], help)->group("Parameters");
     }
-    app.add_option("--" + p.name, chosen.values[p.name], help)->group("Parameters");
-  }
-  std::string results = "result drawn upwards:";
-  for (const metric& m : metrics) {
-    results += fmt::format("\n{}: {}", m.name, m.meaning);
-  }
-  app.add_option("--csv", chosen.csv, "write a line a point to this file");
-  app.add_option("--json", chosen.json, "write an object a point to this file");
-  app.add_option(
-      "--svg", chosen.svg,
-      "draw a result over a parameter, with Python's matplotlib; its data go to a .json of the same name");
-  app.add_option("--x", chosen.x,
-                 "parameter drawn to the right; by default the first number that varies");
-  app.add_option("--y", chosen.y, results)->capture_default_str();
-  app.add_option("--by", chosen.by, "parameter with a line for each value, at most 8");
-  app.add_option("--threads", chosen.threads, "threads of each process")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 4096));
-  CLI11_PARSE(app, argc, argv);
-  std::erase_if(chosen.values, [](const auto& given) { return given.second.empty(); });
-  try {
-    return run(chosen, world) ? 0 : 1;
-  } catch (const std::exception& e) {
-    if (world.rank() == 0) {
-      fmt::print(stderr, "sweep: {}\n", e.what());
+    std::string results = "result drawn upwards:";
+    for (const metric& m : metrics) {
+      results += fmt::format("\n{}: {}", m.name, m.meaning);
     }
-    return 1;
-  }
+    app.add_option("--csv", chosen.csv, "write a line a point to this file");
+    app.add_option("--json", chosen.json, "write an object a point to this file");
+    app.add_option(
+        "--svg", chosen.svg,
+        "draw a result over a parameter, with Python's matplotlib; its data go to a .json of the same name");
+    app.add_option("--x", chosen.x,
+                   "parameter drawn to the right; by default the first number that varies");
+    app.add_option("--y", chosen.y, results)->capture_default_str();
+    app.add_option(
+        "--by", chosen.by,
+        "parameter with a line for each value; others that vary have lines of their own, at most 8 in all");
+    app.add_option("--threads", chosen.threads, "threads of each process")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 4096));
+    CLI11_PARSE(app, argc, argv);
+    std::erase_if(chosen.values, [](const auto& given) { return given.second.empty(); });
+    try {
+      return run(chosen, world) ? 0 : 1;
+    } catch (const std::exception&) {
+      if (world.rank() > 0) {  // the first says it for all
+        return 1;
+      }
+      throw;
+    }
+  });
 }

@@ -82,7 +82,8 @@ transfer::route_spec machine_of(const design_point& p) {
 }
 
 flash::drive_rules rules_of(const design_point& p) {
-  return {.cache_read = p.cache_read == "yes",
+  return {.pair = p.pairing == "any" ? flash::pairing::any : flash::pairing::same_block_and_page,
+          .cache_read = p.cache_read == "yes",
           .transfer = p.transfer == "codeword" ? flash::transfer_size::codeword
                                                : flash::transfer_size::page};
 }
@@ -124,8 +125,9 @@ step_cost cost_with(const design_point& p, flash::chrome_trace* trace) {
   const double wanted = static_cast<double>(moved.filtered_bytes + moved.buffer_bytes) /
                         static_cast<double>(format::element_bytes);
   cost.energy_j =
-      flash::energy_of(flash::work_of(moved, Route::computes_in_drive ? 2 * wanted * p.group : 0.0),
-                       drive.timing)
+      flash::energy_of(flash::work_of(moved, Route::computes_in_drive ? 2 * wanted * p.group : 0.0,
+                                      cost.step.total_ns() * 1e-9),
+                       drive.geometry, drive.timing)
           .total_j();
   return cost;
 }
@@ -182,6 +184,7 @@ design_point resolved(design_point p) {
   }
   if (p.route != "in_storage") {
     p.units = "preset";
+    p.heads_at_once = 0;
   }
   return p;
 }
@@ -214,8 +217,9 @@ flash::drive_spec drive_of(const design_point& p) {
   drive.timing.read_ps = read_ps;
   flash::validate(drive);
   if (p.units == "scaled") {
-    drive.units = flash::accelerator_for(std::llround(flash::sequential_read_bytes_per_s(drive)));
+    drive.units = flash::accelerator_for(drive, whole(p.group));
   }
+  drive.units.heads_at_once = whole(p.heads_at_once);
   require(p.route != "in_storage" || drive.units.present(),
           [&] { return "units: " + p.drive + " has no engine; choose units scaled to its rate"; });
   return drive;

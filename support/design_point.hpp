@@ -23,12 +23,14 @@ struct design_point {
   double codeword_kib = 0;
   double bus_gb_s = 0;  // of one channel
   double tr_us = 0;     // array read
-  // Of the accelerator: the preset's, or `scaled`: as many as the drive's sequential rate asks for.
+  // Of the accelerator: the preset's, or `scaled`: as many as the flash and the group ask for.
   std::string units = "preset";
+  double heads_at_once = 0;  // in work in the accelerator; 0: all
 
   std::string arbitration = "data_out_first";  // command_first
   std::string cache_read = "no";               // yes: a die reads while its last page leaves
-  std::string transfer = "page";  // codeword: only those with wanted entries cross the bus
+  std::string pairing = "same_row";  // any: planes read independently, as in whole systems
+  std::string transfer = "page";     // codeword: only those with wanted entries cross the bus
 
   // in_storage: attention in the drive; host_bounce, gpu_direct, peer_to_peer: pages to the GPU.
   std::string route = "in_storage";

@@ -255,6 +255,7 @@ class event_driven_drive {
 
   bool pairs(const location& a, const location& b) const {
     const bool page = r_.what == array_operation::erase || a.page == b.page;
+    const bool reads = r_.what == array_operation::read;
     switch (r_.pair) {
       case pairing::none:
         return false;
@@ -262,6 +263,8 @@ class event_driven_drive {
         return page;
       case pairing::same_block_and_page:
         return page && a.block == b.block;
+      case pairing::any:
+        return reads || (page && a.block == b.block);
     }
     return false;
   }

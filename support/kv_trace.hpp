@@ -55,54 +55,80 @@ namespace detail {
 
 using json = nlohmann::json;
 
+// All of a trace is kept in memory as fp32, twice as large.
+inline constexpr std::uint64_t largest_file = std::uint64_t{4} << 30;
+// Of the format's own reader.
+inline constexpr std::uint64_t largest_header = 100'000'000;
+inline constexpr std::uint64_t length_bytes = 8;
+
+// An open file; its header is judged before its data are read.
 struct file_reader {
   std::string path;
-  std::vector<char> bytes;
+  std::ifstream in;
+  std::uint64_t size = 0;
+  std::uint64_t data_begin = length_bytes;
 
+  explicit file_reader(const std::string& name) : path{name} {
+    std::error_code error;
+    size = std::filesystem::file_size(path, error);
+    check(!error, "cannot be read: " + error.message());
+    in.open(path, std::ios::binary);
+    check(in.is_open(), "cannot be read");
+  }
   [[noreturn]] void fail(const std::string& what) const { throw bad_file(path + ": " + what); }
   void check(bool ok, const std::string& what) const {
     if (!ok) {
       fail(what);
     }
   }
+  std::uint64_t data_bytes() const { return size - data_begin; }
+  std::vector<char> bytes(std::uint64_t begin, std::uint64_t count) {
+    std::vector<char> read(count);
+    in.seekg(static_cast<std::streamoff>(begin));
+    in.read(read.data(), static_cast<std::streamsize>(count));
+    check(in.good(), "cannot be read to its end");
+    return read;
+  }
 };
 
-inline file_reader read_whole(const std::string& path) {
-  file_reader file{path, {}};
-  std::error_code error;
-  const std::uintmax_t size = std::filesystem::file_size(path, error);
-  file.check(!error, "cannot be read: " + error.message());
-  std::ifstream in(path, std::ios::binary);
-  file.bytes.resize(size);
-  in.read(file.bytes.data(), static_cast<std::streamsize>(size));
-  file.check(in.good(), "cannot be read to its end");
-  return file;
-}
-
-// The JSON header; data begins at the returned offset.
-inline json read_header(const file_reader& file, std::size_t& data_begin) {
-  constexpr std::size_t length_bytes = 8;
-  file.check(file.bytes.size() >= length_bytes,
-             "is truncated: " + std::to_string(file.bytes.size()) +
+// The JSON header; data begin behind it.
+inline json read_header(file_reader& file) {
+  file.check(file.size >= length_bytes,
+             "is truncated: " + std::to_string(file.size) +
                  " bytes, a safetensors file begins with 8 bytes of header length");
   std::uint64_t length = 0;
-  for (std::size_t i = 0; i < length_bytes; ++i) {
-    length |= std::uint64_t{static_cast<unsigned char>(file.bytes[i])} << (8 * i);
+  for (const char byte : file.bytes(0, length_bytes)) {
+    length = length >> 8 | std::uint64_t{static_cast<unsigned char>(byte)} << 56;
   }
-  file.check(length <= file.bytes.size() - length_bytes,
+  file.check(length <= file.size - length_bytes,
              "is truncated or no safetensors file: its header should have " +
-                 std::to_string(length) + " bytes, " +
-                 std::to_string(file.bytes.size() - length_bytes) + " follow");
-  data_begin = length_bytes + length;
+                 std::to_string(length) + " bytes, " + std::to_string(file.size - length_bytes) +
+                 " follow");
+  file.check(length <= largest_header, "has a header of " + std::to_string(length) +
+                                           " bytes; a safetensors header has at most " +
+                                           std::to_string(largest_header));
+  file.check(file.size <= largest_file, "has " + std::to_string(file.size) +
+                                            " bytes; traces of up to " +
+                                            std::to_string(largest_file) + " are read");
+  file.data_begin = length_bytes + length;
   // Depth is bounded first: printing or destroying a value of many levels would overflow the stack.
+  // Of two values with the same name the parser would keep the last.
   constexpr int deepest = 4;
-  const auto shallow = [&](int depth, json::parse_event_t, json&) {
+  std::vector<std::set<std::string>> names;  // of the objects that are open
+  const auto judge = [&](int depth, json::parse_event_t event, json& value) {
     file.check(depth <= deepest, "has a header that nests deeper than a safetensors header does");
+    if (event == json::parse_event_t::object_start) {
+      names.emplace_back();
+    } else if (event == json::parse_event_t::object_end) {
+      names.pop_back();
+    } else if (event == json::parse_event_t::key) {
+      const auto name = value.get<std::string>();
+      file.check(names.back().insert(name).second, "has '" + name + "' twice in its header");
+    }
     return true;
   };
-  json header =
-      json::parse(file.bytes.begin() + length_bytes,
-                  file.bytes.begin() + static_cast<std::ptrdiff_t>(data_begin), shallow, false);
+  const std::vector<char> text = file.bytes(length_bytes, length);
+  json header = json::parse(text.begin(), text.end(), judge, false);
   file.check(header.is_object(), "has a header that is not a JSON object");
   return header;
 }
@@ -116,8 +142,15 @@ void widen(const char* from, std::span<float> to) {
   }
 }
 
-inline tensor read_tensor(const file_reader& file, const json& header, const std::string& name,
-                          std::size_t data_begin) {
+// What the header says of a tensor.
+struct tensor_entry {
+  std::string name, dtype;
+  std::array<std::size_t, 3> shape{};
+  std::uint64_t begin = 0;  // among the data
+  std::uint64_t end = 0;
+};
+
+inline tensor_entry entry_of(const file_reader& file, const json& header, const std::string& name) {
   file.check(header.contains(name), "has no tensor '" + name + "'");
   const json& entry = header[name];
   const auto whole_numbers = [](const json& list, std::size_t n) {
@@ -133,7 +166,7 @@ inline tensor read_tensor(const file_reader& file, const json& header, const std
              "tensor '" + name + "': shape must be [positions, heads, head_dim], is " +
                  entry["shape"].dump());
 
-  tensor t;
+  tensor_entry t{.name = name, .dtype = entry["dtype"]};
   std::uint64_t elements = 1;
   for (std::size_t i = 0; i < 3; ++i) {
     t.shape[i] = entry["shape"][i].get<std::size_t>();
@@ -141,50 +174,51 @@ inline tensor read_tensor(const file_reader& file, const json& header, const std
         t.shape[i] > 0 && t.shape[i] < (1u << 24),
         "tensor '" + name + "': shape " + entry["shape"].dump() + " has an extent out of range");
     elements *= t.shape[i];
-    file.check(
-        elements <= file.bytes.size(),
-        "tensor '" + name + "': shape " + entry["shape"].dump() + " is larger than the file");
+    file.check(elements <= file.size, "tensor '" + name + "': shape " + entry["shape"].dump() +
+                                          " is larger than the file");
   }
-  const std::string dtype = entry["dtype"];
-  const std::size_t element_bytes = dtype == "F32" ? 4 : dtype == "F16" || dtype == "BF16" ? 2 : 0;
+  const std::size_t element_bytes = t.dtype == "F32"                        ? 4
+                                    : t.dtype == "F16" || t.dtype == "BF16" ? 2
+                                                                            : 0;
   file.check(element_bytes != 0,
-             "tensor '" + name + "': dtype must be F16, BF16 or F32, is " + dtype);
-  const auto begin = entry["data_offsets"][0].get<std::uint64_t>();
-  const auto end = entry["data_offsets"][1].get<std::uint64_t>();
-  const std::uint64_t data_bytes = file.bytes.size() - data_begin;
-  file.check(begin <= end && end <= data_bytes,
+             "tensor '" + name + "': dtype must be F16, BF16 or F32, is " + t.dtype);
+  t.begin = entry["data_offsets"][0].get<std::uint64_t>();
+  t.end = entry["data_offsets"][1].get<std::uint64_t>();
+  file.check(t.begin <= t.end && t.end <= file.data_bytes(),
              "tensor '" + name + "': data_offsets " + entry["data_offsets"].dump() +
-                 " are outside of the file's " + std::to_string(data_bytes) +
+                 " are outside of the file's " + std::to_string(file.data_bytes()) +
                  " bytes of data (truncated?)");
-  file.check(end - begin == elements * element_bytes,
-             "tensor '" + name + "': data_offsets span " + std::to_string(end - begin) +
+  file.check(t.end - t.begin == elements * element_bytes,
+             "tensor '" + name + "': data_offsets span " + std::to_string(t.end - t.begin) +
                  " bytes, shape and dtype need " + std::to_string(elements * element_bytes));
-  t.values.resize(elements);
-  const char* from = file.bytes.data() + data_begin + begin;
-  if (dtype == "F32") {
-    widen<fp32>(from, t.values);
-  } else if (dtype == "F16") {
-    widen<fp16>(from, t.values);
+  return t;
+}
+
+inline tensor values_of(file_reader& file, const tensor_entry& entry) {
+  const std::vector<char> bytes =
+      file.bytes(file.data_begin + entry.begin, entry.end - entry.begin);
+  tensor t{entry.shape, std::vector<float>(entry.shape[0] * entry.shape[1] * entry.shape[2])};
+  if (entry.dtype == "F32") {
+    widen<fp32>(bytes.data(), t.values);
+  } else if (entry.dtype == "F16") {
+    widen<fp16>(bytes.data(), t.values);
   } else {
-    widen<bf16>(from, t.values);
+    widen<bf16>(bytes.data(), t.values);
   }
   const auto bad = std::ranges::find_if_not(t.values, [](float x) { return is_finite(x); });
   if (bad != t.values.end()) {
     const auto at = static_cast<std::size_t>(bad - t.values.begin());
-    file.fail("tensor '" + name + "': value at [" + std::to_string(at / (t.shape[1] * t.shape[2])) +
-              ", " + std::to_string(at / t.shape[2] % t.shape[1]) + ", " +
+    file.fail("tensor '" + entry.name + "': value at [" +
+              std::to_string(at / (t.shape[1] * t.shape[2])) + ", " +
+              std::to_string(at / t.shape[2] % t.shape[1]) + ", " +
               std::to_string(at % t.shape[2]) + "] is not finite");
   }
   return t;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 // The tensors lie one after the other and leave no byte of the data out, as the format demands:
 // offsets that were altered would otherwise give other values silently.
-inline void check_coverage(const file_reader& file, const json& header, std::size_t data_begin) {
+inline void check_coverage(const file_reader& file, const json& header) {
   std::map<std::uint64_t, std::pair<std::uint64_t, std::string>> ends;  // by begin
   for (const auto& [name, value] : header.items()) {
     if (name != "__metadata__") {
@@ -202,9 +236,8 @@ inline void check_coverage(const file_reader& file, const json& header, std::siz
                                 std::to_string(at));
     at = tensor.first;
   }
-  file.check(at == file.bytes.size() - data_begin,
-             "has " + std::to_string(file.bytes.size() - data_begin) +
-                 " bytes of data, its tensors have " + std::to_string(at));
+  file.check(at == file.data_bytes(), "has " + std::to_string(file.data_bytes()) +
+                                          " bytes of data, its tensors have " + std::to_string(at));
 }
 
 }  // namespace detail
@@ -212,9 +245,8 @@ inline void check_coverage(const file_reader& file, const json& header, std::siz
 // Throws bad_file, which names the file, the tensor and the rule that it breaks.
 inline kv_trace read(const std::string& path) {
   using namespace detail;
-  const file_reader file = read_whole(path);
-  std::size_t data_begin = 0;
-  const json header = read_header(file, data_begin);
+  file_reader file(path);
+  const json header = read_header(file);
 
   kv_trace trace;
   std::set<int> indices;
@@ -236,11 +268,16 @@ inline kv_trace read(const std::string& path) {
     indices.insert(index);
   }
   file.check(!indices.empty(), "has no tensors layers.<n>.k, .v, .q");
+  struct layer_entries {
+    int index;
+    tensor_entry k, v, q;
+  };
+  std::vector<layer_entries> layers;
   for (const int index : indices) {
     const std::string prefix = "layers." + std::to_string(index) + ".";
-    layer l{index, read_tensor(file, header, prefix + "k", data_begin),
-            read_tensor(file, header, prefix + "v", data_begin),
-            read_tensor(file, header, prefix + "q", data_begin)};
+    layers.push_back({index, entry_of(file, header, prefix + "k"),
+                      entry_of(file, header, prefix + "v"), entry_of(file, header, prefix + "q")});
+    const layer_entries& l = layers.back();
     file.check(l.v.shape == l.k.shape, prefix + "v must have the shape of " + prefix + "k");
     file.check(
         l.q.shape[2] == l.k.shape[2] && l.q.shape[1] % l.k.shape[1] == 0 &&
@@ -248,13 +285,15 @@ inline kv_trace read(const std::string& path) {
         prefix +
             "q must be [queries <= tokens, a multiple of kv_heads, head_dim] for the shape of " +
             prefix + "k");
-    trace.layers.push_back(std::move(l));
-    file.check(trace.layers.back().k.shape == trace.layers.front().k.shape &&
-                   trace.layers.back().q.shape == trace.layers.front().q.shape,
+    file.check(l.k.shape == layers.front().k.shape && l.q.shape == layers.front().q.shape,
                "layers " + std::to_string(*indices.begin()) + " and " + std::to_string(index) +
                    " have different shapes");
   }
-  check_coverage(file, header, data_begin);
+  check_coverage(file, header);
+  for (const layer_entries& l : layers) {
+    trace.layers.push_back(
+        {l.index, values_of(file, l.k), values_of(file, l.v), values_of(file, l.q)});
+  }
   return trace;
 }
 

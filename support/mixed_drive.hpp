@@ -342,6 +342,9 @@ class mixed_drive {
 
   bool pairs(const flash::io_request& a, const flash::io_request& b) const {
     const bool page = a.what == flash::array_operation::erase || a.where.page == b.where.page;
+    if (r_.pair == flash::pairing::any && a.what == flash::array_operation::read) {
+      return true;
+    }
     return r_.pair != flash::pairing::none && page &&
            (r_.pair == flash::pairing::same_page || a.where.block == b.where.block);
   }

@@ -14,6 +14,7 @@
 #include "instinfer/ssd/report/stream_latencies.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
+#include "support/mixed_load.hpp"
 
 namespace instinfer::examples {
 
@@ -24,6 +25,7 @@ class option_costs {
     out.bursts();
     out.sequences();
     out.streams();
+    out.attends();
     out.amplification();
     return out.text_;
   }
@@ -88,6 +90,8 @@ class option_costs {
     show("data_out_first, cache read", makespan_us(drive, pages, {.cache_read = true}));
     show("command_first, cache read",
          makespan_us<flash::command_first>(drive, pages, {.cache_read = true}));
+    show("data_out_first, independent planes",
+         makespan_us(drive, pages, flash::independent_planes));
     flash::drive_spec free_move = drive;
     free_move.timing.cache_move_ps = 0;
     show("command_first, cache read, free move",
@@ -163,6 +167,28 @@ class option_costs {
       line("%-38s %10.1f %8.1f %11.1f\n", names[how], us(of.p50_ticks), us(of.p99_ticks),
            us(of.max_ticks));
     }
+  }
+
+  template <class Policy>
+  void attends_on(const char* name, const Policy& policy, const flash::suspension& suspend = {}) {
+    mixed_load<Policy> load(policy, suspend);
+    auto ns = load.run();
+    const flash::latencies alone = flash::latencies_of(ns.alone);
+    const flash::latencies beside = flash::latencies_of(ns.beside);
+    const auto ms = [](std::int64_t of_ns) { return static_cast<double>(of_ns) * 1e-6; };
+    line("%-38s %10.2f %8.2f %11.2f %8.2f %8.2f\n", name, ms(alone.p50_ticks), ms(alone.p99_ticks),
+         ms(beside.p50_ticks), ms(beside.p99_ticks), load.write_amplification());
+  }
+
+  // support/mixed_load.hpp says which load this is.
+  void attends() {
+    line("\n200 attends while the cache changes,   %10s %8s %11s %8s %8s\n", "alone", "", "beside",
+         "", "program");
+    line("%-38s %10s %8s %11s %8s %8s\n", "ms", "p50", "p99", "p50", "p99", "a page");
+    attends_on("kv_blocks", flash::kv_blocks{.frontiers = 8});
+    attends_on("greedy_pages", flash::greedy_pages{});
+    attends_on("and suspended for reads", flash::greedy_pages{},
+               {.of_programs = true, .of_erases = true});
   }
 
   template <class Policy>

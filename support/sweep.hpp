@@ -13,6 +13,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "instinfer/flash/bottleneck.hpp"
 #include "support/parameters.hpp"
 
 namespace instinfer::examples {
@@ -40,7 +41,12 @@ inline constexpr metric metrics[] = {
     {"flash_us", "busy: busiest channel's flash, stalls included (\u00b5s)"},
     {"dram_us", "busy: DRAM of the group buffer (\u00b5s)"},
     {"stalled_us", "of flash_us: data waits for the units behind (\u00b5s)"},
+    {"array_us", "bound: tR of the busiest die's reads (\u00b5s)"},
+    {"bus_us", "bound: commands and data on the busiest channel's bus (\u00b5s)"},
+    {"gemv_us", "bound: GeMV of Logit-0, Logit and Attend (\u00b5s)"},
+    {"softmax_us", "bound: softmax units (\u00b5s)"},
     {"link_us", "link: q and output, or pages to the GPU with the host's software (\u00b5s)"},
+    {"bottleneck_share", "time of the bottleneck over the step's"},
     {"energy_mj_per_token", "energy of a token, all layers (mJ)"},
     {"prompt_ms", "writing the context of a sequence, one layer (ms)"},
 };
@@ -64,7 +70,7 @@ inline nlohmann::ordered_json parameters_of(const design_point& p) {
   return row;
 }
 
-// Parameters of a resolved point, then its metrics and the unit that was busy longest, or
+// Parameters of a resolved point, then its metrics and its bottleneck (flash/bottleneck.hpp), or
 // `skipped`.
 inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cost) {
   nlohmann::ordered_json row = parameters_of(p);
@@ -87,21 +93,17 @@ inline nlohmann::ordered_json row_of(const design_point& p, const step_cost& cos
   for (std::size_t u = 0; u < flash::unit_count; ++u) {
     row[unit_columns[u]] = step.units.busy_ns[u] * 1e-3;
   }
-  double link_ns = step.link_ns;
-  for (const flash::phase_ns& phase : step.phases) {
-    link_ns += phase.route;
-  }
   row["stalled_us"] = step.stalled_ns * 1e-3;
-  row["link_us"] = link_ns * 1e-3;
+  row["array_us"] = step.bounds[flash::resource::array] * 1e-3;
+  row["bus_us"] = step.bounds[flash::resource::bus] * 1e-3;
+  row["gemv_us"] = step.bounds[flash::resource::gemv] * 1e-3;
+  row["softmax_us"] = step.bounds[flash::resource::softmax] * 1e-3;
+  row["link_us"] = step.bounds[flash::resource::link] * 1e-3;
+  const flash::bottleneck slowest = flash::bottleneck_of(step);
+  row["bottleneck_share"] = slowest.share;
   row["energy_mj_per_token"] = cost.energy_j * 1e3 * p.layers / p.batch;
   row["prompt_ms"] = cost.prompt.total_ns() * 1e-6;
-  flash::unit_breakdown works = step.units;
-  works[flash::unit::flash] -= step.stalled_ns;
-  const auto busiest =
-      static_cast<std::size_t>(std::ranges::max_element(works.busy_ns) - works.busy_ns.begin());
-  row["busiest"] = link_ns > works.busy_ns[busiest]
-                       ? "link"
-                       : flash::unit_name(static_cast<flash::unit>(busiest));
+  row["bottleneck"] = slowest.name;
   row["skipped"] = "";
   return row;
 }
@@ -114,7 +116,7 @@ inline nlohmann::ordered_json evaluated(const design_point& p) {
     for (const metric& m : metrics) {
       row[m.name] = nullptr;
     }
-    row["busiest"] = nullptr;
+    row["bottleneck"] = nullptr;
     row["skipped"] = e.what();
     return row;
   }

@@ -53,7 +53,7 @@ struct answer {
   double tokens_per_s = 0;
   bill cost = {};
   double cost_without_drives_usd = 0;
-  std::string busiest = {};  // resource of the drive; empty where attention is the GPU's
+  std::string bottleneck = {};  // of the drive; empty where attention is the GPU's
 };
 
 // The fewest GPUs of a kind that hold the weights, with a fifth to spare.
@@ -89,15 +89,6 @@ answer measured(std::string name, const S& s, int gpus, const bill& cost) {
   a.step_s = s.step(context).time.total_s();
   a.tokens_per_s = s.memory().fits() ? static_cast<double>(s.job().batch) / a.step_s : 0.0;
   return a;
-}
-
-inline std::string busiest(const system::kv_load& load) {
-  const std::pair<double, const char*> parts[] = {{load.flash_s - load.stalled_s, "flash"},
-                                                  {load.filter_s, "filter"},
-                                                  {load.gemv_s, "GeMV"},
-                                                  {load.softmax_s, "softmax"},
-                                                  {load.top_k_s, "top-k"}};
-  return std::ranges::max(parts, {}, [](const auto& p) { return p.first; }).second;
 }
 
 }  // namespace detail
@@ -158,7 +149,7 @@ answer in_drives(std::string name, const model_spec& model, const system::worklo
   const system::insta_system<D, Format> s(model, on, job, {}, drive);
   answer a = detail::measured(std::move(name), s, on.gpus, bill_of(on));
   a.cost.add(price, count);
-  a.busiest = detail::busiest(s.kv().at(a.context));
+  a.bottleneck = s.kv().bottleneck(a.context).name;
   return a;
 }
 

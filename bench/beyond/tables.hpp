@@ -179,7 +179,7 @@ inline std::string widths(const results& r) {
   for (const results::width& w : r.widths) {
     out += "| " + w.drive + " |";
     for (const answer* a : {&w.dense, &w.sparse, &w.dense_int8, &w.sparse_int8}) {
-      out += cell(number(a->tokens_per_s) + " (" + a->busiest + ")");
+      out += cell(number(a->tokens_per_s) + " (" + a->bottleneck + ")");
     }
     out += "\n";
   }

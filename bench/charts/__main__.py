@@ -28,12 +28,20 @@ def main() -> int:
         return 1
     kinds = {"paper": paper.draw, "beyond": beyond.draw, "methods": methods.draw, "roofline": roofline.draw,
              "demo": examples.draw_demo, "sweep": examples.draw_sweep, "plan": examples.draw_plan}
-    data = json.loads(source.read_text(encoding="utf-8"))
+    try:
+        data = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        print(f"{source}: not drawn, it is no JSON file that can be read: {problem}", file=sys.stderr)
+        return 1
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind not in kinds:
         print(f"{source}: \"kind\" is {kind!r}, where one of {', '.join(kinds)} is expected", file=sys.stderr)
         return 1
-    kinds[kind](data, out)
+    try:
+        kinds[kind](data, out)
+    except OSError as problem:
+        print(f"{out}: cannot be written: {problem.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

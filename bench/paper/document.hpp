@@ -126,6 +126,8 @@ inline page::values page_values(const all_runs& runs, const std::vector<claim>& 
   put("SparF page gain", "%.1f", 1 / page_share);
   put("SparF flash rate", "%.1f", flash_rate(runs.sparse_layer));
   put("dense flash rate", "%.1f", flash_rate(runs.dense_layer));
+  put("dense retry", "%.2f", 1000 * runs.dense_retry);
+  put("SparF retry", "%.2f", 1000 * runs.sparse_retry);
   put("Llama SparF rate", "%.1f", runs.llama_layer.page_bytes / runs.llama_layer.drive_s / 1e9);
 
   // At which time of a command 20 drives would be 7.29 times as fast as one: all else stays.

@@ -157,6 +157,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--filter", default="", metavar="REGEX")
     arguments = parser.parse_args()
+    if arguments.json:  # before hours of work
+        try:
+            arguments.json.open("a").close()
+        except OSError as problem:
+            parser.error(f"--json: {arguments.json} cannot be written: {problem.strerror}")
     try:
         import torch
     except ImportError as error:

@@ -121,6 +121,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often each is measured (2)")
     parser.add_argument("--ours", type=Path, help="the program bench_cpu")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"--rounds: at least 1 is wanted, got {arguments.rounds}")
+    if arguments.json:  # before hours of work
+        try:
+            arguments.json.open("a").close()
+        except OSError as problem:
+            parser.error(f"--json: {arguments.json} cannot be written: {problem.strerror}")
 
     print(machine())
     modules = peers()

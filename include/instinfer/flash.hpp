@@ -7,6 +7,7 @@
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/ftl_store.hpp"
 #include "instinfer/flash/step_summary.hpp"
+#include "instinfer/ssd/channel/closed_loop.hpp"
 #include "instinfer/ssd/channel/mixed_timeline.hpp"
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"

@@ -46,7 +46,7 @@ quality measure(const fp64_sample& x, Answer&& answer) {
   const auto n = static_cast<double>(x.Q.rows());
   for (Eigen::Index i = 0; i < x.Q.rows(); ++i) {
     const auto [tokens, out] = answer(matrix(x.Q.row(i)));
-    const row_vector weights = reference::attention_weights(x.Q.row(i), x.K);
+    const row_vector weights = test::defined_weights(x.Q.row(i), x.K);
     const row_vector exact = weights * x.V;
     const double mass = mass_of(weights, tokens);
     sum.error += (out.row(0) - exact).norm() / exact.norm() / n;
@@ -160,9 +160,8 @@ TEST_CASE("the best tenth of the tokens holds 98.6 % of the mass, 93.9 % for the
   std::vector<double> worst;
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     const fp64_sample x(workload::topics{.seed = seed}());
-    const quality best = measure_tokens(x, [&](const matrix& q) {
-      return largest(reference::attention_weights(q.row(0), x.K), 819);
-    });
+    const quality best = measure_tokens(
+        x, [&](const matrix& q) { return largest(test::defined_weights(q.row(0), x.K), 819); });
     CHECK(best.mass > 0.97);
     mass += best.mass / 8;
     worst.push_back(best.mass_min);
@@ -198,7 +197,7 @@ TEST_CASE("the shuffled twin has the same rows, and the same exact answers") {
   const fp64_sample a(s);
   const fp64_sample b(mixed);
   const row_vector q = a.Q.row(0);
-  CHECK((reference::exact_attention(q, a.K, a.V) - reference::exact_attention(q, b.K, b.V)).norm() <
+  CHECK((test::defined_attention(q, a.K, a.V) - test::defined_attention(q, b.K, b.V)).norm() <
         1e-12);
 }
 
@@ -309,7 +308,7 @@ TEST_CASE("HGCA's reference values: past weights serve persistent hitters, not r
       if (t < how.window || t % 16 != 0) {
         continue;
       }
-      const row_vector weights = reference::attention_weights(x.Q.row(t), x.K.topRows(t + 1));
+      const row_vector weights = test::defined_weights(x.Q.row(t), x.K.topRows(t + 1));
       const row_vector exact = weights * x.V.topRows(t + 1);
       const double error = (found.out - exact).norm() / exact.norm();
       sum.error += error;

@@ -19,6 +19,8 @@ static_assert(elements_in<plain_pages<fp16>>(4096) == 2048);
 static_assert(elements_in<int8_pages<>>(4096) == 4092 && elements_in<int8_pages<>>(3) == 0);
 static_assert(entry_size_of<int8_pages<>>.sealed(1000, 3) == 1000 + 3 * 4);
 static_assert(entry_size_of<plain_pages<fp32>>.sealed(10, 3) == 40);
+static_assert(entry_size_of<int8_pages<fp16>>.open(10) == 20);
+static_assert(entry_size{}.sealed(10, 3) == 0 && entry_size{}.open(10) == 0);
 
 TEST_CASE_TEMPLATE("int8 pages: half a step", E, fp16, bf16, fp32) {
   using codec = int8_pages<E>;
@@ -50,6 +52,17 @@ TEST_CASE_TEMPLATE("fp8 pages: 2^-4 of the value, or half a subnormal step", E, 
               std::max(0x1p-4 * std::abs(x), 0x1p-10 * as_double(page.scale)) * (1 + 16 * eps) +
                   3 * eps * std::abs(x));
     }
+  }
+}
+
+TEST_CASE_TEMPLATE("values up to the largest number are decoded to finite ones", Code, std::int8_t,
+                   fp8) {
+  const std::vector<float> values{largest_finite<fp32>, -largest_finite<fp32>, 3e38f, 0.0f};
+  const coded_page<scaled_pages<Code, fp32>> page(values);
+  const double step = as_double(page.scale) * (std::is_same_v<Code, fp8> ? 16 : 0.5);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    CHECK(is_finite(page.decoded[i]));
+    CHECK(std::abs(as_double(page.decoded[i]) - as_double(values[i])) <= 1.001 * step);
   }
 }
 

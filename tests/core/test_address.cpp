@@ -70,4 +70,23 @@ TEST_CASE("pages of different streams and heads have different addresses within 
   CHECK(codec.encode(k) != codec.encode(v));
 }
 
+TEST_CASE("K and V by token have half of the dim tiles each, K by dim has all") {
+  const address_codec codec({.token = 16, .dim = 8});
+  const auto dim_of = [&](stream kind, std::uint32_t tile) {
+    return codec.decode(codec.encode(page_key{.kind = kind, .token_tile = 9, .dim_tile = tile}))
+        .dim;
+  };
+  for (std::uint32_t tile = 0; tile < 4; ++tile) {
+    CHECK(dim_of(stream::k_by_token, tile) == tile);
+    CHECK(dim_of(stream::v_by_token, tile) == tile + 4);
+    CHECK(dim_of(stream::k_by_dim, tile + 4) == tile + 4);
+  }
+  for (const stream kind : {stream::k_by_token, stream::v_by_token}) {
+    CHECK(overflow_message([&] { (void)dim_of(kind, 4); }) ==
+          "address: field Dim of length 8 holds 4 dim tiles each of K and V by token, got tile 4");
+  }
+  CHECK(overflow_message([&] { (void)dim_of(stream::k_by_dim, 8); }) ==
+        "address: field Dim holds 0 to 7, got 8");
+}
+
 }  // namespace instinfer::test_address

@@ -45,4 +45,65 @@ TEST_CASE("an index set is the set of what was added") {
   }
 }
 
+TEST_CASE("positions of a part in the whole, and the part at positions") {
+  index_set all;
+  all.add(3, 6);
+  all.add(10);
+  all.add(20, 24);
+  index_set some;
+  some.add(4, 6);
+  some.add(20);
+  some.add(23);
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> found;
+  for_each_position(all, some,
+                    [&](std::uint32_t i, std::uint32_t at) { found.emplace_back(i, at); });
+  CHECK(found ==
+        std::vector<std::pair<std::uint32_t, std::uint32_t>>{{4, 1}, {5, 2}, {20, 4}, {23, 7}});
+  index_set positions;
+  positions.add(1, 5);
+  positions.add(7);
+  index_set chosen;
+  add_at_positions(all, positions, chosen);
+  CHECK(members(chosen) == std::vector<std::uint32_t>{4, 5, 10, 20, 23});
+  CHECK(chosen.view().runs().size() == 4);
+}
+
+TEST_CASE("a set loses its first index, is emptied, and judges one that came from a file") {
+  index_set set = index_set::range(7, 9);
+  set.add(12);
+  CHECK(set.within(7, 13));
+  CHECK(!set.within(8, 13));
+  CHECK(!set.within(7, 12));
+  set.drop_first();
+  CHECK(members(set) == std::vector<std::uint32_t>{8, 12});
+  set.drop_first();
+  CHECK(members(set) == std::vector<std::uint32_t>{12});
+  CHECK(set.view().runs().size() == 1);
+  CHECK(set.view() == index_set::range(12, 13).view());
+  CHECK(!(set.view() == index_view{}));
+  CHECK(!(set.view() == index_set::range(13, 14).view()));  // as many, others
+  CHECK(index_view{}.count() == 0);
+  CHECK(index_view{}.empty());
+  set.clear();
+  CHECK(set.count() == 0);
+  CHECK(set.view().empty());
+  // What a file may hold: the runs and their count, each wrong.
+  struct from_file {
+    std::vector<index_run> runs;
+    std::uint32_t count;
+    void operator()(std::vector<index_run>& r, std::uint32_t& n) const { r = runs, n = count; }
+  };
+  const auto judged = [](const from_file& file) {
+    index_set read;
+    read.each_part(file);
+    return read.within(0, 10);
+  };
+  CHECK(judged({{{0, 2}, {4, 10}}, 8}));
+  CHECK(judged({{{0, 2}, {2, 3}}, 3}));
+  CHECK(!judged({{{0, 2}, {4, 10}}, 7}));
+  CHECK(!judged({{{0, 2}, {1, 3}}, 4}));
+  CHECK(!judged({{{3, 3}}, 0}));
+  CHECK(!judged({{{4, 11}}, 7}));
+}
+
 }  // namespace instinfer::test_index_set

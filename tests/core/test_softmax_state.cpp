@@ -75,7 +75,6 @@ TEST_CASE("folding in any order and split gives softmax attention") {
       merge<double>(parts[into].state, parts[into].o, parts.back().state, parts.back().o);
       parts.pop_back();
     }
-    normalise<double>(parts[0].state, parts[0].o);
     for (std::size_t i = 0; i < dims; ++i) {
       CHECK(parts[0].o[i] == doctest::Approx(expected[i]).epsilon(1e-12).scale(1.0));
     }
@@ -88,7 +87,6 @@ TEST_CASE("the empty state is neutral, and two of them give no NaN") {
   merge<double>(a.state, a.o, b.state, b.o);
   CHECK(a.state.sum == 0.0);
   CHECK(a.state.log_sum_exp() == -inf);
-  normalise<double>(a.state, a.o);
   CHECK(a.o == std::array<double, dims>{});
 
   const std::array<double, dims> value{1, 2, 3, 4, 5};
@@ -98,6 +96,36 @@ TEST_CASE("the empty state is neutral, and two of them give no NaN") {
   CHECK(a.o == value);
   merge<double>(b.state, b.o, part{}.state, part{}.o);
   CHECK(b.o == value);
+}
+
+TEST_CASE("values near the largest number have a finite mean, also as sums that are merged") {
+  constexpr float most = std::numeric_limits<float>::max();
+  const std::array<float, 2> plus{most, 3e38f};
+  const std::array<float, 2> minus{most, -3e38f};
+  softmax_state<float> a, b;
+  std::array<float, 2> oa{}, ob{};
+  for (int i = 0; i < 3; ++i) {
+    fold_entry<float>(a, oa, 0.1f, plus);
+    fold_entry<float>(b, ob, 0.1f, minus);
+  }
+  CHECK(oa[1] == doctest::Approx(3e38f).epsilon(1e-6));
+  // Five tokens of weight 2^-4 exp(0.1 - 0.1).
+  const softmax_state<float> sums{0.1f, 5 * 0x1p-4f};
+  const std::array<float, 2> values{0x1p-4f * most * 5, 0x1p-4f * 3e38f * 5};
+  merge<float>(a, oa, b, ob);
+  CHECK(oa[0] == doctest::Approx(most).epsilon(1e-6));
+  CHECK(std::abs(oa[1]) <= 1e-6f * 3e38f);
+  merge_sums<float>(a, oa, sums, values, 0x1p-4f);
+  CHECK(a.sum == doctest::Approx(11.0));
+  CHECK(oa[0] <= most);
+  CHECK(oa[0] == doctest::Approx(most).epsilon(1e-6));
+  CHECK(oa[1] == doctest::Approx(3e38 * 5 / 11).epsilon(1e-6));
+
+  softmax_state<float> empty;
+  std::array<float, 2> none{};
+  merge_sums<float>(empty, none, {}, none, 0x1p-4f);
+  CHECK(none == std::array<float, 2>{});
+  CHECK(empty.sum == 0.0f);
 }
 
 TEST_CASE("a weight counts a token that often") {

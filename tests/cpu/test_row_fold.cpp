@@ -13,8 +13,8 @@ namespace {
 // A cache of one head on the CPU path, q and one output head.
 template <Element E>
 std::vector<float> attend_one(const std::vector<float>& k, const std::vector<float>& v,
-                              const std::vector<float>& q) {
-  cpu::engine<insta, kv_format<E, 64>> engine({}, {.bytes = 1 << 20});
+                              const std::vector<float>& q, std::uint32_t parts = 1) {
+  cpu::engine<insta, kv_format<E, 64>> engine({}, {.bytes = 4 << 20});
   std::vector<E> ke, ve;
   for (std::size_t i = 0; i < k.size(); ++i) {
     ke.push_back(from_float<E>(k[i]));
@@ -23,7 +23,8 @@ std::vector<float> attend_one(const std::vector<float>& k, const std::vector<flo
   const sequence seq = engine.open();
   engine.append(seq, 0, ke, ve);
   std::vector<float> out(64);
-  engine.attend(seq, 0, q, out);
+  typename cpu::engine<insta, kv_format<E, 64>>::scratch scratch;
+  engine.attend(seq, 0, q, out, scratch, parallel::in_parts{parts, parallel::serial{}});
   return out;
 }
 
@@ -79,5 +80,39 @@ TEST_CASE_TEMPLATE("attention of equal keys is the mean, of one hot key its valu
     // All keys far below zero: only the differences matter.
     std::ranges::fill(k, -60000.0f);
     CHECK(attend_one<E>(k, v, q) == mean);
+  }
+}
+
+TEST_CASE_TEMPLATE("V near the largest number: an answer that is finite comes out finite", E, fp32,
+                   bf16) {
+  const float most = largest_finite<E>;
+  const float size = to_float(from_float<E>(3e38f));
+  for (const std::size_t tokens : {1u, 3u, 6u, 16u, 1024u, 1025u, 5000u}) {
+    for (const std::uint32_t parts : {1u, 3u}) {
+      CAPTURE(tokens);
+      CAPTURE(parts);
+      // Dim 0: all the largest number. Dim 1: 3e38, in the second half -3e38. Other dims: 1.
+      std::vector<float> k(tokens * 64, 0.75f), v(tokens * 64, 1.0f), q(64, 1.5f);
+      for (std::size_t t = 0; t < tokens; ++t) {
+        v[t * 64] = most;
+        v[t * 64 + 1] = 2 * t < tokens ? size : -size;
+      }
+      const std::vector<float> mean = attend_one<E>(k, v, q, parts);
+      CHECK(mean[0] <= std::numeric_limits<float>::max());
+      CHECK(as_double(mean[0]) >= as_double(most) - sum_bound(tokens + 3, as_double(most)));
+      const double exact = tokens % 2 == 0 ? 0.0 : as_double(size) / static_cast<double>(tokens);
+      CHECK(std::abs(as_double(mean[1]) - exact) <= sum_bound(tokens + 3, as_double(size)));
+      CHECK(std::abs(as_double(mean[2]) - 1.0) <= sum_bound(tokens + 3, 1.0));
+    }
+  }
+}
+
+TEST_CASE("V as small as bf16 has it, down to 2^-126") {
+  // Products of the least normal number and the weights 2^-11 lose up to 2^-149 each.
+  for (const int power : {-126, -120, -110}) {
+    const float size = std::ldexp(1.0f, power);
+    std::vector<float> k(300 * 64, 0.75f), v(300 * 64, size), q(64, 1.5f);
+    CHECK(std::abs(as_double(attend_one<fp32>(k, v, q)[5]) - as_double(size)) <=
+          sum_bound(303, as_double(size)) + 0x1p-138);
   }
 }

@@ -108,6 +108,26 @@ TEST_CASE("exp is within 2 ulp, and 0 where it is below 2^-126") {
   CHECK(edges == std::vector<float>{1, 1, 0, 0, 0, 0});
 }
 
+TEST_CASE("a power of 2 times exp changes the exponent alone, and what is then below 2^-126 is 0") {
+  for (const std::uint32_t shift : {1u, 11u, 25u, 64u}) {
+    CAPTURE(shift);
+    const float factor = std::ldexp(1.0f, -static_cast<int>(shift));
+    float x = 0.0f;
+    for (int i = 0; i < 5000; ++i, x -= 0.02f) {
+      float plain = 0.0f;
+      float shifted = 0.0f;
+      cpu::exponentials(&x, &plain, 1, 0.0f);
+      CHECK(cpu::exponentials(&x, &shifted, 1, 0.0f, shift) == shifted);
+      const double exact = std::ldexp(std::exp(as_double(x)), -static_cast<int>(shift));
+      if (exact >= 0x1.001p-126) {
+        REQUIRE(shifted == plain * factor);
+      } else if (exact < 0x1.ffp-127) {
+        REQUIRE(shifted == 0.0f);
+      }
+    }
+  }
+}
+
 TEST_CASE("exponentials: equal logits, one-hot logits, masked ones") {
   for (std::size_t n = 1; n <= 70; ++n) {
     CAPTURE(n);

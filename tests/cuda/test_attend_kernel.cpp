@@ -65,6 +65,19 @@ TEST_CASE("listed tokens, and SparF's blend") {
       {.tokens = {10, 40}, .group = 3, .listed_share = 0.01, .blend = true});  // nothing is folded
 }
 
+TEST_CASE("V near the largest bf16: sums stay finite, also over parts, and with SparF's blend") {
+  for (const float size : {0x1p124f, 0x1p-90f}) {  // values up to 5 times that
+    CAPTURE(size);
+    check<bf16, 64>(65, {.tokens = {900, 5, 0}, .group = 3, .blocks = 7, .v_size = size});
+    check<bf16, 128>(66, {.tokens = {300},
+                          .group = 2,
+                          .blocks = 2,
+                          .listed_share = 0.5,
+                          .blend = true,
+                          .v_size = size});
+  }
+}
+
 TEST_CASE("fixed splits") {
   for (const std::uint32_t blocks : {1u, 3u, 16u}) {
     check<fp16, 64>(71, {.tokens = {300, 0, 64, 1},

@@ -6,10 +6,10 @@
 #include <string>
 
 #include "instinfer/codec/element.hpp"
-#include "instinfer/core/budget.hpp"
 #include "instinfer/cuda/kernels/score_kernel.hpp"
 #include "instinfer/cuda/kernels/select_kernel.hpp"
 #include "instinfer/cuda/launch/sparse_checks.hpp"
+#include "tests/support/definitions.hpp"
 
 namespace instinfer::test_sparse_checks {
 
@@ -63,10 +63,11 @@ TEST_CASE("arguments are named") {
   refused("keep.share", [](arguments a) { a.keep.share = 1.5; });
 }
 
-TEST_CASE("the device's budget is core's") {
+TEST_CASE("the device's budget is a share, rounded up") {
   for (const double share : {0.0, 1.0 / 3, 0.125, 1.0 / 16, 0.5, 0.999, 1.0}) {
     for (std::uint32_t n = 0; n < 2000; ++n) {
-      REQUIRE(cuda::kept_tokens::rounded_up(share, n) == budget(share).of(n, "share"));
+      REQUIRE(cuda::kept_tokens::rounded_up(share, n) ==
+              static_cast<std::uint32_t>(test::defined_kept(share, static_cast<int>(n))));
     }
   }
 }

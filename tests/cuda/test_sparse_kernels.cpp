@@ -2,15 +2,16 @@
 // share.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "instinfer/codec/scaled_pages.hpp"
-#include "instinfer/core/budget.hpp"
 #include "instinfer/core/logit_rule.hpp"
 #include "instinfer/cuda/kernels/score_kernel.hpp"
 #include "instinfer/cuda/kernels/select_kernel.hpp"
 #include "instinfer/cuda/launch/sparse_checks.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "tests/support/definitions.hpp"
 #include "tests/support/emulated_gpu.hpp"
 
 namespace instinfer::test_sparse_kernels {
@@ -183,12 +184,12 @@ void check(unsigned seed, const sparse_case& c) {
   for (std::uint32_t s = 0; s < sequences; ++s) {
     const std::uint32_t first = c.first.empty() ? 0 : c.first[s];
     const std::uint32_t base = first / 8 * 8;
-    index_set visible;
-    c.rule.visible(first, c.tokens[s], visible);
-    std::vector<std::uint32_t> seen;
-    visible.view().for_each([&](std::uint32_t t) { seen.push_back(t); });
-    const std::uint32_t k = budget(c.keep.share).of(visible.count(), "k");
-    const std::uint32_t local = budget(c.keep.local_share).of(k, "local");
+    const std::vector<int> visible =
+        test::defined_visible(static_cast<int>(first), static_cast<int>(c.tokens[s]), c.rule);
+    const std::vector<std::uint32_t> seen(visible.begin(), visible.end());
+    const int kept_count = test::defined_kept(c.keep.share, static_cast<int>(seen.size()));
+    const auto k = static_cast<std::uint32_t>(kept_count);
+    const int local = test::defined_kept(c.keep.local_share, kept_count);
     REQUIRE(counts[s] == std::min(k, c.keep.most));
     for (std::uint32_t h = 0; h < c.kv_heads; ++h) {
       CAPTURE(s);
@@ -197,18 +198,19 @@ void check(unsigned seed, const sparse_case& c) {
       const auto q_of = [&](std::uint32_t g, std::uint32_t i) {
         return to_float(q[(item * c.group + g) * Dim + i]);
       };
-      // Dims: core's own selection of the same fp32 sums.
+      // Dims: the largest of the same fp32 sums, ties to the lower.
       std::vector<float> magnitude(Dim, 0.0f);
       for (std::uint32_t i = 0; i < Dim; ++i) {
         for (std::uint32_t g = 0; g < c.group; ++g) {
           magnitude[i] += std::abs(q_of(g, i));
         }
       }
-      index_set best;
-      std::vector<order_key_t<float>> scratch;
-      top_k<float>(magnitude, c.keep_dims, best, scratch);
-      std::vector<std::uint32_t> expected_dims;
-      best.view().for_each([&](std::uint32_t i) { expected_dims.push_back(i); });
+      std::vector<std::uint32_t> expected_dims(Dim);
+      std::iota(expected_dims.begin(), expected_dims.end(), 0u);
+      std::ranges::stable_sort(expected_dims, std::ranges::greater{},
+                               [&](std::uint32_t i) { return magnitude[i]; });
+      expected_dims.resize(c.keep_dims);
+      std::ranges::sort(expected_dims);
       CHECK(std::equal(expected_dims.begin(), expected_dims.end(),
                        dims.begin() + static_cast<std::ptrdiff_t>(item * c.keep_dims)));
       // Logits against fp64, then ranks in fp64 of the logits that the kernel ranked.
@@ -235,8 +237,7 @@ void check(unsigned seed, const sparse_case& c) {
           for (const std::uint32_t i : expected_dims) {
             product += static_cast<double>(q_of(g, i)) * static_cast<double>(stored_at(s, h, t, i));
           }
-          const double logit =
-              c.rule.capped(product * c.rule.scale_for<double>(Dim) / std::sqrt(coverage));
+          const double logit = test::defined_logit(product / std::sqrt(coverage), Dim, c.rule);
           REQUIRE(std::abs(logit_of(g, t) / 1.4426950408889634 - logit) <=
                   2e-5 * (1.0 + std::abs(logit)));
           exact[g].push_back(std::exp(logit));

@@ -3,10 +3,11 @@
 
 #include <map>
 #include <random>
+#include <set>
 #include <vector>
 
-#include "instinfer/core/logit_rule.hpp"
 #include "instinfer/cuda/kernels/work_partition.hpp"
+#include "tests/support/definitions.hpp"
 
 namespace instinfer::test_work_partition {
 
@@ -102,27 +103,30 @@ TEST_CASE("one sequence of a million tokens, and one long among short ones") {
   check_deal(skewed, 8, 264, {});
 }
 
-TEST_CASE("visible positions are logit_rule's") {
+TEST_CASE("visible positions are those of the window and the sinks") {
   std::mt19937 random(2);
   for (int round = 0; round < 2000; ++round) {
     const std::uint32_t first = below(random, 50);
     const std::uint32_t last = first + below(random, 100);
-    const logit_rule rule{.window = below(random, 120), .sinks = below(random, 20)};
-    index_set expected;
-    rule.visible(first, last, expected);
-    const visible_tokens seen = visible_of(first, last, rule.window, rule.sinks);
-    REQUIRE(seen.count == expected.count());
+    const std::uint32_t window = below(random, 120);
+    const std::uint32_t sinks = below(random, 20);
+    const std::vector<int> visible =
+        test::defined_visible(static_cast<int>(first), static_cast<int>(last),
+                              static_cast<int>(window), static_cast<int>(sinks));
+    const std::set<std::uint32_t> expected(visible.begin(), visible.end());
+    const visible_tokens seen = visible_of(first, last, window, sinks);
+    REQUIRE(seen.count == expected.size());
     std::uint32_t at = 0;
-    expected.view().for_each([&](std::uint32_t t) {
+    for (const std::uint32_t t : expected) {
       REQUIRE(seen.token(at) == t);
       REQUIRE(seen.position(t) == at++);
-    });
+    }
     const std::uint32_t n = 1 + below(random, 20);
     for (std::uint32_t t = 0; t < last + 5; ++t) {
-      REQUIRE(seen.shows(t) == expected.view().contains(t));
+      REQUIRE(seen.shows(t) == expected.contains(t));
       bool all = true;
       for (std::uint32_t i = 0; i < n; ++i) {
-        all = all && expected.view().contains(t + i);
+        all = all && expected.contains(t + i);
       }
       // Where there are sinks it may say no: it does not look across their end.
       REQUIRE((seen.sinks == 0 ? seen.shows_all(t, n) == all : !seen.shows_all(t, n) || all));

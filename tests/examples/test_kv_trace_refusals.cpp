@@ -31,6 +31,42 @@ TEST_CASE("kv trace: header lengths that no file has") {
         std::string::npos);
 }
 
+TEST_CASE("kv trace: files and headers that are too large are refused before they are read") {
+  const small_trace good = good_trace<fp16>("F16");
+  const std::string path = path_in_folder("large.safetensors");
+  write(path, good.bytes());
+  fs::resize_file(path, (std::uintmax_t{4} << 30) + 1);  // a hole: nothing is stored
+  CHECK_THROWS_WITH_AS(
+      trace::read(path),
+      (path + ": has 4294967297 bytes; traces of up to 4294967296 are read").c_str(), bad_file);
+  write(path, file_of(100'000'001, "", ""));
+  fs::resize_file(path, 100'000'009);
+  CHECK_THROWS_WITH_AS(
+      trace::read(path),
+      (path + ": has a header of 100000001 bytes; a safetensors header has at most "
+              "100000000")
+          .c_str(),
+      bad_file);
+}
+
+TEST_CASE("kv trace: a name that is given twice, where a parser would keep the last") {
+  const small_trace good = good_trace<fp16>("F16");
+  const std::string text = good.header.dump();
+  const auto with = [&](const std::string& before, const std::string& added) {
+    const std::size_t at = text.find(before);
+    REQUIRE(at != std::string::npos);
+    const std::string changed = text.substr(0, at) + added + text.substr(at);
+    return refusal(file_of(changed.size(), changed, good.data));
+  };
+  const std::string tensor = R"({"dtype":"F16","shape":[5,1,8],"data_offsets":[0,80]},)";
+  CHECK(with(R"("layers.3.k")", R"("layers.3.k":)" + tensor)
+            .find("has 'layers.3.k' twice in its header") != std::string::npos);
+  CHECK(with(R"("dtype")", R"("dtype":"F32",)").find("has 'dtype' twice in its header") !=
+        std::string::npos);
+  CHECK(with(R"("model")", R"("model":"another",)").find("has 'model' twice in its header") !=
+        std::string::npos);
+}
+
 TEST_CASE("kv trace: tensors that are not what the format says") {
   check_refused([](small_trace& t) { t.header["layers.3.k"]["dtype"] = "I16"; },
                 "tensor 'layers.3.k': dtype must be F16, BF16 or F32, is I16");

@@ -156,6 +156,10 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
                                                            {.cache_read = cache_read}));
     }
   }
+  SUBCASE("planes that read independently") {
+    check_same(with([&](design_point& p) { p.pairing = "any"; }),
+               attend<insta_sparf>(flash::instcsd, {}, 5, 1500, 3, flash::independent_planes));
+  }
   SUBCASE("codewords of 1 KiB") {
     constexpr flash::drive_spec drive = [] {
       flash::drive_spec spec = flash::instcsd;
@@ -186,7 +190,7 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
     check_same(over("gpu_direct"), attend<direct>(flash::pcie4_ssd, {}, 5, 1500, 3));
     check_same(over("peer_to_peer"), attend<peer>(flash::pcie4_ssd, {}, 5, 1500, 3));
     const auto row = evaluated(resolved(over("host_bounce")));
-    CHECK(row["busiest"] == "link");
+    CHECK(row["bottleneck"] == "link");
     CHECK(row["link_us"].get<double>() <= row["step_us"].get<double>() * (1 + 1e-12));
   }
   SUBCASE("16 KiB pages on another drive, with units to its rate") {
@@ -200,8 +204,7 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
       return spec;
     }();
     flash::drive_spec scaled = drive;
-    scaled.units = flash::accelerator_for(
-        static_cast<std::int64_t>(std::llround(flash::sequential_read_bytes_per_s(drive))));
+    scaled.units = flash::accelerator_for(drive);
     using d = design<attention::sparf, layout::dual<16'384, 8>, drive, transfer::in_storage>;
     check_same(with([](design_point& p) {
                  p.drive = "pcie5_16ch";
@@ -213,6 +216,62 @@ TEST_CASE("sweep: a point is the engine of the design that it names") {
                  p.dims = 8;
                }),
                attend<d>(scaled, {}, 5, 1500, 3));
+  }
+}
+
+TEST_CASE("sweep: the bottleneck by name, with the bounds beside it") {
+  // K and V of 8 sequences, 8 heads, 4096 tokens: 67.1 M entries, 2 FLOP each on two kernels of
+  // 12.7 GFLOPS; a score a token, 5 FLOP each on 57 units of 14.2 MFLOPS.
+  design_point p{.drive = "pcie5_16ch", .tr_us = 20, .attention = "dense", .context = 4096};
+  p.heads = 8;
+  const double tokens = 8.0 * 8 * 4096;
+  auto row = evaluated(resolved(p));
+  const auto us = [&](const char* name) { return row[name].get<double>(); };
+  CHECK(us("gemv_us") == doctest::Approx(tokens * 256 * 2 / 25.4e3));
+  CHECK(us("softmax_us") == doctest::Approx(tokens * 5 / (57 * 14.2)));
+  CHECK(us("filter_us") == doctest::Approx(tokens * 512 / 16 / 1.85e3));
+  CHECK(us("bus_us") >= tokens * 512 / 16 / 2.4e3);
+  CHECK(row["bottleneck"] == "GeMV");
+  CHECK(us("bottleneck_share") > 0.99);
+  CHECK(us("gemv_us") + us("softmax_us") ==
+        doctest::Approx(us("logit_0_us") + us("logit_us") + us("attend_us")));
+  // Units to the drive's rate hold up nothing, whatever the group and the page size.
+  for (const double group : {1.0, 4.0}) {
+    for (const double page_kib : {4.0, 16.0}) {
+      p.units = "scaled";
+      p.group = group;
+      p.page_kib = page_kib;
+      row = evaluated(resolved(p));
+      CAPTURE(row.dump());
+      CHECK(us("bus_us") >= us("gemv_us"));
+      CHECK(us("bus_us") >= us("filter_us"));
+      CHECK(row["bottleneck"] == "bus");
+    }
+  }
+}
+
+TEST_CASE("sweep: the convoy of docs/drive-model.md, and where it breaks") {
+  const auto row = [](const char* arbitration, double bus_gb_s) {
+    design_point p{.bus_gb_s = bus_gb_s, .arbitration = arbitration, .attention = "dense"};
+    return evaluated(resolved(p));
+  };
+  const auto ms = [](const nlohmann::ordered_json& of, const char* name) {
+    return of[name].get<double>() * 1e-3;
+  };
+  // The filter takes 1.85 GB/s. Below that rate the bus never waits for it.
+  const auto convoy = row("data_out_first", 1.84);
+  CHECK(convoy["bottleneck"] == "array+bus");
+  CHECK(ms(convoy, "step_us") == doctest::Approx(37.5).epsilon(0.01));
+  CHECK(ms(convoy, "step_us") < ms(convoy, "array_us") + ms(convoy, "bus_us"));
+  const auto broken = row("data_out_first", 1.85);
+  CHECK(broken["bottleneck"] == "bus");
+  CHECK(ms(broken, "step_us") == doctest::Approx(27.6).epsilon(0.01));
+  CHECK(ms(broken, "bus_us") == doctest::Approx(27.5).epsilon(0.01));
+  // With commands first there is no convoy and no step.
+  for (const double rate : {1.84, 1.85}) {
+    const auto smooth = row("command_first", rate);
+    CHECK(smooth["bottleneck"] == "bus");
+    CHECK(ms(smooth, "step_us") < 1.01 * ms(smooth, "bus_us"));
   }
 }
 
@@ -374,6 +433,30 @@ TEST_CASE(
   const nlohmann::ordered_json together = sweep_chart(rows, all_together);
   REQUIRE(together["lines"].size() == 1);
   CHECK(together["lines"][0]["points"].size() == 3);
+
+  // A further parameter that varies has lines of its own: nothing is mixed into a median.
+  row_list mixed;
+  for (const char* by : {"dense", "sparf"}) {
+    for (const int page : {4, 16}) {
+      mixed.push_back(
+          {{"attention", by}, {"channels", 8}, {"page_kib", page}, {"step_us", 10 * page}});
+    }
+  }
+  chart_choice with_others = choice;
+  with_others.others = {"page_kib"};
+  const nlohmann::ordered_json four = sweep_chart(mixed, with_others);
+  REQUIRE(four["lines"].size() == 4);
+  CHECK(four["lines"][0]["name"] == "dense, page_kib 4");
+  CHECK(four["lines"][3]["name"] == "sparf, page_kib 16");
+  CHECK(four["lines"][3]["points"][0]["least"] == 160);
+  CHECK(four["lines"][3]["points"][0]["greatest"] == 160);
+  for (int page = 1; page <= 5; ++page) {
+    mixed.push_back({{"attention", "a"}, {"channels", 8}, {"page_kib", page}, {"step_us", 1}});
+  }
+  CHECK_THROWS_WITH_AS(
+      (sweep_chart(mixed, with_others)),
+      doctest::Contains("attention x page_kib has 9 values, of which a picture shows at most 8"),
+      bad_argument);
 
   CHECK_THROWS_WITH_AS((sweep_chart({rows.back()}, choice)), "chart: no point has a result",
                        bad_argument);

@@ -49,11 +49,12 @@ struct attend_case {
         .top_k_elements_per_s = rate(3e8),
         .filter_buffer_pages = pick(random, 1, 3),
         .kernel_buffer_pages = pick(random, 0, 2) == 0 ? pick(random, 1, 3) : pick(random, 4, 60)};
+    drive.units.heads_at_once = pick(random, 0, 1) == 0 ? 0 : pick(random, 1, 13);
     drive.dram_bytes_per_s = rate(2e9);
     parts = options && seed % 3 == 1;
     if (options) {
       rules.cache_read = pick(random, 0, 1) != 0;
-      rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
+      rules.pair = static_cast<flash::pairing>(pick(random, 0, 3));
       if (pick(random, 0, 1) != 0) {
         rules.retry = flash::independent_failures(300'000'000, 5, seed);
       }
@@ -169,6 +170,16 @@ std::int64_t check(const attend_case& c) {
   // The channel that was busy longest; where several were, any of them.
   const bool a_channels = std::ranges::count(expected.stalled, times.stalled_ticks) > 0;
   REQUIRE((a_channels || times.busy_ticks[static_cast<std::size_t>(flash::unit::flash)] == 0));
+  for (const std::int64_t bound : times.bound_ticks) {
+    REQUIRE(bound <= times.makespan_ticks);
+  }
+  std::int64_t reading = 0;  // of the phases together, the busiest channel of each
+  for (const flash::phase_ticks& phase : times.phases) {
+    REQUIRE(phase.reading <= expected.makespan);
+    reading += phase.reading;
+  }
+  REQUIRE(reading >=
+          times.busy_ticks[static_cast<std::size_t>(flash::unit::flash)] - times.stalled_ticks);
   const auto dies = static_cast<std::size_t>(c.drive.geometry.dies_per_channel());
   for (std::size_t d = 0; d < times.dies.size(); ++d) {
     REQUIRE(times.dies[d].held_ticks <= times.channels[d / dies].end_ticks);

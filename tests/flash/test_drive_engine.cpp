@@ -146,11 +146,12 @@ TEST_CASE("drive: what cannot be is refused, with a sentence") {
       "attend timeline: the pages of a load arrive together; arrival::one_by_one is for batches",
       bad_argument);
   drive.units.kernel_buffer_pages = 0;
-  CHECK_THROWS_WITH_AS(
-      make(),
-      "attend timeline: filter_buffer_pages and kernel_buffer_pages must be positive, "
-      "got 2 and 0",
-      bad_argument);
+  CHECK_THROWS_WITH_AS(make(), "accelerator: kernel_buffer_pages must be positive, got 0",
+                       bad_argument);
+  drive = flash::instcsd;
+  drive.units.filter_bytes_per_s = 0;
+  CHECK_THROWS_WITH_AS(make(), "accelerator: filter_bytes_per_s must be positive, got 0",
+                       bad_argument);
   drive = flash::instcsd;
   drive.dram_bytes_per_s = 0;
   CHECK_THROWS_WITH_AS(make(), "drive_spec: dram_bytes_per_s must be positive, got 0",

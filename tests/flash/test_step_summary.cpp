@@ -14,11 +14,7 @@ namespace instinfer::test_step_summary {
 
 namespace {
 
-struct hand_receipt {
-  instinfer::traffic traffic;
-  std::vector<flash::phase_ns> phases;
-  double total_ns() const { return 1000; }
-};
+struct hand_receipt : instinfer::receipt, flash::call_times {};
 
 }  // namespace
 
@@ -35,10 +31,13 @@ TEST_CASE("step summary: by hand") {
   trace.add("channel 1", "bus", "command", 700e3, 10e3);
   trace.add("channel 1", "bus", "data out", 800e3, 100e3);
   trace.add("channel 1", "filter", "entry filter", 900e3, 50e3);
-  const hand_receipt done{
-      {.pages_read = 3, .array_bytes = 12'288, .channel_bytes = 12'288, .filtered_bytes = 1'000},
-      {{.op = attention::operation::score_dims, .pages = 2, .end = 500},
-       {.op = attention::operation::fold, .pages = 1, .begin = 100, .end = 400}}};
+  hand_receipt done;
+  done.traffic = {
+      .pages_read = 3, .array_bytes = 12'288, .channel_bytes = 12'288, .filtered_bytes = 1'000};
+  done.attention_ns = 1000;
+  done.bounds[flash::resource::bus] = 950;
+  done.phases = {{.op = attention::operation::score_dims, .pages = 2, .end = 500},
+                 {.op = attention::operation::fold, .pages = 1, .begin = 100, .end = 400}};
   const flash::step_summary all = flash::summarize(done, trace);
   CHECK(all.total_ns == 1000);
   REQUIRE(all.resources.size() == 5);
@@ -62,11 +61,11 @@ TEST_CASE("step summary: by hand") {
   CHECK(all.phases[1].op == attention::operation::fold);
   CHECK(all.phases[1].total() == 300);
   const std::string text = to_string(all);
-  CHECK(text.starts_with("step 1.00 us, 3 pages\n"));
+  CHECK(text.starts_with("step 1.00 us, 3 pages\nbottleneck bus: 0.95 us, 95.0% of the step\n\n"));
   for (const char* part :
        {"buses                2        0.17   16.5%          0.22   22.0%\n",
         "12288       12288        1000           0           0\n",
-        "0.40        0.70        0.70        0.70\n", "score dims               2        0.50\n"}) {
+        "0.40        0.70        0.70        0.70\n", "score dims             2      0.50"}) {
     CAPTURE(text);
     CHECK(text.find(part) != std::string::npos);
   }

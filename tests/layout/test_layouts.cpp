@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/layout/validate.hpp"
 
@@ -14,6 +15,7 @@ using namespace layout;
 static_assert(Layout<token_indexed<>> && Layout<dim_indexed<>> && Layout<dual<>> &&
               Layout<dual<16384, 4>>);
 static_assert(!Layout<int>);
+static_assert(!tile{}.stored() && tile{} == tile{0, 0, 0, 0} && tile{}.elements() == 0);
 
 namespace {
 
@@ -57,6 +59,13 @@ TEST_CASE("the paper's pages: 16 tokens of 128 dims, 2 to 8 dims of 1K to 256 to
   CHECK(dual<>::tiles<paper>(2048).k_by_dim == by_dim(512, 4));
   CHECK(dual<>::tiles<paper>(1024).k_by_dim == by_dim(256, 8));
   CHECK(dual<4096, 8>::tiles<paper>(131072).k_by_dim == by_dim(256, 8));
+  // 4-bit groups of 64 values in 36 bytes: 113 groups a page, by token 56 tokens of 128 dims. By
+  // dim 14 groups for each of 8 dims: 16 whole tiles of V.
+  using groups = kv_format<int4_groups<fp16>, 128>;
+  CHECK(dual<>::tiles<groups>(2048).k_by_token == by_token(56, 128));
+  CHECK(dual<>::tiles<groups>(2048).k_by_dim == tile{896, 8, 1, 896});
+  // Of 2 dims 56 groups, 3584 tokens; each dim begins at a whole group.
+  CHECK(dual<4096, 2>::tiles<groups>(2048).k_by_dim == tile{3584, 2, 1, 3584});
 }
 
 TEST_CASE("mappings are injective, fit the page and round-trip, for every format") {

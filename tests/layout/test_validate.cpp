@@ -74,4 +74,27 @@ TEST_CASE("a layout that breaks its contract is told which rule") {
         std::string::npos);
 }
 
+TEST_CASE("strides: rows may be padded, columns too, and neither may reach into the next") {
+  const page_room room{.k_dim = 4, .v_dim = 4, .page_bytes = 64, .elements = 32, .packed_bytes = 2};
+  const auto refused = [&](const tile& k) {
+    try {
+      check_tiles({k, {}, by_token(4, 4)}, room);
+    } catch (const bad_argument&) {
+      return true;
+    }
+    return false;
+  };
+  CHECK(!refused({4, 4, 4, 1}));
+  CHECK(!refused({4, 4, 5, 1}));
+  CHECK(refused({4, 4, 3, 1}));
+  CHECK(!refused({4, 4, 8, 2}));
+  CHECK(refused({4, 4, 7, 2}));
+  CHECK(!refused({4, 4, 1, 4}));
+  CHECK(refused({4, 4, 1, 3}));
+  CHECK(!refused({4, 2, 2, 8}));
+  CHECK(refused({4, 2, 2, 7}));
+  CHECK(refused({4, 4, 0, 1}));
+  CHECK(refused({4, 4, 1, 0}));
+}
+
 }  // namespace instinfer::test_validate

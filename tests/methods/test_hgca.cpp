@@ -94,7 +94,7 @@ TEST_CASE("HGCA: the moving average is its closed form") {
   std::vector<row_vector> p;  // of every step, over its window: all tokens so far
   for (int t = 0; t < s.tokens(); ++t) {
     decode_token(d, s, t);
-    p.push_back(reference::attention_weights(matrix_of(s.q).row(t), matrix_of(s.k).topRows(t + 1)));
+    p.push_back(test::defined_weights(matrix_of(s.q).row(t), matrix_of(s.k).topRows(t + 1)));
   }
   const int last = s.tokens() - 1;
   for (int t0 = 0; t0 <= last; ++t0) {
@@ -139,8 +139,7 @@ TEST_CASE("HGCA judges a long prompt by its first query, which attends to all of
     const auto& past = d.summary<attention::moving_weights>();
     const auto older = static_cast<int>(past.older().size());
     REQUIRE(older == 352);  // 336 over the window, to whole blocks and one more
-    const row_vector p =
-        reference::attention_weights(matrix_of(q).row(0), matrix_of(s.k).topRows(older));
+    const row_vector p = test::defined_weights(matrix_of(q).row(0), matrix_of(s.k).topRows(older));
     int salient = 0;
     for (int t = 0; t < older; ++t) {
       salient += p[t] >= beta / older ? 1 : 0;
@@ -194,7 +193,7 @@ TEST_CASE(
       if (t >= 2048 && t % 29 == 0) {  // 29: not a multiple of the jumps
         const auto q = rows_of(s.q, static_cast<std::size_t>(t), 1);
         const row_vector expected =
-            reference::exact_attention(matrix_of(q).row(0), K.topRows(t + 1), V.topRows(t + 1));
+            test::defined_attention(matrix_of(q).row(0), K.topRows(t + 1), V.topRows(t + 1));
         f.error += error_against(d, expected);
         f.mass += test::mass_held(d, q, K.topRows(t + 1));
         ++samples;

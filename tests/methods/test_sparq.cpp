@@ -1,6 +1,7 @@
 // SparQ: what the tests of the paths leave open.
 
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/methods/sparf.hpp"
 #include "instinfer/methods/sparq.hpp"
 #include "tests/support/decoder.hpp"
 
@@ -8,6 +9,20 @@ namespace instinfer::test_sparq {
 
 using namespace test;
 using attention::sparq;
+
+// (S r + 2 k d) / (2 S d) of dense attention's traffic: r = d/c and k = S/2c give 1/2c + 1/2c.
+TEST_CASE_TEMPLATE("a compression c keeps 1/c of the dims and 1/2c of the tokens", Policy, sparq,
+                   attention::sparf) {
+  for (const std::uint32_t c : {1u, 2u, 4u, 8u, 16u}) {
+    const Policy policy = Policy::at_compression(c);
+    CHECK(policy.keep_dims.of(128, "r") == 128 / c);
+    CHECK(policy.keep_tokens.of(3200, "k") == 1600 / c);
+  }
+  // SparQ's local window is a quarter of what is kept; SparF has none.
+  CHECK(Policy::at_compression(8).local.of(100, "l") == (std::is_same_v<Policy, sparq> ? 25 : 0));
+  CHECK(Policy{}.keep_dims.of(128, "r") == 16);
+  CHECK(Policy{}.keep_tokens.of(1600, "k") == 100);
+}
 
 TEST_CASE_TEMPLATE("SparQ: mean values, constant values, bytes", Path, reference::path, cpu::path) {
   using on_dual = decoder<sparq, Path, layout::dual<>>;

@@ -64,7 +64,7 @@ TEST_CASE_TEMPLATE("Squeezed keeps the clusters above the threshold", Path, refe
       CHECK(d.folded() == test::joined(kept, window));
       if (share == 1.0) {  // clusters of one key: its true probability within the prompt
         REQUIRE(index.clusters() == 400);
-        const row_vector weights = reference::attention_weights(Q.row(0), K.topRows(400));
+        const row_vector weights = test::defined_weights(Q.row(0), K.topRows(400));
         token_list above;
         for (int t = 0; t < 400; ++t) {
           if (weights[t] > threshold) {

@@ -117,7 +117,7 @@ TEST_CASE(
   CHECK(members_of(index, above(p, 0.0)) == tokens_from_to(0, 300));
 
   const cluster_index alone = index_of(x.K, x.V, singletons(300));
-  const row_vector exact = reference::attention_weights(x.Q.row(0), x.K);
+  const row_vector exact = test::defined_weights(x.Q.row(0), x.K);
   CHECK((key_probability(x.Q.topRows(1), alone) - exact).cwiseAbs().maxCoeff() < 1e-12);
 
   // A block of queries keeps 1 - z of the keys on which it was calibrated, up to one cluster of
@@ -170,8 +170,9 @@ TEST_CASE(
       const row_vector q = x.Q.row(t % 2);
       const auto found = all.step(q, x.K, x.V, t);
       CHECK(found.tokens == tokens_from_to(0, t + 1));
-      CHECK((found.out - reference::exact_attention(q, x.K.topRows(t + 1), x.V.topRows(t + 1)))
-                .norm() < 1e-12);
+      CHECK(
+          (found.out - test::defined_attention(q, x.K.topRows(t + 1), x.V.topRows(t + 1))).norm() <
+          1e-12);
       CHECK(all.evicted() % 16 == 0);
       CHECK(static_cast<int>(all.context().size()) == all.evicted());
       CHECK(static_cast<int>(all.weights().size()) == t + 1 - all.evicted());
@@ -182,7 +183,7 @@ TEST_CASE(
       CHECK(static_cast<int>(few.context().size()) >= few.evicted() / 16 * 10);
       if (t >= 50 && all.evicted() <= 50) {
         const int first = global ? 0 : all.evicted();
-        const row_vector p = reference::attention_weights(q, x.K.middleRows(first, t + 1 - first));
+        const row_vector p = test::defined_weights(q, x.K.middleRows(first, t + 1 - first));
         closed.push_back(p[50 - first]);
         const auto steps = static_cast<int>(closed.size());
         double sum = std::pow(1 - alpha, steps - 1) * closed[0];

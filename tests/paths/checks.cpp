@@ -34,7 +34,7 @@ void check_dense(const exact_cache& cache, std::span<const float> out, const log
   for (std::size_t g = 0; g < cache.Q.size(); ++g) {
     for (Eigen::Index h = 0; h < cache.Q[g].rows(); ++h, ++row) {
       const row_vector expected =
-          reference::exact_attention(cache.Q[g].row(h), cache.K[g], cache.V[g], rule);
+          defined_attention(cache.Q[g].row(h), cache.K[g], cache.V[g], rule);
       CHECK(relative_error(row_of(out, row, cache.V[g].cols()), expected) <= bound);
     }
   }
@@ -42,8 +42,7 @@ void check_dense(const exact_cache& cache, std::span<const float> out, const log
 
 void check_sparse(const exact_cache& cache, const attended& attend, const sparse_rule& sparse,
                   const logit_rule& rule, bool all_tied, double bound) {
-  index_set visible;
-  rule.visible(0, static_cast<std::uint32_t>(cache.tokens), visible);
+  const auto visible = static_cast<int>(defined_visible(0, cache.tokens, rule).size());
   Eigen::Index row = 0;
   for (std::size_t g = 0; g < cache.Q.size(); ++g) {
     const matrix& Q = cache.Q[g];
@@ -53,11 +52,10 @@ void check_sparse(const exact_cache& cache, const attended& attend, const sparse
     const sparf_selection mine{
         head.chosen[static_cast<int>(attention::operation::top_dims)].at(0),
         head.chosen[static_cast<int>(attention::operation::top_tokens)].at(0)};
-    const std::uint32_t r = sparse.keep_dims.of(static_cast<std::uint32_t>(K.cols()), "r");
-    const std::uint32_t k = sparse.keep_tokens.of(visible.count(), "k");
-    const std::uint32_t local = sparse.local.of(k, "local");
-    const auto free = transcribed_sparf(Q, K, V, static_cast<int>(r), static_cast<int>(k),
-                                        static_cast<int>(local), sparse.by_logits, rule);
+    const int r = defined_kept(sparse.dims, static_cast<int>(K.cols()));
+    const int k = defined_kept(sparse.tokens, visible);
+    const int local = defined_kept(sparse.local, k);
+    const auto free = transcribed_sparf(Q, K, V, r, k, local, sparse.by_logits, rule);
     CHECK(mine.dims == free.chosen.dims);
     REQUIRE(mine.tokens.size() == free.chosen.tokens.size());
     CHECK((!all_tied || mine.tokens == free.chosen.tokens));  // the lowest ones, and the newest
@@ -69,12 +67,11 @@ void check_sparse(const exact_cache& cache, const attended& attend, const sparse
     }
     const double slack = 1e-4 * std::abs(worst) + static_cast<double>(Q.rows()) * 0x1p-126;
     for (const int t : mine.tokens) {
-      const bool forced = t >= cache.tokens - static_cast<int>(local);
+      const bool forced = t >= cache.tokens - local;
       CHECK((forced || free.rank[t] >= worst - slack));
     }
-    const matrix expected = transcribed_sparf(Q, K, V, static_cast<int>(r), static_cast<int>(k),
-                                              static_cast<int>(local), sparse.by_logits, rule, mine)
-                                .out;
+    const matrix expected =
+        transcribed_sparf(Q, K, V, r, k, local, sparse.by_logits, rule, mine).out;
     for (Eigen::Index h = 0; h < Q.rows(); ++h, ++row) {
       CHECK(relative_error(row_of(attend.out, row, V.cols()), expected.row(h)) <= bound);
     }
@@ -99,7 +96,7 @@ void check_sparse_as_stored(const exact_cache& stored, const std::vector<matrix>
         norm += std::abs(query[i]);
       }
       const double share = norm / query.cwiseAbs().sum();
-      return reference::softmax(products / std::sqrt(static_cast<double>(K.cols()) * share));
+      return defined_softmax(products / std::sqrt(static_cast<double>(K.cols()) * share));
     };
     for (Eigen::Index h = 0; h < Q.rows(); ++h, ++row) {
       const row_vector q = Q.row(h);
@@ -120,8 +117,8 @@ void check_sparse_as_stored(const exact_cache& stored, const std::vector<matrix>
         V_chosen.row(static_cast<Eigen::Index>(i)) = V.row(at);
       }
       CHECK(rank.maxCoeff() <= worst_chosen * (1 + 1e-4));
-      const row_vector expected = kept * reference::exact_attention(q, K_chosen, V_chosen) +
-                                  (1 - kept) * V.colwise().mean();
+      const row_vector expected =
+          kept * defined_attention(q, K_chosen, V_chosen) + (1 - kept) * V.colwise().mean();
       CHECK(relative_error(row_of(mine.out, row, V.cols()), expected) <= bound);
     }
   }
@@ -140,9 +137,8 @@ void check_means_of_values(const exact_cache& cache, std::span<const float> out,
 void check_end(const exact_cache& cache, std::span<const float> out, bool keep_all, double bound) {
   const matrix& V = cache.V.at(0);
   for (Eigen::Index h = 0; h < cache.Q.at(0).rows(); ++h) {
-    const row_vector expected =
-        keep_all ? reference::exact_attention(cache.Q[0].row(h), cache.K.at(0), V)
-                 : row_vector(V.colwise().mean());
+    const row_vector expected = keep_all ? defined_attention(cache.Q[0].row(h), cache.K.at(0), V)
+                                         : row_vector(V.colwise().mean());
     CHECK(relative_error(row_of(out, h, V.cols()), expected) <= bound);
   }
 }

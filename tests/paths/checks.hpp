@@ -6,16 +6,12 @@
 #include <vector>
 
 #include "instinfer/codec/page_codec.hpp"
-#include "instinfer/core/budget.hpp"
 #include "instinfer/core/logit_rule.hpp"
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/reference/exact.hpp"
+#include "tests/support/definitions.hpp"
 #include "watched.hpp"
 
 namespace instinfer::test {
-
-using reference::matrix;
-using reference::row_vector;
 
 // A cache and its queries in fp64, exactly as stored.
 struct exact_cache {
@@ -39,11 +35,11 @@ double relative_error(std::span<const float> a, const row_vector& b);
 void check_dense(const exact_cache& cache, std::span<const float> out, const logit_rule& rule,
                  double bound);
 
-// The parameters that SparF and SparQ share.
+// What SparF and SparQ keep: shares of the dims, of the visible tokens, and of the kept tokens.
 struct sparse_rule {
-  budget keep_dims;
-  budget keep_tokens;
-  budget local;
+  double dims;
+  double tokens;
+  double local;
   bool by_logits = false;  // SparQ
 };
 

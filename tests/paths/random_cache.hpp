@@ -10,6 +10,9 @@
 
 namespace instinfer::test {
 
+// V of a random_cache is below 5. Times this, it is close to the largest number of fp32 and bf16.
+inline constexpr float near_largest = 0x1p125f;
+
 // What the engines of most tests hold. The 256 MiB of the default cost the sanitizers more time
 // than the test on them.
 inline const store::capacity small_capacity{.bytes = 16 << 20, .context_tokens = 1024};
@@ -35,6 +38,13 @@ struct random_cache {
     q.resize(static_cast<std::size_t>(q_heads * Format::k_dim));
     for (std::size_t i = 0; i < q.size(); ++i) {
       q[i] = normal(random) * (i % Format::k_dim % 7 == 0 ? 2.0f : 0.5f);
+    }
+  }
+
+  // V times a power of 2.
+  void multiply_v(float times) {
+    for (element& x : v) {
+      x = from_float<element>(to_float(x) * times);
     }
   }
 

@@ -63,8 +63,8 @@ TEST_CASE_TEMPLATE("every head size, also with V unlike K", F, kv_format<fp16, 6
   check_against_transcription<reference::engine<insta_sparf, F>, F>(32, 200, 1, 2);
   test::check_every_length<cpu::engine<insta_sparf, F>, F>(33);
   // All kept: every row, as dense attention folds them.
-  test::check_every_length<cpu::engine<insta_sparf, F>, F>(35,
-                                                           {.keep_dims = 1.0, .keep_tokens = 1.0});
+  test::check_every_length<cpu::engine<insta_sparf, F>, F>(
+      35, test::keeping<attention::sparf>(1.0, 1.0));
 }
 
 TEST_CASE("pages may be folded in any order and in parts") {
@@ -117,6 +117,12 @@ TEST_CASE("the parallel policies give the same bits") {
         alone.traffic);
   CHECK(serial == other);
 #endif
+}
+
+TEST_CASE("V near the largest number, tile by tile") {
+  using format = kv_format<fp32, 64>;
+  using scattered = design<attention::dense, test::scattered, flash::instcsd, transfer::in_storage>;
+  test::check_large_values<cpu::engine<scattered, format>, format>();
 }
 
 TEST_CASE("an error in a worker reaches the caller, and the output is untouched") {

@@ -9,12 +9,10 @@
 #include <optional>
 #include <vector>
 
-#include "instinfer/reference/exact.hpp"
+#include "instinfer/core/logit_rule.hpp"
+#include "tests/support/definitions.hpp"
 
 namespace instinfer::test {
-
-using reference::matrix;
-using reference::row_vector;
 
 struct sparf_selection {
   std::vector<int> dims;
@@ -42,12 +40,7 @@ inline std::vector<int> largest(const row_vector& x, int k) {
 inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const matrix& V, int r,
                                       int k, int local, bool by_logits, const logit_rule& rule,
                                       const std::optional<sparf_selection>& given = {}) {
-  const auto d = static_cast<double>(K.cols());
-  const double scale = rule.scale > 0 ? static_cast<double>(rule.scale) : 1.0 / std::sqrt(d);
-  index_set seen;
-  rule.visible(0, static_cast<std::uint32_t>(K.rows()), seen);
-  std::vector<int> visible;
-  seen.view().for_each([&](std::uint32_t t) { visible.push_back(static_cast<int>(t)); });
+  const std::vector<int> visible = defined_visible(0, static_cast<int>(K.rows()), rule);
 
   // l. 1
   const std::vector<int> i = given ? given->dims : largest(Q.cwiseAbs().colwise().sum(), r);
@@ -66,9 +59,9 @@ inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const ma
       for (const int dim : i) {
         product += Q(h, dim) * K(visible[at], dim);
       }
-      logits[static_cast<Eigen::Index>(at)] = rule.capped(product * scale / temperature);
+      logits[static_cast<Eigen::Index>(at)] = defined_logit(product / temperature, K.cols(), rule);
     }
-    const row_vector p = reference::softmax(logits);
+    const row_vector p = defined_softmax(logits);
     for (std::size_t at = 0; at < visible.size(); ++at) {
       s_hat(h, visible[at]) = p[static_cast<Eigen::Index>(at)];
       logit_sum[visible[at]] += logits[static_cast<Eigen::Index>(at)];
@@ -94,11 +87,12 @@ inline sparf_result transcribed_sparf(const matrix& Q, const matrix& K, const ma
     row_vector logits(static_cast<Eigen::Index>(j.size()));
     double alpha = 0.0;  // l. 11
     for (std::size_t at = 0; at < j.size(); ++at) {
-      logits[static_cast<Eigen::Index>(at)] = rule.capped(Q.row(h).dot(K.row(j[at])) * scale);
+      logits[static_cast<Eigen::Index>(at)] =
+          defined_logit(Q.row(h).dot(K.row(j[at])), K.cols(), rule);
       alpha += s_hat(h, j[at]);
     }
-    alpha = masked ? 1.0 : alpha;                     // the mean knows hidden values: no blend
-    const row_vector s = reference::softmax(logits);  // l. 12-18
+    alpha = masked ? 1.0 : alpha;                  // the mean knows hidden values: no blend
+    const row_vector s = defined_softmax(logits);  // l. 12-18
     for (std::size_t at = 0; at < j.size(); ++at) {
       result.out.row(h) += alpha * s[static_cast<Eigen::Index>(at)] * V.row(j[at]);
     }

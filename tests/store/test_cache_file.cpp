@@ -231,7 +231,7 @@ TEST_CASE("files of others are refused by name") {
   check_says(refusal(e, "a text that somebody took for a cache", good), "not a cache file");
   other = good;
   other[8] = 9;
-  check_says(refusal(e, other, good), "version 9, this library reads version 1");
+  check_says(refusal(e, other, good), "version 9, this library reads version 2");
   other = good;
   std::reverse(other.begin() + 8, other.begin() + 12);   // version
   std::reverse(other.begin() + 12, other.begin() + 16);  // byte order
@@ -244,6 +244,9 @@ TEST_CASE("files of others are refused by name") {
   small_engine longer({.bytes = 4 << 20, .context_tokens = 4096});
   check_says(refusal(longer, good, ""),
              "\"K by dim: 32 tokens x 8 dims a page, strides 1 and 32\"");
+  check_says(
+      refusal(longer, good, ""),
+      "another context: context_tokens = 128 would do, the engine's is 4096: it has \"K by dim");
 
   // Engines of other formats and summaries, as far as files know them.
   using mean = attention::mean_value::state<format>;

@@ -64,7 +64,7 @@ std::string lying_file(const lie& told) {
   std::ostringstream out;
   store::file_writer to{out};
   store::cache_file_mark mark;
-  std::string description = store::file_description(cache, "");
+  std::string description = store::file_description(cache, "", cache.tiles());
   std::vector<store::layer_extent> extents;
   for (int l = 0; l < layers; ++l) {
     extents.push_back(cache.at(seq, l).extent());

@@ -77,8 +77,8 @@ TEST_CASE_TEMPLATE("reordering changes the wanted tokens of one head and nothing
               const std::uint32_t from = head == 1 ? index.position(token) : token;
               const auto row = rows_of(given, from * 3 + head, 1);
               for (std::uint32_t i = 0; i < tile.dims; ++i) {
-                same =
-                    same && page.data[tile.offset(token - t, i)] == row[dim_tile * tile.dims + i];
+                same = same &&
+                       page.data[page.shape.offset(token - t, i)] == row[dim_tile * tile.dims + i];
               }
             }
             CHECK(same);

@@ -1,4 +1,4 @@
-// The codes of index keys at the end of the range.
+// Index keys: codes at the end of the range, and blocks of reclaimed tokens.
 
 #include <doctest/doctest.h>
 
@@ -31,6 +31,45 @@ TEST_CASE(
   REQUIRE(keys.keys().size() == 1);
   CHECK(is_finite(keys.keys()[0][0]));
   CHECK(keys.keys()[0][0] > 1e35f);
+}
+
+TEST_CASE("reclaimed tokens: their blocks no longer count, and those that stay have their means") {
+  using small = attention::index_keys<16, 4>;
+  small::state<method_format> keys;
+  const auto value = [](std::uint32_t t, std::uint32_t i) {
+    return static_cast<float>(t * 5 % 17) + static_cast<float>(i) / 4;
+  };
+  const std::vector<float> unread(64);
+  keys.reserve(23);
+  for (std::uint32_t t = 0; t < 23; ++t) {
+    std::vector<float> key(16);
+    for (std::uint32_t i = 0; i < 16; ++i) {
+      key[i] = value(t, i);
+    }
+    keys.append(unread, unread, key);
+  }
+  for (std::uint32_t forgotten = 0; forgotten <= 23; ++forgotten) {
+    CAPTURE(forgotten);
+    const std::uint32_t first = forgotten / 4;  // block
+    CHECK(keys.blocks() == 6 - first);
+    for (std::uint32_t block = first; block < 6; ++block) {
+      std::vector<double> mean(16);
+      keys.mean(block - first, mean);
+      const std::uint32_t end = std::min(23u, (block + 1) * 4);
+      for (std::uint32_t i = 0; i < 16; ++i) {
+        double sum = 0;
+        for (std::uint32_t t = block * 4; t < end; ++t) {
+          sum += static_cast<double>(value(t, i));
+        }
+        CHECK(mean[i] == doctest::Approx(sum / (end - block * 4)).epsilon(1e-12));
+      }
+    }
+    CHECK(keys.tokens() == 23);
+    CHECK(keys.bytes() <= 2 * (24 - forgotten + 4) * (16 + 4 + 16));
+    if (forgotten < 23) {
+      keys.forget(unread, unread);
+    }
+  }
 }
 
 }  // namespace instinfer::test_index_keys

@@ -68,7 +68,7 @@ TEST_CASE(
     // Certified pruning: leaving out pages whose bound is below m - ln(1/eps) - ln N loses less
     // than eps of the mass.
     const double eps = 1e-3;
-    const row_vector weights = reference::attention_weights(4.0 * matrix_of(q).row(0), K);
+    const row_vector weights = test::defined_weights(4.0 * matrix_of(q).row(0), K);
     const double most = 4 * products.maxCoeff() / 8;
     double skipped = 0;
     for (std::uint32_t p = 0; p < 32; ++p) {

@@ -14,6 +14,7 @@
 #include "instinfer/cuda/kernels/attend_kernel.hpp"
 #include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/reference/exact.hpp"
+#include "tests/support/definitions.hpp"
 
 namespace instinfer::test {
 
@@ -30,6 +31,7 @@ struct attend_case {
   cuda::partition_rule partition = {};
   double listed_share = 0.0;  // > 0: fold a random subset
   bool blend = false;
+  float v_size = 1.0f;  // V is multiplied by this power of 2; of codes, their scales
 };
 
 // A case of random shape: lengths, heads, pages, layout, mask, partition, and now and then a list.
@@ -148,9 +150,10 @@ void check_attend(unsigned seed, const attend_case& c) {
   };
   // Draws a head's tokens [first, last), page by page, stores them, and returns what is stored,
   // [last, Dim]. Pages of codes have values of different magnitudes, up to a factor of 2^spread, so
-  // that their scales matter.
+  // that their scales matter. `times`, a power of 2, multiplies what is stored.
   const auto store_head = [&](auto& values, auto& scales, std::uint32_t s, std::uint32_t h,
-                              std::uint32_t first, std::uint32_t last, float mean, int spread) {
+                              std::uint32_t first, std::uint32_t last, float mean, int spread,
+                              float times) {
     reference::matrix stored = reference::matrix::Zero(last, Dim);
     for (std::uint32_t t = first; t < last;) {
       const std::uint32_t end = std::min(last, (t / page_tokens + 1) * page_tokens);
@@ -158,12 +161,13 @@ void check_attend(unsigned seed, const attend_case& c) {
           cuda::is_coded<Code> ? std::ldexp(1.0f, static_cast<int>(random() % 8) * spread / 8) : 1;
       std::vector<float> x((end - t) * Dim);
       for (float& y : x) {
-        y = (normal(random) + mean) * size;
+        y = (normal(random) + mean) * size * (cuda::is_coded<Code> ? 1.0f : times);
       }
       std::vector<Code> codes(x.size());
       const float scale = encode_page<E>(x, codes);
       if (scale_count > 0) {
-        scales[page_of(s, t) * c.kv_heads + h] = scale;
+        scales[page_of(s, t) * c.kv_heads + h] = scale * times;
+        std::ranges::transform(x, x.begin(), [times](float y) { return y * times; });
       }
       for (std::size_t i = 0; i < x.size(); ++i) {
         const auto at = t + static_cast<std::uint32_t>(i / Dim);
@@ -185,7 +189,7 @@ void check_attend(unsigned seed, const attend_case& c) {
   auto list = filled<Runner, std::uint32_t>(
       std::size_t{sequences} * c.kv_heads * static_cast<std::size_t>(list_stride), 0xFFFF'FFFFu);
   auto kept = filled<Runner, float>(std::size_t{sequences} * q_heads, 0.25f);
-  auto mean = filled<Runner, float>(std::size_t{sequences} * c.kv_heads * Dim, 2.0f);
+  auto mean = filled<Runner, float>(std::size_t{sequences} * c.kv_heads * Dim, 2.0f * c.v_size);
 
   struct expected_head {
     reference::row_vector out;
@@ -194,14 +198,15 @@ void check_attend(unsigned seed, const attend_case& c) {
   std::vector<expected_head> expected;
   for (std::uint32_t s = 0; s < sequences; ++s) {
     const std::uint32_t first = c.first.empty() ? 0 : c.first[s];
-    index_set visible;
-    c.rule.visible(first, c.tokens[s], visible);
-    counts[s] = static_cast<std::uint32_t>(c.listed_share * visible.count());
+    const std::vector<int> visible =
+        defined_visible(static_cast<int>(first), static_cast<int>(c.tokens[s]), c.rule);
+    counts[s] = static_cast<std::uint32_t>(c.listed_share * static_cast<double>(visible.size()));
     for (std::uint32_t h = 0; h < c.kv_heads; ++h) {
-      const reference::matrix all_k = store_head(k, k_scales, s, h, first, c.tokens[s], 0.0f, -4);
-      const reference::matrix all_v = store_head(v, v_scales, s, h, first, c.tokens[s], 0.3f, -12);
-      std::vector<std::uint32_t> tokens;
-      visible.view().for_each([&](std::uint32_t t) { tokens.push_back(t); });
+      const reference::matrix all_k =
+          store_head(k, k_scales, s, h, first, c.tokens[s], 0.0f, -4, 1.0f);
+      const reference::matrix all_v =
+          store_head(v, v_scales, s, h, first, c.tokens[s], 0.3f, -12, c.v_size);
+      std::vector<std::uint32_t> tokens(visible.begin(), visible.end());
       if (c.listed_share > 0.0) {
         std::shuffle(tokens.begin(), tokens.end(), random);
         tokens.resize(counts[s]);
@@ -224,11 +229,12 @@ void check_attend(unsigned seed, const attend_case& c) {
         }
         double sum = 0.0;
         for (Eigen::Index t = 0; t < n; ++t) {
-          sum += std::exp(plain.capped(x.dot(K.row(t)) * plain.scale_for<double>(Dim)));
+          sum += std::exp(defined_logit(x.dot(K.row(t)), Dim, plain));
         }
-        reference::row_vector out = reference::exact_attention(x, K, V, plain);
+        reference::row_vector out = defined_attention(x, K, V, plain);
         if (c.blend) {
-          out = 0.25 * out + 0.75 * reference::row_vector::Constant(Dim, 2.0);
+          out = 0.25 * out +
+                0.75 * reference::row_vector::Constant(Dim, 2.0 * static_cast<double>(c.v_size));
         }
         expected.push_back({out, std::log(sum)});
       }

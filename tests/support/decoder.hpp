@@ -190,7 +190,7 @@ void check_method(const Policy& all, const Policy& few) {
 // error.
 template <class Decoder>
 double mass_held(const Decoder& d, std::span<const float> q, const matrix& K) {
-  return mass_of(reference::attention_weights(matrix_of(q).row(0), K), d.folded());
+  return mass_of(test::defined_weights(matrix_of(q).row(0), K), d.folded());
 }
 
 // Appends token t of a sample and attends its query.
@@ -237,8 +237,7 @@ figures measure(const Policy& policy, const workload::sample& s, int first_query
     const double mass = mass_held(d, q, K);
     f.mass += mass / queries;
     f.least = std::min(f.least, mass);
-    f.error +=
-        relative_error(d.out, reference::exact_attention(matrix_of(q).row(0), K, V)) / queries;
+    f.error += relative_error(d.out, test::defined_attention(matrix_of(q).row(0), K, V)) / queries;
     f.read += static_cast<double>(d.folded().size()) / s.tokens() / queries;
   }
   return f;

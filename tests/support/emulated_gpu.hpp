@@ -190,9 +190,13 @@ class emulated_lane {
     high = to_float(E{static_cast<std::uint16_t>(two >> 16)});
   }
 
-  float exp2(float x) const { return std::exp2(x); }
+  // Results below 2^-126 are 0, as with ex2.approx.ftz and rcp.approx.ftz.
+  static float flushed(float x) {
+    return std::abs(x) < std::numeric_limits<float>::min() ? 0.0f : x;
+  }
+  float exp2(float x) const { return flushed(std::exp2(x)); }
   float log2(float x) const { return std::log2(x); }
-  float reciprocal(float x) const { return 1.0f / x; }
+  float reciprocal(float x) const { return flushed(1.0f / x); }
   float inverse_root(float x) const { return 1.0f / std::sqrt(x); }
   float clamp(float x, float low, float high) const { return std::fmin(std::fmax(x, low), high); }
   std::uint32_t add(std::uint32_t* to, std::uint32_t x) const {

@@ -31,10 +31,16 @@ class event_driven_attend : attend_state {
     result_.finished.assign(work.loads.size(), -1);
     sets_through_.assign(work.sets.size(), 0);
     sets_done_.assign(work.sets.size(), false);
+    heads_.clear();
     for (std::size_t i = 0; i < work.loads.size(); ++i) {
       if (work.loads[i].phase == 0) {
-        to_rank_.push_back(i);
+        heads_.push_back(i);
       }
+    }
+    const auto most = static_cast<std::size_t>(d_.units.heads_at_once);
+    for (std::size_t h = 0; !heads_.empty() && (most == 0 || h < most); ++h) {
+      to_rank_.push_back(heads_.front());
+      heads_.pop_front();
     }
     start_units();
     while (!events_.empty()) {
@@ -60,6 +66,10 @@ class event_driven_attend : attend_state {
   }
 
  private:
+  // In to_rank_: the head that begins when load n is done is next_head_after + n.
+  static constexpr std::size_t next_head_after = std::size_t{1} << 40;
+  std::deque<std::size_t> heads_;  // first loads of those not in work yet
+
   void happen(const event& e) {
     switch (e.what) {
       case kind::bus_free:
@@ -144,8 +154,8 @@ class event_driven_attend : attend_state {
     for (std::size_t s = 0; s < work_->sets.size(); ++s) {
       all = all && (work_->sets[s].load != load || sets_through_[s] == work_->sets[s].pages);
     }
-    if (all && work_->has_next(static_cast<std::uint32_t>(load))) {
-      to_rank_.push_back(load + 1);
+    if (all) {
+      to_rank_.push_back(following(load));
     }
     if (work_->sets[set].scores > 0) {
       to_softmax_.push_back(set);
@@ -189,10 +199,13 @@ class event_driven_attend : attend_state {
     }
     if (l.first_page == l.last_page) {
       finish(load);
-      if (work_->has_next(static_cast<std::uint32_t>(load))) {
-        to_rank_.push_front(load + 1);
-      }
+      to_rank_.push_front(following(load));
     }
+  }
+
+  // The next load of the head; or the place of the next head, which is chosen when its turn comes.
+  std::size_t following(std::size_t load) const {
+    return work_->has_next(static_cast<std::uint32_t>(load)) ? load + 1 : next_head_after + load;
   }
 
   // Whatever unit is free and has something to do.
@@ -223,15 +236,26 @@ class event_driven_attend : attend_state {
                d_.units.softmax_flops_per_s * d_.units.softmax_units),
             kind::softmax_done, 0, 0, set);
     }
-    if (!top_k_busy_ && !to_rank_.empty()) {
-      const std::size_t load = to_rank_.front();
-      if (work_->loads[load].phase == 0 || is_done(load - 1)) {
+    while (!top_k_busy_ && !to_rank_.empty()) {
+      std::size_t load = to_rank_.front();
+      const bool next_head = load >= next_head_after;
+      if (next_head && heads_.empty()) {
         to_rank_.pop_front();
-        top_k_busy_ = true;
-        after(ps(static_cast<std::int64_t>(work_->loads[load].ranked_elements),
-                 d_.units.top_k_elements_per_s),
-              kind::top_k_done, 0, 0, load);
+        continue;
       }
+      const bool first = !next_head && work_->loads[load].phase == 0;
+      if (!first && !is_done(next_head ? load - next_head_after : load - 1)) {
+        break;
+      }
+      to_rank_.pop_front();
+      if (next_head) {
+        load = heads_.front();
+        heads_.pop_front();
+      }
+      top_k_busy_ = true;
+      after(ps(static_cast<std::int64_t>(work_->loads[load].ranked_elements),
+               d_.units.top_k_elements_per_s),
+            kind::top_k_done, 0, 0, load);
     }
   }
 
@@ -353,8 +377,9 @@ class event_driven_attend : attend_state {
     for (const std::size_t i : die.waiting) {
       const auto plane = static_cast<std::size_t>(pages_[i].plane);
       const bool row =
-          rules_.pair != flash::pairing::none && oldest.page == pages_[i].page &&
-          (rules_.pair == flash::pairing::same_page || oldest.block == pages_[i].block);
+          rules_.pair == flash::pairing::any ||
+          (rules_.pair != flash::pairing::none && oldest.page == pages_[i].page &&
+           (rules_.pair == flash::pairing::same_page || oldest.block == pages_[i].block));
       if (die.taken.empty() || (!plane_used[plane] && row)) {
         plane_used[plane] = true;
         die.taken.push_back(i);

@@ -136,7 +136,7 @@ struct random_options {
       rules.retry = flash::independent_failures(pick(random, 0, 600'000'000), pick(random, 0, 5),
                                                 static_cast<std::uint64_t>(seed));
     }
-    rules.pair = static_cast<flash::pairing>(pick(random, 0, 2));
+    rules.pair = static_cast<flash::pairing>(pick(random, 0, 3));
     rules.arrive = static_cast<flash::arrival>(pick(random, 0, 1));
   }
 };

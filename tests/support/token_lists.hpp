@@ -33,7 +33,7 @@ inline matrix attention_over(const matrix& Q, const matrix& K, const matrix& V,
   const matrix values = V(tokens, Eigen::all);
   matrix out(Q.rows(), V.cols());
   for (Eigen::Index h = 0; h < Q.rows(); ++h) {
-    out.row(h) = reference::exact_attention(Q.row(h), keys, values);
+    out.row(h) = test::defined_attention(Q.row(h), keys, values);
   }
   return out;
 }

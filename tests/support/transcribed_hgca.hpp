@@ -42,9 +42,9 @@ class transcribed_hgca {
       logits[i] = q.dot(K.row(result.tokens[static_cast<std::size_t>(i)])) /
                   std::sqrt(static_cast<double>(q.size()));
     }
-    const row_vector all = reference::softmax(logits);
+    const row_vector all = test::defined_softmax(logits);
     const row_vector local =
-        reference::softmax(logits.tail(static_cast<Eigen::Index>(window.size())));
+        test::defined_softmax(logits.tail(static_cast<Eigen::Index>(window.size())));
     for (Eigen::Index i = 0; i < all.size(); ++i) {
       result.out += all[i] * V.row(result.tokens[static_cast<std::size_t>(i)]);
     }

@@ -56,6 +56,13 @@ TEST_CASE("FlexGen's prompts overflow the GPU at batch 128, by a verdict") {
                          128.0 * 2 * (1024 * 5 * 5120.0 + 3 * 40 * 1024.0 * 1024) +
                          2 * 128.0 * 1024 * 20'480;
   CHECK(over.gpu.needed_bytes == doctest::Approx(by_hand));
+  // One prompt after the other, without matrices of scores: 27 times less beside the weights.
+  const memory_use tiled = flexgen_system<>(opt_13b, paper_server(), paper_opt_workload(128), {},
+                                            flexgen::drive, prompts::one_by_one)
+                               .memory();
+  CHECK(tiled.gpu.needed_bytes == doctest::Approx(2 * opt_13b.layer_weight_bytes() +
+                                                  2 * 1024 * 5 * 5120.0 + 2 * 1024.0 * 20'480));
+  CHECK(tiled.fits());
   // A run that does not fit has no throughput, but says what it would take.
   const report none = run(flexgen_system<>(opt_13b, paper_server(), paper_opt_workload(128)), 2);
   CHECK(none.tokens_per_s() == 0);

@@ -30,7 +30,8 @@ flash::receipt full_batch(const system::model_spec& model, std::int64_t batch,
                           std::uint64_t context, std::uint32_t expected_tokens) {
   flash::engine<D> drive(
       {.layers = 1, .q_heads = model.shape.q_heads, .kv_heads = model.shape.kv_heads},
-      {.bytes = std::uint64_t{4} << 30, .context_tokens = expected_tokens});
+      {.bytes = std::uint64_t{4} << 30, .context_tokens = expected_tokens}, {}, {}, D::drive, {},
+      flash::independent_planes);
   const std::vector<float> q(static_cast<std::size_t>(model.q_width()), 1.0f);
   std::vector<float> out(q.size());
   std::vector<typename flash::engine<D>::request> requests;

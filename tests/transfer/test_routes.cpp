@@ -13,6 +13,7 @@ namespace instinfer::test_routes {
 
 using namespace transfer;
 
+static_assert(link_spec{}.bytes_per_s == 0 && link_spec{}.latency_ns == 0);  // none by default
 static_assert(Transfer<host_bounce> && !host_bounce::computes_in_drive);
 static_assert(Transfer<gpu_direct> && !gpu_direct::computes_in_drive);
 static_assert(Transfer<peer_to_peer> && !peer_to_peer::computes_in_drive);
@@ -181,6 +182,12 @@ TEST_CASE_TEMPLATE("more bytes never take less time", Route, host_bounce, gpu_di
 TEST_CASE("a machine without rates, or with negative times, is refused") {
   CHECK_NOTHROW(validate(route_spec{}));
   CHECK_NOTHROW(validate(plain));
+  CHECK(route_time{}.total_ns() == 0);
+  CHECK_NOTHROW(validate(route_spec{.drive_link = {0.5, 0},
+                                    .gpu_link = {0.5, 0},
+                                    .request_bytes = 0.5,
+                                    .file_system_ns = 0,
+                                    .nvme_command_ns = 0}));  // a route that costs nothing else
   const auto refused = [](auto&& change) {
     route_spec route;
     change(route);

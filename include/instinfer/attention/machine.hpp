@@ -39,7 +39,7 @@ inline bool mean_applies(const layout::head_pages& head, std::uint32_t visible) 
 //                                         query that begin() was given
 //   work_with(team)                       optional: later operations may use the team's workers
 //   fold_scored(logits, tokens, plan)     merge V rows with known logits
-//   fold_rows(logits, chunks, table)      merge value sums
+//   fold_rows(logits, chunks, table)      merge mean values
 //   keep_mass(p, tokens)                  store alpha
 //   blend_mean(p, tokens, mean)           store alpha and the mean
 //   finish(out)                           out: [group, v_dim]
@@ -182,7 +182,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, observer
     const auto& table = this->template chunk_table<S>();
     static_assert(
         WeightedChunkState<std::remove_cvref_t<decltype(table)>>,
-        "instinfer: fold_chunks needs a summary with value_sum(chunk), see summaries/chunks.hpp");
+        "instinfer: fold_chunks needs a summary with value_mean(chunk), see summaries/chunks.hpp");
     scored(chosen.count(), format::v_dim, format::v_dim * sizeof(float), 0);
     arithmetic_.fold_rows(logits, chosen, table);
   }

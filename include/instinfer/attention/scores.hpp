@@ -50,9 +50,8 @@ struct one_each {
 };
 
 // Adds the candidates whose rank is above the threshold to `chosen`.
-template <class T>
-void above(const score_array<T>& scores, std::span<const T> rank, double threshold,
-           index_set& chosen) {
+template <class Scores, class T>
+void above(const Scores& scores, std::span<const T> rank, double threshold, index_set& chosen) {
   std::size_t at = 0;
   scores.candidates.for_each([&](std::uint32_t candidate) {
     if (static_cast<double>(rank[at++]) > threshold) {

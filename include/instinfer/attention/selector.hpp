@@ -62,8 +62,9 @@ class selector {
 
   template <class S>
   chunks all_chunks() {
+    const auto& table = chunk_table<S>();
     index_set& set = scratch_.next_selection();
-    set.add(0, chunk_table<S>().chunks());
+    set.add(first_chunk_of(table), table.chunks());
     return set;
   }
 
@@ -72,7 +73,8 @@ class selector {
     const auto& table = chunk_table<S>();
     index_set& set = scratch_.next_selection();
     auto run = of.runs().begin();
-    for (std::uint32_t u = 0; u < table.chunks() && run != of.runs().end(); ++u) {
+    for (std::uint32_t u = first_chunk_of(table); u < table.chunks() && run != of.runs().end();
+         ++u) {
       const index_run members = table.members(u);
       while (run != of.runs().end() && run->last <= members.first) {
         ++run;

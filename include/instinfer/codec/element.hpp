@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "instinfer/codec/float_rules.hpp"
+#include "instinfer/codec/unit_rules.hpp"
 
 namespace instinfer {
 
@@ -89,6 +90,12 @@ constexpr bool is_finite(fp32 x) {
 }
 constexpr bool is_finite(fp16 x) { return (x.bits & 0x7C00u) != 0x7C00u; }
 constexpr bool is_finite(bf16 x) { return (x.bits & 0x7F80u) != 0x7F80u; }
+
+// The largest finite number of E.
+template <Element E>
+inline constexpr float largest_finite = std::same_as<E, fp32>   ? 0x1.fffffep127f
+                                        : std::same_as<E, fp16> ? 65504.0f
+                                                                : 0x1.fep127f;
 
 // Largest relative rounding error of a normal number stored as E: half a unit in the last place.
 template <Element E>

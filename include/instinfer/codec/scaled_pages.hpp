@@ -2,6 +2,7 @@
 // Pages of 8-bit codes with one scale per page: int8 and fp8 (e4m3).
 // The scale maps the largest magnitude of the page to the largest code.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -52,9 +53,11 @@ struct scaled_pages {
       most = std::max(most, std::abs(to_float(x)));
     }
     // The scale is never denormal: its inverse is then finite, and results do not depend on whether
-    // the processor flushes denormals.
-    const float scale =
-        std::max(most / code_8bit<Code>::largest, std::numeric_limits<float>::min());
+    // the processor flushes denormals. Nor is the largest code times the scale ever infinite.
+    constexpr float largest_scale =
+        std::numeric_limits<float>::max() / code_8bit<Code>::largest * (1.0f - 0x1p-23f);
+    const float scale = std::clamp(most / code_8bit<Code>::largest,
+                                   std::numeric_limits<float>::min(), largest_scale);
     auto* codes = reinterpret_cast<Code*>(page.data());
     for (std::size_t i = 0; i < values.size(); ++i) {
       codes[i] = code_8bit<Code>::from_value(to_float(values[i]) / scale);

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer {
 
 // Base of all exceptions thrown by instinfer. what() says what was wrong, where, and what was

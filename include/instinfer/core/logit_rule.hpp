@@ -12,7 +12,8 @@
 namespace instinfer {
 
 // Applied in this order: logit = q.k * scale; soft cap: logit = cap * tanh(logit / cap); then the
-// mask. The default is 1/sqrt(k_dim), no cap, every token visible.
+// mask. The default is 1/sqrt(k_dim), no cap, every token visible. A bias of a token goes into a
+// dim of K: see docs/methods.md, which also says how heads and prompts are padded.
 struct logit_rule {
   float scale = 0.0f;        // 0 means 1/sqrt(k_dim)
   float soft_cap = 0.0f;     // 0 means none (Gemma 2 uses 50)

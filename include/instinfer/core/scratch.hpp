@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer {
 
 // Room for n elements.

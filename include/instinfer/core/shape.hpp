@@ -14,6 +14,7 @@ namespace instinfer {
 // The format of one KV entry: K rows are [KDim], V rows are [VDim]. Storage is an element type
 // (fp32, fp16, bf16) or a codec that stores elements in fewer bytes: kv_format<int8_pages<fp16>,
 // 128>. Kernels exist for any multiple of 16 up to 256; models use 64, 80, 96, 128, 192 and 256.
+// Other sizes are padded with zeros, and logit_rule::scale is set for the true size.
 template <class Storage = fp16, int KDim = 128, int VDim = KDim>
 struct kv_format {
   static_assert(

@@ -77,31 +77,37 @@ class arithmetic : public score_pool {
                                 const layout::head_pages& /*head*/,
                                 const layout::page_reader<Format>& pages);
 
-  // A chunk of n members adds n exp(logit) to the sum, and exp(logit) times the sum of their values
-  // to the output.
+  // A chunk of n members counts like n tokens with its logit and the mean of their values.
   template <attention::WeightedChunkState Table>
   void fold_rows(const scores& logits, index_view chunks, const Table& table) {
     const std::size_t n = chunks.count();
     resize_scratch(products_, group_ * n);
+    std::size_t tokens = 0;
+    chunks.for_each([&](std::uint32_t u) { tokens += table.weight(u); });
+    sums_.reset(group_, Format::v_dim, tokens);
     for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
       float* row = products_.data() + h * n;
       for_each_position(logits.candidates, chunks, [&](std::uint32_t, std::uint32_t position) {
         *row++ = logits.head(h)[position];
       });
       row = products_.data() + h * n;
-      exponentials(row, row, n, state_.raise_max(h, max_of(row, n)));
+      softmax_state<float>& state = sums_.state(h);
+      state.max = max_of(row, n);
+      exponentials(row, row, n, state.max, sums_.shift());
       chunks.for_each([&](std::uint32_t u) {
-        state_.state(h).sum += static_cast<float>(table.weight(u)) * *row++;
+        *row *= static_cast<float>(table.weight(u));
+        state.sum += *row++;
       });
     }
     std::size_t at = 0;
     chunks.for_each([&](std::uint32_t u) {
       for_head_blocks(group_, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-        add_row<Heads>(table.value_sum(u).data(), products_.data() + h * n + at, n,
-                       state_.output(h).data(), Format::v_dim);
+        add_row<Heads>(table.value_mean(u).data(), products_.data() + h * n + at, n,
+                       sums_.row(h).data(), Format::v_dim);
       });
       ++at;
     });
+    state_.merge(sums_);
   }
 
   void keep_mass(const scores& s, index_view tokens) {
@@ -123,10 +129,9 @@ class arithmetic : public score_pool {
 
   HWY_NOINLINE void finish(std::span<float> out) {
     for (std::uint32_t h = 0; h < group_; ++h) {
-      const std::span<float> o = state_.output(h);
-      normalise(state_.state(h), o);
+      const std::span<const float> o = state_.row(h);
       for (std::size_t i = 0; i < o.size(); ++i) {
-        out[h * o.size() + i] = kept_[h] * o[i] + (1.0f - kept_[h]) * mean_[i];
+        out[h * o.size() + i] = finite_mean(kept_[h] * o[i] + (1.0f - kept_[h]) * mean_[i]);
       }
     }
   }
@@ -152,6 +157,7 @@ class arithmetic : public score_pool {
   team team_;
   std::uint32_t group_ = 1;
   group_state state_;
+  group_sums sums_;               // of one call
   std::vector<float> kept_;       // [group]
   std::vector<float> mean_;       // [v_dim]
   std::vector<float> products_;   // [group, folded tokens or chunks]
@@ -218,18 +224,21 @@ void arithmetic<Format>::fold_scored(const scores& logits, index_view tokens,
     }
     ++at;
   });
+  sums_.reset(group_, Format::v_dim, n);
   for (std::uint32_t h = 0; h < group_ && n > 0; ++h) {
     float* row = products_.data() + h * n;
-    const float max = state_.raise_max(h, max_of(row, n));
-    state_.state(h).sum += exponentials(row, row, n, max);
+    softmax_state<float>& state = sums_.state(h);
+    state.max = max_of(row, n);
+    state.sum = exponentials(row, row, n, state.max, sums_.shift());
   }
   for_each_row(plan, pages,
                [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row)
                    HWY_ATTR {
                      add_token<Format::v_dim>(
                          page, t, group_, products_.data() + row, n,
-                         state_.output(0).data() + std::size_t{read.dim_tile} * page.shape.dims);
+                         sums_.row(0).data() + std::size_t{read.dim_tile} * page.shape.dims);
                    });
+  state_.merge(sums_);
 }
 
 struct path {

@@ -34,6 +34,8 @@ class row_fold {
   // Sums of this many rows are separate, then merged: one sum of 32K terms in fp32 would lose three
   // more bits.
   static constexpr std::size_t merge_rows = 1024;
+  static_assert(merge_rows % block_rows == 0);  // so that no sum has more rows
+  static constexpr std::uint32_t shift = weight_shift(merge_rows);
 
   // Folds reads [first, last) of the plan into heads [first_head, ...) of `to`. The reads begin
   // with a K page and end with V pages. q [group, k_dim] is multiplied by the logits' scale.
@@ -147,9 +149,9 @@ class row_fold {
     }
   }
 
-  // Turns the products of the current block into its weights exp(logit - max), and rescales the
-  // state if a maximum changes, which is rare after some blocks. The scales of K pages and V pages
-  // are applied here, so that they do not wait for the V rows.
+  // Turns the products of the current block into its weights 2^-shift exp(logit - max), and
+  // rescales the state if a maximum changes, which is rare after some blocks. The scales of K pages
+  // and V pages are applied here, so that they do not wait for the V rows.
   template <std::uint32_t Heads>
   HWY_INLINE void weigh(std::uint32_t h, float* x, float soft_cap) {
     constexpr std::size_t all = block_rows * slots<Heads>;
@@ -178,7 +180,7 @@ class row_fold {
       hn::StoreU(max, float_tag{}, max_at);
     }
     for (std::size_t i = 0; i < all; i += lanes) {
-      const float_vec p = exp_of_negative(hn::Sub(hn::Load(float_tag{}, x + i), max));
+      const float_vec p = exp_of_negative(hn::Sub(hn::Load(float_tag{}, x + i), max), shift);
       sum = hn::Add(sum, p);
       hn::StoreU(p, float_tag{}, weights + i);
     }
@@ -204,8 +206,8 @@ class row_fold {
       for (std::uint32_t lane = 0; lane < lanes; lane += slots_of_heads) {
         state.sum += sum_[at + lane];
       }
-      to.merge_head(first_head + first + i, state,
-                    std::span(o_).subspan(std::size_t{first + i} * v_dim, v_dim));
+      to.merge_sums(first_head + first + i, state,
+                    std::span(o_).subspan(std::size_t{first + i} * v_dim, v_dim), shift);
     }
   }
 

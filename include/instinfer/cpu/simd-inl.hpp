@@ -3,8 +3,9 @@
 // name of the target.
 // Dispatch is static: the flags of the including translation unit select the target. Everything in
 // cpu/ is in Highway's per-target namespace, so kernels of translation units with different flags
-// do not mix. The rest of the library is plain inline code: a program for older processors must
-// compile all its other translation units for those.
+// do not mix. The rest of the library is plain inline code, as are the standard containers: units
+// share it by name, and the linker keeps the first definition. So a program for older processors
+// compiles all its other units for those, and links them before the units for newer ones.
 
 #if defined(HWY_TARGET_INCLUDE)
 #error \

@@ -12,18 +12,36 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// exp(x) for x <= 0, within 2 units in the last place of fp32; 0 if exp(x) < 2^-126. It takes half
-// the operations of an exp for all numbers: x = n ln 2 + r with |r| <= ln 2 / 2, then 1 + r + r^2
-// P(r), and n goes to the exponent. P has minimax coefficients of degree 4 (relative error 4e-9).
-HWY_INLINE float_vec exp_of_negative(float_vec x) {
+// clang++ does not tell of -fassociative-math (codec/float_rules.hpp), and its pragma does not
+// reach into intrinsics. So the two places of exp that must round as written are written such that
+// it cannot fold them, where it does: on targets without fused multiply-add.
+inline constexpr bool may_reassociate =
+#if defined(__clang__) && !HWY_NATIVE_FMA
+    true;
+#else
+    false;
+#endif
+
+// 2^-shift exp(x) for x <= 0, within 2 units in the last place of fp32; 0 if that is below 2^-126.
+// It takes half the operations of an exp for all numbers: x = n ln 2 + r with |r| <= ln 2 / 2, then
+// 1 + r + r^2 P(r), and n - shift goes to the exponent. P has minimax coefficients of degree 4
+// (relative error 4e-9). shift <= 64.
+HWY_INLINE float_vec exp_of_negative(float_vec x, std::uint32_t shift = 0) {
   const float_tag f;
   const hn::RebindToSigned<float_tag> integers;
   const auto constant = [f](float c) HWY_ATTR { return hn::Set(f, c); };
-  const float_vec rounder = constant(0x1.8p23f);  // n is then in the lowest bits
+  // n - shift is then in the lowest bits
+  const float_vec rounder = constant(0x1.8p23f - static_cast<float>(shift));
   const float_vec shifted = hn::MulAdd(x, constant(0x1.715476p0f), rounder);
-  const float_vec n = hn::Sub(shifted, rounder);
+  float_vec n = hn::Sub(shifted, rounder);
+  if constexpr (may_reassociate) {  // the same difference in integers
+    n = hn::ConvertTo(f, hn::Sub(hn::BitCast(integers, shifted), hn::BitCast(integers, rounder)));
+  }
   // n ln 2 in two parts: the first product is exact.
   float_vec r = hn::NegMulAdd(n, constant(0x1.63p-1f), x);
+  if constexpr (may_reassociate) {  // changes no value, but keeps the products apart
+    r = hn::Min(r, constant(1.0f));
+  }
   r = hn::NegMulAdd(n, constant(-0x1.bd0106p-13f), r);
   float_vec p = hn::MulAdd(constant(0x1.6a2434p-10f), r, constant(0x1.1239e2p-7f));
   p = hn::MulAdd(p, r, constant(0x1.5558f2p-5f));
@@ -32,7 +50,9 @@ HWY_INLINE float_vec exp_of_negative(float_vec x) {
   p = hn::Add(constant(1.0f), hn::MulAdd(hn::Mul(r, r), p, r));
   const auto power = hn::ShiftLeft<23>(hn::BitCast(integers, shifted));
   const float_vec scaled = hn::BitCast(f, hn::Add(hn::BitCast(integers, p), power));
-  return hn::IfThenElseZero(hn::Ge(x, constant(-0x1.5d589ep6f)), scaled);  // ln 2^-126
+  constexpr float ln_2 = 0x1.62e42ep-1f;  // rounded down: no result is denormal
+  return hn::IfThenElseZero(hn::Ge(x, constant((static_cast<float>(shift) - 126.0f) * ln_2)),
+                            scaled);
 }
 
 // to[i] = f(x[i]), lanes floats at a time. The remainder goes through a small buffer filled up with
@@ -118,13 +138,14 @@ HWY_INLINE float_vec max_by_slot(float_vec v) {
   return v;
 }
 
-// to[i] = exp(x[i] - max); returns the sum. max is finite and at least as large as every x. `to`
-// may be x.
-HWY_INLINE float exponentials(const float* x, float* to, std::size_t n, float max) {
-  const float_vec shift = hn::Set(float_tag{}, max);
+// to[i] = 2^-shift exp(x[i] - max); returns the sum. max is finite and at least as large as every
+// x. `to` may be x.
+HWY_INLINE float exponentials(const float* x, float* to, std::size_t n, float max,
+                              std::uint32_t shift = 0) {
+  const float_vec from = hn::Set(float_tag{}, max);
   float_vec total = hn::Zero(float_tag{});
   transform(x, to, n, -std::numeric_limits<float>::infinity(), [&](float_vec v) HWY_ATTR {
-    const float_vec p = exp_of_negative(hn::Sub(v, shift));
+    const float_vec p = exp_of_negative(hn::Sub(v, from), shift);
     total = hn::Add(total, p);
     return p;
   });

@@ -16,10 +16,10 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Turns the wanted products [group, stride] into weights exp(logit - max), and rescales the state
-// if the maximum changes.
+// Turns the wanted products [group, stride] into weights 2^-shift exp(logit - max), with the
+// maximum and the sum of each head in its state.
 inline void weigh_tile(std::span<float> products, const attention::query_group& q, int k_dim,
-                       index_view wanted, std::size_t stride, group_state& to) {
+                       index_view wanted, std::size_t stride, group_sums& to) {
   const float scale = q.logits.scale_for(k_dim);
   for (std::uint32_t h = 0; h < q.group; ++h) {
     float* row = products.data() + h * stride;
@@ -27,10 +27,10 @@ inline void weigh_tile(std::span<float> products, const attention::query_group& 
     for (const index_run run : wanted.runs()) {
       max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
     }
-    max = to.raise_max(q.first_head + h, max);
+    to.state(h).max = max;
     for (const index_run run : wanted.runs()) {
-      to.state(q.first_head + h).sum +=
-          exponentials(row + run.first, row + run.first, run.size(), max);
+      to.state(h).sum +=
+          exponentials(row + run.first, row + run.first, run.size(), max, to.shift());
     }
   }
 }
@@ -47,6 +47,7 @@ class tile_fold {
       const std::uint32_t tile_first = first_token(reads[i], head);
       const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
       products_.assign(std::size_t{q.group} * tile_tokens, 0.0f);
+      sums_.reset(q.group, Format::v_dim, tile_tokens);
       const index_view wanted = plan.tokens(reads[i]);
       for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
         const auto page = pages(reads[i]);
@@ -54,14 +55,15 @@ class tile_fold {
                   q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
                   products_.data(), tile_tokens);
       }
-      weigh_tile(products_, q, Format::k_dim, wanted, tile_tokens, to);
+      weigh_tile(products_, q, Format::k_dim, wanted, tile_tokens, sums_);
       for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
         const auto page = pages(reads[i]);
         fold_any(page, plan.tokens(reads[i]), q.group,
                  products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
-                 to.output(q.first_head).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
+                 sums_.row(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,
                  Format::v_dim);
       }
+      to.merge(sums_, q.first_head);
     }
   }
 
@@ -71,6 +73,7 @@ class tile_fold {
   }
 
   std::vector<float> products_;  // [group, tokens of a tile]
+  group_sums sums_;              // of a tile
 };
 
 }  // namespace HWY_NAMESPACE

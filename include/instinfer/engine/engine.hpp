@@ -22,10 +22,11 @@ namespace instinfer {
 // Path is the arithmetic (reference::path, cpu::path, flash::random_selection); Store holds sealed
 // pages.
 //
-// Attends of one engine may run at the same time, each with its own workspace. open, append, build,
-// load and reclaim must not run at the same time as any other call on the engine, and invalidate
-// the spans and views that it returned. save must not run at the same time as attends, because
-// attends may change summaries.
+// Attends of one engine may run at the same time, each with its own workspace; those of a policy
+// that learns (h2o, hgca, retro_infer) not on the same layer of the same sequence. Reads of counts
+// may run beside them. save, and reads of summaries, must not run beside attends of a policy that
+// learns. open, append, build, load and reclaim must not run at the same time as any other call on
+// the engine, and invalidate the spans and views that it returned.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine : public engine_base<D, Format, Store> {
   using base = engine_base<D, Format, Store>;
@@ -92,6 +93,7 @@ class engine : public engine_base<D, Format, Store> {
   // q_heads, v_dim], oldest first.
   // An empty cache gives zeros. Throws unknown_sequence or bad_argument, and then leaves out
   // unchanged.
+  // Uses the engine's own workspace, so two such calls must not run at the same time.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
     return attend(seq, layer, q, out, own_, parallel::serial{}, no_observer{});
   }

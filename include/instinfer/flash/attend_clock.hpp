@@ -108,6 +108,10 @@ class attend_clock {
       done.units.busy_ns[u] = times.ns(times.busy_ticks[u]);
     }
     done.stalled_ns = times.ns(times.stalled_ticks);
+    for (std::size_t r = 0; r < resource_count; ++r) {
+      done.bounds.busy_ns[r] = times.ns(times.bound_ticks[r]);
+    }
+    done.bounds[resource::link] = done.link_ns;
     for (const phase_ticks& phase : times.phases) {
       done.phases.push_back(in_ns(phase, [&](std::int64_t ticks) { return times.ns(ticks); }));
     }
@@ -118,6 +122,9 @@ class attend_clock {
   template <class Trace>
   void on_host(const attend_work& work, std::span<const location> locations, call_times& done,
                Trace* trace, route_time route_ns) {
+    bus_ticks_.assign(static_cast<std::size_t>(drive_.shape().channels), 0);
+    die_ticks_.assign(static_cast<std::size_t>(drive_.shape().dies_total()), 0);
+    done.bounds[resource::link] = done.link_ns;
     std::uint32_t phases = 0;
     for (const head_load& load : work.loads) {
       phases = std::max(phases, load.phase + 1);
@@ -157,19 +164,34 @@ class attend_clock {
         }
         return drive_.read_codewords(phase_pages_, phase_codewords_);
       }();
-      time.flash = static_cast<double>(read.makespan_ps()) * 1e-3;
+      time.flash = time.reading = static_cast<double>(read.makespan_ps()) * 1e-3;
+      for (std::size_t c = 0; c < bus_ticks_.size(); ++c) {
+        bus_ticks_[c] += read.channels[c].bus_ticks();
+      }
+      for (std::size_t d = 0; d < die_ticks_.size(); ++d) {
+        die_ticks_[d] += read.dies[d].array_ticks;
+      }
+      done.bounds[resource::link] += time.route;
       draw_unit(trace, "route", "pages to the GPU", start_ns, time.route);
       done.units[unit::flash] += time.flash;
       time.end = time.begin + std::max(time.flash, time.route);
       done.attention_ns = time.end;
       done.phases.push_back(time);
     }
+    const double ns_per_tick = 1e-3 / static_cast<double>(drive_.scale().ticks_per_ps);
+    const auto most_ns = [&](const std::vector<std::int64_t>& ticks) {
+      return static_cast<double>(*std::max_element(ticks.begin(), ticks.end())) * ns_per_tick;
+    };
+    done.bounds[resource::bus] = most_ns(bus_ticks_);
+    done.bounds[resource::array] = most_ns(die_ticks_);
   }
 
   std::uint32_t element_bytes_;
   drive_type drive_;
   std::vector<location> phase_pages_;          // of one phase on a host route
   std::vector<std::int32_t> phase_codewords_;  // of them
+  std::vector<std::int64_t> bus_ticks_;        // [channels] of all phases on a host route
+  std::vector<std::int64_t> die_ticks_;        // [dies of the drive] of their arrays
 };
 
 }  // namespace instinfer::flash

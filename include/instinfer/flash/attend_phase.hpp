@@ -19,6 +19,7 @@ struct attend_phase {
   Time begin = 0;           // release of its first load, since the query arrived
   Time end = 0;             // end of its last load
   Time flash = 0;           // from `begin` until its last page is decoded; 0 without pages
+  Time reading = 0;         // of the busiest channel: reads under way, without stalls
   Time filter = 0;          // busy time of the filter of the busiest channel
   Time gemv = 0;            // busy time of the attention kernels
   Time softmax = 0;         // busy time of the softmax units
@@ -39,6 +40,7 @@ constexpr phase_ns in_ns(const phase_ticks& phase, InNs&& in_ns) {
           .begin = in_ns(phase.begin),
           .end = in_ns(phase.end),
           .flash = in_ns(phase.flash),
+          .reading = in_ns(phase.reading),
           .filter = in_ns(phase.filter),
           .gemv = in_ns(phase.gemv),
           .softmax = in_ns(phase.softmax),

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "instinfer/flash/attend_phase.hpp"
@@ -19,15 +20,21 @@ class attend_statistics {
     channel_count_ = channels;
     decoded_.clear();
     filtered_.clear();
+    reading_.clear();
+    worked_.assign(channels, 0);
+  }
+
+  // A page of a phase was sent over the bus of channel `c`, which has worked for `worked` ticks
+  // since the start. What it worked since the page before goes to this phase.
+  void note_read(std::size_t c, std::uint32_t phase, std::int64_t worked) {
+    make_room(phase);
+    reading_[phase * channel_count_ + c] += worked - std::exchange(worked_[c], worked);
   }
 
   // A page of a phase crossed the bus of channel `c`. It was decoded at `end` and filtered in
   // `filter_ticks`.
   void note_data(std::size_t c, std::uint32_t phase, std::int64_t end, std::int64_t filter_ticks) {
-    while (phase >= decoded_.size()) {
-      decoded_.push_back(0);
-      filtered_.resize(filtered_.size() + channel_count_);
-    }
+    make_room(phase);
     decoded_[phase] = std::max(decoded_[phase], end);
     filtered_[phase * channel_count_ + c] += filter_ticks;
   }
@@ -59,10 +66,26 @@ class attend_statistics {
     busy(unit::attend) = kernels.busy(kernel_step::attend);
     phases_.assign(kernels.phases().begin(), kernels.phases().end());
     for (std::size_t p = 0; p < decoded_.size(); ++p) {  // later phases have no pages
-      const auto filtered = std::span(filtered_).subspan(p * channel_count_, channel_count_);
       phases_[p].flash = phases_[p].pages > 0 ? decoded_[p] - phases_[p].begin : 0;
-      phases_[p].filter = *std::max_element(filtered.begin(), filtered.end());
+      phases_[p].reading = most(reading_, p);
+      phases_[p].filter = most(filtered_, p);
     }
+    const auto bound = [&](resource r) -> std::int64_t& {
+      return sum.bound_ticks[static_cast<std::size_t>(r)];
+    };
+    for (const channel_load& load : loads_) {
+      bound(resource::bus) = std::max(bound(resource::bus), load.bus_ticks());
+    }
+    for (const die_load& die : dies_) {
+      bound(resource::array) = std::max(bound(resource::array), die.array_ticks);
+    }
+    for (const phase_ticks& phase : phases_) {
+      bound(resource::gemv) += phase.gemv;
+      bound(resource::softmax) += phase.softmax;
+    }
+    bound(resource::filter) = busy(unit::filter);
+    bound(resource::top_k) = busy(unit::top_k);
+    bound(resource::dram) = busy(unit::dram);
     sum.phases = phases_;
     sum.channels = loads_;
     sum.dies = dies_;
@@ -70,10 +93,25 @@ class attend_statistics {
   }
 
  private:
+  void make_room(std::uint32_t phase) {
+    while (phase >= decoded_.size()) {
+      decoded_.push_back(0);
+      filtered_.resize(filtered_.size() + channel_count_);
+      reading_.resize(reading_.size() + channel_count_);
+    }
+  }
+  // Of all channels.
+  std::int64_t most(std::span<const std::int64_t> of_phases, std::size_t phase) const {
+    const auto of_phase = of_phases.subspan(phase * channel_count_, channel_count_);
+    return *std::max_element(of_phase.begin(), of_phase.end());
+  }
+
   std::size_t channel_count_ = 0;
   std::vector<phase_ticks> phases_;
   std::vector<std::int64_t> decoded_;   // [phases] the last page
   std::vector<std::int64_t> filtered_;  // [phases, channels] ticks
+  std::vector<std::int64_t> reading_;   // [phases, channels] ticks
+  std::vector<std::int64_t> worked_;    // [channels] ticks until the last page
   std::vector<channel_load> loads_;     // [channels]
   std::vector<die_load> dies_;          // [dies of the drive]
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
@@ -31,7 +32,7 @@ namespace instinfer::flash {
 // channel_replay.hpp has the rules of the channels, kernel_pipeline.hpp those of the units behind
 // the filters. The rules between them:
 // - A released load adds its pages to the queues of their dies, in the order of the plan. They pair
-//   with waiting pages. So loads of all heads interleave, first come, first served.
+//   with waiting pages. So loads of all heads in work interleave, first come, first served.
 // - Each channel has a buffer of filter_buffer_pages. A page takes room in it from the start of its
 //   data-out until it has passed the filter. Without room the bus sends no data, but it still sends
 //   commands. A page enters the filter when it is decoded.
@@ -51,7 +52,7 @@ class attend_timeline {
       : flash_{drive.geometry, drive.timing, (check(drive, rules), rules)},
         element_bytes_{element_bytes},
         units_{drive.units, drive.dram_bytes_per_s, drive.geometry.page_bytes, scale()},
-        kernels_{units_, drive.units.kernel_buffer_pages, group},
+        kernels_{units_, drive.units.kernel_buffer_pages, group, drive.units.heads_at_once},
         next_{2 * static_cast<std::size_t>(drive.geometry.channels) + 1} {
     for (std::int32_t c = 0; c < drive.geometry.channels; ++c) {
       channels_.push_back({.replay = {flash_, arbitration},
@@ -104,12 +105,7 @@ class attend_timeline {
     require(drive.units.present(), [] {
       return std::string("attend timeline: the drive has no accelerator, which attends in it");
     });
-    const accelerator_spec& u = drive.units;
-    require(u.filter_buffer_pages > 0 && u.kernel_buffer_pages > 0, [&] {
-      return "attend timeline: filter_buffer_pages and kernel_buffer_pages must be positive, got " +
-             std::to_string(u.filter_buffer_pages) + " and " +
-             std::to_string(u.kernel_buffer_pages);
-    });
+    validate(drive.units);
     require_together(rules, "attend timeline: the pages of a load");
   }
 
@@ -221,13 +217,20 @@ class attend_timeline {
     channel_state& channel = channels_[c];
     filter_buffer& buffer = channel.buffer;
     const bool has_room = buffer.room_is_known() && buffer.room_at() <= now;
+    std::size_t sent = none;
     const auto decoded = [&](std::size_t page, std::int64_t at) {
+      sent = page;
       buffer.come(page, at);
       next_.set_no_later(c, buffer.asks_at());
     };
     const bool was_active = channel.replay.is_active();
     const bus_grant grant = channel.replay.grant(now, has_room, flash_, decoded, sink.flash);
     channel.activity.note(now, channel.replay, was_active, grant);
+    if (sent != none) {
+      statistics_.note_read(
+          c, phase_of(sent),
+          channel.activity.worked_ticks(channel.replay.free_at(), channel.replay.is_active()));
+    }
     if (grant.stalled && buffer.room_is_known()) {
       return std::min(grant.next, buffer.room_at());
     }
@@ -251,6 +254,11 @@ class attend_timeline {
       next_.set_no_later(bus(c), end);
     }
     next_.set(c, channel.buffer.asks_at());
+  }
+
+  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+  std::uint32_t phase_of(std::size_t page) const {
+    return work_->loads[work_->sets[work_->pages[page].set].load].phase;
   }
 
   std::int64_t filter_ticks(std::size_t task) {

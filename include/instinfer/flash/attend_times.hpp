@@ -7,6 +7,7 @@
 #include <span>
 
 #include "instinfer/flash/accelerator/unit_breakdown.hpp"
+#include "instinfer/flash/attend_bounds.hpp"
 #include "instinfer/flash/attend_phase.hpp"
 #include "instinfer/ssd/channel/batch_times.hpp"
 
@@ -16,7 +17,8 @@ namespace instinfer::flash {
 struct attend_times {
   std::int64_t makespan_ticks = 0;
   std::int64_t ticks_per_ps = 1;
-  std::array<std::int64_t, unit_count> busy_ticks{};  // by unit
+  std::array<std::int64_t, unit_count> busy_ticks{};       // by unit
+  std::array<std::int64_t, resource_count> bound_ticks{};  // by resource; the link has none
   // Part of busy_ticks[unit::flash]: the bus of this channel is idle, data is ready, and the buffer
   // behind the bus has no room for it.
   std::int64_t stalled_ticks = 0;

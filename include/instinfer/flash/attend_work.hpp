@@ -140,7 +140,12 @@ class attend_recorder {
         case attention::operation::top_chunks:
           ranked_ += units_;
           break;
-        default:
+        case attention::operation::score_dims:  // these read, or choose without ranks
+        case attention::operation::fold:
+        case attention::operation::choose_tokens:
+        case attention::operation::score_chunks:
+        case attention::operation::score_tokens:
+        case attention::operation::fold_scored:
           break;
       }
     }

@@ -1,9 +1,11 @@
 #pragma once
 // The time of a call of flash::engine, by part.
 
+#include <cstdint>
 #include <vector>
 
 #include "instinfer/flash/accelerator/unit_breakdown.hpp"
+#include "instinfer/flash/attend_bounds.hpp"
 #include "instinfer/flash/attend_phase.hpp"
 
 namespace instinfer::flash {
@@ -16,10 +18,13 @@ struct call_times {
   double moving_ns = 0;       // reads of moved pages
   double erase_ns = 0;
   unit_breakdown units = {};  // of an attend
+  attend_bounds bounds = {};  // of an attend; bottleneck.hpp names what sets its pace
   double stalled_ns = 0;      // part of units[unit::flash]: data that waited for a later stage
   double delay_ns = 0;        // part of attention_ns: reads that waited for background writes
-  // End of the background writes during the attend, since the query arrived. Not part of the total.
+  // End of the background writes, since the query arrived, if no other call comes. Not part of the
+  // total.
   double background_ns = 0;
+  std::uint64_t backlog = 0;  // background writes that are not done at the end of the attend
 
   double total_ns() const { return link_ns + attention_ns + flash_write_ns + moving_ns + erase_ns; }
 };

@@ -22,6 +22,12 @@ class channel_activity {
     stalled_since_ = now;
   }
 
+  // Time until `at` with a read under way and without a stall. Call it when data was just sent,
+  // with its end.
+  std::int64_t worked_ticks(std::int64_t at, bool is_active) const {
+    return active_ticks_ + (is_active ? at : 0) - stalled_ticks_;
+  }
+
   // Data waits for room.
   bool stalls() const { return stalls_; }
   // Time with a read under way, from its command to the end of its data. Call it when none is.

@@ -37,9 +37,9 @@ class engine {
   using policy = typename D::attention_policy;
   using route = typename D::transfer_policy;
 
-  // drive and route_times default to those of the design and the paper; a sweep passes its own. The
-  // link rate of the drive replaces that of route_times. Throws bad_argument for an invalid drive,
-  // a page size that differs from the layout's, or a drive smaller than the capacity.
+  // drive and route_times default to those of the design and the paper. The link rate of the drive
+  // replaces that of route_times. Throws bad_argument for an invalid drive, a page size that
+  // differs from the layout's, or a drive smaller than the capacity.
   engine(const model_shape& shape, const store::capacity& capacity, const policy& attention = {},
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
          const transfer::route_spec& route_times = {}, const drive_rules& rules = {},
@@ -95,8 +95,7 @@ class engine {
     return timed_write(inner_.build(seq, layer));
   }
 
-  // Like instinfer::engine's. A load is timed as writes. A save is not timed, because it is not
-  // part of decoding.
+  // Like instinfer::engine's. A load is timed as writes; a save is no part of decoding.
   void save(sequence seq, std::ostream& out, std::string_view model = {}) const
     requires holds_data
   {
@@ -163,6 +162,10 @@ class engine {
     return done;
   }
 
+  // Time without a call, on the GPU for example: background writes go on.
+  void wait(double ns) { writes_.pass(ns); }
+  std::size_t backlog() const { return writes_.backlog(); }  // background writes that are not done
+
   // For times without host requests: the FTL of the store empties failing blocks and erases dead
   // blocks, at most `most_erases`.
   receipt idle(std::uint64_t most_erases = ~std::uint64_t{0})
@@ -194,8 +197,7 @@ class engine {
   // The inner engine: for attends with your own parallel policy, workspace or observer.
   const inner_type& inner() const { return inner_; }
   const drive_spec& drive() const { return drive_; }
-  // The page store, for its counters.
-  const Store& pages() const { return inner_.pages(); }
+  const Store& pages() const { return inner_.pages(); }  // for its counters
 
  private:
   static constexpr std::uint32_t element_bytes = Format::element_bytes;
@@ -206,7 +208,6 @@ class engine {
     return times;
   }
 
-  // Attends, and records the work.
   traffic record(const request& r, int layer) {
     const std::size_t first = work_.pages.size();
     traffic moved = inner_
@@ -260,6 +261,7 @@ class engine {
       done.link_ns = link_ns;
       done.flash_write_ns = done.moving_ns = done.erase_ns = 0;
     }
+    writes_.pass(done.total_ns());
     return done;
   }
 

@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::flash {
 
 // At one time the source of the lowest number comes first. A template, so that it costs nothing

@@ -3,8 +3,9 @@
 // A menu of write policies:
 //
 //   foreground_writes   an append ends when its pages are programmed; the default
-//   background_writes   pages are programmed during the next attend's reads: background_writes.hpp
+//   background_writes   pages are programmed during the next attends' reads: background_writes.hpp
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -37,6 +38,10 @@ class foreground_writes {
     done.flash_write_ns = ns(timeline_.program(operations.programs));
     done.erase_ns = ns(timeline_.erase(operations.erases));
   }
+
+  // Time without attends: there is nothing to do in it.
+  void pass(double /*ns*/) {}
+  std::size_t backlog() const { return 0; }
 
   // Called after each attend: there are no writes left to run.
   template <class AttendClock>

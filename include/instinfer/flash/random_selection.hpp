@@ -5,31 +5,50 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/scores.hpp"
 #include "instinfer/core/access_plan.hpp"
+#include "instinfer/core/drawn_numbers.hpp"
 #include "instinfer/core/index_set.hpp"
+#include "instinfer/flash/drawn_weights.hpp"
 #include "instinfer/layout/head_pages.hpp"
 
 namespace instinfer::flash {
 
 // Length of the runs of selected tokens: selected tokens have selected neighbours. Calibrated: on
 // the SmolLM2 trace in examples/traces, SparF at 1/8 folds from 37 % of the token-indexed pages.
-// Runs of 5 tokens give this share, single tokens 87 %. Dims are drawn one by one.
+// Runs of 5 tokens give this share, single tokens 87 %. Dims, pages and clusters are drawn one by
+// one.
 inline constexpr std::uint32_t random_run_tokens = 5;
+
+// Scores that nobody computed: their candidates, and weights that are drawn when asked for.
+struct random_scores {
+  index_view candidates;
+  std::uint32_t run = 1;  // length of the runs of selected candidates
+  double total = 1.0;     // number of candidates among which the weights are shared
+  std::uint32_t id = 0;
+  drawn_weights* weights = nullptr;
+
+  std::size_t heads() const { return candidates.empty() ? 0 : 1; }  // alike for all of a group
+  std::span<const float> head(std::size_t /*h*/) const {
+    return weights->of(id, candidates, total);
+  }
+};
 
 // Outputs are zero. Draws depend only on the head and its number of tokens, so results repeat.
 template <class Format>
 class random_arithmetic {
  public:
   using format = Format;
-  struct scores {
-    index_view candidates;
-  };
+  using scores = random_scores;
 
   void begin(const attention::query_group& /*q*/, const layout::head_pages& head) {
-    state_ = std::uint64_t{head.of(stream::v_by_token).head} << 32 | head.tokens;
+    const std::uint32_t number = head.of(stream::v_by_token).head;
+    draws_ = drawn_numbers(std::uint64_t{number} << 32 | head.tokens);
+    live_ = head.tokens - head.first;
+    weights_.begin(number);
   }
 
   void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
@@ -39,23 +58,45 @@ class random_arithmetic {
   template <class Pages>
   scores score_dims(const attention::query_group&, index_view, index_view tokens,
                     const access_plan&, const layout::head_pages&, const Pages&) {
-    return {tokens};
+    return of_tokens(tokens);
   }
 
   template <class Pages>
   scores score_tokens(const attention::query_group&, index_view tokens, const access_plan&,
                       const layout::head_pages&, const Pages&) {
-    return {tokens};
+    return of_tokens(tokens);
+  }
+
+  template <class Table>
+  scores score_rows(const attention::query_group&, index_view chunks, const Table&) {
+    return shared(chunks, 1, chunks.count());
+  }
+
+  template <class Index>
+  scores score_index(const attention::index_query&, index_view, index_view tokens, const Index&) {
+    return of_tokens(tokens);
   }
 
   template <class Weight>
-  scores softmax(const scores& logits, Weight&&) {
-    return logits;
+  scores softmax(const scores& logits, Weight&& weight_of) {
+    double total = logits.candidates.count();
+    if constexpr (!std::is_same_v<std::remove_cvref_t<Weight>, attention::one_each>) {
+      total = 0;
+      logits.candidates.for_each([&](std::uint32_t c) { total += weight_of(c); });
+    }
+    return shared(logits.candidates, logits.run, total);
+  }
+
+  // Weights within the state: among all live tokens.
+  scores weights(const scores& logits) { return shared(logits.candidates, logits.run, live_); }
+
+  std::span<const float> rank(const scores& s, attention::group_reduction) {
+    return s.candidates.empty() ? std::span<const float>() : s.head(0);
   }
 
   void top(const scores& s, attention::group_reduction, std::uint32_t k, std::uint32_t newest,
            index_set& chosen) {
-    draw(s.candidates, k, newest, random_run_tokens, chosen);
+    draw(s.candidates, k, newest, s.run, chosen);
   }
 
   template <class Pages>
@@ -66,6 +107,9 @@ class random_arithmetic {
   void fold_scored(const scores&, index_view, const access_plan&, const layout::head_pages&,
                    const Pages&) {}
 
+  template <class Table>
+  void fold_rows(const scores&, index_view, const Table&) {}
+
   void keep_mass(const scores&, index_view) {}
 
   template <class Mean>
@@ -74,6 +118,11 @@ class random_arithmetic {
   void finish(std::span<float> out) { std::fill(out.begin(), out.end(), 0.0f); }
 
  private:
+  scores shared(index_view candidates, std::uint32_t run, double total) {
+    return {candidates, run, total, weights_.next_id(), &weights_};
+  }
+  scores of_tokens(index_view tokens) { return shared(tokens, random_run_tokens, tokens.count()); }
+
   // Draws k indices of the set: its `local` last ones, and the others in runs of `run` neighbours.
   // Runs are drawn by selection sampling: each subset of runs is equally likely, in one pass.
   // O(runs of `from` and drawn runs), not O(tokens).
@@ -88,7 +137,7 @@ class random_arithmetic {
       while (i < piece.last && left > 0) {
         if (left_of_run == 0) {
           const std::uint32_t runs_left = (left + run - 1) / run;
-          taking = next() % runs_left < (wanted + run - 1) / run;
+          taking = draws_.next() % runs_left < (wanted + run - 1) / run;
           left_of_run = run;
         }
         // Skip what is not taken, as long as enough indices are left for all wanted ones.
@@ -105,15 +154,9 @@ class random_arithmetic {
     }
   }
 
-  // splitmix64 (Steele et al., OOPSLA 2014).
-  std::uint64_t next() {
-    std::uint64_t z = state_ += 0x9E37'79B9'7F4A'7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58'476D'1CE4'E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D0'49BB'1331'11EBu;
-    return z ^ (z >> 31);
-  }
-
-  std::uint64_t state_ = 0;
+  drawn_numbers draws_;
+  drawn_weights weights_;
+  std::uint32_t live_ = 0;  // tokens of the head
 };
 
 struct random_selection {

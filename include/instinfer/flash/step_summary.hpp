@@ -11,7 +11,9 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/traffic.hpp"
+#include "instinfer/flash/attend_bounds.hpp"
 #include "instinfer/flash/attend_phase.hpp"
+#include "instinfer/flash/bottleneck.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
 #include "instinfer/ssd/report/latencies.hpp"
 
@@ -27,6 +29,8 @@ struct resource_use {
 
 struct step_summary {
   double total_ns = 0;
+  bottleneck slowest;
+  attend_bounds bounds;
   instinfer::traffic traffic;
   // Units of the drive and the link first, then buses and planes.
   std::vector<resource_use> resources;
@@ -75,6 +79,8 @@ inline std::vector<resource_use> resources_of(const chrome_trace& trace) {
 template <class Receipt>
 step_summary summarize(const Receipt& done, const chrome_trace& trace) {
   step_summary all{.total_ns = done.total_ns(),
+                   .slowest = bottleneck_of(done),
+                   .bounds = done.bounds,
                    .traffic = done.traffic,
                    .resources = detail::resources_of(trace),
                    .phases = done.phases,
@@ -110,8 +116,19 @@ inline std::string to_string(const step_summary& all) {
     text += buffer;
   };
   const auto share = [&](double ns) { return all.total_ns > 0 ? 100 * ns / all.total_ns : 0.0; };
-  line("step %.2f us, %llu pages\n\n", all.total_ns * 1e-3,
+  line("step %.2f us, %llu pages\n", all.total_ns * 1e-3,
        static_cast<unsigned long long>(all.traffic.pages_read));
+  line("bottleneck %s: %.2f us, %.1f%% of the step\n\n", all.slowest.name.c_str(),
+       all.slowest.ns * 1e-3, 100 * all.slowest.share);
+  line("%-14s", "bound");
+  for (std::size_t r = 0; r < resource_count; ++r) {
+    line("%10s", resource_name(static_cast<resource>(r)));
+  }
+  line("\n%-14s", "us");
+  for (const double ns : all.bounds.busy_ns) {
+    line("%10.2f", ns * 1e-3);
+  }
+  text += "\n\n";
   line("%-14s%8s%12s%8s%14s%8s\n", "resource", "count", "mean us", "share", "busiest us", "share");
   for (const resource_use& use : all.resources) {
     line("%-14s%8zu%12.2f%7.1f%%%14.2f%7.1f%%\n", use.name.c_str(), use.count,
@@ -129,10 +146,16 @@ inline std::string to_string(const step_summary& all) {
   line("\n%-14s%12s%12s%12s%12s\n", "page latency", "p50 us", "p99 us", "p99.9 us", "most us");
   line("%-14s%12.2f%12.2f%12.2f%12.2f\n", "", us(all.page_ps.p50_ticks), us(all.page_ps.p99_ticks),
        us(all.page_ps.p999_ticks), us(all.page_ps.max_ticks));
-  line("\n%-14s%12s%12s\n", "phase", "pages", "us");
+  line("\n%-14s%10s%10s%10s%10s%10s%10s%10s%10s\n", "phase, us", "pages", "whole", "flash",
+       "filter", "GeMV", "softmax", "top-k", "route");
   for (const phase_ns& phase : all.phases) {
-    line("%-14s%12llu%12.2f\n", phase.op == attention::operation::fold ? "fold" : "score dims",
-         static_cast<unsigned long long>(phase.pages), phase.total() * 1e-3);
+    line("%-14s%10llu", phase.op == attention::operation::fold ? "fold" : "score dims",
+         static_cast<unsigned long long>(phase.pages));
+    for (const double ns : {phase.total(), phase.reading, phase.filter, phase.gemv, phase.softmax,
+                            phase.top_k, phase.route}) {
+      line("%10.2f", ns * 1e-3);
+    }
+    text += "\n";
   }
   return text;
 }

@@ -47,6 +47,31 @@ constexpr tile by_dim(std::uint32_t tokens, std::uint32_t dims) {
   return {tokens, dims, 1, tokens};
 }
 
+// Whether the tokens of a tile follow each other: whole rows, or whole columns of each dim.
+constexpr bool in_rows_of_tokens(const tile& t) {
+  return std::uint64_t{t.dims - 1} * t.dim_stride < t.token_stride;
+}
+constexpr bool in_columns_of_dims(const tile& t) {
+  return std::uint64_t{t.tokens - 1} * t.token_stride < t.dim_stride;
+}
+
+// The same tile with room for its first `tokens` tokens only. Token numbers stay those of the whole
+// tile. A tile of neither rows nor columns stays whole, and so does one with room for all: the
+// columns of a codec may be longer than their tokens.
+constexpr tile shortened(tile t, std::uint32_t tokens) {
+  if (tokens < t.tokens && in_columns_of_dims(t) && !in_rows_of_tokens(t)) {
+    t.dim_stride = tokens * t.token_stride;
+  }
+  return t;
+}
+// Elements from the first to the last that the shortened tile has room for.
+constexpr std::uint64_t shortened_elements(const tile& t, std::uint32_t tokens) {
+  return in_rows_of_tokens(t) || in_columns_of_dims(t)
+             ? std::uint64_t{tokens - 1} * t.token_stride +
+                   std::uint64_t{t.dims - 1} * shortened(t, tokens).dim_stride + 1
+             : t.elements();
+}
+
 // The tiles of a head's three streams.
 struct tiling {
   tile k_by_token;

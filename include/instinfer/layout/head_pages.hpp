@@ -75,11 +75,28 @@ view_of<Format> make_view(const std::byte* bytes, const tile& shape, std::uint32
   }
 }
 
+// Copies the first `tokens` tokens of a page to another with the same tokens and dims.
+template <class E>
+void copy_tile(const E* from, const tile& as, E* to, const tile& as_to, std::uint32_t tokens) {
+  if (as == as_to && in_rows_of_tokens(as)) {
+    std::copy_n(from, shortened_elements(as, tokens), to);
+    return;
+  }
+  for (std::uint32_t i = 0; i < as.dims; ++i) {
+    for (std::uint32_t t = 0; t < tokens; ++t) {
+      to[as_to.offset(t, i)] = from[as.offset(t, i)];
+    }
+  }
+}
+
 // One stream of one head. Tiles [0, sealed_tokens / tile.tokens) are in flash; the next tile is the
-// open page in the group buffer. Entries of reclaimed tiles stay in the table as no_page.
+// open page in the group buffer, which grows with its tokens. Entries of reclaimed tiles stay in
+// the table as no_page, or are left out of it at its begin.
 struct stream_pages {
-  std::span<const page_id> table;   // [token_tile, kv_heads, dim_tiles] of the layer
+  std::span<const page_id> table;   // [token_tile - first_tile, kv_heads, dim_tiles] of the layer
+  std::uint32_t first_tile = 0;     // of the table
   const std::byte* open = nullptr;  // [dim_tiles, open_bytes]
+  tile open_tile{};                 // the tile with the strides of open pages
   std::uint32_t open_bytes = 0;
   std::uint32_t sealed_tokens = 0;
   std::uint32_t dim_tiles = 0;
@@ -97,7 +114,7 @@ struct stream_pages {
 
  private:
   std::size_t at(std::uint32_t token_tile, std::uint32_t dim_tile) const {
-    return (std::size_t{token_tile} * kv_heads + head) * dim_tiles + dim_tile;
+    return (std::size_t{token_tile - first_tile} * kv_heads + head) * dim_tiles + dim_tile;
   }
 };
 

@@ -44,7 +44,7 @@ class page_reader {
     const std::byte* bytes = read.buffered
                                  ? from.open + std::size_t{read.dim_tile} * from.open_bytes
                                  : source_(read.page);
-    return make_view<Format>(bytes, head_.tiles.of(read.kind),
+    return make_view<Format>(bytes, read.buffered ? from.open_tile : head_.tiles.of(read.kind),
                              head_.fill(read.kind, read.token_tile), head_.page_bytes,
                              read.buffered);
   }

@@ -36,19 +36,19 @@ struct hgca {
     salience.validate();
     auto& past = m.template summary<moving_weights>();
     past.evict(window, block, salience);
-    const auto near = m.run(past.window());
-    const auto logits = m.score_tokens(q, near, residence::fast);
-    m.fold_scored(logits, near, residence::fast);
+    const auto recent = m.run(past.window());
+    const auto logits = m.score_tokens(q, recent, residence::fast);
+    m.fold_scored(logits, recent, residence::fast);
     if (past.judgement_due(judge_every)) {
       const auto older = m.run(past.older());
-      const auto far = m.score_tokens(q, older);
-      m.fold_scored(far, older);
-      past.judge(m.softmax(far), salience);
+      const auto of_older = m.score_tokens(q, older);
+      m.fold_scored(of_older, older);
+      past.judge(m.softmax(of_older), salience);
     } else {
       m.fold(q, m.view(past.context()));
     }
-    past.observe(scope == weight_scope::local ? m.softmax(logits) : m.weights(logits), near.count(),
-                 salience);
+    past.observe(scope == weight_scope::local ? m.softmax(logits) : m.weights(logits),
+                 recent.count(), salience);
   }
 };
 

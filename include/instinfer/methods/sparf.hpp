@@ -1,5 +1,6 @@
 #pragma once
-// SparF, the flash-aware sparse attention of InstInfer (§IV-B, Alg. 1).
+// SparF, the flash-aware sparse attention of InstInfer (§IV-B, Alg. 1). The formulas of its
+// operations are in reference/path.hpp.
 
 #include "instinfer/attention/concepts.hpp"
 #include "instinfer/summaries/mean_value.hpp"

@@ -27,14 +27,15 @@ class threshold_calibration {
              "], n > 0, got " + std::to_string(queries.size()) + " values";
     });
     const std::size_t first = clusters_.size();
-    for (std::uint32_t u = 0; u < index.chunks(); ++u) {
+    const std::uint32_t begin = first_chunk_of(index);
+    for (std::uint32_t u = begin; u < index.chunks(); ++u) {
       clusters_.push_back({0.0, static_cast<double>(index.weight(u))});
     }
     const double each = 1.0 / static_cast<double>(queries.size() / dim);
-    std::vector<double> logits(index.chunks());
+    std::vector<double> logits(index.chunks() - begin);
     for (std::size_t at = 0; at < queries.size() && !logits.empty(); at += dim) {
-      for (std::uint32_t u = 0; u < index.chunks(); ++u) {
-        const std::span<const float> row = index.row(u, {});
+      for (std::uint32_t u = 0; u < logits.size(); ++u) {
+        const std::span<const float> row = index.row(begin + u, {});
         double product = 0.0;
         for (std::size_t i = 0; i < dim; ++i) {
           product += static_cast<double>(row[i]) * static_cast<double>(queries[at + i]);
@@ -43,10 +44,10 @@ class threshold_calibration {
       }
       const double max = std::ranges::max(logits);
       double sum = 0.0;
-      for (std::uint32_t u = 0; u < index.chunks(); ++u) {
-        sum += index.weight(u) * std::exp(logits[u] - max);
+      for (std::uint32_t u = 0; u < logits.size(); ++u) {
+        sum += index.weight(begin + u) * std::exp(logits[u] - max);
       }
-      for (std::uint32_t u = 0; u < index.chunks(); ++u) {
+      for (std::uint32_t u = 0; u < logits.size(); ++u) {
         clusters_[first + u].probability += each * std::exp(logits[u] - max) / sum;
       }
     }

@@ -18,7 +18,7 @@ using row_vector = Eigen::RowVectorXd;
 // exp(x - max) / sum. Entries of -inf give 0; a row with only -inf gives zeros.
 inline row_vector softmax(const row_vector& logits) {
   const double max = logits.size() == 0 ? 0.0 : logits.maxCoeff();
-  if (logits.size() == 0 || max == -std::numeric_limits<double>::infinity()) {
+  if (logits.size() == 0 || (std::isinf(max) && max < 0.0)) {
     return row_vector::Zero(logits.size());
   }
   const row_vector p = (logits.array() - max).exp();

@@ -26,7 +26,7 @@ class arithmetic : public score_pool {
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
-    states_.assign(group_, {});
+    states_.assign(static_cast<std::size_t>(group_), {});
     outputs_ = matrix::Zero(group_, Format::v_dim);
     kept_ = row_vector::Ones(group_);
     mean_ = row_vector::Zero(Format::v_dim);
@@ -107,15 +107,14 @@ class arithmetic : public score_pool {
         [&](std::size_t h, std::uint32_t token) { return logits.head(h)[position[token]]; });
   }
 
-  // A chunk of n members adds n exp(logit) to the sum, and exp(logit) times the sum of their values
-  // to the output.
+  // A chunk of n members counts like n tokens with its logit and the mean of their values.
   template <attention::WeightedChunkState Table>
   void fold_rows(const scores& logits, index_view chunks, const Table& table) {
     for_each_position(logits.candidates, chunks, [&](std::uint32_t u, std::uint32_t at) {
       const double n = table.weight(u);
       row_vector mean(Format::v_dim);
-      std::ranges::transform(table.value_sum(u), mean.begin(),
-                             [&](float x) { return static_cast<double>(x) / n; });
+      std::ranges::transform(table.value_mean(u), mean.begin(),
+                             [](float x) { return static_cast<double>(x); });
       for (std::size_t h = 0; h < logits.heads(); ++h) {
         fold_entry<double>(states_[h], output(static_cast<Eigen::Index>(h)), logits.head(h)[at],
                            {mean.data(), Format::v_dim}, n);
@@ -144,7 +143,6 @@ class arithmetic : public score_pool {
   // l. 19: out = alpha o + (1 - alpha) v-bar.
   void finish(std::span<float> out) {
     for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
-      normalise<double>(states_[static_cast<std::size_t>(h)], output(h));
       const row_vector blended = kept_[h] * outputs_.row(h) + (1.0 - kept_[h]) * mean_;
       for (Eigen::Index i = 0; i < blended.size(); ++i) {
         out[static_cast<std::size_t>(h * blended.size() + i)] = static_cast<float>(blended[i]);

@@ -26,7 +26,7 @@
 namespace instinfer::store {
 
 struct cache_file_mark {
-  static constexpr std::uint32_t this_version = 1;  // changes with the parts of any summary
+  static constexpr std::uint32_t this_version = 2;  // changes with the parts of any summary
   static constexpr std::uint32_t this_byte_order = 0x01020304;
 
   std::array<char, 8> magic{'i', 'n', 's', 't', 'k', 'v', '\r', '\n'};
@@ -52,7 +52,8 @@ struct cache_file_mark {
 // The properties that a file and an engine must share, one per line: a name, a colon, a value.
 // `model` is the caller's own name: a model and its fine-tuned version have the same shapes.
 template <class Cache>
-std::string file_description(const Cache& cache, std::string_view model) {
+std::string file_description(const Cache& cache, std::string_view model,
+                             const layout::tiling& tiles) {
   using format = typename Cache::format;
   std::string text;
   const auto line = [&](const char* name, const std::string& value) {
@@ -68,7 +69,7 @@ std::string file_description(const Cache& cache, std::string_view model) {
   line("stored as", format::codec::name);
   line("page bytes", std::to_string(cache.page_bytes()));
   for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-    const layout::tile& t = cache.tiles().of(s);
+    const layout::tile& t = tiles.of(s);
     line(stream_name(s), t.stored()
                              ? std::to_string(t.tokens) + " tokens x " + std::to_string(t.dims) +
                                    " dims a page, strides " + std::to_string(t.token_stride) +
@@ -83,18 +84,44 @@ std::string file_description(const Cache& cache, std::string_view model) {
   return text;
 }
 
-// Throws bad_file, with the first line that differs.
-inline void require_same_description(std::string_view file, std::string_view engine) {
+// The engine's context, halved or doubled until its layout chooses the file's tiles; 0 if none
+// does, as where something else differs, too.
+template <class Cache>
+std::uint32_t context_of_file(std::string_view file, const Cache& cache, std::string_view model) {
+  const std::uint64_t own = cache.context_tokens();
+  for (int step = 1; step < 32; ++step) {
+    for (const std::uint64_t other : {own >> step, own << step}) {
+      const auto context = static_cast<std::uint32_t>(other);
+      if (context > 0 && context == other &&
+          file == file_description(cache, model, cache.tiles_for(context))) {
+        return context;
+      }
+    }
+  }
+  return 0;
+}
+
+// Throws bad_file, with the first line that differs, and the context if that is the reason.
+template <class Cache>
+void require_same_description(std::string_view file, const Cache& cache, std::string_view model) {
+  const std::string engine = file_description(cache, model, cache.tiles());
   if (file == engine) {
     return;
   }
-  const auto [in_file, in_engine] = std::ranges::mismatch(file, engine);
+  const auto [in_file, in_engine] = std::ranges::mismatch(file, std::string_view(engine));
   const auto line_at = [](std::string_view text, auto at) {
     const auto where = static_cast<std::size_t>(at - text.begin());
     const std::size_t begin = where == 0 ? 0 : text.rfind('\n', where - 1) + 1;
     return std::string(text.substr(begin, text.find('\n', begin) - begin));
   };
-  throw bad_file("load: the file is of another cache: it has \"" + line_at(file, in_file) +
+  std::string what = "another cache";
+  if constexpr (requires { cache.context_tokens(); }) {
+    if (const std::uint32_t context = context_of_file(file, cache, model); context != 0) {
+      what = "a cache for another context: context_tokens = " + std::to_string(context) +
+             " would do, the engine's is " + std::to_string(cache.context_tokens());
+    }
+  }
+  throw bad_file("load: the file is of " + what + ": it has \"" + line_at(file, in_file) +
                  "\", the engine \"" + line_at(engine, in_engine) + "\"");
 }
 
@@ -120,7 +147,7 @@ void save(const Cache& cache, sequence seq, std::string_view model, Out& out) {
   }
   file_writer to{out};
   cache_file_mark mark;
-  std::string description = file_description(cache, model);
+  std::string description = file_description(cache, model, cache.tiles());
   to(mark, description, extents);
   to.end_block();
   for (int l = 0; l < cache.shape().layers; ++l) {
@@ -151,7 +178,7 @@ traffic load(Cache& cache, sequence seq, std::string_view model, In& in,
   std::vector<layer_extent> extents;
   from(description, extents);
   from.end_block();
-  require_same_description(description, file_description(cache, model));
+  require_same_description(description, cache, model);
 
   const std::size_t pages_before = written.size();
   auto layers = cache.room_for(seq, extents, written);

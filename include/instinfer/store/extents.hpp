@@ -14,6 +14,8 @@ struct capacity {
   // Expected length of a sequence: decides the number of dims in a dim-indexed page.
   std::uint32_t context_tokens = 4096;
   address_codec address{};
+  // The group buffer: DRAM for tokens that do not fill a page yet, of all sequences and layers.
+  std::uint64_t buffer_bytes = std::uint64_t{4} << 30;
 };
 
 inline constexpr std::uint32_t all_layers = 0xFFFF'FFFFu;

@@ -1,5 +1,7 @@
 #pragma once
 // The KV cache of a design: sequence_cache with the tiles of a layout policy.
+// A byte of an append passes sequence_cache (all sequences), layer_cache (one layer of one),
+// stream_cache (K or V of a head), a buffer until its page is full, and the store.
 
 #include "instinfer/layout/validate.hpp"
 #include "instinfer/store/sequence_cache.hpp"
@@ -16,11 +18,21 @@ class kv_cache : public sequence_cache<Format, SummaryStates, Store> {
   // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity
   // is less than one page per channel.
   kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels)
-      : sequence_cache<Format, SummaryStates, Store>{
-            shape, cap,
-            (shape.validate(), require_context(cap),
-             layout::checked_tiles<Format, Layout>(cap.context_tokens)),
-            Layout::page_bytes, channels} {}
+      : sequence_cache<Format, SummaryStates, Store>{shape, cap,
+                                                     (shape.validate(), require_context(cap),
+                                                      layout::checked_tiles<Format, Layout>(
+                                                          cap.context_tokens)),
+                                                     Layout::page_bytes, channels},
+        context_tokens_{cap.context_tokens} {}
+
+  std::uint32_t context_tokens() const { return context_tokens_; }
+  // What the layout would choose for another context.
+  static layout::tiling tiles_for(std::uint32_t context_tokens) {
+    return Layout::template tiles<Format>(context_tokens);
+  }
+
+ private:
+  std::uint32_t context_tokens_;
 };
 
 }  // namespace instinfer::store

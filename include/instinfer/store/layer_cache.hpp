@@ -12,15 +12,9 @@
 #include "instinfer/store/extents.hpp"
 #include "instinfer/store/layer_summaries.hpp"
 #include "instinfer/store/stream_cache.hpp"
+#include "instinfer/store/token_rows.hpp"
 
 namespace instinfer::store {
-
-// K and V rows of a run of one head's tokens.
-template <class E>
-struct token_rows {
-  std::vector<E> k;  // [run, k_dim]
-  std::vector<E> v;  // [run, v_dim]
-};
 
 // Tokens are appended in order. Summaries get the values as stored. With a codec these are the
 // decoded values of a sealed page; before a page is sealed, the appended values.
@@ -44,24 +38,25 @@ class layer_cache {
   std::uint32_t first() const { return first_; }
   std::uint32_t tokens() const { return tokens_; }
   layer_extent extent() const {
-    layer_extent e{first_, tokens_};
-    for_each_stream([&](const stream_cache<Format>& s) { e.pages += s.live_pages(); });
-    return e;
+    return {first_, tokens_, sum_of([](const auto& s) { return s.live_pages(); })};
   }
 
   // Sealed pages that hold its tokens, also before they are loaded.
   std::uint64_t pages_holding() const {
-    std::uint64_t pages = 0;
-    for_each_stream([&](const auto& s) { pages += s.grid().pages_holding(first_, tokens_); });
-    return pages;
+    return sum_of([&](const auto& s) { return s.grid().pages_holding(first_, tokens_); });
   }
-
   // Pages that appending `count` more tokens seals.
   std::uint64_t pages_to_append(std::uint32_t count) const {
-    std::uint64_t pages = 0;
-    for_each_stream(
-        [&](const stream_cache<Format>& s) { pages += s.pages_to_append(tokens_, count); });
-    return pages;
+    return sum_of([&](const auto& s) { return s.pages_to_append(tokens_, count); });
+  }
+
+  // Bytes of the open pages, now and after appending `count` more tokens.
+  std::uint64_t open_bytes() const {
+    return sum_of([](const auto& s) { return s.open().bytes().size(); });
+  }
+  std::uint64_t open_bytes_after(std::uint32_t count) const {
+    return sum_of(
+        [&](const auto& s) { return s.open().bytes_after(tokens_ % s.tile().tokens, count); });
   }
 
   // Allocates all memory that append(count) needs, so that append cannot fail half-way.
@@ -70,6 +65,8 @@ class layer_cache {
     for_each_stream([&](stream_cache<Format>& s) { s.reserve(tokens_, count, holds_data); });
     if (holds_data) {
       summaries_.reserve(count);
+    } else {
+      summaries_.reserve_count(count);
     }
   }
 
@@ -92,6 +89,8 @@ class layer_cache {
     });
     if constexpr (summarises<Store>) {
       summarise(store, k, v, index_keys, count);
+    } else if constexpr (!Store::holds_data) {
+      summaries_.append_count(count);
     }
     tokens_ += count;
     const std::uint64_t pages = written.size() - pages_before;
@@ -106,6 +105,9 @@ class layer_cache {
   void reclaim(Store& store, std::uint32_t new_first) {
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
       forget(store, h, {first_, new_first}, summaries_.of(h));
+    }
+    if constexpr (!Store::holds_data) {
+      summaries_.forget_count(new_first - first_);
     }
     first_ = new_first;
     for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });
@@ -125,11 +127,7 @@ class layer_cache {
 
   // Sealed pages of one head with tokens of a run.
   std::uint64_t pages_of(index_run run) const {
-    std::uint64_t pages = 0;
-    for (const stream_cache<Format>& s : streams_) {
-      pages += s.pages_of(run);
-    }
-    return pages;
+    return sum_of([&](const auto& s) { return s.pages_of(run); });
   }
 
   // Reorders a run of one head's tokens, so that the tokens of a cluster are consecutive. Attention
@@ -190,19 +188,21 @@ class layer_cache {
     return before;
   }
 
-  // Fast memory of the summaries of all heads.
+  // Fast memory of the summaries of all heads; DRAM of group buffer, L2P entries and summaries.
   std::uint64_t summary_bytes() const { return summaries_.bytes(); }
-
-  // DRAM of this layer's group buffer, L2P entries and summaries.
   std::uint64_t resident_bytes() const {
-    std::uint64_t bytes = summary_bytes();
-    for (const stream_cache<Format>& s : streams_) {
-      bytes += s.resident_bytes();
-    }
-    return bytes;
+    return summary_bytes() + sum_of([](const auto& s) { return s.resident_bytes(); });
   }
 
  private:
+  // The sum of f(stream) over the stored streams.
+  template <class F>
+  std::uint64_t sum_of(F&& f) const {
+    std::uint64_t sum = 0;
+    for_each_stream([&](const stream_cache<Format>& s) { sum += f(s); });
+    return sum;
+  }
+
   using stored_element = typename stream_cache<Format>::stored_element;
 
   template <class Store>

@@ -35,6 +35,17 @@ class layer_summaries {
     for_each([&](auto& state) { attention::reserve_summary(state, count); });
   }
 
+  // The same three for tokens without values.
+  void reserve_count(std::uint32_t count) {
+    for_each([&](auto& state) { attention::reserve_count(state, count); });
+  }
+  void append_count(std::uint32_t count) noexcept {
+    for_each([&](auto& state) { attention::append_count(state, count); });
+  }
+  void forget_count(std::uint32_t count) noexcept {
+    for_each([&](auto& state) { attention::forget_count(state, count); });
+  }
+
   // Whether no summary needs the tokens before `new_first`.
   bool may_forget(std::uint32_t new_first) const {
     bool may = true;

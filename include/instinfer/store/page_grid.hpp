@@ -3,6 +3,7 @@
 // channels.
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -31,15 +32,31 @@ struct page_grid {
     return (std::size_t{token_tile} * kv_heads + h) * dim_tiles() + dim_tile;
   }
 
-  // Bytes that a sealed page uses, and bytes of an open page, which holds the values as appended.
+  // Bytes that a sealed page uses.
   std::size_t used_bytes() const {
     return Format::plain ? tile.elements() * sizeof(element) : page_bytes;
   }
-  std::size_t open_bytes() const {
-    return Format::plain ? page_bytes : tile.elements() * sizeof(element);
+
+  // The tokens that an open page with `n` tokens has room for: a power of 2, at least 4, or the
+  // whole tile. So a page is moved a few times as it grows, and takes at most twice its tokens.
+  std::uint32_t open_room(std::uint32_t n) const {
+    const bool whole = !layout::in_rows_of_tokens(tile) && !layout::in_columns_of_dims(tile);
+    return n == 0                ? 0
+           : whole               ? tile.tokens
+           : n > tile.tokens / 2 ? tile.tokens
+                                 : std::min(tile.tokens, std::bit_ceil(std::max(n, 4u)));
   }
-  std::size_t open_offset(std::uint32_t h, std::uint32_t dim_tile) const {
-    return at(0, h, dim_tile) * open_bytes();
+  // Bytes of an open page, which holds the values as appended. A full one that is sealed as it is
+  // has the size of a page.
+  std::size_t open_bytes(std::uint32_t room) const {
+    return room == 0 ? 0
+           : Format::plain && room == tile.tokens
+               ? page_bytes
+               : layout::shortened_elements(tile, room) * sizeof(element);
+  }
+  // Bytes of the open pages of all heads with `n` tokens.
+  std::size_t open_bytes_of_all(std::uint32_t n) const {
+    return pages_per_tile() * open_bytes(open_room(n));
   }
 
   // Sealed pages that hold tokens [first, have).

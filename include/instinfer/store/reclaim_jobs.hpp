@@ -6,6 +6,7 @@
 //   least_recently_used   the job with the oldest use first (the paper's order)
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -60,7 +61,8 @@ class reclaim_jobs {
   // Records that the sequence was opened, appended to or attended. Throws bad_argument if its job
   // is outdated or the time is not a number.
   void used(sequence seq, double now) {
-    require(now == now, [] { return std::string("reclaim jobs: the time must be a number"); });
+    require(!std::isnan(now),
+            [] { return std::string("reclaim jobs: the time must be a number"); });
     reclaim_job* job = find(seq);
     if (job == nullptr) {
       jobs_.push_back({seq, now});

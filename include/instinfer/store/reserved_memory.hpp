@@ -30,7 +30,7 @@ class reserved_memory {
   // Throws bad_argument where the system refuses.
   explicit reserved_memory(std::uint64_t bytes) {
     const bool fits = bytes <= SIZE_MAX - huge_page_bytes;
-    mapped_bytes_ = fits ? std::size_t{bytes} + huge_page_bytes : 0;
+    mapped_bytes_ = fits ? bytes + huge_page_bytes : 0;
 #if defined(__linux__)
     mapping_ = fits ? ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)

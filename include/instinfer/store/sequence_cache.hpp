@@ -12,8 +12,11 @@
 #include "instinfer/layout/page_reader.hpp"
 #include "instinfer/store/capacity_checks.hpp"
 #include "instinfer/store/extents.hpp"
+#include "instinfer/store/group_buffer.hpp"
 #include "instinfer/store/layer_cache.hpp"
 #include "instinfer/store/value_checks.hpp"
+#include "instinfer/summaries/clustering.hpp"
+#include "instinfer/summaries/drawn_keys.hpp"
 
 namespace instinfer::store {
 
@@ -39,6 +42,7 @@ class sequence_cache {
         address_{cap.address},
         tiles_{tiles},
         page_bytes_{page_bytes},
+        buffer_{cap.buffer_bytes},
         store_{channels, pages_per_channel(cap, page_bytes, channels), page_bytes} {
     (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
                                          .head = static_cast<std::uint64_t>(shape.kv_heads) - 1});
@@ -51,7 +55,7 @@ class sequence_cache {
     const auto slot = reused ? free_slots_.front() : static_cast<std::uint32_t>(slots_.size());
     (void)address_.encode(address_fields{.batch = slot});
     if (!reused) {
-      free_slots_.reserve(slots_.size() + 1);  // so that reclaim cannot fail
+      reserve_scratch(free_slots_, slots_.size() + 1);  // so that reclaim cannot fail
       slots_.emplace_back();
     }
     try {
@@ -102,6 +106,7 @@ class sequence_cache {
   void reclaim(sequence seq) {
     sequence_slot& s = slot_of(seq);
     for (layer& l : s.layers) {
+      buffer_.count(l.open_bytes(), 0);
       l.release_all(store_);
     }
     s.layers.clear();
@@ -111,8 +116,7 @@ class sequence_cache {
     std::push_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
   }
 
-  // Frees the oldest tokens of some layers. Throws bad_argument if the range is not within the
-  // cache.
+  // Frees the oldest tokens of some layers. Throws bad_argument for a range outside the cache.
   void reclaim(sequence seq, const reclaim_range& range) {
     sequence_slot& s = slot_of(seq);
     const auto layers = static_cast<std::uint32_t>(s.layers.size());
@@ -132,22 +136,25 @@ class sequence_cache {
 
   // Clusters one head's tokens of a run. `group` sorts their keys [run, k_dim]
   // (summaries/clustering.hpp), the tokens are stored in that order, and the Index gets the
-  // clusters. Adds the pages written to `written`. Throws what `group` throws, or drive_full, and
-  // then leaves the head unchanged.
+  // clusters; without data, the keys are drawn. Adds the pages written to `written`. Throws what
+  // `group` throws, or drive_full, and then leaves the head unchanged.
   template <class Index, class Group>
   traffic build(sequence seq, int layer_index, std::uint32_t head, index_run run, Group&& group,
                 std::vector<page_id>& written) {
     layer& to = layer_of(seq, layer_index);
-    const token_rows<element> rows = to.read_rows(store_, head, run);
-    const auto widened = [](std::span<const element> x) {
-      std::vector<float> wide(x.size());
-      std::ranges::transform(x, wide.begin(), [](element e) { return to_float(e); });
-      return wide;
-    };
-    const std::vector<float> k = widened(rows.k);
-    const auto levels = group(std::span<const float>(k), Format::k_dim);
     auto states = to.summaries(head);
-    Index::template add_to<typename Format::decoded>(states, run, levels, k, widened(rows.v));
+    token_rows<element> rows;
+    attention::cluster_levels levels;
+    std::vector<float> k, v;  // empty without data
+    if constexpr (Store::holds_data) {
+      rows = to.read_rows(store_, head, run);
+      k = widened(rows.k);
+      v = widened(rows.v);
+      levels = group(std::span<const float>(k), Format::k_dim);
+    } else {
+      levels = group(attention::drawn_keys(head, run), attention::drawn_key_dims);
+    }
+    Index::template add_to<typename Format::decoded>(states, run, levels, k, v);
     const std::uint64_t pages = to.pages_of(run);
     require_free(store_, pages, [&] {
       return "build: " + std::to_string(run.size()) + " tokens of a head need ";
@@ -166,8 +173,7 @@ class sequence_cache {
             .written_bytes = bytes};
   }
 
-  // The next three functions are for load() (store/cache_file.hpp). This one throws
-  // unknown_sequence, and bad_argument if the sequence has tokens.
+  // For load() (store/cache_file.hpp), like the next two. Throws bad_argument if there are tokens.
   void require_empty(sequence seq) {
     for (const layer& l : slot_of(seq).layers) {
       require(l.tokens() == 0, [&] {
@@ -181,7 +187,7 @@ class sequence_cache {
   std::vector<layer> room_for(sequence seq, std::span<const layer_extent> extents,
                               std::vector<page_id>& written) {
     require_extents(extents, shape_.layers);
-    std::uint64_t pages = 0;
+    std::uint64_t pages = 0, open_bytes = 0;
     std::vector<layer> layers;
     layers.reserve(extents.size());
     for (const layer_extent& e : extents) {
@@ -191,13 +197,19 @@ class sequence_cache {
       layers.push_back(empty_layer(e));
       require_pages(e, layers.back().pages_holding(), number);
       pages += e.pages;
+      open_bytes += layers.back().open_bytes_after(0);
     }
-    require_free(store_, pages, [] { return std::string("load: the sequence needs "); });
+    const auto who = [] { return std::string("load: the sequence needs "); };
+    require_free(store_, pages, who);
+    buffer_.require_free(open_bytes, who);
     reserve_scratch(written, written.size() + pages);
     begin_writes(seq);
     return layers;
   }
-  void adopt(sequence seq, std::vector<layer>&& layers) { slot_of(seq).layers = std::move(layers); }
+  void adopt(sequence seq, std::vector<layer>&& layers) {
+    std::ranges::for_each(layers, [&](const layer& l) { buffer_.count(0, l.open_bytes()); });
+    slot_of(seq).layers = std::move(layers);
+  }
 
   // The cache of one layer. Throws unknown_sequence or bad_argument.
   const layer& at(sequence seq, int layer_index) const {
@@ -207,6 +219,8 @@ class sequence_cache {
   const model_shape& shape() const { return shape_; }
   const layout::tiling& tiles() const { return tiles_; }
   std::uint32_t page_bytes() const { return page_bytes_; }
+  // Bytes of all open pages.
+  std::uint64_t buffered_bytes() const { return buffer_.used(); }
   const Store& pages() const { return store_; }
   Store& pages() { return store_; }  // for the store's own housekeeping; the cache owns the pages
 
@@ -258,8 +272,12 @@ class sequence_cache {
     require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
     const auto n = static_cast<std::uint32_t>(count);
-    require_free(store_, to.pages_to_append(n),
-                 [&] { return "append: " + std::to_string(count) + " tokens need "; });
+    const auto who = [&] { return "append: " + std::to_string(count) + " tokens need "; };
+    require_free(store_, to.pages_to_append(n), who);
+    if constexpr (Store::holds_data) {
+      buffer_.require_free(to.open_bytes_after(n) - to.open_bytes(), who);
+    }
+    const counted_growth<layer> growth(buffer_, to);
     to.reserve(n, Store::holds_data, written);
     begin_writes(seq);
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
@@ -267,11 +285,11 @@ class sequence_cache {
   }
 
   static bool lowest_on_top(std::uint32_t a, std::uint32_t b) { return a > b; }
-
   model_shape shape_;
   address_codec address_;
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
+  group_buffer buffer_;
   Store store_;
   std::vector<sequence_slot> slots_;
   std::vector<std::uint32_t> free_slots_;  // a heap, the lowest on top

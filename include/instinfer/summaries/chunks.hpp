@@ -13,6 +13,7 @@ namespace instinfer::attention {
 // A state with one row per chunk. The members of chunk u come before those of chunk u + 1.
 //   row_dim, row_bytes    elements of a row, and bytes that reading it takes
 //   chunks()              number of chunks
+//   first_chunk()         optional: chunks before it are gone, with all their members
 //   row(u, scratch)       the row as fp32 [row_dim]; decoded into `scratch` [row_dim] if needed
 //   prepare(q, out)       the query [k_dim] in the form of rows: logit = scale * prepare(q).row
 //   weight(u)             number of tokens that the chunk stands for
@@ -29,11 +30,20 @@ concept ChunkState =
       { s.members(chunk) } -> std::convertible_to<index_run>;
     };
 
+template <class S>
+std::uint32_t first_chunk_of(const S& table) {
+  if constexpr (requires { table.first_chunk(); }) {
+    return table.first_chunk();
+  } else {
+    return 0;
+  }
+}
+
 // Chunks that can replace their members in the output.
-//   value_sum(u)          sum of the members' values, [v_dim]
+//   value_mean(u)         mean of the members' values, [v_dim]
 template <class S>
 concept WeightedChunkState = ChunkState<S> && requires(const S& s, std::uint32_t chunk) {
-  { s.value_sum(chunk) } -> std::convertible_to<std::span<const float>>;
+  { s.value_mean(chunk) } -> std::convertible_to<std::span<const float>>;
 };
 
 }  // namespace instinfer::attention

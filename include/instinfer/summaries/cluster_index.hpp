@@ -22,6 +22,7 @@ class centroid_rows {
   void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
   void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
 
+  bool has_values() const { return !centroids_.empty(); }
   std::span<const float> row(std::uint32_t chunk, std::span<float> /*scratch*/) const {
     return std::span(centroids_).subspan(chunk * row_dim, row_dim);
   }
@@ -43,7 +44,7 @@ struct cluster_tree {
    public:
     using base::row_dim;
     std::uint64_t bytes() const {
-      return centroids_.size() * sizeof(float) + chunks_.size() * sizeof(coarse_chunk);
+      return chunks_.size() * (base::row_bytes + sizeof(coarse_chunk));
     }
 
     std::uint32_t chunks() const { return static_cast<std::uint32_t>(chunks_.size()); }
@@ -51,7 +52,7 @@ struct cluster_tree {
     std::uint32_t weight(std::uint32_t chunk) const { return chunks_[chunk].tokens; }
 
     // Adds coarse chunks over the chunks [first, ...) that the fine index already has. parent_ends
-    // counts from `first`.
+    // counts from `first`. Without values, if the fine index has none.
     template <class Fine>
     void add(const Fine& fine, std::uint32_t first, std::span<const std::uint32_t> parent_ends) {
       state next = *this;
@@ -62,12 +63,16 @@ struct cluster_tree {
         for (; begin < first + end; ++begin) {
           const std::uint32_t n = fine.weight(begin);
           chunk.tokens += n;
-          std::ranges::transform(sum, fine.row(begin, {}), sum.begin(),
-                                 [n](double a, float b) { return a + n * static_cast<double>(b); });
+          if (fine.has_values()) {
+            std::ranges::transform(sum, fine.row(begin, {}), sum.begin(), [n](double a, float b) {
+              return a + n * static_cast<double>(b);
+            });
+          }
         }
         if (chunk.members.size() > 0) {
           next.chunks_.push_back(chunk);
-          for (const double x : sum) {
+          for (std::size_t i = 0; i < sum.size() && fine.has_values(); ++i) {
+            const double x = sum[i];
             next.centroids_.push_back(static_cast<float>(x / chunk.tokens));
           }
         }
@@ -103,7 +108,7 @@ struct cluster_index {
     using base::row_dim;
     bool may_forget(std::uint32_t /*before*/) const { return indexed_.size() == 0; }
     std::uint64_t bytes() const {
-      return (centroids_.size() + value_sums_.size()) * sizeof(float) +
+      return starts_.size() * ((row_dim + v_dim) * sizeof(float)) +
              (starts_.size() + positions_.size()) * sizeof(std::uint32_t);
     }
 
@@ -119,13 +124,13 @@ struct cluster_index {
       return {starts_[chunk], chunk + 1 < chunks() ? starts_[chunk + 1] : indexed_.last};
     }
     std::uint32_t weight(std::uint32_t chunk) const { return members(chunk).size(); }
-    std::span<const float> value_sum(std::uint32_t chunk) const {
-      return std::span(value_sums_).subspan(chunk * v_dim, v_dim);
+    std::span<const float> value_mean(std::uint32_t chunk) const {
+      return std::span(value_means_).subspan(chunk * v_dim, v_dim);
     }
 
     // Adds the clusters of a run that begins where the index ends. k [run, k_dim] and v [run,
-    // v_dim] are in append order. Skips empty clusters. May throw std::bad_alloc, and then changes
-    // nothing.
+    // v_dim] are in append order; both are empty where there are no values. Skips empty clusters.
+    // May throw std::bad_alloc, and then changes nothing.
     void add(index_run run, const cluster_order& order, std::span<const float> k,
              std::span<const float> v) {
       state next = *this;
@@ -139,14 +144,14 @@ struct cluster_index {
           continue;
         }
         next.starts_.push_back(run.first + order.offsets[c]);
-        append_sum(next.centroids_, k, rows, row_dim, 1.0 / static_cast<double>(rows.size()));
-        append_sum(next.value_sums_, v, rows, v_dim, 1.0);
+        append_mean(next.centroids_, k, rows, row_dim);
+        append_mean(next.value_means_, v, rows, v_dim);
       }
       *this = std::move(next);
     }
 
     static constexpr const char* name() { return "cluster_index"; }
-    void each_part(auto&& file) { file(indexed_, centroids_, starts_, positions_, value_sums_); }
+    void each_part(auto&& file) { file(indexed_, centroids_, starts_, positions_, value_means_); }
     bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
       const auto outside = [&](std::uint32_t x) {
         return x < indexed_.first || x >= indexed_.last;
@@ -158,27 +163,27 @@ struct cluster_index {
              std::ranges::is_sorted(starts_, std::ranges::less_equal{}) &&
              positions_.size() == indexed_.size() && std::ranges::none_of(positions_, outside) &&
              centroids_.size() == starts_.size() * row_dim &&
-             value_sums_.size() == starts_.size() * v_dim;
+             value_means_.size() == starts_.size() * v_dim;
     }
 
    private:
     static constexpr std::size_t v_dim = Format::v_dim;
 
-    static void append_sum(std::vector<float>& to, std::span<const float> x,
-                           std::span<const std::uint32_t> rows, std::size_t dim, double factor) {
-      for (std::size_t i = 0; i < dim; ++i) {
+    static void append_mean(std::vector<float>& to, std::span<const float> x,
+                            std::span<const std::uint32_t> rows, std::size_t dim) {
+      for (std::size_t i = 0; i < dim && !x.empty(); ++i) {
         double sum = 0.0;
         for (const std::uint32_t row : rows) {
           sum += static_cast<double>(x[row * dim + i]);
         }
-        to.push_back(static_cast<float>(sum * factor));
+        to.push_back(static_cast<float>(sum / static_cast<double>(rows.size())));
       }
     }
 
     index_run indexed_;
     std::vector<std::uint32_t> starts_;     // [chunks]
     std::vector<std::uint32_t> positions_;  // [indexed]
-    std::vector<float> value_sums_;         // [chunks, v_dim]
+    std::vector<float> value_means_;        // [chunks, v_dim]
   };
 
   // Adds the clusters of a run to the states of a head: to the cluster_index, and to the

@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::attention {
 
 // The cluster of each row. Clusters may be empty.

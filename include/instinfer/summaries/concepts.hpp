@@ -4,7 +4,7 @@
 //
 //   mean_value          running mean of V (SparQ, SparF: v-bar of InstInfer Alg. 1)
 //   page_bounds<16>     smallest and largest key of a group of tokens (Quest)
-//   cluster_index       clusters of keys, with centroids and value sums
+//   cluster_index       clusters of keys, with their mean keys and values
 //                       (Squeezed Attention, RetroInfer)
 //   cluster_tree        clusters of these centroids (Squeezed Attention with two levels)
 //   wave_buffer         a block cache of pages (RetroInfer)
@@ -29,6 +29,12 @@ namespace instinfer::attention {
 // the cache, in order. A state that grows may have
 //   reserve(count)   takes the memory that the next `count` appends need; may throw
 //   bytes()          its size in fast memory; sizeof(state) if this member is missing
+// A store without data has no values to report (store::ledger, for timing alone). There, a state
+// learns of tokens in one of two ways, or not at all:
+//   ignores_values = true               append() and forget() with empty rows
+//   append_count(n), forget_count(n)    n tokens without values; both noexcept. Its other members
+//                                       then answer what depends on counts alone
+//
 // Attention may feed results back into a state. Attends of one sequence and layer must then not run
 // at the same time.
 //
@@ -118,6 +124,37 @@ void reserve_summary(State& state, std::uint32_t count) {
     state.reserve(count);
   }
 }
+
+// The same for `count` tokens without values.
+template <class State>
+inline constexpr bool ignores_values = requires { requires State::ignores_values; };
+template <class State>
+void reserve_count(State& state, std::uint32_t count) {
+  if constexpr (ignores_values<State>) {
+    reserve_summary(state, count);
+  }
+}
+template <class State>
+void append_count(State& state, std::uint32_t count) noexcept {
+  if constexpr (ignores_values<State>) {
+    for (std::uint32_t t = 0; t < count; ++t) {
+      state.append({}, {});
+    }
+  } else if constexpr (requires { state.append_count(count); }) {
+    state.append_count(count);
+  }
+}
+template <class State>
+void forget_count(State& state, std::uint32_t count) noexcept {
+  if constexpr (ignores_values<State>) {
+    for (std::uint32_t t = 0; t < count; ++t) {
+      state.forget({}, {});
+    }
+  } else if constexpr (requires { state.forget_count(count); }) {
+    state.forget_count(count);
+  }
+}
+
 template <class State>
 std::uint64_t summary_bytes(const State& state) {
   if constexpr (requires { state.bytes(); }) {

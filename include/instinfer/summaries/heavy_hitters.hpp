@@ -17,6 +17,7 @@ struct heavy_hitters {
    public:
     using element = typename Format::element;
     static constexpr bool learns = true;
+    static constexpr bool ignores_values = true;
 
     void reserve(std::uint32_t count) {
       reserve_scratch(weights_, weights_.size() + count);

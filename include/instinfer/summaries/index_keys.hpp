@@ -15,7 +15,8 @@ namespace instinfer::attention {
 
 // Keys are rotated by a Hadamard matrix and stored as fp8 with one scale each, in Dims + 4 bytes.
 // They are the index keys that a trained indexer gives with a token (engine::append), or the
-// token's K if k_dim is Dims. Block means are of the keys before coding, in fp32.
+// token's K if k_dim is Dims. Block means are of the keys before coding, in fp32. Blocks without
+// live tokens are freed, many at a time.
 template <int Dims = 128, std::uint32_t BlockTokens = 1024>
 struct index_keys {
   static_assert(
@@ -49,7 +50,7 @@ struct index_keys {
       for (float& x : key) {
         x = std::clamp(x, -largest, largest);
       }
-      if (keys_.size() % BlockTokens == 0) {
+      if (tokens_++ % BlockTokens == 0) {
         sums_.resize(sums_.size() + Dims);
       }
       double* sum = sums_.data() + sums_.size() - Dims;
@@ -62,18 +63,42 @@ struct index_keys {
     void append(std::span<const element> k, std::span<const element> v) noexcept {
       append(k, v, {});
     }
-    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
-    std::uint64_t bytes() const { return keys_.size() * key_bytes + sums_.size() * sizeof(float); }
+    void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
+      forget_count(1);
+      const std::size_t gone = first_block() - freed_;
+      if (2 * gone * BlockTokens >= keys_.size()) {
+        keys_.erase(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(gone * BlockTokens));
+        sums_.erase(sums_.begin(), sums_.begin() + static_cast<std::ptrdiff_t>(gone * Dims));
+        freed_ = first_block();
+      }
+    }
+    void append_count(std::uint32_t count) noexcept { tokens_ += count; }
+    void forget_count(std::uint32_t count) noexcept { forgotten_ += count; }
 
-    std::span<const index_key<Dims>> keys() const { return keys_; }  // by token
+    // Without values: of the keys that there would be.
+    std::uint64_t bytes() const {
+      return keys_.empty() ? (tokens_ - forgotten_) * key_bytes +
+                                 std::uint64_t{blocks()} * Dims * sizeof(float)
+                           : keys_.size() * key_bytes + sums_.size() * sizeof(float);
+    }
 
-    std::uint32_t blocks() const { return static_cast<std::uint32_t>(sums_.size() / Dims); }
-    // Mean key of a block; of the last block, the mean over the tokens it has.
+    std::uint32_t tokens() const { return tokens_; }                 // ever appended
+    std::span<const index_key<Dims>> keys() const { return keys_; }  // that were not freed
+    const index_key<Dims>& key(std::uint32_t token) const {
+      return keys_[token - freed_ * BlockTokens];
+    }
+
+    // Blocks with live tokens.
+    std::uint32_t blocks() const {
+      return (tokens_ + BlockTokens - 1) / BlockTokens - first_block();
+    }
+    // Mean key of one of them; of the last block, the mean over the tokens it has. 0 without
+    // values.
     void mean(std::uint32_t block, std::span<double> to) const {
-      const std::size_t first = std::size_t{block} * BlockTokens;
-      const auto n = static_cast<double>(std::min<std::size_t>(BlockTokens, keys_.size() - first));
+      const std::uint32_t number = first_block() + block;
+      const double n = std::min(BlockTokens, tokens_ - number * BlockTokens);
       for (std::size_t i = 0; i < Dims; ++i) {
-        to[i] = sums_[block * Dims + i] / n;
+        to[i] = sums_.empty() ? 0.0 : sums_[(number - freed_) * Dims + i] / n;
       }
     }
 
@@ -87,10 +112,10 @@ struct index_keys {
       return attention::top_heads<Dims>(q, *this, router, k, chosen);
     }
 
-    // The key of the newest token, decoded and rotated back.
+    // The key of the newest token, decoded and rotated back. 0 without values.
     void newest(std::span<double> to) const {
-      std::array<float, std::size_t{Dims}> key;
-      for (std::size_t i = 0; i < Dims; ++i) {
+      std::array<float, std::size_t{Dims}> key{};
+      for (std::size_t i = 0; i < Dims && !keys_.empty(); ++i) {
         key[i] = keys_.back()[i];
       }
       hadamard(key);  // its own inverse
@@ -101,17 +126,23 @@ struct index_keys {
       return "index_keys of " + std::to_string(Dims) + " dims in blocks of " +
              std::to_string(BlockTokens);
     }
-    void each_part(auto&& file) { file(keys_, sums_); }
-    bool fits(std::uint32_t /*first*/, std::uint32_t tokens, const auto& /*all*/) const {
-      return keys_.size() == tokens &&
-             sums_.size() == (std::size_t{tokens} + BlockTokens - 1) / BlockTokens * Dims;
+    void each_part(auto&& file) { file(keys_, sums_, tokens_, forgotten_, freed_); }
+    bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
+      return tokens_ == tokens && forgotten_ == first && freed_ <= first_block() &&
+             keys_.size() == tokens - std::min(tokens, freed_ * BlockTokens) &&
+             sums_.size() == std::size_t{first_block() - freed_ + blocks()} * Dims;
     }
 
    private:
     static constexpr float largest = std::numeric_limits<float>::max() / (2 * Dims);
 
-    std::vector<index_key<Dims>> keys_;
-    std::vector<double> sums_;  // [blocks, Dims]
+    std::uint32_t first_block() const { return forgotten_ / BlockTokens; }
+
+    std::vector<index_key<Dims>> keys_;  // from the first block that was not freed on
+    std::vector<double> sums_;           // [blocks that were not freed, Dims]
+    std::uint32_t tokens_ = 0;           // number of tokens ever appended
+    std::uint32_t forgotten_ = 0;
+    std::uint32_t freed_ = 0;  // blocks: the oldest
   };
 };
 

@@ -59,7 +59,7 @@ void score_index(const index_query& q, index_view heads, index_view tokens, cons
   std::array<T, std::size_t{Dims}> key;
   auto at = to.begin();
   tokens.for_each([&](std::uint32_t t) {
-    decode(index.keys()[t], key.data());
+    decode(index.key(t), key.data());
     T sum{0};
     for (std::size_t h = 0; h < weights.size(); ++h) {
       sum += weights[h] *
@@ -76,8 +76,8 @@ std::uint32_t top_heads(const index_query& q, const Index& index, head_router ro
                         std::uint32_t k, index_set& chosen) {
   const auto heads = static_cast<std::uint32_t>(q.queries.size() / Dims);
   const std::uint32_t rows = router == head_router::block_means ? index.blocks()
-                             : router == head_router::newest_key && !index.keys().empty() ? 1
-                                                                                          : 0;
+                             : router == head_router::newest_key && index.tokens() > 0 ? 1
+                                                                                       : 0;
   std::vector<double> energy(heads, 0.0);
   std::array<double, std::size_t{Dims}> key;
   for (std::uint32_t row = 0; row < rows; ++row) {

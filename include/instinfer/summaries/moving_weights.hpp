@@ -34,6 +34,7 @@ struct moving_weights {
    public:
     using element = typename Format::element;
     static constexpr bool learns = true;
+    static constexpr bool ignores_values = true;
 
     void reserve(std::uint32_t count) { reserve_scratch(window_, window_.size() + count); }
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {

@@ -14,6 +14,7 @@ namespace instinfer::attention {
 
 // A group is Tokens consecutive tokens. Bounds are keys, so storing them as keys rounds nothing.
 // When a token is forgotten, the box of its group stays a bound, but may be wider than needed.
+// Boxes of groups without live tokens are freed, many at a time.
 template <std::uint32_t Tokens = 16>
 struct page_bounds {
   static_assert(
@@ -29,7 +30,7 @@ struct page_bounds {
     static constexpr std::size_t row_bytes = row_dim * sizeof(element);
 
     void reserve(std::uint32_t count) {
-      reserve_scratch(boxes_, ((tokens_ + count + Tokens - 1) / Tokens) * row_dim);
+      reserve_scratch(boxes_, (groups_of(tokens_ + count) - freed_) * row_dim);
     }
 
     // Does not allocate if reserve() took the memory.
@@ -51,11 +52,23 @@ struct page_bounds {
       }
     }
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
-      ++forgotten_;
+      forget_count(1);
+      if (const std::size_t gone = first_chunk() - freed_; 2 * gone * row_dim >= boxes_.size()) {
+        boxes_.erase(boxes_.begin(), boxes_.begin() + static_cast<std::ptrdiff_t>(gone * row_dim));
+        freed_ = first_chunk();
+      }
     }
-    std::uint64_t bytes() const { return (chunks() - forgotten_ / Tokens) * row_bytes; }
+    void append_count(std::uint32_t count) noexcept { tokens_ += count; }
+    void forget_count(std::uint32_t count) noexcept { forgotten_ += count; }
 
-    std::uint32_t chunks() const { return static_cast<std::uint32_t>(boxes_.size() / row_dim); }
+    // Without values: of the boxes that there would be.
+    std::uint64_t bytes() const {
+      return boxes_.empty() ? (chunks() - first_chunk()) * row_bytes
+                            : boxes_.size() * sizeof(element);
+    }
+
+    std::uint32_t chunks() const { return groups_of(tokens_); }
+    std::uint32_t first_chunk() const { return forgotten_ / Tokens; }
     index_run members(std::uint32_t chunk) const {
       return {chunk * Tokens, std::min((chunk + 1) * Tokens, tokens_)};
     }
@@ -65,8 +78,8 @@ struct page_bounds {
     // [largest | smallest] . [max(q, 0) | min(q, 0)] = sum over dims of max(q * smallest, q *
     // largest).
     std::span<const float> row(std::uint32_t chunk, std::span<float> scratch) const {
-      std::ranges::transform(std::span(boxes_).subspan(chunk * row_dim, row_dim), scratch.begin(),
-                             [](element x) { return to_float(x); });
+      std::ranges::transform(std::span(boxes_).subspan((chunk - freed_) * row_dim, row_dim),
+                             scratch.begin(), [](element x) { return to_float(x); });
       return scratch;
     }
     static void prepare(std::span<const float> q, std::span<float> out) {
@@ -77,16 +90,21 @@ struct page_bounds {
     }
 
     static std::string name() { return "page_bounds of " + std::to_string(Tokens); }
-    void each_part(auto&& file) { file(boxes_, tokens_, forgotten_); }
+    void each_part(auto&& file) { file(boxes_, tokens_, forgotten_, freed_); }
     bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
-      return tokens_ == tokens && forgotten_ == first &&
-             boxes_.size() == (std::size_t{tokens} + Tokens - 1) / Tokens * row_dim;
+      return tokens_ == tokens && forgotten_ == first && freed_ <= first_chunk() &&
+             boxes_.size() == std::size_t{chunks() - freed_} * row_dim;
     }
 
    private:
-    std::vector<element> boxes_;  // [group, largest and smallest, k_dim]
+    static constexpr std::uint32_t groups_of(std::uint32_t tokens) {
+      return tokens / Tokens + (tokens % Tokens > 0 ? 1 : 0);
+    }
+
+    std::vector<element> boxes_;  // [groups - freed, largest and smallest, k_dim]
     std::uint32_t tokens_ = 0;    // number of tokens ever appended
     std::uint32_t forgotten_ = 0;
+    std::uint32_t freed_ = 0;  // groups whose boxes were freed: the oldest
   };
 };
 

@@ -10,6 +10,8 @@
 #include <span>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::attention::detail {
 
 inline double dot(const float* a, const float* b, std::size_t dim) {

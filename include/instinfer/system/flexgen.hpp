@@ -14,6 +14,13 @@ namespace instinfer::system {
 using flexgen_sparq_one_copy =
     design<attention::sparq, layout::token_indexed<>, flash::pcie4_ssd, transfer::host_bounce>;
 
+// How prompts are computed.
+// - whole_batch: all at once, and PyTorch allocates the [heads, tokens, tokens] matrices of scores.
+//   The paper's runs overflow the GPU's memory like this at batch 128.
+// - one_by_one: one sequence at a time, with attention in tiles that keep no matrix of scores
+//   (FlashAttention). FlexGen does not do so; a planner compares with it as the better baseline.
+enum class prompts { whole_batch, one_by_one };
+
 // The zig-zag schedule with one GPU batch per block: each step loads the weights of a layer once
 // for the whole batch. KV is read one layer ahead. But weights and KV share the GPU's link and the
 // copy threads, and KV uses all of their time, so the two times add up.
@@ -40,8 +47,11 @@ class flexgen_system {
 
   flexgen_system(const model_spec& model, const server& on, const workload& job,
                  const typename D::attention_policy& attention = {},
-                 const flash::drive_spec& drive = D::drive)
-      : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
+                 const flash::drive_spec& drive = D::drive, prompts how = prompts::whole_batch)
+      : gpu_{model, on, job},
+        drive_{drive},
+        kv_{model, job, on.drives, drive, attention},
+        prompts_{how} {}
 
   const workload& job() const { return gpu_.job(); }
 
@@ -105,17 +115,17 @@ class flexgen_system {
   // FlexGen plans with 0.8 of each memory (a relaxation in its cost model).
   static constexpr double usable_gpu_share = 0.8;
 
-  // Peak memory of a prompt's attention. The whole batch is computed at once, because its KV leaves
-  // as one block. Counted are: hidden states in and out of the block, q, k, v; three [heads,
-  // tokens, tokens] matrices (logits, masked, softmax: PyTorch allocates each); the KV of the
-  // layers before and after, which are in transfer.
+  // Peak memory of a prompt's attention. Counted are: hidden states in and out of the block, q, k,
+  // v; three [heads, tokens, tokens] matrices (logits, masked, softmax: PyTorch allocates each);
+  // the KV of the layers before and after, which are in transfer. one_by_one has no matrices.
   double prefill_gpu_bytes() const {
     const model_spec& model = gpu_.model();
-    const double batch = static_cast<double>(job().batch);
+    const bool at_once = prompts_ == prompts::whole_batch;
+    const double batch = at_once ? static_cast<double>(job().batch) : 1.0;
     const double tokens = static_cast<double>(job().input_tokens);
     const double hidden = 2.0 * static_cast<double>(model.hidden) +
                           static_cast<double>(model.q_width() + 2 * model.kv_width());
-    const double scores = 3.0 * model.shape.q_heads * tokens * tokens;
+    const double scores = at_once ? 3.0 * model.shape.q_heads * tokens * tokens : 0.0;
     return gpu_.weight_bytes() + model.element_bytes * batch * (tokens * hidden + scores) +
            2 * batch * tokens * model.kv_bytes_per_token_layer();
   }
@@ -152,6 +162,7 @@ class flexgen_system {
   gpu_side gpu_;
   flash::drive_spec drive_;
   kv_access<D, Format> kv_;
+  prompts prompts_;
 };
 
 template <class Format = kv_format<>>

@@ -7,6 +7,7 @@
 #include <array>
 #include <vector>
 
+#include "instinfer/flash/bottleneck.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/store/l2p_footprint.hpp"
 #include "instinfer/system/drive_split.hpp"
@@ -32,6 +33,7 @@ struct kv_load {
   double wanted_bytes = 0;  // entries that attention uses, from flash
   double buffered_bytes = 0;         // entries from the group buffer
   flash::unit_breakdown units = {};  // by the units of InstInfer Fig. 21, in the drive
+  flash::attend_bounds bounds = {};  // of the drive's time, by resource
 };
 
 // Wanted entries of an attend call, by source, for any route.
@@ -69,7 +71,8 @@ class kv_access {
   // differs from the format's.
   kv_access(const model_spec& model, const workload& job, int drives,
             const flash::drive_spec& drive = D::drive,
-            const typename D::attention_policy& attention = {})
+            const typename D::attention_policy& attention = {},
+            const flash::drive_rules& rules = flash::independent_planes)
       : split_{(model.validate(), job.validate(), split_over(drives, model.shape, job.batch))},
         first_{static_cast<double>(job.input_tokens)},
         last_{static_cast<double>(job.context_tokens())} {
@@ -84,7 +87,8 @@ class kv_access {
     for (int i = 0; i < nodes; ++i) {
       const auto context =
           static_cast<std::uint64_t>(job.input_tokens + job.output_tokens * i / (nodes - 1));
-      loads_[static_cast<std::size_t>(i)] = simulate(model, job, context, drive, attention);
+      const auto node = static_cast<std::size_t>(i);
+      loads_[node] = simulate(model, job, context, drive, rules, attention, bottlenecks_[node]);
     }
   }
 
@@ -100,6 +104,10 @@ class kv_access {
     for (std::size_t u = 0; u < flash::unit_count; ++u) {
       units.busy_ns[u] = a.units.busy_ns[u] + f * (b.units.busy_ns[u] - a.units.busy_ns[u]);
     }
+    flash::attend_bounds bounds;
+    for (std::size_t r = 0; r < flash::resource_count; ++r) {
+      bounds.busy_ns[r] = a.bounds.busy_ns[r] + f * (b.bounds.busy_ns[r] - a.bounds.busy_ns[r]);
+    }
     const auto mix = [f](double from, double to) { return from + f * (to - from); };
     return {mix(a.flash_s, b.flash_s),
             mix(a.stalled_s, b.stalled_s),
@@ -111,7 +119,13 @@ class kv_access {
             mix(a.page_bytes, b.page_bytes),
             mix(a.wanted_bytes, b.wanted_bytes),
             mix(a.buffered_bytes, b.buffered_bytes),
-            units};
+            units,
+            bounds};
+  }
+  // Of the drive alone, at the simulated context length that is nearest.
+  const flash::bottleneck& bottleneck(double context) const {
+    const double x = (context - first_) / (last_ - first_) * (nodes - 1);
+    return bottlenecks_[static_cast<std::size_t>(std::clamp(x + 0.5, 0.0, nodes - 1.0))];
   }
 
   const drive_split& split() const { return split_; }
@@ -128,7 +142,8 @@ class kv_access {
   using engine = flash::engine<D, Format>;
 
   kv_load simulate(const model_spec& model, const workload& job, std::uint64_t context,
-                   const flash::drive_spec& drive, const typename D::attention_policy& attention) {
+                   const flash::drive_spec& drive, const flash::drive_rules& rules,
+                   const typename D::attention_policy& attention, flash::bottleneck& slowest) {
     const double dense_bytes = static_cast<double>(context) * split_.kv_heads * Format::token_bytes;
     const double sequence_pages = std::max(1.0, dense_bytes / D::layout_policy::page_bytes);
     const auto sequences = static_cast<std::int64_t>(std::clamp(
@@ -143,7 +158,7 @@ class kv_access {
                   .kv_heads = split_.kv_heads},
                  {.bytes = std::min(bytes, static_cast<std::uint64_t>(drive.geometry.bytes())),
                   .context_tokens = static_cast<std::uint32_t>(job.context_tokens())},
-                 attention, {}, drive);
+                 attention, {}, drive, {}, rules);
     const auto heads = static_cast<std::size_t>(split_.kv_heads * model.shape.group());
     const std::vector<float> q(heads * Format::k_dim, 1.0f);
     std::vector<float> out(heads * Format::v_dim);
@@ -190,9 +205,15 @@ class kv_access {
       *s *= more;
     }
     load.units = done.units;
+    load.bounds = done.bounds;
     for (double& ns : load.units.busy_ns) {
       ns *= more;
     }
+    for (double& ns : load.bounds.busy_ns) {
+      ns *= more;
+    }
+    slowest = flash::bottleneck_of(done);
+    slowest.ns *= more;
     const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads;
     load.page_bytes =
         static_cast<double>(done.traffic.channel_bytes) / static_cast<double>(sequences) * all;
@@ -223,6 +244,7 @@ class kv_access {
   double first_;
   double last_;
   std::array<kv_load, nodes> loads_{};
+  std::array<flash::bottleneck, nodes> bottlenecks_{};
   double footprint_ = 1;
   double write_bytes_per_s_ = 1;
   double buffer_bytes_ = 0;

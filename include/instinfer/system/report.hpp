@@ -1,8 +1,10 @@
 #pragma once
 // The report of a system's run: seconds by purpose, bytes per link, memory, tokens per second.
 
+#include <array>
 #include <cmath>
 #include <string>
+#include <string_view>
 
 #include "instinfer/system/memory.hpp"
 #include "instinfer/system/spec/workload.hpp"
@@ -44,6 +46,29 @@ struct step_time {
             f * kv_software_s, f * kv_write_s, f * qo_link_s,  f * command_s};
   }
 };
+
+// A part of a step by name.
+struct step_part {
+  std::string_view name;
+  double s = 0;
+};
+
+// The part that takes longest; the first of equal ones.
+constexpr step_part largest_part(const step_time& t) {
+  const std::array<step_part, 8> parts{{{"weights over the GPU's link", t.weights_s},
+                                        {"GPU", t.compute_s},
+                                        {"drives", t.kv_drive_s},
+                                        {"KV over links", t.kv_link_s},
+                                        {"host software", t.kv_software_s},
+                                        {"writes of new KV", t.kv_write_s},
+                                        {"q and outputs over links", t.qo_link_s},
+                                        {"attend commands", t.command_s}}};
+  step_part largest = parts[0];
+  for (const step_part& part : parts) {
+    largest = part.s > largest.s ? part : largest;
+  }
+  return largest;
+}
 
 // Bytes that one step moves.
 struct step_bytes {

@@ -32,7 +32,9 @@ double read_retry_increase(const model_shape& heads, int sequences, std::uint32_
     }
     return clock.attend_batch(0, batch).attention_ns;
   };
-  return attention_ns({.retry = retry}) / attention_ns({}) - 1.0;
+  flash::drive_rules with_retries = flash::independent_planes;
+  with_retries.retry = retry;
+  return attention_ns(with_retries) / attention_ns(flash::independent_planes) - 1.0;
 }
 
 }  // namespace instinfer::system

@@ -120,9 +120,9 @@ TEST_CASE("programs by page type: one page of each, by hand") {
   CHECK(drive.timing.mean_program_array_ps() == (820'500'000 + 2'225'000'000 + 5'734'000'000) / 3);
   CHECK(drive.timing.mean_read_array_ps() == (56'520'000 + 77'520'000 + 106'020'000) / 3);
   CHECK(flash::instcsd.timing.mean_program_array_ps() == 450'000'000);
-  // 82.5 mW for the mean page.
-  CHECK(flash::energy_of({.pages_programmed = 3}, drive.timing).program_j ==
-        doctest::Approx(0.0825 * (820.5e-6 + 2225e-6 + 5734e-6)));
+  // 41.25 mW for the mean page of 4 KiB.
+  CHECK(flash::energy_of({.pages_programmed = 3}, drive.geometry, drive.timing).program_j ==
+        doctest::Approx(0.0825 / 2 * (820.5e-6 + 2225e-6 + 5734e-6)));
 }
 
 TEST_CASE("programs by page type: 0 is as the lower pages; a type that is not there has none") {

@@ -98,8 +98,8 @@ TEST_CASE("timeline: equal to the event-driven drive, every page, every rule") {
   for (unsigned seed = 1; seed <= 250; ++seed) {
     INFO("seed " << seed);
     const random_case random{seed};
-    for (const auto pair :
-         {flash::pairing::none, flash::pairing::same_page, flash::pairing::same_block_and_page}) {
+    for (const auto pair : {flash::pairing::none, flash::pairing::same_page,
+                            flash::pairing::same_block_and_page, flash::pairing::any}) {
       for (const auto arrive : {flash::arrival::together, flash::arrival::one_by_one}) {
         INFO("pairing " << static_cast<int>(pair) << ", arrival " << static_cast<int>(arrive));
         for (const auto what :

@@ -67,6 +67,26 @@ TEST_CASE("presets: rates named in the comments") {
   CHECK(flash::sequential_read_bytes_per_s(other) == doctest::Approx(8.99e9).epsilon(1e-3));
 }
 
+TEST_CASE("presets: an accelerator for a drive is never the reason that its flash waits") {
+  // instcsd, a page of a channel: 16 dies of 2 planes read 32 in 45.02 us, so the bus is the limit
+  // with 290 ns of cycles (two planes: 470 ns a page) and 4096 B at 1.4 GB/s, 2925.7 ns.
+  CHECK(flash::most_read_bytes_per_s(flash::instcsd) ==
+        doctest::Approx(8 * 4096 / (290e-9 + 4096 / 1.4e9)));
+  drive_spec slow = flash::instcsd;
+  slow.timing.read_ps *= 4;  // 180.02 us for 32 pages: longer than the bus takes for them
+  CHECK(flash::most_read_bytes_per_s(slow) == doctest::Approx(8 * 32 * 4096 / 180.02e-6));
+  for (const std::int32_t group : {1, 4}) {
+    const flash::accelerator_spec units = flash::accelerator_for(flash::pcie5_16ch, group);
+    const double bytes_per_s = flash::most_read_bytes_per_s(flash::pcie5_16ch);
+    // K and V of a token are 512 B: 512 FLOP and half a score a byte, for each head of the group.
+    CHECK(static_cast<double>(units.gemv_flops_per_s) * units.attention_kernels >=
+          group * bytes_per_s);
+    CHECK(static_cast<double>(units.softmax_flops_per_s) * units.softmax_units / 5 >=
+          group * bytes_per_s / 512);
+    CHECK(units.filter_bytes_per_s == 2'400'000'000);  // the bus
+  }
+}
+
 TEST_CASE("presets: bad links and memories are refused") {
   drive_spec drive = flash::instcsd;
   drive.link_bytes_per_s = 0;

@@ -52,15 +52,19 @@ class call_pages {
       to.tiles = head.tokens / tile.tokens + 1;
       to.entries.assign(std::size_t{to.tiles} * row, static_cast<std::uint32_t>(no_page));
       if constexpr (!Home::gathers) {
-        for (std::size_t e = 0; e < from.table.size(); ++e) {
-          to.entries[e] = static_cast<std::uint32_t>(from.table[e]);
-        }
+        auto entry = to.entries.begin() + static_cast<std::ptrdiff_t>(from.first_tile) * row;
+        entry = std::ranges::transform(from.table, entry, [](page_id page) {
+                  return static_cast<std::uint32_t>(page);
+                }).out;
         if (from.sealed_tokens < head.tokens) {
-          std::iota(to.entries.begin() + static_cast<std::ptrdiff_t>(from.table.size()),
-                    to.entries.begin() + static_cast<std::ptrdiff_t>(from.table.size() + row),
-                    static_cast<std::uint32_t>(open_at));
-          check(cudaMemcpyAsync(home.at(open_at), from.open, std::size_t{row} * head.page_bytes,
-                                cudaMemcpyDefault, stream),
+          std::iota(entry, entry + row, static_cast<std::uint32_t>(open_at));
+          // From pageable memory: the call returns when it has taken the bytes.
+          whole_.resize(std::size_t{row} * head.page_bytes);
+          for (std::uint32_t page = 0; page < row; ++page) {
+            write_open(s, page, whole_.data() + std::size_t{page} * head.page_bytes);
+          }
+          check(cudaMemcpyAsync(home.at(open_at), whole_.data(), whole_.size(), cudaMemcpyDefault,
+                                stream),
                 "cudaMemcpyAsync of open pages");
         }
         open_at += row;
@@ -82,11 +86,8 @@ class call_pages {
         continue;  // an earlier plan of this attend brought it
       }
       entry = gathered_ + static_cast<std::uint32_t>(pending_.size());
-      // head_ is KV head 0: the open pages of the others follow.
-      pending_.push_back(read.buffered
-                             ? from.open + (std::size_t{kv_head} * from.dim_tiles + read.dim_tile) *
-                                               head_.page_bytes
-                             : home_->view(read.page).data());
+      pending_.push_back({read.kind, kv_head * from.dim_tiles + read.dim_tile,
+                          read.buffered ? nullptr : home_->view(read.page).data()});
     }
   }
 
@@ -96,7 +97,12 @@ class call_pages {
     const std::size_t bytes = pending_.size() * head_.page_bytes;
     bounce_.grow(bytes);
     for (std::size_t i = 0; i < pending_.size(); ++i) {
-      std::memcpy(bounce_.data() + i * head_.page_bytes, pending_[i], head_.page_bytes);
+      std::byte* to = bounce_.data() + i * head_.page_bytes;
+      if (pending_[i].sealed != nullptr) {
+        std::memcpy(to, pending_[i].sealed, head_.page_bytes);
+      } else {
+        write_open(pending_[i].kind, pending_[i].page, to);
+      }
     }
     const std::size_t before = std::size_t{gathered_} * head_.page_bytes;
     if (before + bytes > staged_.size() || staged_.size() == 0) {
@@ -154,6 +160,24 @@ class call_pages {
     std::uint32_t tiles = 0;
   };
 
+  // A page to gather. Open pages are numbered [kv_heads, dim_tiles].
+  struct wanted_page {
+    instinfer::stream kind;
+    std::uint32_t page;
+    const std::byte* sealed;  // null: an open page
+  };
+
+  // Writes an open page as the sealed page that it becomes. head_ is KV head 0: the open pages of
+  // the others follow.
+  void write_open(instinfer::stream s, std::uint32_t page, std::byte* to) const {
+    const layout::stream_pages& from = head_.of(s);
+    const layout::tile& whole = head_.tiles.of(s);
+    // Elements of 16 bits: copies need no more of their type.
+    layout::copy_tile(
+        reinterpret_cast<const std::uint16_t*>(from.open + std::size_t{page} * from.open_bytes),
+        from.open_tile, reinterpret_cast<std::uint16_t*>(to), whole, head_.tokens % whole.tokens);
+  }
+
   void upload(table& t) {
     t.device.grow(t.entries.size());
     check(
@@ -184,7 +208,8 @@ class call_pages {
   layout::head_pages head_;
   cudaStream_t stream_ = nullptr;
   std::array<table, stream_count> tables_;
-  std::vector<const std::byte*> pending_;
+  std::vector<wanted_page> pending_;
+  std::vector<std::byte> whole_;  // open pages of a stream with the layout of sealed ones
   array<std::byte, memory_kind::pinned> bounce_;
   array<std::byte> staged_;
   std::uint32_t gathered_ = 0;

@@ -93,7 +93,8 @@ class attend_kernel {
         static_cast<std::uint32_t>(std::min<std::uint64_t>(p.end * rule_.slice_tokens, positions));
     load_queries(sequence, head);
     warp_state<Dim> state;
-    fold warp(lane_, a_.scale, a_.soft_cap, q_shared());
+    const float unit = value_unit<E, Code>(positions);
+    fold warp(lane_, a_.scale, a_.soft_cap, 1.0f / unit, q_shared());
     const std::uint32_t begin = first + warp_ * tile_tokens;
     warp.fold(state, load_,
               row_finder(lane_id() < tile_tokens ? a_.k : a_.v, sequence, head,
@@ -102,7 +103,7 @@ class attend_kernel {
     lane_.sync_block();  // every warp is done with its stages
     merge_warps(state);
     lane_.sync_block();
-    store_piece(sequence, head, p);
+    store_piece(sequence, head, p, unit);
     lane_.sync_block();  // the stages may be filled again
   }
 
@@ -156,7 +157,8 @@ class attend_kernel {
 
   // Writes the result of a piece that is a whole item, and otherwise its part of the item. The CTA
   // that brings the last part merges all parts, in order.
-  constexpr void store_piece(std::uint32_t sequence, std::uint32_t head, const piece& p) {
+  constexpr void store_piece(std::uint32_t sequence, std::uint32_t head, const piece& p,
+                             float unit) {
     for (std::uint32_t i = lane_.thread(); i < a_.sizes.group * Dim; i += cta_threads) {
       const std::uint32_t row = i / Dim;
       const std::uint32_t dim = i % Dim;
@@ -174,7 +176,7 @@ class attend_kernel {
         out += keep * outputs()[(w * largest_group + row) * shape::merge_row + dim];
       }
       if (p.whole()) {
-        results_.whole(sequence, head, row, dim, max, sum, out);
+        results_.whole(sequence, head, row, dim, max, sum, out, unit);
       } else {
         float* part = work_.part(p.slot, a_.sizes.group, Dim);
         part[i] = out;
@@ -185,7 +187,7 @@ class attend_kernel {
       }
     }
     if (!p.whole() && brings_last_part(p)) {
-      merge_parts(sequence, head, p);
+      merge_parts(sequence, head, p, unit);
     }
   }
 
@@ -207,7 +209,8 @@ class attend_kernel {
 
   // First, eight threads a head turn the maxima of the parts into weights. Then each thread sums
   // four dims at a time over the parts, with eight loads in flight.
-  constexpr void merge_parts(std::uint32_t sequence, std::uint32_t head, const piece& p) {
+  constexpr void merge_parts(std::uint32_t sequence, std::uint32_t head, const piece& p,
+                             float unit) {
     float* totals = reinterpret_cast<float*>(lane_.shared()) + 4;  // [16], behind the flag
     float* weights = totals + largest_group;                       // [pieces, group]
     const auto part = [&](std::uint32_t j) {
@@ -256,7 +259,7 @@ class attend_kernel {
         });
       }
       unrolled<4>([&](auto d) {
-        results_.output(sequence, head, row, i % Dim + d, totals[row], sum.x[d]);
+        results_.output(sequence, head, row, i % Dim + d, totals[row], sum.x[d], unit);
       });
     }
   }

@@ -7,6 +7,7 @@
 
 #include "instinfer/codec/element.hpp"
 #include "instinfer/cuda/kernels/tile_shape.hpp"
+#include "instinfer/cuda/kernels/value_unit.hpp"
 
 namespace instinfer::cuda {
 
@@ -43,16 +44,16 @@ constexpr void merge_rows(Lane& lane, const merge_arguments<Part, Out>& a) {
     }
     const float inverse = empty ? 0.0f : lane.reciprocal(sum);
     for (std::uint32_t i = lane_id; i < a.dim; i += 32) {
-      float out = 0.0f;
+      float out = 0.0f;  // a mean at any time: it stays finite
       for (std::uint32_t j = 0; j < a.count && !empty; ++j) {
         const float weight =
-            lane.exp2((a.lse_base_e[std::uint64_t{j} * a.rows + row] - max) * log2_e);
+            lane.exp2((a.lse_base_e[std::uint64_t{j} * a.rows + row] - max) * log2_e) * inverse;
         // What an empty part holds does not count, not even NaN.
         out += weight > 0.0f
                    ? weight * to_float(a.parts[(std::uint64_t{j} * a.rows + row) * a.dim + i])
                    : 0.0f;
       }
-      a.out[std::uint64_t{row} * a.dim + i] = lane.template narrow<Out>(out * inverse);
+      a.out[std::uint64_t{row} * a.dim + i] = lane.template narrow<Out>(finite_value<Part>(out));
     }
     if (lane_id == 0 && a.out_lse_base_e != nullptr) {
       a.out_lse_base_e[row] =

@@ -11,7 +11,7 @@ namespace instinfer::cuda {
 // One warp's softmax state and output for 16 heads. Lane l has heads r = l / 4 and r + 8. Of each
 // 16 x 8 tile of the output it has positions 2c and 2c + 1, with c = l % 4; see dim_at. Sums are of
 // the lane's own tokens, in base 2, relative to `max`: the largest logit, or for codes the largest
-// logit plus log2 of its V scale.
+// logit plus log2 of its V scale. `out` is in the unit of value_unit.hpp.
 template <std::uint32_t Dim>
 struct warp_state {
   float max[2] = {-std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
@@ -27,12 +27,14 @@ class warp_fold {
   using q_row = typename shape::q_row;
   using loader = typename Copies::template loader<Lane, Code, shape>;
 
-  // q_shared [16, Dim], swizzled.
-  constexpr warp_fold(Lane& lane, float scale, float soft_cap, const std::byte* q_shared)
+  // per_unit: 1 / value_unit. q_shared [16, Dim], swizzled.
+  constexpr warp_fold(Lane& lane, float scale, float soft_cap, float per_unit,
+                      const std::byte* q_shared)
       : lane_{lane},
         scale_{scale},
         soft_cap_{soft_cap},
         cap_scale_{soft_cap > 0.0f ? 2.0f * log2_e / soft_cap : 0.0f},
+        per_unit_{per_unit},
         q_shared_{q_shared} {}
 
   // Folds the tiles that begin at first, first + 64, ... before `last`; `rows` finds their tokens.
@@ -62,9 +64,9 @@ class warp_fold {
 
  private:
   // Scales of this lane's tokens 8 n + 2 (lane % 4) + j, at [n][j]: what K and V are multiplied by,
-  // and by how many powers of two the weight is shifted for V. P V is in fp16, where a weight times
-  // a small scale would lose bits or vanish. So the maximum is that of logit plus log2(V scale),
-  // and the largest product is about 1.
+  // V in the unit of sums, and by how many powers of two the weight is shifted for V. P V is in
+  // fp16, where a weight times a small scale would lose bits or vanish. So the maximum is that of
+  // logit plus log2(V scale), and the largest product is about 1.
   struct token_scales {
     float k[2][2];
     float v[2][2];
@@ -151,17 +153,18 @@ class warp_fold {
       constexpr std::uint32_t j = at % 2;
       const std::uint32_t token = n * 8 + lane_id() % 4 * 2 + j;
       found.k[n][j] = scales[token] * page_code<Code>::factor;
-      found.v[n][j] = scales[tile_tokens + token] * page_code<Code>::factor;
+      found.v[n][j] = scales[tile_tokens + token] * (page_code<Code>::factor * per_unit_);
       // A page of zeros has the smallest scale, 2^-126, with which sums of 2^(logit - max) could
-      // overflow. So the shift is at least -60.
+      // overflow. So the shift is at least -100, for a scale of 2^-60.
       const float log = lane_.log2(found.v[n][j]);
-      found.shift[n][j] = log > -60.0f ? log : -60.0f;
+      found.shift[n][j] = log > -100.0f ? log : -100.0f;
     });
     return found;
   }
 
-  // Turns products into weights 2^(logit - max), for codes times the V scale. Rescales the state
-  // where a maximum moves. A tile has at least one valid token, so the new maximum is finite.
+  // Turns products into weights 2^(logit - max), for codes times the V scale, for sums in their
+  // unit. Rescales the state where a maximum moves. A tile has at least one valid token, so the new
+  // maximum is finite.
   constexpr void weigh(warp_state<Dim>& state, float (&s)[2][4], std::uint32_t valid,
                        [[maybe_unused]] const std::byte* stage_scales) {
     [[maybe_unused]] token_scales scales{};
@@ -216,6 +219,8 @@ class warp_fold {
       s[n][j] = weight;
       if constexpr (is_coded<Code>) {
         s[n][j] *= scales.v[n][j % 2];
+      } else if constexpr (std::same_as<E, bf16>) {
+        s[n][j] *= per_unit_;
       }
     });
   }
@@ -226,6 +231,7 @@ class warp_fold {
   float scale_;
   float soft_cap_;
   float cap_scale_;
+  float per_unit_;
   const std::byte* q_shared_;
 };
 

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::cuda {
 
 // A softmax state of 8 bytes: the largest logit, and the sum of 2^(logit - max).

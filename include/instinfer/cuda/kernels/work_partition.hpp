@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::cuda {
 
 // The positions of one sequence's tokens that a query sees: the same set as logit_rule::visible.

@@ -58,12 +58,8 @@ class filter_buffer {
     std::int64_t there_at = 0;
     std::int64_t gone_at = 0;
   };
-  page& place(std::uint64_t n) {
-    return places_[static_cast<std::size_t>(n) & (places_.size() - 1)];
-  }
-  const page& place(std::uint64_t n) const {
-    return places_[static_cast<std::size_t>(n) & (places_.size() - 1)];
-  }
+  page& place(std::uint64_t n) { return places_[n & (places_.size() - 1)]; }
+  const page& place(std::uint64_t n) const { return places_[n & (places_.size() - 1)]; }
 
   std::vector<page> places_;  // a ring of at least `room`
   std::uint64_t room_;

@@ -34,6 +34,8 @@ struct load_release {
 //   which needs all of them. It ranks in the order in which loads finish in the ring. A load with
 //   nothing to rank keeps its order and takes no time. After a load without pages, arg-top-k
 //   continues with the next load of the head. Meanwhile the drive works on other heads.
+// - If only some heads are in work at once, the last load of one releases the first load of the
+//   next head, in the same way.
 // Left out: a V page does not wait for the weights of its own tokens; their K comes before it in
 // the plan.
 //
@@ -44,9 +46,13 @@ struct load_release {
 template <class Units = accelerator_ticks>
 class kernel_pipeline {
  public:
-  // Precondition: places > 0.
-  kernel_pipeline(const Units& units, std::int32_t places, std::uint32_t group)
-      : units_{units}, group_{group}, free_at_(static_cast<std::size_t>(places)) {}
+  // Precondition: places > 0. heads_at_once: in work at the same time; 0: all.
+  kernel_pipeline(const Units& units, std::int32_t places, std::uint32_t group,
+                  std::int32_t heads_at_once = 0)
+      : units_{units},
+        group_{group},
+        heads_at_once_{static_cast<std::size_t>(heads_at_once)},
+        free_at_(static_cast<std::size_t>(places)) {}
 
   // `work` must live until the end of the replay. Throws what work_ps throws for missing units.
   template <class Sink>
@@ -72,10 +78,16 @@ class kernel_pipeline {
         phases_.push_back({.op = load.op, .begin = never_ticks});
       }
     }
+    first_loads_.clear();
     for (std::uint32_t i = 0; i < loads_.size(); ++i) {
       if (work.loads[i].phase == 0) {
-        rank(i, 0, sink);
+        first_loads_.push_back(i);
       }
+    }
+    const std::size_t heads = first_loads_.size();
+    next_head_ = heads_at_once_ == 0 ? heads : std::min(heads, heads_at_once_);
+    for (std::size_t head = 0, at_once = next_head_; head < at_once; ++head) {
+      rank(first_loads_[head], 0, sink);
     }
   }
 
@@ -170,15 +182,28 @@ class kernel_pipeline {
   void finish(std::uint32_t load, std::int64_t ready, Sink& sink) {
     end_ = std::max(end_, ready);
     phase_of(load).end = std::max(phase_of(load).end, ready);
-    if (work_->has_next(load)) {
-      rank(load + 1, ready, sink);
+    if (next_of(load)) {
+      rank(load, ready, sink);
     }
+  }
+
+  // Whether a load follows: of the same head, or of the next one. Then `load` is that one.
+  bool next_of(std::uint32_t& load) {
+    if (work_->has_next(load)) {
+      ++load;
+      return true;
+    }
+    if (next_head_ == first_loads_.size()) {
+      return false;
+    }
+    load = first_loads_[next_head_++];
+    return true;
   }
 
   template <class Sink>
   void rank(std::uint32_t load, std::int64_t ready, Sink& sink) {
     std::int64_t begin = std::max(top_k_free_, ready);
-    for (bool more = true; more; ++load) {
+    for (bool more = true; more;) {
       const std::int64_t ticks =
           units_.top_k(static_cast<std::int64_t>(work_->loads[load].ranked_elements));
       top_k_free_ = begin + ticks;
@@ -195,15 +220,18 @@ class kernel_pipeline {
       if (more) {
         end_ = std::max(end_, top_k_free_);
         phase.end = std::max(phase.end, top_k_free_);
-        more = work_->has_next(load);
+        more = next_of(load);
       }
     }
   }
 
   Units units_;
   std::uint32_t group_;
+  std::size_t heads_at_once_;
   const attend_work* work_ = nullptr;
-  std::vector<std::int64_t> free_at_;  // [places]
+  std::vector<std::uint32_t> first_loads_;  // [heads]
+  std::size_t next_head_ = 0;               // that is not in work yet
+  std::vector<std::int64_t> free_at_;       // [places]
   std::size_t next_place_ = 0;
   std::int64_t gemv_free_ = 0;
   std::int64_t softmax_free_ = 0;

@@ -4,9 +4,12 @@
 //
 // - data_out_first: the default. It is the rule of MQSim (FAST'18), so makespans can be compared
 //   with a published simulator to the nanosecond. Finished arrays drain first, which makes the
-//   chips of a channel run in convoy.
-// - command_first: keeps the dies busy. An idle die gets its command before waiting data moves. It
-//   takes 5 to 40 % less time than data_out_first on bursts of random pages.
+//   chips of a channel run in convoy: a channel takes the sum of its array and bus time, where the
+//   larger would do. A short stall behind the bus breaks the convoy for good, so results jump where
+//   the bus becomes faster than its filter (docs/drive-model.md).
+// - command_first: keeps the dies busy, as controllers of today do. An idle die gets its command
+//   before waiting data moves. It takes 5 to 40 % less time than data_out_first on bursts of random
+//   pages.
 //
 // Cache read (cache_registers.hpp) lets an array work while its last pages go out. It shortens
 // command_first by up to 16 % more if the move between the registers is free. A move of 3 us takes

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::flash {
 
 struct channel_load {

@@ -200,8 +200,10 @@ class command_queues {
 
   // Distinct for each queue, operation and row of a drive of less than 2^59 pages.
   std::uint64_t row_key(std::size_t queue, const location& at, array_operation what) const {
-    const std::int32_t block = pair_ == pairing::same_page ? 0 : at.block;
-    const std::int32_t page = what == array_operation::erase ? 0 : at.page;
+    // Independent planes read any rows together. Programs and erases stay in their block row.
+    const bool any = pair_ == pairing::any && what == array_operation::read;
+    const std::int32_t block = any || pair_ == pairing::same_page ? 0 : at.block;
+    const std::int32_t page = any || what == array_operation::erase ? 0 : at.page;
     const std::uint64_t rows = Mixed ? 3 * queue + static_cast<std::size_t>(what) : queue;
     return rows * static_cast<std::uint64_t>(geometry_.pages_per_plane()) +
            static_cast<std::uint64_t>(std::int64_t{block} * geometry_.pages + page);

@@ -27,7 +27,7 @@ class row_table {
   std::size_t find(std::uint64_t key) {
     // 2^64 / phi: multiplicative hashing
     constexpr std::uint64_t golden_ratio = 0x9E37'79B9'7F4A'7C15u;
-    std::size_t slot = static_cast<std::size_t>((key * golden_ratio) >> shift_);
+    std::size_t slot = (key * golden_ratio) >> shift_;
     while (slots_[slot] != nothing) {
       const auto row = static_cast<std::size_t>(slots_[slot]);
       if (rows_[row].key == key) {

@@ -1,6 +1,6 @@
 #pragma once
 // Replays a batch of page operations on the flash of a drive, each channel alone: O(1) a page,
-// exact ticks.
+// exact ticks. The rules of a die are in channel_dies.hpp, those of the bus in channel_replay.hpp.
 
 #include <cstddef>
 #include <cstdint>

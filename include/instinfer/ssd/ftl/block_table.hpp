@@ -77,6 +77,10 @@ class block_table {
     return static_cast<std::uint32_t>(page) / pages_;
   }
   std::uint32_t channel_of_block(block_number block) const { return block / blocks_per_channel(); }
+  // Number of the block's plane on its channel.
+  std::uint32_t plane_of(block_number block) const {
+    return block / as_unsigned(geometry_.blocks) % planes_;
+  }
   // Precondition: inside(at, shape()).
   block_number block_at(const location& at) const {
     const std::int32_t plane = at.chip + geometry_.chips * (at.die + geometry_.dies * at.plane);

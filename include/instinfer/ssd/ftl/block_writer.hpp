@@ -20,12 +20,17 @@ namespace instinfer::flash {
 
 // The mechanism of an FTL; ftl.hpp has its guarantees. Pages never leave their channel.
 //
+// Moved pages stay on their plane, so that a sequence keeps its spread over dies: each plane has an
+// open block for moved pages, and the host leaves one free block on each plane. On planes with less
+// than 64 blocks these two would be too large a share. Moved pages then share one open block a
+// channel.
+//
 // Why garbage collection always makes progress: a channel of G usable blocks has at most (G - kept
-// - 1) x pages live pages, and the host leaves `kept` blocks free. So when every other block is
-// full, some full block has a dead page. Its live pages fit into the open block for moved pages and
-// one kept block, and its erase frees a block. One kept block is enough for this. Further kept
-// blocks are for failures: if fewer blocks are usable than the promised pages need, the host may
-// take all kept blocks but one.
+// - moved) x pages live pages, with `moved` open blocks for moved pages, and the host leaves `kept`
+// blocks free. So when every other block is full, some full block has a dead page. Its live pages
+// fit into the open blocks for moved pages and one kept block, and its erase frees a block. One
+// kept block is enough for this. Further kept blocks are for failures: if fewer blocks are usable
+// than the promised pages need, the host may take all kept blocks but one.
 template <class Policy, class Pages, class Faults>
 class block_writer {
   static_assert(
@@ -50,7 +55,19 @@ class block_writer {
         policy_{policy},
         faults_{faults},
         frontiers_{policy.frontiers, table.channels(), table.planes(), policy.stripe},
-        moved_frontier_{1, table.channels(), table.planes(), 1} {}
+        moved_frontier_{1, table.channels(), table.planes(), moved_stripe(g)},
+        kept_{kept_blocks(g, policy)} {}
+
+  // Of each channel: the number of open blocks for moved pages, and of free blocks that the host
+  // leaves.
+  static std::uint32_t moved_stripe(const geometry& g) {
+    return g.blocks >= least_blocks_to_spread
+               ? static_cast<std::uint32_t>(g.dies_per_channel() * g.planes)
+               : 1;
+  }
+  static std::uint32_t kept_blocks(const geometry& g, const Policy& policy) {
+    return std::max<std::uint32_t>(policy.kept_blocks, moved_stripe(g) > 1 ? moved_stripe(g) : 0);
+  }
 
   block_table table;
   mapping_table numbers;
@@ -132,6 +149,8 @@ class block_writer {
   }
 
  private:
+  static constexpr std::int32_t least_blocks_to_spread = 64;
+
   std::uint32_t free_blocks(std::uint32_t c) const { return table.count(c, block_state::free); }
   bool has_room(const slot& s) const {
     return s.block != no_block && table.at(s.block).state == block_state::open;
@@ -193,19 +212,21 @@ class block_writer {
 
   // Whether the host may open a block, after the erases that the policy asks for now.
   bool may_open(std::uint32_t c) {
-    const std::uint32_t wanted = std::max(policy_.erase_below_blocks, policy_.kept_blocks + 1);
+    const std::uint32_t wanted = std::max(policy_.erase_below_blocks, kept_ + 1);
     while (free_blocks(c) < wanted && (erase_oldest(c) || close_dead_slot(c))) {
     }
-    const std::uint64_t spare = std::uint64_t{policy_.kept_blocks} + 1;
+    const std::uint64_t spare = std::uint64_t{kept_} + moved_frontier_.stripe();
     const bool as_promised = numbers.live(c) + spare * table.pages_per_block() <=
                              std::uint64_t{table.usable_blocks(c)} * table.pages_per_block();
-    return free_blocks(c) > (as_promised ? policy_.kept_blocks : 1);
+    return free_blocks(c) > (as_promised ? kept_ : 1);
   }
 
-  // Opens a block on the slot's plane or the next with a free block. Precondition: one exists.
+  // Opens a block on the slot's plane or the next with a free block, if possible on one that keeps
+  // another for moved pages. Precondition: one is free.
   void open(std::uint32_t c, slot& s, std::uint32_t stride) {
+    const std::uint32_t left = moved_frontier_.stripe() > 1 && free_blocks(c) > kept_ ? 1 : 0;
     std::uint32_t plane = s.plane;
-    while (table.free_blocks(c, plane) == 0) {
+    while (table.free_blocks(c, plane) <= left) {
       plane = (plane + 1) % table.planes();
     }
     s.block = table.open(c, plane);
@@ -236,29 +257,43 @@ class block_writer {
     return false;
   }
 
-  // The slot for a moved page: the channel's open block for these, a new one, or one of the host.
-  slot* slot_for_moved(std::uint32_t c, move_cause cause) {
-    slot& s = moved_frontier_.of(c)[0];
-    if (!has_room(s)) {
-      if (free_blocks(c) == 0) {
-        return any_room(c);
-      }
-      if (cause == move_cause::wear) {
-        s.block = table.most_worn_free(c);
-        table.open(s.block);
-      } else {
-        open(c, s, 1);
-      }
+  // The slot for a moved page of `plane`. In this order: the plane's open block for moved pages, a
+  // new one on the plane, one of another plane, a new one there, or one of the host. A move that
+  // levels wear goes to the most worn block, wherever that is.
+  slot* slot_for_moved(std::uint32_t c, std::uint32_t plane, move_cause cause) {
+    const std::span<slot> slots = moved_frontier_.of(c);
+    slot& own = slots[cause == move_cause::wear ? 0 : plane % slots.size()];
+    if (has_room(own)) {
+      return &own;
     }
-    return &s;
+    if (cause == move_cause::wear && free_blocks(c) > 0) {
+      own.block = table.most_worn_free(c);
+      table.open(own.block);
+      return &own;
+    }
+    const auto other = std::ranges::find_if(slots, [&](const slot& s) { return has_room(s); });
+    const bool is_spread = slots.size() > 1;
+    if (is_spread && table.free_blocks(c, plane) > 0 && free_blocks(c) > 1) {
+      own.block = table.open(c, plane);
+      return &own;
+    }
+    if (other != slots.end()) {
+      return &*other;
+    }
+    if (free_blocks(c) == 0) {
+      return any_room(c);
+    }
+    open(c, own, 1);
+    return &own;
   }
   // Number of pages that can be moved while `kept` blocks stay free.
   std::uint64_t room_to_move(std::uint32_t c, std::uint32_t kept) {
-    const slot& s = moved_frontier_.of(c)[0];
-    const std::uint32_t in_block =
-        has_room(s) ? table.pages_per_block() - table.at(s.block).written : 0;
+    std::uint64_t in_blocks = 0;
+    for (const slot& s : moved_frontier_.of(c)) {
+      in_blocks += has_room(s) ? table.pages_per_block() - table.at(s.block).written : 0;
+    }
     const std::uint32_t blocks = free_blocks(c) > kept ? free_blocks(c) - kept : 0;
-    return in_block + std::uint64_t{blocks} * table.pages_per_block();
+    return in_blocks + std::uint64_t{blocks} * table.pages_per_block();
   }
 
   // The victim with the lowest cost among the full blocks with a dead page.
@@ -297,7 +332,7 @@ class block_writer {
       if (recording) {
         operations.reads.push_back(table.locate(from));
       }
-      if (!program(page, [&] { return slot_for_moved(c, cause); })) {
+      if (!program(page, [&] { return slot_for_moved(c, table.plane_of(block), cause); })) {
         return false;
       }
       pages.copy(from, numbers.physical(page));
@@ -310,7 +345,8 @@ class block_writer {
   Policy policy_;
   [[no_unique_address]] Faults faults_;
   write_frontiers frontiers_;
-  write_frontiers moved_frontier_;  // one block per channel
+  write_frontiers moved_frontier_;  // moved_stripe() blocks per channel
+  std::uint32_t kept_;              // free blocks of each channel
 };
 
 }  // namespace instinfer::flash

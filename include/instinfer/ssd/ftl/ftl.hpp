@@ -18,15 +18,20 @@ namespace instinfer::flash {
 // tables of page numbers (those of the KV cache) never change, and garbage collection keeps the
 // striping over channels.
 //
-// kept_blocks + 1 blocks of each channel are spare, so that there is always room for a live page.
+// Blocks of each channel are spare, so that there is always room for a live page: two on each
+// plane, so that a moved page stays on its plane; on drives with less than 64 blocks a plane
+// kept_blocks + 1 in all (block_writer.hpp).
 // Capacity shrinks when blocks fail; written pages stay readable.
 template <class Policy = kv_blocks, class Pages = no_pages, class Faults = no_faults>
 class ftl {
+  using writer_type = block_writer<Policy, Pages, Faults>;
+
  public:
   // Pages of a channel without the spare blocks, if no block is bad.
   static std::uint64_t most_pages_per_channel(const geometry& g, const Policy& policy = {}) {
-    return without_spare(policy.kept_blocks,
-                         static_cast<std::uint64_t>(g.pages_per_channel() / g.pages)) *
+    return without_spare(
+               std::uint64_t{writer_type::kept_blocks(g, policy)} + writer_type::moved_stripe(g),
+               static_cast<std::uint64_t>(g.pages_per_channel() / g.pages)) *
            static_cast<std::uint64_t>(g.pages);
   }
 
@@ -34,7 +39,9 @@ class ftl {
   // capacity of 0 pages or of more than the good blocks hold.
   ftl(const geometry& g, std::uint64_t pages_per_channel, const Policy& policy = {},
       std::span<const location> bad_blocks = {}, const Faults& faults = {})
-      : writer_{g, checked(g, pages_per_channel, policy), policy, faults} {
+      : kept_blocks_{writer_type::kept_blocks(g, policy)},
+        moved_blocks_{writer_type::moved_stripe(g)},
+        writer_{g, checked(g, pages_per_channel, policy), policy, faults} {
     for (const location& at : bad_blocks) {
       require(inside(at, g), [&] {
         return "ftl: bad block at " + to_string(at) + " lies outside of " + to_string(g);
@@ -55,7 +62,7 @@ class ftl {
   page_id write(std::uint32_t placement_handle, std::uint32_t preferred) {
     const std::uint32_t frontier = writer_.policy().frontier_of(placement_handle);
     assert(frontier < writer_.policy().frontiers);
-    for (const std::uint32_t kept : {writer_.policy().kept_blocks, 1u}) {
+    for (const std::uint64_t kept : {kept_blocks_, std::uint64_t{1}}) {
       for (std::uint32_t i = 0; i < channels(); ++i) {
         const std::uint32_t c = (preferred % channels() + i) % channels();
         if (numbers().live(c) >= most_live(c, kept)) {
@@ -193,8 +200,7 @@ class ftl {
  private:
   static constexpr std::uint32_t max_frontiers = 1u << 16;
 
-  static std::uint64_t without_spare(std::uint64_t kept, std::uint64_t blocks) {
-    const std::uint64_t spare = kept + 1;  // and the block for moved pages
+  static std::uint64_t without_spare(std::uint64_t spare, std::uint64_t blocks) {
     return blocks > spare ? blocks - spare : 0;
   }
   static std::uint64_t checked(const geometry& g, std::uint64_t pages, const Policy& p) {
@@ -213,14 +219,12 @@ class ftl {
   }
 
   const mapping_table& numbers() const { return writer_.numbers; }
-  std::uint64_t most_live(std::uint32_t c, std::uint32_t kept) const {
-    return std::min<std::uint64_t>(
-        numbers().pages_per_channel(),
-        without_spare(kept, blocks().usable_blocks(c)) * blocks().pages_per_block());
+  std::uint64_t most_live(std::uint32_t c, std::uint64_t kept) const {
+    return std::min<std::uint64_t>(numbers().pages_per_channel(),
+                                   without_spare(kept + moved_blocks_, blocks().usable_blocks(c)) *
+                                       blocks().pages_per_block());
   }
-  std::uint64_t most_live(std::uint32_t c) const {
-    return most_live(c, writer_.policy().kept_blocks);
-  }
+  std::uint64_t most_live(std::uint32_t c) const { return most_live(c, kept_blocks_); }
   template <class F>
   std::uint64_t sum(F&& of_channel) const {
     std::uint64_t total = 0;
@@ -230,7 +234,9 @@ class ftl {
     return total;
   }
 
-  block_writer<Policy, Pages, Faults> writer_;
+  std::uint64_t kept_blocks_;   // free ones that the host leaves on each channel
+  std::uint64_t moved_blocks_;  // open ones for moved pages on each channel
+  writer_type writer_;
 };
 
 }  // namespace instinfer::flash

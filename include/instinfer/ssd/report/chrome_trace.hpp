@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "instinfer/codec/unit_rules.hpp"
+
 namespace instinfer::flash {
 
 class chrome_trace {

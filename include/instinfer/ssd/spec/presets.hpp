@@ -49,6 +49,7 @@ inline void validate(const drive_spec& drive) {
     return "drive_spec: dram_bytes_per_s must be positive, got " +
            std::to_string(drive.dram_bytes_per_s);
   });
+  validate(drive.units);
 }
 
 // Rate of a long sequential read. Each channel repeats rounds in which all its planes read one
@@ -74,6 +75,33 @@ constexpr double sequential_read_bytes_per_s(const drive_spec& drive) {
   }
   const double round_ps = rounds_ps / t.types.count;
   return g.channels * planes * g.page_bytes / round_ps * static_cast<double>(ps_per_s);
+}
+
+// No arbitration reads faster: the lower of what the arrays of all planes deliver, and what all
+// buses carry with the cycles of one command a page.
+constexpr double most_read_bytes_per_s(const drive_spec& drive) {
+  const geometry& g = drive.geometry;
+  const timing& t = drive.timing;
+  const tick_scale scale = ticks_of(t, g);
+  const double transfer_ps =
+      static_cast<double>(scale.page_transfer_ticks) / static_cast<double>(scale.ticks_per_ps);
+  std::int64_t cycles_ps = t.read_cycles_ps(1);  // the fewest for a page
+  for (std::int32_t planes = 2; planes <= g.planes; ++planes) {
+    cycles_ps = std::min(cycles_ps, t.read_cycles_ps(planes) / planes);
+  }
+  const double bus_ps = static_cast<double>(cycles_ps) + transfer_ps;
+  const double array_ps = static_cast<double>(t.mean_read_array_ps()) /
+                          (static_cast<double>(g.dies_per_channel()) * g.planes);
+  return g.channels * static_cast<double>(g.page_bytes) / std::max(bus_ps, array_ps) *
+         static_cast<double>(ps_per_s);
+}
+
+// An accelerator that never holds up the flash of a drive in dense attention, for `group` query
+// heads a KV head. Its filters take each bus at its full rate.
+constexpr accelerator_spec accelerator_for(const drive_spec& drive, std::int32_t group = 1) {
+  const auto rate = static_cast<std::int64_t>(most_read_bytes_per_s(drive) + 0.5);
+  return accelerator_for(rate, group,
+                         std::max(paper_filter_bytes_per_s, drive.timing.bus_bytes_per_s));
 }
 
 // Samsung's sixth-generation V-NAND (980 Pro, the paper's flash). Its announcement of August 2019

@@ -1,4 +1,4 @@
-// expect: instinfer: fold_chunks needs a summary with value_sum(chunk), see summaries/chunks.hpp
+// expect: instinfer: fold_chunks needs a summary with value_mean(chunk), see summaries/chunks.hpp
 // A policy that estimates pages by their bounds, which say nothing of the values inside.
 #include "instinfer/cpu/engine.hpp"
 #include "instinfer/summaries/cluster_index.hpp"

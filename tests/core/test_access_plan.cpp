@@ -1,0 +1,63 @@
+// An access plan by hand: its reads, their entries, and its bytes by residence.
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "instinfer/core/access_plan.hpp"
+
+namespace instinfer::test_access_plan {
+
+namespace {
+
+page_read::run_slice slice_of(access_plan& plan, std::uint32_t first, std::uint32_t last) {
+  page_read::run_slice slice = plan.begin_slice();
+  plan.add_run(slice, first, last);
+  return slice;
+}
+
+}  // namespace
+
+TEST_CASE("a plan counts what it reads from flash, from the buffer, and from fast memory") {
+  access_plan plan;
+  constexpr entry_size entry{
+      .packed_bytes = 2, .packed_elements = 1, .scale_bytes = 4, .open_bytes = 8};
+  for (int round = 0; round < 2; ++round) {  // cleared, it is as new
+    plan.clear();
+    CHECK(plan.tokens(page_read{}).empty());  // nothing is wanted by default
+    CHECK(plan.tokens(page_read{}).runs().empty());
+    CHECK(page_read{}.page == no_page);
+    CHECK(page_read{}.token_tile == 0);
+    CHECK(page_read{}.dim_tile == 0);
+    CHECK(plan.bytes(4096, entry) == traffic{});
+    page_read::run_slice tokens = plan.begin_slice();
+    plan.add_run(tokens, 1, 3);
+    plan.add_run(tokens, 7, 8);
+    const page_read::run_slice dims = slice_of(plan, 0, 5);
+    CHECK(tokens.count == 3);
+    plan.add({.page = page_id{4}, .tokens = tokens, .dims = dims});
+    plan.add({.page = page_id{5}, .tokens = slice_of(plan, 0, 2), .dims = dims});
+    plan.add({.buffered = true, .tokens = slice_of(plan, 4, 5), .dims = dims});
+    plan.add({.from = residence::cached, .tokens = slice_of(plan, 4, 8), .dims = dims});
+    plan.add({.buffered = true, .from = residence::fast, .tokens = tokens, .dims = dims});
+    REQUIRE(plan.reads().size() == 5);
+    const page_read& first = plan.reads()[0];
+    CHECK(first.wanted_elements() == 15);
+    CHECK(first.costs_flash());
+    CHECK(!plan.reads()[2].costs_flash());
+    CHECK(!plan.reads()[3].costs_flash());
+    std::vector<std::uint32_t> members;
+    plan.tokens(first).for_each([&](std::uint32_t t) { members.push_back(t); });
+    CHECK(members == std::vector<std::uint32_t>{1, 2, 7});
+    CHECK(plan.dims(first).count() == 5);
+    // 15 + 10 elements on two pages, each with its scale; 5 in the buffer; 20 + 15 elsewhere.
+    CHECK(plan.bytes(4096, entry) == traffic{.pages_read = 2,
+                                             .array_bytes = 8192,
+                                             .channel_bytes = 8192,
+                                             .filtered_bytes = 25 * 2 + 2 * 4,
+                                             .buffer_bytes = 5 * 8,
+                                             .fast_bytes = 35 * 2});
+  }
+}
+
+}  // namespace instinfer::test_access_plan

@@ -1,0 +1,224 @@
+// Summaries that attention feeds back to, and the mean of V: against lists that are kept by hand.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "instinfer/codec/element.hpp"
+#include "instinfer/core/shape.hpp"
+#include "instinfer/summaries/heavy_hitters.hpp"
+#include "instinfer/summaries/mean_value.hpp"
+#include "instinfer/summaries/moving_weights.hpp"
+#include "instinfer/summaries/wave_buffer.hpp"
+
+namespace instinfer::test_learning_states {
+
+using namespace attention;
+
+namespace {
+
+using format = kv_format<fp32, 16>;
+using list = std::vector<std::uint32_t>;
+constexpr std::span<const float> no_row;
+
+list list_of(index_view set) {
+  list all;
+  set.for_each([&](std::uint32_t i) { all.push_back(i); });
+  return all;
+}
+list run_of(index_run run) {
+  list all;
+  for (std::uint32_t i = run.first; i < run.last; ++i) {
+    all.push_back(i);
+  }
+  return all;
+}
+
+// Weights [heads, tokens] as observations come.
+struct weights {
+  std::size_t count;
+  std::vector<float> values;
+  std::size_t heads() const { return count; }
+  std::span<const float> head(std::size_t h) const {
+    return std::span(values).subspan(h * values.size() / count, values.size() / count);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("mean of V: of the live tokens, as they are stored; 0 for none") {
+  mean_value::state<format> mean;
+  std::vector<std::vector<float>> rows;
+  std::mt19937 random(1);
+  const auto check = [&] {
+    for (std::size_t i = 0; i < 16; ++i) {
+      double sum = 0;
+      for (const auto& row : rows) {
+        sum += static_cast<double>(row[i]);
+      }
+      const double expected = rows.empty() ? 0 : sum / static_cast<double>(rows.size());
+      CHECK(mean[i] == doctest::Approx(expected).epsilon(1e-12));
+    }
+    CHECK(mean.fits(10, 10 + static_cast<std::uint32_t>(rows.size()), 0));
+    CHECK(!mean.fits(10, 11 + static_cast<std::uint32_t>(rows.size()), 0));
+  };
+  check();
+  for (int step = 0; step < 60; ++step) {
+    if (rows.size() > 20 || (step % 3 == 2 && !rows.empty())) {
+      mean.forget(no_row, rows.back());
+      rows.pop_back();
+    } else {
+      auto& row = rows.emplace_back(16);
+      std::ranges::generate(row, [&] { return static_cast<float>(random() % 64); });
+      mean.append(no_row, row);
+    }
+    check();
+  }
+  const std::vector<float> before = rows.front();
+  for (float& x : rows.front()) {
+    x += 0.5f;
+  }
+  mean.restate_v(before, rows.front());
+  check();
+  while (!rows.empty()) {
+    mean.forget(no_row, rows.back());
+    rows.pop_back();
+  }
+  check();
+}
+
+TEST_CASE("heavy hitters: sums over heads; the newest stay, and of the others the heaviest") {
+  heavy_hitters::state<format> state;
+  state.reserve(6);
+  for (int i = 0; i < 6; ++i) {
+    state.append(no_row, no_row);
+  }
+  CHECK(list_of(state.kept()) == list{0, 1, 2, 3, 4, 5});
+  CHECK(state.bytes() == 6 * sizeof(double));
+  state.add(weights{2, {1, 5, 0, 5, 0, 0, 2, 0, 3, 0, 0, 1}});  // sums 3 5 3 5 0 1
+  CHECK(std::ranges::equal(state.weights(), std::vector<double>{3, 5, 3, 5, 0, 1}));
+  state.evict(4, 2);  // enough room
+  CHECK(state.kept().count() == 6);
+  state.evict(3, 2);  // of 0 to 3, the three heaviest; the older of two equals
+  CHECK(list_of(state.kept()) == list{0, 1, 3, 4, 5});
+  CHECK(std::ranges::equal(state.weights(), std::vector<double>{3, 5, 5, 0, 1}));
+  CHECK(state.fits(0, 6, 0));
+  CHECK(!state.fits(0, 7, 0));
+  CHECK(!state.fits(1, 6, 0));
+  state.append(no_row, no_row);
+  state.add(weights{1, {0, 0, 1, 9, 0, 7}});
+  state.evict(1, 2);  // 0 1 3 4 | 5 6: token 4 has 9
+  CHECK(list_of(state.kept()) == list{4, 5, 6});
+  CHECK(std::ranges::equal(state.weights(), std::vector<double>{9, 1, 7}));
+  for (int i = 0; i < 4; ++i) {
+    state.forget(no_row, no_row);  // 0 to 3 are not kept any more
+  }
+  CHECK(list_of(state.kept()) == list{4, 5, 6});
+  state.forget(no_row, no_row);
+  CHECK(list_of(state.kept()) == list{5, 6});
+  CHECK(std::ranges::equal(state.weights(), std::vector<double>{1, 7}));
+  CHECK(state.fits(5, 7, 0));
+  state.evict(0, 1);
+  CHECK(list_of(state.kept()) == list{6});
+}
+
+TEST_CASE("moving weights: averages of what a token drew, while it is in the window") {
+  moving_weights::state<format> state;
+  const salience_rule rule{.alpha = 0.25, .beta = 0.5, .least_kept = 1};
+  for (int i = 0; i < 4; ++i) {
+    state.append(no_row, no_row);
+  }
+  CHECK(run_of(state.window()) == list{0, 1, 2, 3});
+  CHECK(run_of(state.older()).empty());
+  state.observe(weights{2, {0.2f, 0.2f, 0.2f, 0.4f, 0.4f, 0, 0, 0.6f}}, 4, rule);
+  CHECK(state.average(0) == doctest::Approx(0.3));
+  CHECK(state.average(3) == doctest::Approx(0.5));
+  state.append(no_row, no_row);
+  state.observe(weights{1, {0.5f, 0, 0, 0.1f, 0.4f}}, 5, rule);
+  CHECK(state.average(0) == doctest::Approx(0.25 * 0.5 + 0.75 * 0.3));
+  CHECK(state.average(1) == doctest::Approx(0.75 * 0.1));
+  CHECK(state.average(4) == doctest::Approx(0.4));  // its first
+
+  state.evict(5, 2, rule);  // it fits
+  CHECK(state.window().size() == 5);
+  state.append(no_row, no_row);
+  // One token too many: one block of 2 tokens, which is one more than needed, leaves.
+  state.observe(weights{1, {0.35f, 0, 0, 0.5f, 0.1f, 0.05f}}, 6, rule);
+  CHECK(!state.judgement_due(0));
+  state.evict(5, 2, rule);
+  CHECK(run_of(state.window()) == list{2, 3, 4, 5});
+  CHECK(run_of(state.older()) == list{0, 1});
+  CHECK(list_of(state.context()) == list{0});  // 0.35; token 1 has 0.056, salient is 0.5 / 6
+  CHECK(state.fits(0, 6, 0));
+  CHECK(!state.fits(0, 5, 0));
+  CHECK(!state.fits(1, 6, 0));
+
+  CHECK(state.judgement_due(3));  // three queries since the beginning
+  CHECK(!state.judgement_due(4));
+  CHECK(!state.judgement_due(0));
+  state.judge(weights{1, {0.1f, 0.9f}}, rule);  // 0.5 / 2 or more
+  CHECK(list_of(state.context()) == list{1});
+  CHECK(!state.judgement_due(1));
+
+  state.forget(no_row, no_row);  // token 0, not in the context
+  CHECK(list_of(state.context()) == list{1});
+  CHECK(run_of(state.older()) == list{1});
+  state.forget(no_row, no_row);
+  CHECK(state.context().empty());
+  state.forget(no_row, no_row);  // of the window
+  CHECK(run_of(state.window()) == list{3, 4, 5});
+  CHECK(state.average(3) > 0.1);
+}
+
+TEST_CASE("moving weights: tokens that leave before a query saw them must be judged") {
+  moving_weights::state<format> state;
+  const salience_rule rule{.beta = 10, .least_kept = 2};
+  for (int i = 0; i < 10; ++i) {
+    state.append(no_row, no_row);
+  }
+  state.evict(4, 3, rule);  // 6 too many: 9 leave
+  CHECK(run_of(state.window()) == list{9});
+  CHECK(state.context().empty());
+  CHECK(state.judgement_due(0));
+  // None reaches 10 / 9, two are kept all the same: the largest, over the mean of the heads.
+  state.judge(weights{2, {0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.9f, 0, 0.5f, 0, 0, 0}}, rule);
+  CHECK(list_of(state.context()) == list{1, 3});
+  CHECK(!state.judgement_due(0));
+  CHECK(state.bytes() > 0);
+  for (const salience_rule& bad :
+       {salience_rule{.alpha = 0}, salience_rule{.alpha = 1.5}, salience_rule{.beta = -1},
+        salience_rule{.beta = std::numeric_limits<double>::infinity()}}) {
+    CHECK_THROWS_AS(bad.validate(), bad_argument);
+  }
+  CHECK_NOTHROW((salience_rule{.alpha = 1, .beta = 0}.validate()));
+}
+
+TEST_CASE("wave buffer: a block that was missed is there the next time, as far as there is room") {
+  wave_buffer::state<format> state;
+  state.hold(11);  // 2 blocks of 4
+  const auto fold = [&](const list& blocks, std::uint32_t block_tokens = 4) {
+    state.begin(block_tokens);
+    std::vector<bool> cached;
+    for (const std::uint32_t block : blocks) {
+      cached.push_back(state.fetch(block) == residence::cached);
+    }
+    state.settle();
+    return cached;
+  };
+  CHECK(fold({7, 9}) == std::vector<bool>{false, false});
+  CHECK(state.blocks().capacity() == 2);
+  CHECK(fold({7, 9}) == std::vector<bool>{true, true});
+  CHECK(fold({3}) == std::vector<bool>{false});  // for 7, used longest ago
+  CHECK(fold({9, 3}) == std::vector<bool>{true, true});
+  CHECK(fold({7}) == std::vector<bool>{false});
+  CHECK(fold({7}, 5) == std::vector<bool>{false});  // blocks of another size
+  CHECK(fold({7}, 5) == std::vector<bool>{true});
+  CHECK(state.bytes() >= 2 * 5 * 128);  // 2 blocks of 5 tokens of K and V
+  state.hold(4);
+  CHECK(fold({7}, 5) == std::vector<bool>{false});
+  CHECK(fold({7}, 5) == std::vector<bool>{false});  // there is no room
+}
+
+}  // namespace instinfer::test_learning_states
