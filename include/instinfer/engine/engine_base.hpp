@@ -65,6 +65,26 @@ class engine_base {
   void reclaim(sequence seq) { cache_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
 
+  // Takes back the newest tokens of all layers, or of some, so that the first `tokens` positions
+  // stay: rejected drafts, edits, retries. A token is taken back from all heads. Where it cuts a
+  // sealed page, the page is read, its tokens wait in the group buffer, and a new page is written
+  // when the tile is full again (docs/storage.md). Throws unknown_sequence; bad_argument for
+  // positions that are reclaimed or were never appended, and where a summary cannot go back: h2o
+  // and hgca beyond a token that a query saw, an index that holds the token; drive_full if the
+  // group buffer has no room for reopened pages.
+  receipt truncate(sequence seq, std::uint32_t tokens) {
+    return truncate(seq, store::truncate_range{.tokens = tokens});
+  }
+  receipt truncate(sequence seq, const store::truncate_range& range) {
+    return truncate(seq, range, [](std::span<const page_id>) {});
+  }
+  // Calls reads(pages) with the sealed pages that it will read, before it changes anything.
+  template <class Reads>
+  receipt truncate(sequence seq, const store::truncate_range& range, Reads&& reads) {
+    written_.clear();
+    return {cache_.truncate(seq, range, read_, reads)};
+  }
+
   // Live tokens of a layer, without reclaimed tokens.
   std::uint32_t tokens(sequence seq, int layer) const {
     const auto& cache = cache_.at(seq, layer);
@@ -99,6 +119,7 @@ class engine_base {
   logit_rule logits_;
   cache_type cache_;
   std::vector<page_id> written_;
+  std::vector<page_id> read_;  // scratch of truncate
 };
 
 }  // namespace instinfer

@@ -1,4 +1,5 @@
 #pragma once
+// long because: it has the calls of every engine, each with its time.
 // The flash path: the commands of every engine, with the time they take on the modelled drive and
 // route.
 
@@ -184,6 +185,30 @@ class engine {
     receipt done;
     inner_.translation().refresh(due);
     charge_operations(done);
+    return done;
+  }
+
+  // Like instinfer::engine's, with the time of the pages that are read; releasing pages takes none.
+  receipt truncate(sequence seq, std::uint32_t tokens) {
+    return truncate(seq, store::truncate_range{.tokens = tokens});
+  }
+  receipt truncate(sequence seq, const store::truncate_range& range) {
+    operations_.clear();
+    receipt done;
+    done.traffic = inner_
+                       .truncate(seq, range,
+                                 [&](std::span<const page_id> pages) {
+                                   for (const page_id page : pages) {
+                                     operations_.reads.push_back(locate(page));
+                                     if constexpr (LocatingStore<Store>) {
+                                       inner_.translation().count_read(page);
+                                     }
+                                   }
+                                 })
+                       .traffic;
+    writes_.charge(operations_, done);
+    operations_.clear();
+    writes_.pass(done.total_ns());
     return done;
   }
 

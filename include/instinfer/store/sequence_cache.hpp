@@ -1,4 +1,5 @@
 #pragma once
+// long because: every call checks and reserves all that it needs, and then cannot fail.
 // The KV cache of many sequences and layers over one finite page store, with the paper's commands
 // append and reclaim. Its tiles are values, so that caches of all layouts are compiled once.
 
@@ -121,7 +122,7 @@ class sequence_cache {
     sequence_slot& s = slot_of(seq);
     const auto layers = static_cast<std::uint32_t>(s.layers.size());
     const std::uint32_t end_layer = range.end_layer == all_layers ? layers : range.end_layer;
-    require_layers(range.first_layer, end_layer, layers);
+    require_layers("reclaim", range.first_layer, end_layer, layers);
     for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
       const layer& of = s.layers[l];
       require_reclaimable(l, of.tokens(), range.tokens_before,
@@ -132,6 +133,52 @@ class sequence_cache {
         s.layers[l].reclaim(store_, range.tokens_before);
       }
     }
+  }
+
+  // Takes back the newest tokens of some layers. Calls reads(pages) with the sealed pages that it
+  // will read, before it changes anything. Throws unknown_sequence; bad_argument for a range
+  // outside the cache, and where a summary cannot go back; drive_full for the group buffer.
+  template <class Reads>
+  traffic truncate(sequence seq, const truncate_range& range, std::vector<page_id>& read,
+                   Reads&& reads) {
+    static_assert(
+        attention::takes_back<SummaryStates>,
+        "instinfer: a summary cannot take tokens back, its state lacks any_order or truncate(n, all) noexcept, see summaries/concepts.hpp");
+    sequence_slot& s = slot_of(seq);
+    const auto layers = static_cast<std::uint32_t>(s.layers.size());
+    const std::uint32_t end_layer = range.end_layer == all_layers ? layers : range.end_layer;
+    require_layers("truncate", range.first_layer, end_layer, layers);
+    read.clear();
+    std::uint64_t open_bytes = 0;
+    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
+      const layer& of = s.layers[l];
+      require_truncatable(l, of.first(), of.tokens(), range.tokens);
+      if (!of.may_truncate(range.tokens)) [[unlikely]] {
+        throw_not_truncatable(l, range.tokens);
+      }
+      of.list_truncated(range.tokens, read);
+      open_bytes += of.open_bytes_truncated(range.tokens) - of.open_bytes();
+    }
+    if constexpr (Store::holds_data) {
+      buffer_.require_free(open_bytes, [&] {
+        return "truncate: opening the pages at token " + std::to_string(range.tokens) + " needs ";
+      });
+    }
+    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
+      const counted_growth<layer> growth(buffer_, s.layers[l]);
+      s.layers[l].reserve_truncate(range.tokens, Store::holds_data);
+    }
+    reads(std::span<const page_id>(read));
+    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
+      if (range.tokens < s.layers[l].tokens()) {
+        s.layers[l].truncate(store_, range.tokens);
+      }
+    }
+    const std::uint64_t bytes = read.size() * page_bytes_;
+    return {.pages_read = read.size(),
+            .array_bytes = bytes,
+            .channel_bytes = bytes,
+            .filtered_bytes = bytes};
   }
 
   // Clusters one head's tokens of a run. `group` sorts their keys [run, k_dim]
