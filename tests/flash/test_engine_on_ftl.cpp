@@ -89,6 +89,31 @@ TEST_CASE("drive on an FTL: a cut page is read, its number released, and another
   CHECK(ftl.counters().host_pages == 2 * 102);
 }
 
+TEST_CASE("drive on an FTL: shared pages are programmed once, and read by each owner") {
+  engine_on<clean_store> engine(one_head, drive_capacity, {}, {}, small_drive);
+  const sequence prompt = engine.open();
+  engine.append_count(prompt, 0, 16 * 100);
+  const auto& ftl = engine.pages().translation();
+  std::vector<sequence> all{prompt};
+  for (int i = 0; i < 20; ++i) {
+    all.push_back(engine.fork(prompt));
+  }
+  CHECK(ftl.live_pages() == 2 * 100);
+  CHECK(ftl.counters().host_pages == 2 * 100);
+  const flash::receipt alone = attend(engine, {&prompt, 1});
+  const flash::receipt together = attend(engine, all);
+  CHECK(together.traffic.pages_read == 21 * alone.traffic.pages_read);
+  engine.reclaim(prompt);
+  all.erase(all.begin());
+  CHECK(attend(engine, {&all[4], 1}).traffic == alone.traffic);
+  for (const sequence seq : all) {
+    CHECK(ftl.live_pages() == 2 * 100);
+    engine.reclaim(seq);
+  }
+  CHECK(ftl.live_pages() == 0);
+  CHECK(ftl.counters().host_pages == 2 * 100);
+}
+
 TEST_CASE("drive on an FTL: pages are read where they lie") {
   struct seen {
     std::map<std::string, int> reads;

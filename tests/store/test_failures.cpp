@@ -91,6 +91,11 @@ TEST_CASE_TEMPLATE("append and reclaim under failing allocations", Format, kv_fo
   e.append(prompt, 0, whole, whole);
   CHECK(fail_everywhere(e, prompt, q, [&] { e.truncate(prompt, 501); }) > 0);
   CHECK(e.tokens(prompt, 0) == 501);
+  sequence copy;
+  CHECK(fail_everywhere(e, prompt, q, [&] { copy = e.fork(prompt); }) > 0);
+  CHECK(copy.slot == prompt.slot + 1);
+  CHECK(look(e, copy, q) == look(e, prompt, q));
+  e.reclaim(copy);
   e.reclaim(prompt);
   allocations_left = 0;  // reclaim of a sequence needs no memory
   e.reclaim(seq);

@@ -43,6 +43,13 @@ class engine_base {
 
   sequence open() { return cache_.open(); }
 
+  // A sequence with the same tokens in all layers, which goes on for itself: one prompt, many
+  // conversations. The two share their sealed pages, each of which is freed when its last owner
+  // lets it go. Open pages, summaries and page tables (4 bytes a page) are copied. Throws
+  // unknown_sequence; address_overflow where the address has no room for another sequence;
+  // drive_full if the group buffer has no room for the open pages.
+  sequence fork(sequence seq) { return cache_.fork(seq); }
+
   // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
   // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
   // unknown_sequence, bad_argument, address_overflow or drive_full, and then leaves the cache

@@ -223,6 +223,14 @@ class layer_cache {
     });
   }
 
+  // A layer with the same tokens: its own open pages and summaries, and the same sealed pages,
+  // which the caller must share.
+  layer_cache forked() const {
+    layer_cache copy = *this;
+    copy.for_each_stream([&](stream_cache<Format>& s) { s.trim_open(tokens_); });
+    return copy;
+  }
+
   // Releases every page. Do not use the object afterwards.
   template <PageStore Store>
   void release_all(Store& store) {

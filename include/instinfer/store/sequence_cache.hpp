@@ -15,6 +15,7 @@
 #include "instinfer/store/extents.hpp"
 #include "instinfer/store/group_buffer.hpp"
 #include "instinfer/store/layer_cache.hpp"
+#include "instinfer/store/shared_pages.hpp"
 #include "instinfer/store/value_checks.hpp"
 #include "instinfer/summaries/clustering.hpp"
 #include "instinfer/summaries/drawn_keys.hpp"
@@ -52,27 +53,30 @@ class sequence_cache {
   // Takes the lowest free slot. Throws address_overflow where the address has no room for another
   // sequence.
   sequence open() {
-    const bool reused = !free_slots_.empty();
-    const auto slot = reused ? free_slots_.front() : static_cast<std::uint32_t>(slots_.size());
-    (void)address_.encode(address_fields{.batch = slot});
-    if (!reused) {
-      reserve_scratch(free_slots_, slots_.size() + 1);  // so that reclaim cannot fail
-      slots_.emplace_back();
+    return take_slot(std::vector<layer>(static_cast<std::size_t>(shape_.layers), empty_layer({})));
+  }
+
+  // A sequence with the same tokens in all layers, which goes on for itself. The two share their
+  // sealed pages; open pages, summaries and page tables are copied. Throws unknown_sequence,
+  // address_overflow as open, and drive_full if the group buffer has no room for the copies.
+  sequence fork(sequence seq) {
+    const sequence_slot& from = slot_of(seq);
+    std::vector<layer> layers;
+    layers.reserve(from.layers.size());
+    std::uint64_t open_bytes = 0;
+    for (const layer& l : from.layers) {
+      layers.push_back(l.forked());
+      open_bytes += layers.back().open_bytes();
+      l.for_each_stream([&](const auto& s) { store_.reserve_owners(s.pages()); });
     }
-    try {
-      slots_[slot].layers.assign(static_cast<std::size_t>(shape_.layers), empty_layer({}));
-    } catch (...) {
-      if (!reused) {
-        slots_.pop_back();
-      }
-      throw;
+    buffer_.require_free(open_bytes,
+                         [] { return std::string("fork: copies of open pages need "); });
+    const sequence copy = take_slot(std::move(layers));
+    for (const layer& l : slots_[copy.slot].layers) {
+      l.for_each_stream([&](const auto& s) { store_.share(s.pages()); });
     }
-    if (reused) {
-      std::pop_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
-      free_slots_.pop_back();
-    }
-    slots_[slot].open = true;
-    return {slot, slots_[slot].generation, identity_.data()};
+    buffer_.count(0, open_bytes);
+    return copy;
   }
 
   // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and
@@ -268,8 +272,9 @@ class sequence_cache {
   std::uint32_t page_bytes() const { return page_bytes_; }
   // Bytes of all open pages.
   std::uint64_t buffered_bytes() const { return buffer_.used(); }
-  const Store& pages() const { return store_; }
-  Store& pages() { return store_; }  // for the store's own housekeeping; the cache owns the pages
+  const shared_pages<Store>& pages() const { return store_; }
+  // For the store's own housekeeping; the cache owns the pages.
+  shared_pages<Store>& pages() { return store_; }
 
   // The pages of a head as kernels read them.
   struct page_views : layout::page_reader<Format> {
@@ -283,6 +288,22 @@ class sequence_cache {
     std::uint32_t generation = 0;
     bool open = false;
   };
+
+  sequence take_slot(std::vector<layer>&& layers) {
+    const bool reused = !free_slots_.empty();
+    const auto slot = reused ? free_slots_.front() : static_cast<std::uint32_t>(slots_.size());
+    (void)address_.encode(address_fields{.batch = slot});
+    if (reused) {
+      std::pop_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
+      free_slots_.pop_back();
+    } else {
+      reserve_scratch(free_slots_, slots_.size() + 1);  // so that reclaim cannot fail
+      slots_.emplace_back();
+    }
+    slots_[slot].layers = std::move(layers);
+    slots_[slot].open = true;
+    return {slot, slots_[slot].generation, identity_.data()};
+  }
 
   sequence_slot& slot_of(sequence seq) {
     require_open(seq.cache == identity_.data() && seq.slot < slots_.size() &&
@@ -337,7 +358,7 @@ class sequence_cache {
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
   group_buffer buffer_;
-  Store store_;
+  shared_pages<Store> store_;
   std::vector<sequence_slot> slots_;
   std::vector<std::uint32_t> free_slots_;  // a heap, the lowest on top
   // Its address names the cache, also after a move.

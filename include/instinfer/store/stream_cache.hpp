@@ -234,6 +234,16 @@ class stream_cache {
     }
   }
 
+  // Of a copy that is a fork of a stream with `have` tokens: open pages with room for no more than
+  // their tokens.
+  void trim_open(std::uint32_t have) {
+    if (!open_.bytes().empty()) {
+      open_ = open_.first(have % grid_.tile.tokens);
+    }
+  }
+  // The table's entries, also those of reclaimed pages.
+  std::span<const page_id> pages() const { return table_.pages(); }
+
   // Sealed pages that were not reclaimed.
   std::uint64_t live_pages() const {
     return (sealed_tokens_ / grid_.tile.tokens - table_.reclaimed_tiles()) * grid_.pages_per_tile();
