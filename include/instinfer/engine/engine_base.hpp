@@ -79,7 +79,7 @@ class engine_base {
   // positions that are reclaimed or were never appended, and where a summary cannot go back: h2o
   // and hgca beyond a token that a query saw, an index that holds the token; drive_full if the
   // group buffer has no room for reopened pages.
-  receipt truncate(sequence seq, std::uint32_t tokens) {
+  receipt truncate(sequence seq, std::uint64_t tokens) {
     return truncate(seq, store::truncate_range{.tokens = tokens});
   }
   receipt truncate(sequence seq, const store::truncate_range& range) {
@@ -98,9 +98,12 @@ class engine_base {
     return cache.tokens() - cache.first();
   }
 
-  // Tokens ever appended to a layer. This is the position of the next token;
-  // reclaim_range::tokens_before counts in the same way.
-  std::uint32_t positions(sequence seq, int layer) const { return cache_.at(seq, layer).tokens(); }
+  // Tokens ever appended to a layer, without those taken back. This is the position of the next
+  // token; reclaim_range::tokens_before counts in the same way, without an end. Plans and observers
+  // number tokens from position cache().at(seq, layer).base() on.
+  std::uint64_t positions(sequence seq, int layer) const {
+    return cache_.at(seq, layer).positions();
+  }
 
   const policy& attention() const { return attention_; }
   const logit_rule& logits() const { return logits_; }

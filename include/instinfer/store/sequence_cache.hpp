@@ -44,6 +44,8 @@ class sequence_cache {
         address_{cap.address},
         tiles_{tiles},
         page_bytes_{page_bytes},
+        numbered_tokens_{numbered_tokens(address_, tiles_)},
+        rebase_tokens_{rebase_tokens_of(tiles_)},
         buffer_{cap.buffer_bytes},
         store_{channels, pages_per_channel(cap, page_bytes, channels), page_bytes} {
     (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
@@ -129,12 +131,15 @@ class sequence_cache {
     require_layers("reclaim", range.first_layer, end_layer, layers);
     for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
       const layer& of = s.layers[l];
-      require_reclaimable(l, of.tokens(), range.tokens_before,
-                          range.tokens_before <= of.first() || of.may_forget(range.tokens_before));
+      require_reclaimable(l, of.positions(), range.tokens_before, [&] {
+        const std::uint32_t before = number_of(of, range.tokens_before);
+        return before <= of.first() || of.may_forget(before);
+      }());
     }
     for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
-      if (range.tokens_before > s.layers[l].first()) {
-        s.layers[l].reclaim(store_, range.tokens_before);
+      if (const std::uint32_t before = number_of(s.layers[l], range.tokens_before);
+          before > s.layers[l].first()) {
+        s.layers[l].reclaim(store_, before);
       }
     }
   }
@@ -156,12 +161,13 @@ class sequence_cache {
     std::uint64_t open_bytes = 0;
     for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
       const layer& of = s.layers[l];
-      require_truncatable(l, of.first(), of.tokens(), range.tokens);
-      if (!of.may_truncate(range.tokens)) [[unlikely]] {
+      require_truncatable(l, of.base() + of.first(), of.positions(), range.tokens);
+      const std::uint32_t tokens = number_of(of, range.tokens);
+      if (!of.may_truncate(tokens)) [[unlikely]] {
         throw_not_truncatable(l, range.tokens);
       }
-      of.list_truncated(range.tokens, read);
-      open_bytes += of.open_bytes_truncated(range.tokens) - of.open_bytes();
+      of.list_truncated(tokens, read);
+      open_bytes += of.open_bytes_truncated(tokens) - of.open_bytes();
     }
     if constexpr (Store::holds_data) {
       buffer_.require_free(open_bytes, [&] {
@@ -170,12 +176,13 @@ class sequence_cache {
     }
     for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
       const counted_growth<layer> growth(buffer_, s.layers[l]);
-      s.layers[l].reserve_truncate(range.tokens, Store::holds_data);
+      s.layers[l].reserve_truncate(number_of(s.layers[l], range.tokens), Store::holds_data);
     }
     reads(std::span<const page_id>(read));
     for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
-      if (range.tokens < s.layers[l].tokens()) {
-        s.layers[l].truncate(store_, range.tokens);
+      if (const std::uint32_t tokens = number_of(s.layers[l], range.tokens);
+          tokens < s.layers[l].tokens()) {
+        s.layers[l].truncate(store_, tokens);
       }
     }
     const std::uint64_t bytes = read.size() * page_bytes_;
@@ -243,6 +250,7 @@ class sequence_cache {
     layers.reserve(extents.size());
     for (const layer_extent& e : extents) {
       const auto number = static_cast<std::uint32_t>(layers.size());
+      require_base(e, rebase_tokens_, number);
       require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq, number,
                         e.tokens);
       layers.push_back(empty_layer(e));
@@ -318,6 +326,21 @@ class sequence_cache {
     return s.layers[static_cast<std::size_t>(layer_index)];
   }
 
+  // The number of a position that is at most the layer's end; 0 for those before its base.
+  static std::uint32_t number_of(const layer& of, std::uint64_t position) {
+    return static_cast<std::uint32_t>(position - std::min(position, of.base()));
+  }
+
+  static std::uint64_t rebase_tokens_of(const layout::tiling& tiles) {
+    std::uint64_t all = attention::rebase_tokens<SummaryStates>;
+    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+      if (tiles.of(s).stored()) {
+        all = attention::common_multiple(all, tiles.of(s).tokens);
+      }
+    }
+    return all;
+  }
+
   layer empty_layer(const layer_extent& holds) const {
     return {tiles_, page_bytes_, static_cast<std::uint32_t>(shape_.kv_heads), holds};
   }
@@ -334,8 +357,11 @@ class sequence_cache {
     if (count == 0) {
       return {};
     }
-    constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
-    const std::uint64_t total = to.tokens() + std::min(count, most);
+    const std::uint64_t more = std::min(count, most_tokens);
+    if (to.tokens() + more > numbered_tokens_ && rebase_tokens_ > 0) {
+      to.rebase(static_cast<std::uint32_t>(to.first() / rebase_tokens_ * rebase_tokens_));
+    }
+    const std::uint64_t total = to.tokens() + more;
     require_countable(total);
     require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
@@ -357,6 +383,8 @@ class sequence_cache {
   address_codec address_;
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
+  std::uint64_t numbered_tokens_;  // of a layer
+  std::uint64_t rebase_tokens_;    // the common multiple of tiles and groups; 0: beyond all numbers
   group_buffer buffer_;
   shared_pages<Store> store_;
   std::vector<sequence_slot> slots_;

@@ -26,9 +26,13 @@ class stream_cache {
   using element = typename Format::element;
   using stored_element = typename Format::decoded::element;  // can hold every stored value exactly
 
+  // Of a stream whose token number 0 is at position `base`.
   stream_cache(stream kind, const layout::tile& tile, std::uint32_t page_bytes,
-               std::uint32_t kv_heads)
-      : grid_{kind, tile, page_bytes, kv_heads}, table_{grid_.pages_per_tile()}, open_{grid_} {}
+               std::uint32_t kv_heads, std::uint64_t base)
+      : grid_{kind, tile, page_bytes, kv_heads,
+              tile.stored() ? static_cast<std::uint32_t>(base / tile.tokens) : 0},
+        table_{grid_.pages_per_tile()},
+        open_{grid_} {}
 
   bool stored() const { return grid_.stored(); }
   stream kind() const { return grid_.kind; }
@@ -141,6 +145,13 @@ class stream_cache {
           table_.pages().subspan(grid_.at(t - table_.first_tile(), 0, 0), grid_.pages_per_tile());
       pages.insert(pages.end(), tile.begin(), tile.end());
     }
+  }
+
+  // Token n, a multiple of the tile's, gets the number 0. All tokens before it must be reclaimed.
+  void rebase(std::uint32_t n) {
+    table_.rebase(n / grid_.tile.tokens);
+    sealed_tokens_ -= n;
+    grid_.tiles_before += n / grid_.tile.tokens;
   }
 
   template <PageStore Store>
