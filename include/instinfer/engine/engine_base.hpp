@@ -30,16 +30,14 @@ class engine_base {
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
       : attention_{attention},
-        logits_{(logits.validate(), logits)},
-        cache_{shape, capacity, channels} {
-    static_assert(
-        D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
-        "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
-    require(!attention::own_window<policy> || logits.window == 0, [] {
-      return std::string(
-          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
-    });
-  }
+        logits_{(check_window(logits), logits)},
+        cache_{shape, capacity, channels} {}
+  // The same over a given store; its pages have the layout's size. It replaces `capacity.bytes`.
+  engine_base(const model_shape& shape, const store::capacity& capacity, Store pages,
+              const policy& attention = {}, const logit_rule& logits = {})
+      : attention_{attention},
+        logits_{(check_window(logits), logits)},
+        cache_{shape, capacity, std::move(pages)} {}
 
   sequence open() { return cache_.open(); }
 
@@ -64,6 +62,10 @@ class engine_base {
   // bad_argument.
   void reclaim(sequence seq) { cache_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
+  // Throws what reclaim would, and changes nothing.
+  void check_reclaim(sequence seq, const store::reclaim_range& range) const {
+    cache_.check_reclaim(seq, range);
+  }
 
   // Live tokens of a layer, without reclaimed tokens.
   std::uint32_t tokens(sequence seq, int layer) const {
@@ -93,6 +95,17 @@ class engine_base {
         route::bytes(moved, q_size * sizeof(element), out_size * sizeof(element));
     moved.link_bytes = link.up + link.down;
     return {moved};
+  }
+
+  static void check_window(const logit_rule& logits) {
+    static_assert(
+        D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
+        "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
+    logits.validate();
+    require(!attention::own_window<policy> || logits.window == 0, [] {
+      return std::string(
+          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
+    });
   }
 
   policy attention_;

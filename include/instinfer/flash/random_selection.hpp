@@ -164,4 +164,9 @@ struct random_selection {
   using arithmetic = random_arithmetic<Format>;
 };
 
+// Random selection needs no data.
+template <class Path>
+using default_store =
+    std::conditional_t<std::is_same_v<Path, random_selection>, store::ledger, store::memory>;
+
 }  // namespace instinfer::flash

@@ -38,12 +38,17 @@ class sequence_cache {
   // must keep the contract of a layout (layout/validate.hpp).
   sequence_cache(const model_shape& shape, const capacity& cap, const layout::tiling& tiles,
                  std::uint32_t page_bytes, std::uint32_t channels)
+      : sequence_cache{shape, cap, tiles, page_bytes,
+                       Store{channels, pages_per_channel(cap, page_bytes, channels), page_bytes}} {}
+  // The same over a given store, whose size replaces `cap.bytes`.
+  sequence_cache(const model_shape& shape, const capacity& cap, const layout::tiling& tiles,
+                 std::uint32_t page_bytes, Store pages)
       : shape_{(shape.validate(), shape)},
         address_{cap.address},
         tiles_{tiles},
         page_bytes_{page_bytes},
-        buffer_{cap.buffer_bytes},
-        store_{channels, pages_per_channel(cap, page_bytes, channels), page_bytes} {
+        own_buffer_{cap.buffer_bytes},
+        store_{std::move(pages)} {
     (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
                                          .head = static_cast<std::uint64_t>(shape.kv_heads) - 1});
   }
@@ -106,7 +111,7 @@ class sequence_cache {
   void reclaim(sequence seq) {
     sequence_slot& s = slot_of(seq);
     for (layer& l : s.layers) {
-      buffer_.count(l.open_bytes(), 0);
+      buffer().count(l.open_bytes(), 0);
       l.release_all(store_);
     }
     s.layers.clear();
@@ -118,19 +123,24 @@ class sequence_cache {
 
   // Frees the oldest tokens of some layers. Throws bad_argument for a range outside the cache.
   void reclaim(sequence seq, const reclaim_range& range) {
+    check_reclaim(seq, range);
     sequence_slot& s = slot_of(seq);
-    const auto layers = static_cast<std::uint32_t>(s.layers.size());
-    const std::uint32_t end_layer = range.end_layer == all_layers ? layers : range.end_layer;
-    require_layers(range.first_layer, end_layer, layers);
-    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
-      const layer& of = s.layers[l];
-      require_reclaimable(l, of.tokens(), range.tokens_before,
-                          range.tokens_before <= of.first() || of.may_forget(range.tokens_before));
-    }
-    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
+    for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
       if (range.tokens_before > s.layers[l].first()) {
         s.layers[l].reclaim(store_, range.tokens_before);
       }
+    }
+  }
+
+  // Throws what reclaim would, and changes nothing.
+  void check_reclaim(sequence seq, const reclaim_range& range) const {
+    (void)at(seq, 0);
+    const auto layers = static_cast<std::uint32_t>(shape_.layers);
+    require_layers(range.first_layer, end_of(range), layers);
+    for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
+      const layer& of = at(seq, static_cast<int>(l));
+      require_reclaimable(l, of.tokens(), range.tokens_before,
+                          range.tokens_before <= of.first() || of.may_forget(range.tokens_before));
     }
   }
 
@@ -201,13 +211,13 @@ class sequence_cache {
     }
     const auto who = [] { return std::string("load: the sequence needs "); };
     require_free(store_, pages, who);
-    buffer_.require_free(open_bytes, who);
+    buffer().require_free(open_bytes, who);
     reserve_scratch(written, written.size() + pages);
     begin_writes(seq);
     return layers;
   }
   void adopt(sequence seq, std::vector<layer>&& layers) {
-    std::ranges::for_each(layers, [&](const layer& l) { buffer_.count(0, l.open_bytes()); });
+    std::ranges::for_each(layers, [&](const layer& l) { buffer().count(0, l.open_bytes()); });
     slot_of(seq).layers = std::move(layers);
   }
 
@@ -219,8 +229,8 @@ class sequence_cache {
   const model_shape& shape() const { return shape_; }
   const layout::tiling& tiles() const { return tiles_; }
   std::uint32_t page_bytes() const { return page_bytes_; }
-  // Bytes of all open pages.
-  std::uint64_t buffered_bytes() const { return buffer_.used(); }
+  // Bytes of all open pages in the group buffer.
+  std::uint64_t buffered_bytes() const { return buffer().used(); }
   const Store& pages() const { return store_; }
   Store& pages() { return store_; }  // for the store's own housekeeping; the cache owns the pages
 
@@ -244,11 +254,26 @@ class sequence_cache {
     return slots_[seq.slot];
   }
 
+  std::uint32_t end_of(const reclaim_range& range) const {
+    return range.end_layer == all_layers ? static_cast<std::uint32_t>(shape_.layers)
+                                         : range.end_layer;
+  }
+
   layer& layer_of(sequence seq, int layer_index) {
     sequence_slot& s = slot_of(seq);
     require_layer(layer_index, shape_.layers);
     return s.layers[static_cast<std::size_t>(layer_index)];
   }
+
+  // That of the drive, where several caches share one (store/shared_drive.hpp).
+  group_buffer& buffer() {
+    if constexpr (requires { store_.buffer(); }) {
+      return store_.buffer();
+    } else {
+      return own_buffer_;
+    }
+  }
+  const group_buffer& buffer() const { return const_cast<sequence_cache*>(this)->buffer(); }
 
   layer empty_layer(const layer_extent& holds) const {
     return {tiles_, page_bytes_, static_cast<std::uint32_t>(shape_.kv_heads), holds};
@@ -275,9 +300,9 @@ class sequence_cache {
     const auto who = [&] { return "append: " + std::to_string(count) + " tokens need "; };
     require_free(store_, to.pages_to_append(n), who);
     if constexpr (Store::holds_data) {
-      buffer_.require_free(to.open_bytes_after(n) - to.open_bytes(), who);
+      buffer().require_free(to.open_bytes_after(n) - to.open_bytes(), who);
     }
-    const counted_growth<layer> growth(buffer_, to);
+    const counted_growth<layer> growth(buffer(), to);
     to.reserve(n, Store::holds_data, written);
     begin_writes(seq);
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
@@ -289,7 +314,7 @@ class sequence_cache {
   address_codec address_;
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
-  group_buffer buffer_;
+  group_buffer own_buffer_;
   Store store_;
   std::vector<sequence_slot> slots_;
   std::vector<std::uint32_t> free_slots_;  // a heap, the lowest on top
