@@ -8,6 +8,15 @@
 
 namespace instinfer::test {
 
+// As many workers as claimed; the caller's thread does their tasks. Heads are cut for all of them.
+inline auto claimed_workers(std::size_t n) {
+  return parallel::on_pool(n, [](std::size_t count, auto&& task) {
+    for (std::size_t i = 0; i < count; ++i) {
+      task(i, 0);
+    }
+  });
+}
+
 // One KV head's attend with a policy's program: the machine and, on the CPU path, the kernels.
 template <class Policy, class Format, class Path>
 using attend_of =

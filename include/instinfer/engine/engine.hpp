@@ -106,8 +106,9 @@ class engine : public engine_base<D, Format, Store> {
   }
 
   // The same for a batch of sequences. Work is divided by bytes (core/work_split.hpp): if whole
-  // heads would leave workers idle, the longest heads are split into page ranges. If one request
-  // throws, all outputs stay unchanged.
+  // heads would leave workers idle, the longest heads are split into page ranges. Under
+  // parallel::in_parts all long heads are, so that a sequence has the same bits in every batch. If
+  // one request throws, all outputs stay unchanged.
   template <parallel::Parallel P, class Watch = no_observer>
   receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
                  Watch&& watch = {}) const {
@@ -123,13 +124,15 @@ class engine : public engine_base<D, Format, Store> {
       }
     };
     // First the longest heads, one after the other, each by all workers; then the others, each by
-    // one worker.
-    const std::size_t cut = deal(work.jobs, can_share ? parts : 1, work.loads);
+    // one worker, with a fixed number of parts in the same parts.
+    const team alone = parallel::fixes_parts<P> ? team{parts} : team{};
+    const auto sharing = static_cast<std::uint32_t>(workers.workers());
+    const std::size_t cut = deal(work.jobs, can_share ? sharing : 1, work.loads);
     for (std::size_t j = 0; j < cut; ++j) {
       job(j, work.workers.front(), team{workers, parts, work.part_failures});
     }
     workers.for_each(work.jobs.size() - cut,
-                     [&](std::size_t j, std::size_t w) { job(cut + j, work.workers[w], team{}); });
+                     [&](std::size_t j, std::size_t w) { job(cut + j, work.workers[w], alone); });
     return base::receipt_of(work.finish(batch), batch);
   }
 
