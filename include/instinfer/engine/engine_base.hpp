@@ -82,17 +82,21 @@ class engine_base {
   const cache_type& cache() const { return cache_; }
 
  protected:
-  // The receipt of attends that moved `moved` of pages and summaries, with q and outputs of so many
-  // elements. Adds what the route decides: whether a filter works in front of the reader, and the
-  // bytes that cross the link.
-  static receipt receipt_of(traffic moved, std::size_t q_size, std::size_t out_size) {
+  // The receipt of attends that moved `moved` of pages and summaries. Adds what the route decides:
+  // whether a filter works in front of the reader, and the bytes that cross the link.
+  static receipt receipt_of(traffic moved, std::span<const attend_request> batch) {
     using route = typename D::transfer_policy;
     if (!route::computes_in_drive) {
       moved.filtered_bytes = moved.channel_bytes;  // a host or a GPU reads whole pages
     }
     // q and the output cross the link as `element`, the type that append takes.
-    const transfer::link_bytes link =
-        route::bytes(moved, q_size * sizeof(element), out_size * sizeof(element));
+    std::uint64_t q_bytes = 0;
+    std::uint64_t out_bytes = 0;
+    for (const attend_request& r : batch) {
+      q_bytes += r.query_bytes(sizeof(element));
+      out_bytes += r.output_bytes(sizeof(element));
+    }
+    const transfer::link_bytes link = route::bytes(moved, q_bytes, out_bytes);
     moved.link_bytes = link.up + link.down;
     return {moved};
   }

@@ -8,6 +8,7 @@
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/core/index_algebra.hpp"
 #include "instinfer/core/scratch.hpp"
+#include "instinfer/engine/attend_request.hpp"
 
 namespace instinfer {
 
@@ -19,7 +20,7 @@ class head_attend {
   template <class Cache>
   head_attend(const Policy& policy, const logit_rule& logits, const Cache& cache,
               const Layer& layer, std::uint32_t layer_number, std::uint32_t kv_head,
-              const attention::index_query& index, Worker& worker, traffic& moved)
+              const attend_request& request, Worker& worker, traffic& moved)
       : policy_{policy},
         logits_{logits},
         source_{cache.pages()},
@@ -29,12 +30,13 @@ class head_attend {
         kv_heads_{static_cast<std::uint32_t>(cache.shape().kv_heads)},
         kv_head_{kv_head},
         group_{static_cast<std::uint32_t>(cache.shape().group())},
-        index_{index},
+        request_{request},
         worker_{worker},
         moved_{moved} {}
 
-  // For n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim].
-  void operator()(std::uint32_t n, std::span<const float> q, std::span<float> out,
+  // Writes this head's rows of out [n, q_heads, v_dim] for the n queries of the request, and of
+  // log_sum_exp [n, q_heads] unless it is empty. The request's own spans for them are not used.
+  void operator()(std::span<float> out, std::span<float> log_sum_exp,
                   attention::observer_ref watch) const;
 
  private:
@@ -48,21 +50,27 @@ class head_attend {
     return {std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head};
   }
 
+  // Part i of `size` elements; empty if `all` is.
+  static std::span<float> part(std::span<float> all, std::size_t i, std::size_t size) {
+    return all.empty() ? all : all.subspan(i * size, size);
+  }
+
   // One query: the whole group together, or its heads one by one if each has its own selection.
-  void run_one(std::span<const float> q, std::span<float> out,
+  void run_one(std::span<const float> q, std::span<float> out, std::span<float> log_sum_exp,
                attention::observer_ref& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
     const std::size_t q_size = q.size() / group_ * together;
     const std::size_t out_size = out.size() / group_ * together;
     for (std::uint32_t i = 0; i < group_ / together; ++i) {
-      run_program({q.subspan(i * q_size, q_size), together, logits_, index_}, layer_.head(kv_head_),
-                  layer_.summaries(kv_head_), out.subspan(i * out_size, out_size), watch);
+      run_program({q.subspan(i * q_size, q_size), together, logits_, request_.index},
+                  layer_.head(kv_head_), layer_.summaries(kv_head_),
+                  out.subspan(i * out_size, out_size), part(log_sum_exp, i, together), watch);
     }
   }
 
   template <class Summaries>
   void run_program(const attention::query_group& query, const layout::head_pages& head,
-                   Summaries& summaries, std::span<float> out,
+                   Summaries& summaries, std::span<float> out, std::span<float> log_sum_exp,
                    attention::observer_ref& watch) const {
     const layout::page_reader<format> pages{source_, head};
     worker_.arithmetic.begin(query, head);
@@ -70,7 +78,7 @@ class head_attend {
                                watch, layer_number_, layers_);
     static_assert(attention::AttentionMachine<decltype(machine)>);
     policy_(machine, query);
-    worker_.arithmetic.finish(out);
+    worker_.arithmetic.finish(out, log_sum_exp);
   }
 
   // Folds the tokens that all n queries see, once for all rows; then, for each query, the other
@@ -108,7 +116,7 @@ class head_attend {
       fold(query_of(i, n, i * group_),
            selection([&](index_set& set) { add_difference(seen, common, set); }));
     }
-    worker_.arithmetic.finish(worker_.out);
+    worker_.arithmetic.finish(worker_.out, worker_.log_sum_exp);
   }
 
   const Policy& policy_;
@@ -120,7 +128,7 @@ class head_attend {
   std::uint32_t kv_heads_;
   std::uint32_t kv_head_;
   std::uint32_t group_;
-  const attention::index_query& index_;
+  const attend_request& request_;
   Worker& worker_;
   traffic& moved_;
 };
@@ -128,21 +136,26 @@ class head_attend {
 // Not inline: programs that instantiate it in one unit and declare it extern in others compile the
 // policy, the machine and the kernels once.
 template <class Policy, class Layer, class Worker>
-void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<const float> q,
-                                                    std::span<float> out,
+void head_attend<Policy, Layer, Worker>::operator()(std::span<float> out,
+                                                    std::span<float> log_sum_exp,
                                                     attention::observer_ref watch) const {
-  const std::size_t kv_heads = kv_heads_;
-  const std::size_t q_size = q.size() / (n * kv_heads);
-  const std::size_t out_size = out.size() / (n * kv_heads);
+  const std::span<const float> q = request_.q;
+  const std::size_t q_size = std::size_t{group_} * format::k_dim;
+  const std::size_t out_size = std::size_t{group_} * format::v_dim;
+  const auto n = static_cast<std::uint32_t>(q.size() / (kv_heads_ * q_size));
   if (n == 1) {
     run_one(q.subspan(kv_head_ * q_size, q_size), out.subspan(kv_head_ * out_size, out_size),
-            watch);
+            part(log_sum_exp, kv_head_, group_), watch);
     return;
   }
   resize_scratch(worker_.q, n * q_size);
   resize_scratch(worker_.out, n * out_size);
+  resize_scratch(worker_.log_sum_exp, log_sum_exp.empty() ? 0 : std::size_t{n} * group_);
+  const auto own = [&](auto all, std::size_t i, std::size_t size) {  // this head's rows of query i
+    return all.subspan((i * kv_heads_ + kv_head_) * size, size);
+  };
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(q.subspan((i * kv_heads + kv_head_) * q_size, q_size),
+    std::ranges::copy(own(q, i, q_size),
                       worker_.q.begin() + static_cast<std::ptrdiff_t>(i * q_size));
   }
   if constexpr (attention::folds_all_visible<Policy>) {
@@ -153,13 +166,16 @@ void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<c
       head.tokens -= n - 1 - i;
       auto summaries = layer_.summaries_before(source_, kv_head_, head.tokens);
       run_program(query_of(i, n, 0), head, summaries,
-                  std::span(worker_.out).subspan(i * out_size, out_size), watch);
+                  std::span(worker_.out).subspan(i * out_size, out_size),
+                  part(worker_.log_sum_exp, i, group_), watch);
     }
   }
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(
-        std::span(worker_.out).subspan(i * out_size, out_size),
-        out.begin() + static_cast<std::ptrdiff_t>((i * kv_heads + kv_head_) * out_size));
+    std::ranges::copy(std::span(worker_.out).subspan(i * out_size, out_size),
+                      own(out, i, out_size).begin());
+    if (!log_sum_exp.empty()) {
+      std::ranges::copy(part(worker_.log_sum_exp, i, group_), own(log_sum_exp, i, group_).begin());
+    }
   }
 }
 

@@ -130,7 +130,7 @@ class engine {
       });
       done.traffic += record(r, layer);
       const auto moved =
-          route::bytes({}, r.q.size() * sizeof(element), r.out.size() * sizeof(element));
+          route::bytes({}, r.query_bytes(sizeof(element)), r.output_bytes(sizeof(element)));
       link.up += moved.up;
       link.down += moved.down;
     }
@@ -217,7 +217,7 @@ class engine {
   traffic record(const request& r, int layer) {
     const std::size_t first = work_.pages.size();
     traffic moved = inner_
-                        .attend(r.seq, layer, r.q, r.out, scratch_, parallel::serial{},
+                        .attend(std::span(&r, 1), layer, scratch_, parallel::serial{},
                                 attend_recorder{work_, group(), Format::k_dim, parts_})
                         .traffic;
     count_parts(moved, std::span(work_.pages).subspan(first), drive_.geometry,
