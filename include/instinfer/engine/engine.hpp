@@ -25,8 +25,8 @@ namespace instinfer {
 // Attends of one engine may run at the same time, each with its own workspace; those of a policy
 // that learns (h2o, hgca, retro_infer) not on the same layer of the same sequence. Reads of counts
 // may run beside them. save, and reads of summaries, must not run beside attends of a policy that
-// learns. open, append, build, load and reclaim must not run at the same time as any other call on
-// the engine, and invalidate the spans and views that it returned.
+// learns. open, fork, append, truncate, build, load and reclaim must not run at the same time as
+// any other call on the engine, and invalidate the spans and views that it returned.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine : public engine_base<D, Format, Store> {
   using base = engine_base<D, Format, Store>;

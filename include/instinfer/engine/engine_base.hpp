@@ -41,6 +41,13 @@ class engine_base {
 
   sequence open() { return cache_.open(); }
 
+  // A sequence with the same tokens in all layers, which goes on for itself: one prompt, many
+  // conversations. The two share their sealed pages, each of which is freed when its last owner
+  // lets it go. Open pages, summaries and page tables (4 bytes a page) are copied. Throws
+  // unknown_sequence; address_overflow where the address has no room for another sequence;
+  // drive_full if the group buffer has no room for the open pages.
+  sequence fork(sequence seq) { return cache_.fork(seq); }
+
   // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
   // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
   // unknown_sequence, bad_argument, address_overflow or drive_full, and then leaves the cache
@@ -65,6 +72,30 @@ class engine_base {
   // Throws what reclaim would, and changes nothing.
   void check_reclaim(sequence seq, const store::reclaim_range& range) const {
     cache_.check_reclaim(seq, range);
+  }
+
+  // Takes back the newest tokens of all layers, or of some, so that the first `tokens` positions
+  // stay: rejected drafts, edits, retries. A token is taken back from all heads. Where it cuts a
+  // sealed page, the page is read, its tokens wait in the group buffer, and a new page is written
+  // when the tile is full again (docs/storage.md). Throws unknown_sequence; bad_argument for
+  // positions that are reclaimed or were never appended, and where a summary cannot go back: h2o
+  // and hgca beyond a token that a query saw, an index that holds the token; drive_full if the
+  // group buffer has no room for reopened pages.
+  receipt truncate(sequence seq, std::uint32_t tokens) {
+    return truncate(seq, store::truncate_range{.tokens = tokens});
+  }
+  receipt truncate(sequence seq, const store::truncate_range& range) {
+    return truncate(seq, range, [](std::span<const page_id>) {});
+  }
+  // Throws the bad_argument that truncate would, and changes nothing.
+  void check_truncate(sequence seq, const store::truncate_range& range) const {
+    cache_.check_truncate(seq, range);
+  }
+  // Calls reads(pages) with the sealed pages that it will read, before it changes anything.
+  template <class Reads>
+  receipt truncate(sequence seq, const store::truncate_range& range, Reads&& reads) {
+    written_.clear();
+    return {cache_.truncate(seq, range, read_, reads)};
   }
 
   // Live tokens of a layer, without reclaimed tokens.
@@ -116,6 +147,7 @@ class engine_base {
   logit_rule logits_;
   cache_type cache_;
   std::vector<page_id> written_;
+  std::vector<page_id> read_;  // scratch of truncate
 };
 
 }  // namespace instinfer

@@ -35,7 +35,7 @@ struct layer_kind {
 template <template <class, class> class EngineOf, class Pages, class... Formats>
 class layered_engine {
   template <class Format>
-  using engine_of = EngineOf<Format, store::shared_pages<Pages>>;
+  using engine_of = EngineOf<Format, store::drive_share<Pages>>;
   using first_engine = engine_of<std::tuple_element_t<0, std::tuple<Formats...>>>;
 
  public:
@@ -58,7 +58,7 @@ class layered_engine {
         engines_{with_kinds([&](auto... kind) {
           return engines{engine_of<Formats>{
               model_shape{layers(), of_kind[kind].q_heads, of_kind[kind].kv_heads}, capacity,
-              store::shared_pages<Pages>{drive_}, attention, of_kind[kind].logits, args...}...};
+              store::drive_share<Pages>{drive_}, attention, of_kind[kind].logits, args...}...};
         })} {}
   // Its engines point to its drive.
   layered_engine(const layered_engine&) = delete;
@@ -73,25 +73,7 @@ class layered_engine {
 
   // The calls of an engine (engine/engine.hpp), each for a layer of the model.
   sequence open() {
-    sequence_parts parts{};
-    std::size_t opened = 0;
-    try {
-      for_each_kind([&](auto& engine, auto kind) {
-        parts[kind] = engine.open();
-        opened = kind + 1;
-      });
-      if (parts[0].slot >= sequences_.size()) {
-        sequences_.resize(parts[0].slot + std::size_t{1});
-      }
-    } catch (...) {
-      for_each_kind([&](auto& engine, auto kind) {
-        if (kind < opened) {
-          engine.reclaim(parts[kind]);
-        }
-      });
-      throw;
-    }
-    return (sequences_[parts[0].slot] = parts)[0];
+    return in_all_kinds([](auto& engine, auto) { return engine.open(); });
   }
 
   auto append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
@@ -143,23 +125,27 @@ class layered_engine {
     });
   }
 
+  // A sequence with the same tokens in all layers. If one kind cannot, none has the copy.
+  sequence fork(sequence seq) {
+    const sequence_parts parts = parts_of(seq);
+    return in_all_kinds([&](auto& engine, auto kind) { return engine.fork(parts[kind]); });
+  }
   void reclaim(sequence seq) {
     const sequence_parts parts = parts_of(seq);
     for_each_kind([&](auto& engine, auto kind) { engine.reclaim(parts[kind]); });
   }
   void reclaim(sequence seq, const store::reclaim_range& range) {
-    const auto all = static_cast<std::uint32_t>(layers());
-    const std::uint32_t end = range.end_layer == store::all_layers ? all : range.end_layer;
-    store::require_layers(range.first_layer, end, all);
-    const auto each_layer = [&](auto&& call) {
-      for (std::uint32_t l = range.first_layer; l < end; ++l) {
-        at(static_cast<int>(l), [&](auto& engine, auto kind) {
-          call(engine, parts_of(seq)[kind], store::reclaim_range{l, l + 1, range.tokens_before});
-        });
-      }
-    };
-    each_layer([](auto& engine, sequence part, auto of) { engine.check_reclaim(part, of); });
-    each_layer([](auto& engine, sequence part, auto of) { engine.reclaim(part, of); });
+    each_layer(seq, range,
+               [](auto& engine, sequence part, auto of) { engine.check_reclaim(part, of); });
+    each_layer(seq, range, [](auto& engine, sequence part, auto of) { engine.reclaim(part, of); });
+  }
+  // Layer by layer. If memory or the group buffer runs out on the way, the layers before are cut
+  // already, and a further call cuts the others.
+  void truncate(sequence seq, std::uint32_t tokens) {
+    const store::truncate_range range{.tokens = tokens};
+    each_layer(seq, range,
+               [](auto& engine, sequence part, auto of) { engine.check_truncate(part, of); });
+    each_layer(seq, range, [](auto& engine, sequence part, auto of) { engine.truncate(part, of); });
   }
 
   std::uint32_t tokens(sequence seq, int layer) const {
@@ -193,6 +179,43 @@ class layered_engine {
   template <class F>
   void for_each_kind(F&& f) {
     with_kinds([&](auto... kind) { (f(std::get<kind>(engines_), kind), ...); });
+  }
+
+  // Keeps the handles that f(engine, kind) gives, one of each kind, as one sequence.
+  template <class F>
+  sequence in_all_kinds(F&& f) {
+    sequence_parts parts{};
+    std::size_t done = 0;
+    try {
+      for_each_kind([&](auto& engine, auto kind) {
+        parts[kind] = f(engine, kind);
+        done = kind + 1;
+      });
+      if (parts[0].slot >= sequences_.size()) {
+        sequences_.resize(parts[0].slot + std::size_t{1});
+      }
+    } catch (...) {
+      for_each_kind([&](auto& engine, auto kind) {
+        if (kind < done) {
+          engine.reclaim(parts[kind]);
+        }
+      });
+      throw;
+    }
+    return (sequences_[parts[0].slot] = parts)[0];
+  }
+  // f(engine, handle, range) for each layer of a range, with the range of this layer alone.
+  template <class Range, class F>
+  void each_layer(sequence seq, Range range, F&& f) {
+    const auto all = static_cast<std::uint32_t>(layers());
+    const std::uint32_t end = range.end_layer == store::all_layers ? all : range.end_layer;
+    store::require_layers("layered_engine", range.first_layer, end, all);
+    for (std::uint32_t l = range.first_layer; l < end; ++l) {
+      range.first_layer = l;
+      range.end_layer = l + 1;
+      at(static_cast<int>(l),
+         [&](auto& engine, auto kind) { f(engine, parts_of(seq)[kind], range); });
+    }
   }
 
   // f(engine, kind) of a layer's kind.

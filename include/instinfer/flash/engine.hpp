@@ -1,4 +1,5 @@
 #pragma once
+// long because: it has the calls of every engine, each with its time.
 // The flash path: the commands of every engine, with the time they take on the modelled drive and
 // route.
 
@@ -56,6 +57,8 @@ class engine {
                arbitration, inner_type{shape, capacity, std::move(pages), attention, logits}} {}
 
   sequence open() { return inner_.open(); }
+  // Like instinfer::engine's. No page is read or written, so it takes no time.
+  sequence fork(sequence seq) { return inner_.fork(seq); }
 
   // Like instinfer::engine::append, with times. If memory runs out during the timing, the tokens
   // stay appended.
@@ -175,8 +178,35 @@ class engine {
     return receipt_of_operations();
   }
 
+  // Like instinfer::engine's, with the time of the pages that are read; releasing pages takes none.
+  receipt truncate(sequence seq, std::uint32_t tokens) {
+    return truncate(seq, store::truncate_range{.tokens = tokens});
+  }
+  receipt truncate(sequence seq, const store::truncate_range& range) {
+    operations_.clear();
+    receipt done;
+    done.traffic = inner_
+                       .truncate(seq, range,
+                                 [&](std::span<const page_id> pages) {
+                                   for (const page_id page : pages) {
+                                     operations_.reads.push_back(locate(page));
+                                     if constexpr (LocatingStore<Store>) {
+                                       inner_.translation().count_read(page);
+                                     }
+                                   }
+                                 })
+                       .traffic;
+    writes_.charge(operations_, done);
+    operations_.clear();
+    writes_.pass(done.total_ns());
+    return done;
+  }
+
   void reclaim(sequence seq) { inner_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { inner_.reclaim(seq, range); }
+  void check_truncate(sequence seq, const store::truncate_range& range) const {
+    inner_.check_truncate(seq, range);
+  }
   void check_reclaim(sequence seq, const store::reclaim_range& range) const {
     inner_.check_reclaim(seq, range);
   }

@@ -6,7 +6,7 @@
 //   ledger             page counts only: for timing caches larger than memory
 //   flash::ftl_store   pages on the FTL of a modelled drive, with blocks, wear and failures; counts
 //                      only, unless it is given page contents (flash/ftl_store.hpp)
-//   shared_pages       the pages of a drive that several caches share (store/shared_drive.hpp)
+//   drive_share       the pages of a drive that several caches share (store/shared_drive.hpp)
 
 #include <concepts>
 #include <cstddef>

@@ -25,11 +25,11 @@ struct shared_drive {
 // A cache's view of the drive: a page store without pages of its own. Caches number their sequences
 // alike, so a sequence that has a part in each cache is one sequence to the store.
 template <PageStore Store>
-class shared_pages {
+class drive_share {
  public:
   static constexpr bool holds_data = Store::holds_data;
 
-  explicit shared_pages(shared_drive<Store>& drive) : drive_{&drive} {}
+  explicit drive_share(shared_drive<Store>& drive) : drive_{&drive} {}
 
   page_id allocate(std::uint32_t channel) { return pages().allocate(channel); }
   void release(page_id page) noexcept { pages().release(page); }
