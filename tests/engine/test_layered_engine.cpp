@@ -186,6 +186,39 @@ TEST_CASE("all kinds take pages and group buffer from one budget") {
   CHECK(buffered.positions(b, 1) == 0);
 }
 
+TEST_CASE("fork and truncate go through all kinds, or through none") {
+  engine_type engine(kind_of_layer, kinds, {.bytes = 4 << 20, .context_tokens = 256},
+                     point::drive.geometry.channels);
+  std::mt19937 random(3);
+  const sequence seq = engine.open();
+  std::vector<layer_values> model;
+  for (int l = 0; l < engine.layers(); ++l) {
+    model.push_back(values_of(l));
+    append(engine, seq, l, model.back(), 150, random);
+  }
+  const sequence copy = engine.fork(seq);
+  std::vector<layer_values> of_copy = model;
+  engine.truncate(seq, 70);
+  for (layer_values& of : model) {
+    of.k.resize(static_cast<std::size_t>(70 * of.kv_heads * of.dim));
+    of.v.resize(of.k.size());
+  }
+  for (int l = 0; l < engine.layers(); ++l) {
+    const auto at = static_cast<std::size_t>(l);
+    CHECK(engine.positions(seq, l) == 70);
+    append(engine, seq, l, model[at], 20, random);
+    append(engine, copy, l, of_copy[at], 9, random);
+    model[at].check(engine, seq, l, random);
+    of_copy[at].check(engine, copy, l, random);
+  }
+  append(engine, copy, 2, of_copy[2], 1, random);
+  CHECK_THROWS_AS(engine.truncate(copy, 160), bad_argument);  // the other layers have 159
+  CHECK(engine.positions(copy, 2) == 160);
+  engine.reclaim(seq);
+  of_copy[0].check(engine, copy, 0, random);
+  of_copy[2].check(engine, copy, 2, random);
+}
+
 TEST_CASE("the flash path times each layer with the heads and dims of its kind") {
   layered_engine<timed_engine, store::ledger, narrow, wide> engine(
       kind_of_layer, kinds, {.bytes = 64 << 20, .context_tokens = 4096},
