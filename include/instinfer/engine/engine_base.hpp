@@ -21,7 +21,7 @@ class engine_base {
   using design_type = D;
   using format = Format;
   using policy = typename D::attention_policy;
-  using summaries = typename policy::summaries::template states<Format>;
+  using summaries = typename policy::summaries::template states<typename Format::padded>;
   using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
   // config: throws bad_argument if the shape, capacity, layout or logit rule is not valid. Pass
@@ -30,7 +30,7 @@ class engine_base {
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
       : attention_{attention},
-        logits_{(logits.validate(), logits)},
+        logits_{(logits.validate(), scaled_for_true_size(logits))},
         cache_{shape, capacity, channels} {
     static_assert(
         D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
@@ -43,14 +43,15 @@ class engine_base {
 
   sequence open() { return cache_.open(); }
 
-  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
-  // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
-  // unknown_sequence, bad_argument, address_overflow or drive_full, and then leaves the cache
-  // unchanged.
-  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
-                 std::span<const float> index_keys = {}) {
+  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim], latent rows: k alone; index
+  // keys [new_tokens, index_dim] of a trained indexer, for policies that take them
+  // (methods/dsa.hpp). Throws unknown_sequence, bad_argument, address_overflow or drive_full, and
+  // then leaves the cache unchanged.
+  receipt append(sequence seq, int layer, std::span<const element> k,
+                 std::span<const element> v = {}, std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
-        index_keys, v.size() / cache_.shape().kv_values(Format::v_dim), Format::k_dim);
+        index_keys, k.size() / cache_.shape().kv_values(Format::k_dim),
+        Format::is_padded ? 0 : Format::k_dim);
     written_.clear();
     traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
     moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
@@ -80,6 +81,14 @@ class engine_base {
   const cache_type& cache() const { return cache_; }
 
  protected:
+  // The arithmetic sees padded rows, so the default scale is set here for the true head size.
+  static logit_rule scaled_for_true_size(logit_rule logits) {
+    if (Format::is_padded) {
+      logits.scale = logits.scale_for(Format::k_dim);
+    }
+    return logits;
+  }
+
   // The receipt of attends that moved `moved` of pages and summaries, with q and outputs of so many
   // elements. Adds what the route decides: whether a filter works in front of the reader, and the
   // bytes that cross the link.

@@ -11,6 +11,29 @@
 
 namespace instinfer {
 
+// Rows of a KV head's group in an array [queries, kv_heads, group, dims], and as a path takes them:
+// [group, row], with zeros after the dims.
+struct rows_of_heads {
+  std::size_t dims;
+  std::size_t row;
+  std::size_t group;
+
+  bool padded() const { return dims != row; }
+  std::size_t size() const { return group * row; }
+
+  // `at`: query * kv_heads + kv_head.
+  void copy_in(std::span<const float> from, std::size_t at, float* to) const {
+    for (std::size_t h = 0; h < group; ++h, to += row) {
+      std::fill(std::copy_n(from.data() + (at * group + h) * dims, dims, to), to + row, 0.0f);
+    }
+  }
+  void copy_out(const float* from, std::size_t at, std::span<float> to) const {
+    for (std::size_t h = 0; h < group; ++h, from += row) {
+      std::copy_n(from, dims, to.data() + (at * group + h) * dims);
+    }
+  }
+};
+
 // One KV head of one layer on one worker. Layer: a store::layer_cache. Layouts, drives, routes,
 // stores and observers are values here, so that a policy is compiled once per path and format.
 template <class Policy, class Layer, class Worker>
@@ -33,7 +56,8 @@ class head_attend {
         worker_{worker},
         moved_{moved} {}
 
-  // For n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim].
+  // For n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim]. Rows
+  // that are shorter than those of the cache are copied, with zeros after them.
   void operator()(std::uint32_t n, std::span<const float> q, std::span<float> out,
                   attention::observer_ref watch) const;
 
@@ -42,21 +66,23 @@ class head_attend {
 
   // The rows of query i of n. `first_head` is their first row in the group that the arithmetic
   // began with.
-  attention::query_group query_of(std::uint32_t i, std::uint32_t n,
-                                  std::uint32_t first_head) const {
+  attention::query_group query_of(std::uint32_t i, std::uint32_t n, std::uint32_t first_head,
+                                  std::uint32_t true_dims) const {
     const std::size_t size = worker_.q.size() / n;
-    return {std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head};
+    return {
+        std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head, true_dims};
   }
 
   // One query: the whole group together, or its heads one by one if each has its own selection.
-  void run_one(std::span<const float> q, std::span<float> out,
+  void run_one(std::span<const float> q, std::span<float> out, std::uint32_t true_dims,
                attention::observer_ref& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
     const std::size_t q_size = q.size() / group_ * together;
     const std::size_t out_size = out.size() / group_ * together;
     for (std::uint32_t i = 0; i < group_ / together; ++i) {
-      run_program({q.subspan(i * q_size, q_size), together, logits_, index_}, layer_.head(kv_head_),
-                  layer_.summaries(kv_head_), out.subspan(i * out_size, out_size), watch);
+      run_program({q.subspan(i * q_size, q_size), together, logits_, index_, 0, true_dims},
+                  layer_.head(kv_head_), layer_.summaries(kv_head_),
+                  out.subspan(i * out_size, out_size), watch);
     }
   }
 
@@ -75,10 +101,11 @@ class head_attend {
 
   // Folds the tokens that all n queries see, once for all rows; then, for each query, the other
   // tokens it sees. So no kernel needs a mask.
-  void fold_together(std::uint32_t n, attention::observer_ref& watch) const {
+  void fold_together(std::uint32_t n, std::uint32_t true_dims,
+                     attention::observer_ref& watch) const {
     const layout::head_pages head = layer_.head(kv_head_);
     const layout::page_reader<format> pages{source_, head};
-    const attention::query_group all{worker_.q, n * group_, logits_};
+    const attention::query_group all{worker_.q, n * group_, logits_, {}, 0, true_dims};
     worker_.arithmetic.begin(all, head);
     attention::machine machine(worker_.arithmetic, head, pages, layer_.summaries(kv_head_),
                                worker_.machine, moved_, watch);
@@ -105,7 +132,7 @@ class head_attend {
     fold(all, common);
     for (std::uint32_t i = 0; i < n; ++i) {
       const index_view seen = seen_by(i);
-      fold(query_of(i, n, i * group_),
+      fold(query_of(i, n, i * group_, true_dims),
            selection([&](index_set& set) { add_difference(seen, common, set); }));
     }
     worker_.arithmetic.finish(worker_.out);
@@ -132,34 +159,36 @@ void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<c
                                                     std::span<float> out,
                                                     attention::observer_ref watch) const {
   const std::size_t kv_heads = kv_heads_;
-  const std::size_t q_size = q.size() / (n * kv_heads);
-  const std::size_t out_size = out.size() / (n * kv_heads);
-  if (n == 1) {
-    run_one(q.subspan(kv_head_ * q_size, q_size), out.subspan(kv_head_ * out_size, out_size),
-            watch);
+  const std::size_t rows = kv_heads * n * group_;
+  const auto true_dims = static_cast<std::uint32_t>(q.size() / rows);
+  const rows_of_heads q_rows{q.size() / rows, format::k_dim, group_};
+  const rows_of_heads out_rows{out.size() / rows, format::v_dim, group_};
+  if (n == 1 && !q_rows.padded() && !out_rows.padded()) {
+    run_one(q.subspan(kv_head_ * q_rows.size(), q_rows.size()),
+            out.subspan(kv_head_ * out_rows.size(), out_rows.size()), true_dims, watch);
     return;
   }
-  resize_scratch(worker_.q, n * q_size);
+  const std::size_t out_size = out_rows.size();
+  resize_scratch(worker_.q, n * q_rows.size());
   resize_scratch(worker_.out, n * out_size);
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(q.subspan((i * kv_heads + kv_head_) * q_size, q_size),
-                      worker_.q.begin() + static_cast<std::ptrdiff_t>(i * q_size));
+    q_rows.copy_in(q, i * kv_heads + kv_head_, worker_.q.data() + i * q_rows.size());
   }
-  if constexpr (attention::folds_all_visible<Policy>) {
-    fold_together(n, watch);
+  if (n == 1) {
+    run_one(worker_.q, worker_.out, true_dims, watch);
+  } else if constexpr (attention::folds_all_visible<Policy>) {
+    fold_together(n, true_dims, watch);
   } else {
     for (std::uint32_t i = 0; i < n; ++i) {
       layout::head_pages head = layer_.head(kv_head_);
       head.tokens -= n - 1 - i;
       auto summaries = layer_.summaries_before(source_, kv_head_, head.tokens);
-      run_program(query_of(i, n, 0), head, summaries,
+      run_program(query_of(i, n, 0, true_dims), head, summaries,
                   std::span(worker_.out).subspan(i * out_size, out_size), watch);
     }
   }
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(
-        std::span(worker_.out).subspan(i * out_size, out_size),
-        out.begin() + static_cast<std::ptrdiff_t>((i * kv_heads + kv_head_) * out_size));
+    out_rows.copy_out(worker_.out.data() + i * out_size, i * kv_heads + kv_head_, out);
   }
 }
 
