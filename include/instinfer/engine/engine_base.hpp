@@ -21,7 +21,7 @@ class engine_base {
   using design_type = D;
   using format = Format;
   using policy = typename D::attention_policy;
-  using summaries = typename policy::summaries::template states<Format>;
+  using summaries = typename policy::summaries::template states<typename Format::padded>;
   using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
   // config: throws bad_argument if the shape, capacity, layout or logit rule is not valid. Pass
@@ -30,13 +30,13 @@ class engine_base {
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
       : attention_{attention},
-        logits_{(check_window(logits), logits)},
+        logits_{(check_window(logits), scaled_for_true_size(logits))},
         cache_{shape, capacity, channels} {}
   // The same over a given store; its pages have the layout's size. It replaces `capacity.bytes`.
   engine_base(const model_shape& shape, const store::capacity& capacity, Store pages,
               const policy& attention = {}, const logit_rule& logits = {})
       : attention_{attention},
-        logits_{(check_window(logits), logits)},
+        logits_{(check_window(logits), scaled_for_true_size(logits))},
         cache_{shape, capacity, std::move(pages)} {}
 
   sequence open() { return cache_.open(); }
@@ -48,14 +48,15 @@ class engine_base {
   // drive_full if the group buffer has no room for the open pages.
   sequence fork(sequence seq) { return cache_.fork(seq); }
 
-  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
-  // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
-  // unknown_sequence, bad_argument, address_overflow or drive_full, and then leaves the cache
-  // unchanged.
-  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
-                 std::span<const float> index_keys = {}) {
+  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim], latent rows: k alone; index
+  // keys [new_tokens, index_dim] of a trained indexer, for policies that take them
+  // (methods/dsa.hpp). Throws unknown_sequence, bad_argument, address_overflow or drive_full, and
+  // then leaves the cache unchanged.
+  receipt append(sequence seq, int layer, std::span<const element> k,
+                 std::span<const element> v = {}, std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
-        index_keys, v.size() / cache_.shape().kv_values(Format::v_dim), Format::k_dim);
+        index_keys, k.size() / cache_.shape().kv_values(Format::k_dim),
+        Format::is_padded ? 0 : Format::k_dim);
     written_.clear();
     traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
     moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
@@ -113,6 +114,14 @@ class engine_base {
   const cache_type& cache() const { return cache_; }
 
  protected:
+  // The arithmetic sees padded rows, so the default scale is set here for the true head size.
+  static logit_rule scaled_for_true_size(logit_rule logits) {
+    if (Format::is_padded) {
+      logits.scale = logits.scale_for(Format::k_dim);
+    }
+    return logits;
+  }
+
   // The receipt of attends that moved `moved` of pages and summaries. Adds what the route decides:
   // whether a filter works in front of the reader, and the bytes that cross the link.
   static receipt receipt_of(traffic moved, std::span<const attend_request> batch) {

@@ -76,7 +76,7 @@ class layered_engine {
     return in_all_kinds([](auto& engine, auto) { return engine.open(); });
   }
 
-  auto append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
+  auto append(sequence seq, int layer, std::span<const element> k, std::span<const element> v = {},
               std::span<const float> index_keys = {}) {
     return at(layer, [&](auto& engine, auto kind) {
       return engine.append(parts_of(seq)[kind], layer, k, v, index_keys);

@@ -62,8 +62,8 @@ class engine {
 
   // Like instinfer::engine::append, with times. If memory runs out during the timing, the tokens
   // stay appended.
-  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
-                 std::span<const float> index_keys = {}) {
+  receipt append(sequence seq, int layer, std::span<const element> k,
+                 std::span<const element> v = {}, std::span<const float> index_keys = {}) {
     return timed_write(inner_.append(seq, layer, k, v, index_keys));
   }
   receipt append_count(sequence seq, int layer, std::uint64_t count)
@@ -71,8 +71,7 @@ class engine {
   {
     return timed_write(inner_.append_count(seq, layer, count));
   }
-  // The same without times, for a cache that is only read: timing is most of the work of an append
-  // here.
+  // The same without times, for a cache that is only read: timing is most of an append's work here.
   instinfer::receipt append_untimed(sequence seq, int layer, std::uint64_t count)
     requires(!holds_data)
   {

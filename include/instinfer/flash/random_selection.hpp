@@ -53,8 +53,8 @@ class random_arithmetic {
     weights_.begin(number);
   }
 
-  void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
-    draw(index_set::range(0, Format::k_dim), r, 0, 1, chosen);
+  void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
+    draw(index_set::range(0, q.dims()), r, 0, 1, chosen);
   }
 
   template <class Pages>

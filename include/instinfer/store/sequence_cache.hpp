@@ -33,7 +33,8 @@ class sequence_cache {
   using format = Format;
   using element = typename Format::element;
   using summary_states = SummaryStates;
-  using layer = layer_cache<Format, SummaryStates>;
+  using padded = typename Format::padded;  // of stored rows; callers pass rows of Format
+  using layer = layer_cache<padded, SummaryStates>;
 
   // Throws bad_argument if the shape is not valid, or the capacity is less than one page per
   // channel; address_overflow if the address cannot name the last head of the last layer. The tiles
@@ -55,8 +56,7 @@ class sequence_cache {
                                          .head = static_cast<std::uint64_t>(shape.kv_heads) - 1});
   }
 
-  // Takes the lowest free slot. Throws address_overflow where the address has no room for another
-  // sequence.
+  // Takes the lowest free slot. Throws address_overflow if the address has no number for it.
   sequence open() {
     require_slot();
     return slots_.take(
@@ -87,19 +87,19 @@ class sequence_cache {
     return copy;
   }
 
-  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and
-  // index keys [new_tokens, any] to the summaries that take them. Adds the pages written to
-  // `written`. Throws unknown_sequence; bad_argument for wrong shapes and non-finite values;
-  // address_overflow; drive_full.
+  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] (latent rows: k
+  // alone) to one layer, and index keys [new_tokens, any] to the summaries that take them. Adds the
+  // pages written to `written`. Throws unknown_sequence; bad_argument for wrong shapes and
+  // non-finite values; address_overflow; drive_full.
   traffic append(sequence seq, int layer_index, std::span<const element> k,
                  std::span<const element> v, std::span<const float> index_keys,
                  std::vector<page_id>& written) {
     layer& to = layer_of(seq, layer_index);
-    const std::size_t count =
-        tokens_of(k.size(), v.size(), shape_.kv_heads, Format::k_dim, Format::v_dim);
-    require_storable<Format>(k, "k", Format::k_dim, shape_.kv_heads);
-    require_storable<Format>(v, "v", Format::v_dim, shape_.kv_heads);
-    return append_checked(to, seq, layer_index, k, v, index_keys, count, written);
+    const std::size_t count = storable_tokens<Format>(k, v, shape_.kv_heads);
+    std::vector<element> k_rows, v_rows;
+    return append_checked(
+        to, seq, layer_index, padded_rows(k, Format::k_dim, padded::k_dim, k_rows),
+        padded_rows(v, Format::v_dim, padded::v_dim, v_rows), index_keys, count, written);
   }
 
   traffic append(sequence seq, int layer_index, std::span<const element> k,
@@ -215,11 +215,11 @@ class sequence_cache {
       rows = to.read_rows(store_, head, run);
       k = widened(rows.k);
       v = widened(rows.v);
-      levels = group(std::span<const float>(k), Format::k_dim);
+      levels = group(std::span<const float>(k), padded::k_dim);
     } else {
       levels = group(attention::drawn_keys(head, run), attention::drawn_key_dims);
     }
-    Index::template add_to<typename Format::decoded>(states, run, levels, k, v);
+    Index::template add_to<typename padded::decoded>(states, run, levels, k, v);
     const std::uint64_t pages = to.pages_of(run);
     require_free(store_, pages, [&] {
       return "build: " + std::to_string(run.size()) + " tokens of a head need ";
@@ -257,7 +257,7 @@ class sequence_cache {
     layers.reserve(extents.size());
     for (const layer_extent& e : extents) {
       const auto number = static_cast<std::uint32_t>(layers.size());
-      require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq, number,
+      require_addresses(address_, tiles_, shape_, padded::k_dim, padded::v_dim, seq, number,
                         e.tokens);
       layers.push_back(empty_layer(e));
       require_pages(e, layers.back().pages_holding(), number);
@@ -291,9 +291,9 @@ class sequence_cache {
   shared_pages<Store>& pages() { return store_; }
 
   // The pages of a head as kernels read them.
-  struct page_views : layout::page_reader<Format> {
+  struct page_views : layout::page_reader<padded> {
     page_views(const sequence_cache& cache, const layout::head_pages& head)
-        : layout::page_reader<Format>{cache.store_, head} {}
+        : layout::page_reader<padded>{cache.store_, head} {}
   };
 
  private:
@@ -340,7 +340,7 @@ class sequence_cache {
     constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
     const std::uint64_t total = to.tokens() + std::min(count, most);
     require_countable(total);
-    require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
+    require_addresses(address_, tiles_, shape_, padded::k_dim, padded::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
     const auto n = static_cast<std::uint32_t>(count);
     const auto who = [&] { return "append: " + std::to_string(count) + " tokens need "; };
