@@ -11,6 +11,7 @@
 #include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/layout/fused.hpp"
 #include "instinfer/store/cache_file.hpp"
 #include "instinfer/store/memory.hpp"
 #include "tests/paths/odd_layouts.hpp"
@@ -54,7 +55,7 @@ template <class Cache>
 std::uint64_t cut_pages(const Cache& cache, std::size_t have, std::size_t tokens) {
   std::uint64_t pages = 0;
   for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-    if (const layout::tile& tile = cache.tiles().of(s); tile.stored()) {
+    if (const layout::tile& tile = cache.tiles().of(s); cache.tiles().has_pages(s)) {
       const bool sealed = tokens / tile.tokens < have / tile.tokens;
       pages += sealed && tokens % tile.tokens > 0 ? 2 * (64 / tile.dims) : 0;
     }
@@ -88,7 +89,8 @@ bool says(const std::string& message, const std::string& part) {
 // The file of a sequence has all its pages, open pages, counts and summaries.
 TEST_CASE_TEMPLATE("truncate: a sequence is as if the tokens had never come", Cache,
                    cache_of<layout::token_indexed<>>, cache_of<layout::dim_indexed<>>,
-                   cache_of<layout::dual<>>, cache_of<test::scattered>,
+                   cache_of<layout::dual<>>, cache_of<layout::fused<>>,
+                   cache_of<layout::fused_dual<>>, cache_of<test::scattered>,
                    cache_of<layout::dual<>, fp16_format, kept<attention::mean_value>,
                             kept<attention::page_bounds<16>>, kept<attention::cluster_index>,
                             kept<attention::cluster_tree>, kept<attention::wave_buffer>,

@@ -56,7 +56,7 @@ inline void require_addresses(const address_codec& address, const layout::tiling
                               const model_shape& shape, int k_dim, int v_dim, sequence seq,
                               std::uint32_t layer, std::uint64_t tokens) {
   for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-    if (const layout::tile& tile = tiles.of(s); tile.stored() && tokens > 0) {
+    if (const layout::tile& tile = tiles.of(s); tiles.has_pages(s) && tokens > 0) {
       const int head_dim = s == stream::v_by_token ? v_dim : k_dim;
       (void)address.encode(
           page_key{.sequence_slot = seq.slot,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "instinfer/core/scratch.hpp"
@@ -18,6 +19,7 @@ template <PageStore Store>
 class shared_pages : public Store {
  public:
   using Store::Store;
+  explicit shared_pages(Store pages) : Store{std::move(pages)} {}
 
   // Allocates all memory that share() of these pages needs.
   void reserve_owners(std::span<const page_id> pages) {
