@@ -42,7 +42,7 @@ inline bool mean_applies(const layout::head_pages& head, std::uint32_t visible) 
 //   fold_rows(logits, chunks, table)      merge mean values
 //   keep_mass(p, tokens)                  store alpha
 //   blend_mean(p, tokens, mean)           store alpha and the mean
-//   finish(out)                           out: [group, v_dim]
+//   finish(out, log_sum_exp)              [group, v_dim]; [group], or empty if not asked for
 template <class Arithmetic, class Summaries>
 class machine : public selector<typename Arithmetic::format, Summaries, observer_ref> {
   using base = selector<typename Arithmetic::format, Summaries, observer_ref>;

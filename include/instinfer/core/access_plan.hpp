@@ -84,6 +84,9 @@ class access_plan {
                                    : wanted_elements_) += read.new_elements();
   }
 
+  // Wanted elements of all reads.
+  std::uint64_t elements() const { return wanted_elements_ + buffered_elements_ + fast_elements_; }
+
   // Bytes of the stages that do not depend on the route. link_bytes stays 0; filtered_bytes counts
   // the wanted entries.
   traffic bytes(std::uint64_t page_bytes, const entry_size& entry) const {

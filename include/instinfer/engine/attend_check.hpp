@@ -57,6 +57,10 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
                std::to_string(rules.v_dim) + "], or n times that for n queries, got " +
                std::to_string(r.q.size()) + " and " + std::to_string(r.out.size()) + " elements";
       });
+  require(r.log_sum_exp.empty() || r.log_sum_exp.size() == n * q_heads, [&] {
+    return "attend: log_sum_exp must be empty or [" + std::to_string(n) + ", " +
+           std::to_string(q_heads) + "], got " + std::to_string(r.log_sum_exp.size()) + " elements";
+  });
   require(n == 1 || n <= tokens, [&] {
     return "attend: " + std::to_string(n) +
            " queries need their tokens appended before, there are " + std::to_string(tokens);

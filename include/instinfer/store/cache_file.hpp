@@ -26,7 +26,7 @@
 namespace instinfer::store {
 
 struct cache_file_mark {
-  static constexpr std::uint32_t this_version = 2;  // changes with the parts of any summary
+  static constexpr std::uint32_t this_version = 3;  // changes with the parts of any summary
   static constexpr std::uint32_t this_byte_order = 0x01020304;
 
   std::array<char, 8> magic{'i', 'n', 's', 't', 'k', 'v', '\r', '\n'};

@@ -1,4 +1,5 @@
 #pragma once
+// long because: every call keeps pages and summaries in step.
 // The cache of one layer of one sequence: the pages of its three streams and the summaries of its
 // heads.
 
@@ -6,6 +7,8 @@
 #include <array>
 #include <span>
 #include <tuple>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "instinfer/core/traffic.hpp"
@@ -83,7 +86,7 @@ class layer_cache {
       s.append(store, start_channel, {s.kind() == stream::v_by_token ? v : k, v}, tokens_, count,
                written, [&] {
                  if constexpr (summarises<Store> && !Format::plain) {
-                   restate(store, s);
+                   restate(store, s, {s.sealed_tokens() - s.tile().tokens, tokens_}, true);
                  }
                });
     });
@@ -111,6 +114,82 @@ class layer_cache {
     }
     first_ = new_first;
     for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });
+  }
+
+  bool may_truncate(std::uint32_t tokens) const { return summaries_.may_truncate(tokens); }
+
+  // The sealed pages that truncate(tokens) reads: those of cut tiles; for the summaries, those of
+  // tokens that are taken back, and of those that a group of tokens is summarised again from.
+  void list_truncated(std::uint32_t tokens, std::vector<page_id>& pages) const {
+    const std::uint32_t whole = summaries_.whole_before(tokens);
+    for_each_stream([&](const stream_cache<Format>& s) {
+      index_run read{tokens - s.reopened(tokens), tokens};
+      if (&s == &k_stream() || &s == &v_stream()) {
+        read.first = std::min(read.first, whole);
+        if (&s == &v_stream() ? forgets_newest : forgets_newest_keys) {
+          read.last = tokens_;
+        }
+      }
+      s.list_pages(read, pages);
+    });
+  }
+
+  // Bytes of the open pages after truncate(tokens).
+  std::uint64_t open_bytes_truncated(std::uint32_t tokens) const {
+    return sum_of([&](const auto& s) { return s.open().bytes_with_first(s.reopened(tokens)); });
+  }
+  // Allocates all memory that truncate(tokens) needs.
+  void reserve_truncate(std::uint32_t tokens, bool holds_data) {
+    for_each_stream(
+        [&](stream_cache<Format>& s) { s.reserve_truncate(tokens_, tokens, holds_data); });
+  }
+
+  // Takes the newest tokens back, so that the first `tokens` stay. The caller must have called
+  // reserve_truncate, and checked may_truncate.
+  template <PageStore Store>
+  void truncate(Store& store, std::uint32_t tokens) {
+    if constexpr (summarises<Store> && forgets_newest) {
+      token_row<Format> row;
+      for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+        for (std::uint32_t token = tokens; token < tokens_; ++token) {
+          rows().read(store, h, token, row);
+          summaries_.for_each(summaries_.of(h), [&]<class State>(State& state) {
+            if constexpr (attention::forgets_in_any_order<State>) {
+              state.forget(row.k, row.v);
+            }
+          });
+        }
+      }
+    }
+    for_each_stream([&](stream_cache<Format>& s) {
+      s.truncate(store, tokens, [&] {
+        if constexpr (summarises<Store> && !Format::plain) {
+          restate(store, s, {tokens - s.reopened(tokens), tokens}, false);
+        }
+      });
+    });
+    const std::uint32_t had = std::exchange(tokens_, tokens);
+    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+      SummaryStates& states = summaries_.of(h);
+      summaries_.for_each(states, [&]<class State>(State& state) {
+        if constexpr (!attention::forgets_in_any_order<State>) {
+          const std::uint32_t whole = attention::whole_before(state, tokens);
+          state.truncate(whole, states);
+          if constexpr (Store::holds_data) {
+            token_row<Format> row;
+            for (std::uint32_t token = whole; token < tokens; ++token) {
+              rows().read(store, h, token, row);
+              attention::append_to(state, std::span<const stored_element>(row.k),
+                                   std::span<const stored_element>(row.v), {});
+            }
+          } else {
+            attention::append_count(state, tokens - whole);
+          }
+        } else if constexpr (!Store::holds_data) {
+          attention::forget_count(state, had - tokens);
+        }
+      });
+    }
   }
 
   // The rows of a run of one head's tokens.
@@ -142,6 +221,14 @@ class layer_cache {
                 {s.kind() == stream::v_by_token ? std::span(rows.v) : std::span(rows.k), rows.v},
                 order, written);
     });
+  }
+
+  // A layer with the same tokens: its own open pages and summaries, and the same sealed pages,
+  // which the caller must share.
+  layer_cache forked() const {
+    layer_cache copy = *this;
+    copy.for_each_stream([&](stream_cache<Format>& s) { s.trim_open(tokens_); });
+    return copy;
   }
 
   // Releases every page. Do not use the object afterwards.
@@ -210,6 +297,16 @@ class layer_cache {
   template <class Store>
   static constexpr bool summarises = Store::holds_data && (std::tuple_size_v<SummaryStates> > 0);
 
+  // Whether a summary is told of V, or also of K, of tokens that are taken back.
+  static constexpr bool forgets_newest =
+      []<class... State>(std::type_identity<std::tuple<State...>>) {
+        return (attention::forgets_in_any_order<State> || ...);
+      }(std::type_identity<SummaryStates>{});
+  static constexpr bool forgets_newest_keys =
+      []<class... State>(std::type_identity<std::tuple<State...>>) {
+        return ((attention::forgets_in_any_order<State> && !attention::ignores_keys<State>) || ...);
+      }(std::type_identity<SummaryStates>{});
+
   stream_cache<Format> stream_of(stream s) const {
     return {s, tiles_.has_pages(s) ? tiles_.of(s) : layout::tile{}, page_bytes_, kv_heads_,
             tiles_.guest_of(s)};
@@ -262,18 +359,18 @@ class layer_cache {
     }
   }
 
-  // Reports the stored values of a newly sealed tile's live tokens to the summaries. Its open pages
-  // still exist at this time.
-  void restate(layout::page_source pages, const stream_cache<Format>& s) {
+  // Reports the stored values of a tile's live tokens in a run to the summaries, when it was sealed
+  // or opened again. Its sealed pages and its open ones hold them at this time.
+  void restate(layout::page_source pages, const stream_cache<Format>& s, index_run run,
+               bool was_open) {
     const bool keys = &s == &k_stream();
     const bool values = &s == &v_stream();
-    const std::uint32_t tile_first = s.sealed_tokens() - s.tile().tokens;
     token_row<Format> before;
     token_row<Format> after;
     for (std::uint32_t h = 0; h < kv_heads_ && (values || keys); ++h) {
-      for (std::uint32_t token = std::max(tile_first, first_); token < tokens_; ++token) {
-        rows().read_parts(pages, s, h, token, true, before);
-        rows().read_parts(pages, s, h, token, false, after);
+      for (std::uint32_t token = std::max(run.first, first_); token < run.last; ++token) {
+        rows().read_parts(pages, s, h, token, was_open, before);
+        rows().read_parts(pages, s, h, token, !was_open, after);
         summaries_.for_each(summaries_.of(h), [&](auto& state) {
           if (values) {
             attention::restate_v<stored_element>(state, before.v, after.v);

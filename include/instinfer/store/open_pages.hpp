@@ -30,6 +30,12 @@ class open_pages {
     return std::max<std::uint64_t>(bytes_.size(), grid_.open_bytes_of_all(wanted(at, count)));
   }
 
+  // The same two, so that the first n tokens of any tile fit. The tile has `at` tokens.
+  void reserve_first(std::uint32_t at, std::uint32_t n) { grow(at, n); }
+  std::uint64_t bytes_with_first(std::uint32_t n) const {
+    return std::max<std::uint64_t>(bytes_.size(), grid_.open_bytes_of_all(n));
+  }
+
   // Empty pages for the first n tokens of a tile.
   void resize(std::uint32_t n) {
     room_ = grid_.open_room(n);

@@ -1,4 +1,5 @@
 #pragma once
+// long because: every call keeps the table, the open pages and the sealed tokens in step.
 // The pages of one stream (K by token, K by dim, V) in one layer of one sequence: L2P entries of
 // sealed pages, and the open page of every head. Pages of K by token may hold V, too.
 
@@ -57,6 +58,13 @@ class stream_cache {
     }
   }
 
+  // Allocates all memory that truncate needs.
+  void reserve_truncate(std::uint32_t have, std::uint32_t tokens, bool holds_data) {
+    if (holds_data) {
+      open_.reserve_first(have % grid_.tile.tokens, reopened(tokens));
+    }
+  }
+
   // Appends the rows x of `count` tokens to the `have` tokens: first to the end of the open tile,
   // then whole tiles without the buffer, then the start of the next open tile. Calls sealed() after
   // the open tile was written, while its open pages still exist.
@@ -94,6 +102,50 @@ class stream_cache {
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t new_first) {
     table_.reclaim(store, std::min(new_first, sealed_tokens_) / grid_.tile.tokens);
+  }
+
+  // Whether going back to the first `tokens` tokens cuts a sealed tile, which must then be opened.
+  bool cuts_sealed(std::uint32_t tokens) const {
+    return tokens < sealed_tokens_ && tokens % grid_.tile.tokens > 0;
+  }
+  // The tokens of its tile that stay.
+  std::uint32_t reopened(std::uint32_t tokens) const {
+    return cuts_sealed(tokens) ? tokens % grid_.tile.tokens : 0;
+  }
+
+  // Goes back to the first `tokens` tokens. The tokens that stay of a cut tile go back to the open
+  // page: with a codec they are decoded, and rounded to `element`. Calls opened() when they are
+  // there, and still in the sealed page. open() must have room for them.
+  template <PageStore Store, class Opened>
+  void truncate(Store& store, std::uint32_t tokens, Opened&& opened) {
+    if (tokens >= sealed_tokens_) {
+      return;
+    }
+    const std::uint32_t tiles = tokens / grid_.tile.tokens;
+    if constexpr (Store::holds_data) {
+      if (cuts_sealed(tokens)) {
+        for (std::uint32_t h = 0; h < grid_.kv_heads; ++h) {
+          for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
+            reopen(h, dim_tile, store.view(table_[grid_.at(tiles, h, dim_tile)]).data(),
+                   reopened(tokens));
+          }
+        }
+        opened();
+      }
+    }
+    table_.truncate(store, tiles);
+    sealed_tokens_ = tiles * grid_.tile.tokens;
+  }
+
+  // Adds the sealed pages of all heads with tokens of a run to `pages`.
+  void list_pages(index_run run, std::vector<page_id>& pages) const {
+    const std::uint32_t last = std::min(run.last, sealed_tokens_);
+    for (std::uint32_t t = run.first / grid_.tile.tokens;
+         run.first < last && t * grid_.tile.tokens < last; ++t) {
+      const auto tile =
+          table_.pages().subspan(grid_.at(t - table_.first_tile(), 0, 0), grid_.pages_per_tile());
+      pages.insert(pages.end(), tile.begin(), tile.end());
+    }
   }
 
   template <PageStore Store>
@@ -175,6 +227,16 @@ class stream_cache {
       }
     }
   }
+
+  // Of a copy that is a fork of a stream with `have` tokens: open pages with room for no more than
+  // their tokens.
+  void trim_open(std::uint32_t have) {
+    if (!open_.bytes().empty()) {
+      open_ = open_.first(have % grid_.tile.tokens);
+    }
+  }
+  // The table's entries, also those of reclaimed pages.
+  std::span<const page_id> pages() const { return table_.pages(); }
 
   // Sealed pages that were not reclaimed.
   std::uint64_t live_pages() const {
@@ -261,6 +323,28 @@ class stream_cache {
       std::memcpy(page.data(), open_.page(h, dim_tile), grid_.page_bytes);
     } else {
       Format::codec::encode({open_.page(h, dim_tile), grid_.elements()}, page);
+    }
+  }
+
+  // Writes the first n tokens of a sealed page to its open page.
+  void reopen(std::uint32_t h, std::uint32_t dim_tile, const std::byte* sealed, std::uint32_t n) {
+    element* page = open_.page(h, dim_tile);
+    const auto copy = [&](const layout::tile& tile, const layout::tile& to) {
+      if constexpr (Format::plain) {
+        layout::copy_tile(reinterpret_cast<const element*>(sealed), tile, page, to, n);
+      } else {
+        const auto from =
+            layout::make_view<Format>(sealed, tile, tile.tokens, grid_.page_bytes, false);
+        for (std::uint32_t t = 0; t < n; ++t) {
+          for (std::uint32_t i = 0; i < tile.dims; ++i) {
+            page[to.offset(t, i)] = held<typename Format::codec>(from(t, i));
+          }
+        }
+      }
+    };
+    copy(grid_.tile, open_.tile());
+    if (grid_.guest.stored()) {  // its rows have the same strides in open pages
+      copy(grid_.guest, grid_.guest);
     }
   }
 
