@@ -1,7 +1,6 @@
 // The error of dense attention on the demo's trace with each codec, rows by token and K by dim: a
 // table in Markdown, for docs/storage.md.
 
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -16,29 +15,6 @@ namespace {
 
 using namespace instinfer;
 using methods::decode_case;
-
-// K divided by a power of 2 for each dim of each KV head, such that the largest magnitude of the dim
-// in the prompt is 1/2 to 1, and q multiplied by it. Products stay the same.
-decode_case scaled_by_dim(const decode_case& c) {
-  decode_case scaled = c;
-  const std::size_t row = c.kv_heads * c.head_dim;
-  for (methods::layer_case& layer : scaled.layers) {
-    std::vector<float> most(row);
-    for (std::size_t i = 0; i < c.prompt() * row; ++i) {
-      most[i % row] = std::max(most[i % row], std::abs(to_float(layer.k[i])));
-    }
-    std::ranges::transform(most, most.begin(),
-                           [](float x) { return std::exp2(std::ceil(std::log2(x))); });
-    for (std::size_t i = 0; i < layer.k.size(); ++i) {
-      layer.k[i] = from_float<fp16>(to_float(layer.k[i]) / most[i % row]);
-    }
-    for (std::size_t i = 0; i < layer.q.size(); ++i) {
-      const std::size_t head = i / c.head_dim % c.q_heads * c.kv_heads / c.q_heads;
-      layer.q[i] *= most[head * c.head_dim + i % c.head_dim];
-    }
-  }
-  return scaled;
-}
 
 // |out - exact| / |exact| of one layer's call, mean over layers and measured queries.
 template <class Storage, class Layout>
@@ -79,10 +55,9 @@ double error_of(const decode_case& c, const methods::exact_answers& exact) {
 
 template <class Storage>
 void print_row(const decode_case& c, const methods::exact_answers& exact) {
-  std::printf("| `%s` | %.1e | %.1e | %.1e |\n", codec_of<Storage>::name,
+  std::printf("| `%s` | %.1e | %.1e |\n", codec_of<Storage>::name,
               error_of<Storage, layout::token_indexed<>>(c, exact),
-              error_of<Storage, layout::dim_indexed<4096, 2>>(c, exact),
-              error_of<Storage, layout::token_indexed<>>(scaled_by_dim(c), exact));
+              error_of<Storage, layout::dim_indexed<4096, 2>>(c, exact));
 }
 
 }  // namespace
@@ -95,7 +70,7 @@ int main(int argc, char** argv) {
       return "bench codecs: the trace must have head size 64, has " + std::to_string(c.head_dim);
     });
     const methods::exact_answers exact = methods::solve(c);
-    std::printf("| storage | K by token | K by dim | K by token, scaled |\n|---|---|---|---|\n");
+    std::printf("| storage | K by token | K by dim |\n|---|---|---|\n");
     print_row<fp16>(c, exact);
     print_row<int8_pages<fp16>>(c, exact);
     print_row<fp8_pages<fp16>>(c, exact);

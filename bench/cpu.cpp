@@ -184,7 +184,7 @@ int main(int argc, char** argv) {
     for (const int queries : {2, 4, 8}) {  // speculative decode
       add<insta, f16>("dense", {32, 8, {32768}, queries}, {1});
     }
-    // K and V of a token in one page, and rows that are both (DeepSeek's shape, and half its heads).
+    // K and V of a token in one page, and rows that are both (DeepSeek's shape).
     using fused = design<attention::dense, layout::fused<>, flash::instcsd, transfer::in_storage>;
     using fused_sparf =
         design<attention::sparf, layout::fused_dual<>, flash::instcsd, transfer::in_storage>;

@@ -1,5 +1,5 @@
-// What each selection method reads with separate and with fused rows, on drives with pages of 4 KiB,
-// 1 KiB and 512 bytes: a table in Markdown, for docs/methods.md.
+// What each selection method reads with separate and with fused rows, on drives with pages of
+// 4 KiB, 1 KiB and 512 bytes: a table in Markdown, for docs/methods.md.
 
 #include <cstdio>
 
