@@ -81,12 +81,14 @@ class row_fold {
   HWY_NOINLINE void fold_blocks(std::uint32_t group, const float* q, bool pending, float soft_cap) {
     const auto& k = window_.k();
     const auto& v = pending ? window_.v_before() : window_.v();  // at first, weights are 0
-    const bool adjacent = (k.adjacent || k.count == 0) && v.adjacent;
+    using k_rows = adjacent_rows<k_dim, packed>;
+    using v_rows = adjacent_rows<v_dim, packed>;
+    const bool adjacent =
+        (k.stride == k_rows::stride || k.count == 0) && v.stride == v_rows::stride;
     for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
       const float* heads = q + std::size_t{h} * k_dim;
       if (adjacent) {
-        fold_block<Heads>(h, heads, adjacent_rows<k_dim, packed>{k.rows[0]},
-                          adjacent_rows<v_dim, packed>{v.rows[0]}, pending, soft_cap);
+        fold_block<Heads>(h, heads, k_rows{k.rows[0]}, v_rows{v.rows[0]}, pending, soft_cap);
       } else {
         fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending, soft_cap);
       }
