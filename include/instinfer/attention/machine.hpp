@@ -85,7 +85,9 @@ class machine : public selector<typename Arithmetic::format, Summaries, observer
       rotation.rotate(std::span(values).subspan(h * k_dim, k_dim),
                       -static_cast<std::int64_t>(back));
     }
-    return {values, q.group, q.logits};
+    query moved = q;
+    moved.values = values;
+    return moved;
   }
 
   dims top_dims(const query& q, budget keep) {

@@ -35,6 +35,12 @@ class engine_base {
     static_assert(
         D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
         "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
+    logits.validate_arrays(static_cast<std::size_t>(shape.layers),
+                           static_cast<std::size_t>(shape.q_heads));
+    require(!attention::own_window<policy> || !logits.biased(), [] {
+      return std::string(
+          "engine: the attention policy keeps a window or an order of tokens of its own, logit_rule must have no slopes and no distance_bias");
+    });
     require(!attention::own_window<policy> || logits.window == 0, [] {
       return std::string(
           "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
