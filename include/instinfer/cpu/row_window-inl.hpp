@@ -23,6 +23,7 @@ template <class Packed>
 struct row_block {
   std::array<const Packed*, block_rows> rows{};  // missing rows repeat the last one
   std::array<float, block_rows> scales{};        // factors of the rows; only for pages with scales
+  std::array<std::uint32_t, block_rows> tokens{};  // of the rows; only if asked for
   std::uint32_t count = 0;
   // Packed values from one row to the next if the block is full and this is the same for all rows;
   // otherwise 0.
@@ -54,9 +55,11 @@ class row_cursor {
   using packed = typename codec::packed;
   static constexpr bool scaled = codec::scale_bytes > 0;
 
-  // Uses reads [first, last) of a plan: the V pages if `values`, otherwise the K pages.
-  void begin(bool values, std::size_t first, std::size_t last) {
+  // Uses reads [first, last) of a plan: the V pages if `values`, otherwise the K pages. Blocks say
+  // which tokens their rows are if the tokens of a page are given.
+  void begin(bool values, std::size_t first, std::size_t last, std::uint32_t page_tokens = 0) {
     values_ = values;
+    page_tokens_ = page_tokens;
     read_ = first;
     last_read_ = last;
     runs_ = {};
@@ -78,6 +81,9 @@ class row_cursor {
       }
       if constexpr (scaled) {
         std::fill_n(to.scales.begin() + count, block_rows - count, scale_);
+      }
+      if (page_tokens_ > 0) [[unlikely]] {
+        number(plan, to, count, n);
       }
       count += n;
       token_ += n;
@@ -139,6 +145,16 @@ class row_cursor {
     }
   }
 
+  // Writes the tokens of the next n rows into the block, from row `at` on. Not inline: most folds
+  // need no tokens, and take() is slower with the loop in it.
+  HWY_NOINLINE void number(const access_plan& plan, row_block<packed>& to, std::uint32_t at,
+                           std::uint32_t n) const {
+    const std::uint32_t first = plan.reads()[read_ - 1].token_tile * page_tokens_ + token_;
+    for (std::uint32_t i = 0; i < n; ++i) {
+      to.tokens[at + i] = first + i;
+    }
+  }
+
   void start_run() {
     if (!runs_.empty()) {
       token_ = runs_.front().first;
@@ -147,6 +163,7 @@ class row_cursor {
   }
 
   bool values_ = false;
+  std::uint32_t page_tokens_ = 0;  // 0: rows are not numbered
   std::size_t read_ = 0;
   std::size_t last_read_ = 0;
   std::span<const index_run> runs_;  // the remaining runs of the page, the current one first
@@ -169,10 +186,12 @@ class row_window {
  public:
   using block = row_block<packed>;
 
-  // Uses reads [first, last) of a plan. They begin with a K page and end with V pages.
+  // Uses reads [first, last) of a plan. They begin with a K page and end with V pages. Blocks of
+  // K say which tokens their rows are if the tokens of a K page are given.
   template <class Pages>
-  void begin(const access_plan& plan, std::size_t first, std::size_t last, const Pages& pages) {
-    k_cursor_.begin(false, first, last);
+  void begin(const access_plan& plan, std::size_t first, std::size_t last, const Pages& pages,
+             std::uint32_t page_tokens) {
+    k_cursor_.begin(false, first, last, page_tokens);
     v_cursor_.begin(true, first, last);
     k_.fill({});
     v_.fill({});

@@ -73,6 +73,9 @@ class score_pass {
         scale_logits(row, tokens.count(),
                      q.logits.scale_for(Format::k_dim) / std::sqrt(coverage(q.head(h), dims)),
                      q.logits.soft_cap);
+        if (q.bias) {
+          add_bias(q, h, tokens, {row, tokens.count()});
+        }
       }
     });
   }

@@ -16,16 +16,22 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Turns the wanted products [group, stride] into weights 2^-shift exp(logit - max), with the
-// maximum and the sum of each head in its state.
+// Turns the wanted products [group, stride] of the tile that begins with token `first` into weights
+// 2^-shift exp(logit - max), with the maximum and the sum of each head in its state.
 inline void weigh_tile(std::span<float> products, const attention::query_group& q, int k_dim,
-                       index_view wanted, std::size_t stride, group_sums& to) {
+                       std::uint32_t first, index_view wanted, std::size_t stride, group_sums& to) {
   const float scale = q.logits.scale_for(k_dim);
   for (std::uint32_t h = 0; h < q.group; ++h) {
     float* row = products.data() + h * stride;
     float max = -std::numeric_limits<float>::infinity();
     for (const index_run run : wanted.runs()) {
-      max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
+      float most = scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap);
+      if (q.bias) {
+        const index_run tokens{first + run.first, first + run.last};
+        add_bias(q, h, {{&tokens, 1}, tokens.size()}, {row + run.first, run.size()});
+        most = max_of(row + run.first, run.size());
+      }
+      max = std::max(max, most);
     }
     to.state(h).max = max;
     for (const index_run run : wanted.runs()) {
@@ -55,7 +61,7 @@ class tile_fold {
                   q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
                   products_.data(), tile_tokens);
       }
-      weigh_tile(products_, q, Format::k_dim, wanted, tile_tokens, sums_);
+      weigh_tile(products_, q, Format::k_dim, tile_first, wanted, tile_tokens, sums_);
       for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
         const auto page = pages(reads[i]);
         fold_any(page, plan.tokens(reads[i]), q.group,

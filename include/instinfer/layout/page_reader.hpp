@@ -49,6 +49,9 @@ class page_reader {
                              read.buffered);
   }
 
+  // Tokens of a page of a stream.
+  std::uint32_t tile_tokens(stream s) const { return head_.tiles.of(s).tokens; }
+
  private:
   page_source source_;
   const head_pages& head_;
