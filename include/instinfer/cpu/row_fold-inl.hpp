@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "instinfer/cpu/group_state.hpp"
+#include "instinfer/cpu/plan_parts-inl.hpp"
 #include "instinfer/cpu/row_kernels-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 
@@ -46,8 +47,11 @@ class row_fold {
     reset(group);
     std::size_t unmerged = 0;
     bool pending = false;  // the block before has weights, but its V rows are not folded yet
-    for (window_.begin(plan, first, last, pages); window_.k().count > 0 || pending;
-         window_.advance(plan, pages)) {
+    // A window has the rows of 3 blocks of V and 2 of K, and a cursor is up to a block further on.
+    const auto ahead = pages.ahead(plan, first, last,
+                                   [&] { return reads_in_use(plan, first, last, 4 * block_rows); });
+    for (window_.begin(plan, first, last, ahead); window_.k().count > 0 || pending;
+         window_.advance(plan, ahead)) {
       fold_blocks(group, q.data(), pending, soft_cap);
       unmerged += window_.k().count;
       pending = window_.k().count > 0;

@@ -25,13 +25,15 @@ class engine_base {
   using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
   // config: throws bad_argument if the shape, capacity, layout or logit rule is not valid. Pass
-  // `channels` if a sweep varies the drive at run time.
+  // `channels` if a sweep varies the drive at run time. `options` are those of a store that has
+  // some, like the folder of store::drive_files.
   engine_base(const model_shape& shape, const store::capacity& capacity,
               const policy& attention = {}, const logit_rule& logits = {},
-              std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
+              std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels),
+              const store::options_of<Store>& options = {})
       : attention_{attention},
         logits_{(logits.validate(), logits)},
-        cache_{shape, capacity, channels} {
+        cache_{shape, capacity, channels, options} {
     static_assert(
         D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
         "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");

@@ -12,6 +12,7 @@
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/concepts.hpp"
+#include "instinfer/store/concepts.hpp"
 #include "instinfer/store/extents.hpp"
 
 namespace instinfer::store {
@@ -32,6 +33,19 @@ inline std::uint64_t pages_per_channel(const capacity& cap, std::uint32_t page_b
            " channels";
   });
   return pages;
+}
+
+// The store of a cache. Throws bad_argument for less than one page per channel, and what the store
+// throws.
+template <class Store>
+Store make_store(const options_of<Store>& options, const capacity& cap, std::uint32_t channels,
+                 std::uint32_t page_bytes) {
+  const std::uint64_t pages = pages_per_channel(cap, page_bytes, channels);
+  if constexpr (requires { typename Store::options; }) {
+    return Store(options, channels, pages, page_bytes);
+  } else {
+    return Store(channels, pages, page_bytes);
+  }
 }
 
 [[noreturn]] inline void throw_drive_full(const std::string& who, std::uint64_t pages,

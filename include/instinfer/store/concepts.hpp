@@ -4,6 +4,7 @@
 //
 //   memory             pages in host memory
 //   ledger             page counts only: for timing caches larger than memory
+//   drive_files        pages in files on a real drive (drive/drive_files.hpp)
 //   flash::ftl_store   pages on the FTL of a modelled drive, with blocks, wear and failures; counts
 //                      only, unless it is given page contents (flash/ftl_store.hpp)
 
@@ -16,19 +17,45 @@
 
 namespace instinfer::store {
 
-// Constructed with (channels, pages_per_channel, page_bytes).
+struct no_options {};
+
+namespace detail {
+template <class S>
+struct options {
+  using type = no_options;
+};
+template <class S>
+  requires requires { typename S::options; }
+struct options<S> {
+  using type = typename S::options;
+};
+}  // namespace detail
+
+// What a store takes beside its size, as where its files are.
+template <class S>
+using options_of = typename detail::options<S>::type;
+
+// Constructed with (channels, pages_per_channel, page_bytes); a store that has a type `options`,
+// with (options, channels, pages_per_channel, page_bytes).
+template <class S>
+concept SizedStore =
+    std::constructible_from<S, std::uint32_t, std::uint64_t, std::uint32_t> ||
+    std::constructible_from<S, const options_of<S>&, std::uint32_t, std::uint64_t, std::uint32_t>;
+
 // allocate(channel) takes a free page: on that channel, or on the next one that has a free page. It
 // throws drive_full, and nothing else. release(page) frees a page.
 // A store with holds_data has two more members: write(page), once after allocate, and view(page),
-// after write. Both return [page_bytes], valid until release; in a store that moves pages, until
-// the next allocate.
+// after write. Both return [page_bytes], valid until release; in a store that moves pages or
+// sends them to a drive, until the next allocate.
 //
 // A store may have begin_writes(slot): before the pages of an append, it announces the sequence
-// that they belong to.
+// that they belong to. It may throw; nothing is written then.
+//
+// A store that has to fetch pages has read_ahead(plan, order), which returns the planned_reads of
+// an operation (layout/page_reader.hpp). Its view is valid until the thread's eighth view after it.
 template <class S>
 concept PageStore =
-    requires(S& s, const S& c, std::uint32_t channel, std::uint64_t pages, page_id page) {
-      S(channel, pages, channel);
+    SizedStore<S> && requires(S& s, const S& c, std::uint32_t channel, page_id page) {
       { S::holds_data } -> std::convertible_to<bool>;
       { s.allocate(channel) } -> std::same_as<page_id>;
       { s.release(page) } noexcept;

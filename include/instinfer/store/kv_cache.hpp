@@ -16,13 +16,17 @@ class kv_cache : public sequence_cache<Format, SummaryStates, Store> {
 
  public:
   // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity
-  // is less than one page per channel.
-  kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels)
-      : sequence_cache<Format, SummaryStates, Store>{shape, cap,
+  // is less than one page per channel. `options` are those of the store.
+  kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels,
+           const options_of<Store>& options = {})
+      : sequence_cache<Format, SummaryStates, Store>{shape,
+                                                     cap,
                                                      (shape.validate(), require_context(cap),
                                                       layout::checked_tiles<Format, Layout>(
                                                           cap.context_tokens)),
-                                                     Layout::page_bytes, channels},
+                                                     Layout::page_bytes,
+                                                     channels,
+                                                     options},
         context_tokens_{cap.context_tokens} {}
 
   std::uint32_t context_tokens() const { return context_tokens_; }

@@ -3,7 +3,6 @@
 // append and reclaim. Its tiles are values, so that caches of all layouts are compiled once.
 
 #include <algorithm>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -35,15 +34,16 @@ class sequence_cache {
 
   // Throws bad_argument if the shape is not valid, or the capacity is less than one page per
   // channel; address_overflow if the address cannot name the last head of the last layer. The tiles
-  // must keep the contract of a layout (layout/validate.hpp).
+  // must keep the contract of a layout (layout/validate.hpp). `options` are those of the store.
   sequence_cache(const model_shape& shape, const capacity& cap, const layout::tiling& tiles,
-                 std::uint32_t page_bytes, std::uint32_t channels)
+                 std::uint32_t page_bytes, std::uint32_t channels,
+                 const options_of<Store>& options = {})
       : shape_{(shape.validate(), shape)},
         address_{cap.address},
         tiles_{tiles},
         page_bytes_{page_bytes},
         buffer_{cap.buffer_bytes},
-        store_{channels, pages_per_channel(cap, page_bytes, channels), page_bytes} {
+        store_{make_store<Store>(options, cap, channels, page_bytes)} {
     (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
                                          .head = static_cast<std::uint64_t>(shape.kv_heads) - 1});
   }
@@ -266,8 +266,7 @@ class sequence_cache {
     if (count == 0) {
       return {};
     }
-    constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
-    const std::uint64_t total = to.tokens() + std::min(count, most);
+    const std::uint64_t total = to.tokens() + std::min(count, std::uint64_t{1} << 31);
     require_countable(total);
     require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
