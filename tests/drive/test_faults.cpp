@@ -1,5 +1,5 @@
-// Faults of the drive and of the system: each is found and named, nothing damaged is handed out, and
-// the store goes on.
+// Faults of the drive and of the system: each is found and named, nothing damaged is handed out,
+// and the store goes on.
 
 #include <algorithm>
 #include <cstdlib>
