@@ -64,6 +64,7 @@ class page_files {
       readers_.push_back(std::make_unique<reader>(*this, part, make_queue(part, wanted), channels));
       idle_.push_back(readers_.back().get());
     }
+    usable_readers_ = mode_.readers;
     mode_.registered = mode_.registered && mode_.ring;
   }
   page_files(const page_files&) = delete;
@@ -111,7 +112,10 @@ class page_files {
     {
       std::unique_lock lock(mutex_);
       writes_->flush();
-      given_back_.wait(lock, [&] { return !idle_.empty(); });
+      given_back_.wait(lock, [&] { return !idle_.empty() || usable_readers_ == 0; });
+      if (idle_.empty()) {
+        throw io_error("drive_files: no reader is left, the system has lost requests of all", EIO);
+      }
       free = idle_.back();
       idle_.pop_back();
     }
@@ -150,9 +154,11 @@ class page_files {
         of.bytes_read_ += window.bytes_read();
         if (usable) {
           of.idle_.push_back(this);  // has room: all readers were in it
+        } else {
+          --of.usable_readers_;
         }
       }
-      of.given_back_.notify_one();
+      of.given_back_.notify_all();
     }
 
     page_files& of;
@@ -244,6 +250,7 @@ class page_files {
   std::unique_ptr<staged_writes> writes_;
   std::vector<std::unique_ptr<reader>> readers_;
   std::vector<reader*> idle_;
+  unsigned usable_readers_ = 0;
   std::map<std::thread::id, recent_pages> recent_;
   std::uint64_t bytes_read_ = 0;
 };
