@@ -172,12 +172,14 @@ using engine_of =
 template <class Engine>
 std::unique_ptr<Engine> filled_engine(const typename Engine::policy& policy, sequence& seq) {
   // As much as the tokens take: fio would read what was never written at no cost.
+  constexpr std::uint32_t page_bytes = Engine::design_type::layout_policy::page_bytes;
   constexpr bool two_copies_of_k =
       Engine::design_type::layout_policy::template tiles<format>(tokens).k_by_dim.stored();
-  const store::capacity room{.bytes = tokens * 8 * 128 * sizeof(fp16) * (two_copies_of_k ? 3 : 2),
-                             .context_tokens = tokens};
-  auto engine = std::make_unique<Engine>(shape, room, policy, logit_rule{}, channels,
-                                         store::drive_files::options{.folders = folders});
+  constexpr std::size_t bytes = tokens * 8 * 128 * sizeof(fp16) * (two_copies_of_k ? 3 : 2);
+  auto engine = std::make_unique<Engine>(
+      shape, store::capacity{.context_tokens = tokens},
+      store::drive_files({.folders = folders}, channels, bytes / channels / page_bytes, page_bytes),
+      policy);
   seq = engine->open();
   std::mt19937 random(1);
   std::normal_distribution<float> normal;

@@ -126,10 +126,9 @@ class filled_cache {
       pool.for_each(heads, [&](std::size_t h, std::size_t w) {
         traffic moved;
         selection_recorder observer{chosen != nullptr ? &(*chosen)[r * heads + h] : nullptr};
-        const attention::index_query no_index;
         const head_attend head(policy, engine_.logits(), engine_.cache(), layer, 0,
-                               static_cast<std::uint32_t>(h), no_index, work.workers[w], moved);
-        head(static_cast<std::uint32_t>(shape_.queries), requests_[r].q, out[r], observer);
+                               static_cast<std::uint32_t>(h), requests_[r], work.workers[w], moved);
+        head(out[r], {}, observer);
       });
     }
   }

@@ -51,6 +51,7 @@ TEST_CASE("a plan counts what it reads from flash, from the buffer, and from fas
     CHECK(members == std::vector<std::uint32_t>{1, 2, 7});
     CHECK(plan.dims(first).count() == 5);
     // 15 + 10 elements on two pages, each with its scale; 5 in the buffer; 20 + 15 elsewhere.
+    CHECK(plan.elements() == 65);
     CHECK(plan.bytes(4096, entry) == traffic{.pages_read = 2,
                                              .array_bytes = 8192,
                                              .channel_bytes = 8192,

@@ -24,7 +24,7 @@ std::vector<float> attend_one(const std::vector<float>& k, const std::vector<flo
   engine.append(seq, 0, ke, ve);
   std::vector<float> out(64);
   typename cpu::engine<insta, kv_format<E, 64>>::scratch scratch;
-  engine.attend(seq, 0, q, out, scratch, parallel::in_parts{parts, parallel::serial{}});
+  engine.attend(seq, 0, q, out, scratch, claimed_workers(parts));
   return out;
 }
 

@@ -40,14 +40,14 @@ void check_as_reference(const logit_rule& rule) {
     const auto dims = chosen_by(expected.heads[h], attention::operation::top_dims);
     const auto kept = chosen_by(expected.heads[h], attention::operation::top_tokens);
     const auto& layer = engine.cache().at(seq, 0);
-    const attention::index_query no_index;
+    const attend_request request{seq, data.q, out};
     worker device;
     const auto run = [&](std::span<const std::uint32_t> listed, test::head_record& seen,
                          traffic& of_head) {
       device.arithmetic.set(dims, listed);
       const head_attend head(engine.attention(), engine.logits(), engine.cache(), layer, 0, h,
-                             no_index, device, of_head);
-      head(1, data.q, out, seen);
+                             request, device, of_head);
+      head(out, {}, seen);
     };
     test::head_record seen;
     run(kept, seen, moved);

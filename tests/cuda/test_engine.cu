@@ -49,10 +49,15 @@ void check_dense(int tokens, int group, const logit_rule& rule = {}) {
   gpu.append(seq, 0, data.k_tokens(0, tokens / 2), data.v_tokens(0, tokens / 2));
   gpu.append(seq, 0, data.k_tokens(tokens / 2, tokens), data.v_tokens(tokens / 2, tokens));
   std::vector<float> out(data.q.size());
-  const receipt done = gpu.attend(seq, 0, data.q, out);
+  std::vector<float> lse(static_cast<std::size_t>(2 * group));
+  const receipt done = gpu.attend({.seq = seq, .q = data.q, .out = out, .log_sum_exp = lse}, 0);
   for (int h = 0; h < 2 * group; ++h) {
     const auto exact = test::defined_attention(data.Q(h), data.K(h / group, 0, tokens),
                                                data.V(h / group, 0, tokens), rule);
+    const double expected_lse = test::defined_log_sum_exp(
+        test::defined_logits(data.Q(h), data.K(h / group, 0, tokens), rule));
+    const auto got = static_cast<double>(lse[static_cast<std::size_t>(h)]);
+    CHECK((tokens == 0 ? got == expected_lse : std::abs(got - expected_lse) <= 1e-4));
     CHECK(test::relative_error(std::span(out).subspan(static_cast<std::size_t>(h * 64), 64),
                                exact) <= tolerance);
   }
@@ -61,7 +66,9 @@ void check_dense(int tokens, int group, const logit_rule& rule = {}) {
                                      rule);
   const sequence same = other.open();
   other.append(same, 0, data.k, data.v);
-  CHECK(other.attend(same, 0, data.q, out).traffic == done.traffic);
+  typename reference::engine<D, format>::scratch work;
+  const attend_request request{.seq = same, .q = data.q, .out = out, .log_sum_exp = lse};
+  CHECK(other.attend(std::span(&request, 1), 0, work, parallel::serial{}).traffic == done.traffic);
 }
 
 // The dims and tokens that the device chose, then fp64 with the same choice.

@@ -153,6 +153,32 @@ TEST_CASE("neighbours are one request, whatever the plan's order") {
   CHECK(calls.calls() == 8);  // two groups of 512 pages, each 128 pages of 4 channels
 }
 
+TEST_CASE("K and V in one page are one read, in an order that has both or one of them") {
+  drive_files store(here(), 2, 64, 4096);
+  const std::vector<page_id> pages = fill(store, 100, 4096);
+  access_plan plan;
+  for (const page_id page : pages) {
+    for (const stream kind : {stream::k_by_token, stream::v_by_token}) {
+      page_read read;
+      read.kind = kind;
+      read.page = page;
+      plan.add(read);
+    }
+  }
+  CHECK(wrong_pages(store, plan, 4096) == 0);
+  CHECK(store.bytes_read() == 100 * 4096);
+  for (const layout::read_streams of : {layout::read_streams::keys, layout::read_streams::values}) {
+    const std::uint64_t before = store.bytes_read();
+    layout::planned_reads* ahead =
+        store.read_ahead(plan, {.first = 20, .last = 120, .in_use = 1, .of = of});
+    const std::size_t i = of == layout::read_streams::keys ? 20 : 21;
+    CHECK(*ahead->at(plan.reads()[i]) == test::page_bytes_of(pages[10], 0, 4096)[0]);
+    CHECK_THROWS_AS(ahead->at(plan.reads()[41 - i]), error);  // not of this order
+    ahead->close();
+    CHECK(store.bytes_read() - before == 50 * 4096);
+  }
+}
+
 TEST_CASE("threads read at the same time, also when there are more than readers") {
   for (const bool ring : {true, false}) {
     drive_files::options options = here();

@@ -9,6 +9,7 @@
 
 #include "faulty_calls.hpp"
 #include "instinfer/drive.hpp"
+#include "instinfer/layout/fused.hpp"
 #include "tests/support/shared_attends.hpp"
 
 namespace instinfer::test_drive_engine {
@@ -21,6 +22,8 @@ using format = kv_format<fp16, 64>;
 template <class D, class Path, class Store>
 using engine_of = engine<D, format, Path, Store>;
 
+using fused = design<attention::dense, layout::fused<>, flash::instcsd, transfer::in_storage>;
+
 constexpr model_shape shape{.layers = 2, .q_heads = 6, .kv_heads = 2};
 constexpr int channels = 3;
 const store::capacity room{.bytes = 8 << 20, .context_tokens = 2048};
@@ -28,6 +31,10 @@ const store::capacity room{.bytes = 8 << 20, .context_tokens = 2048};
 // Readers with room for 120 pages of 4 KiB, so that a plan is many times larger.
 drive_files::options small_buffers() {
   return {.folders = {"."}, .readers = 2, .buffer_bytes = 256 * 4096};
+}
+
+drive_files pages_on(const drive_files::options& options) {
+  return {options, channels, room.bytes / channels / 4096, 4096};
 }
 
 std::vector<fp16> drawn(std::mt19937& random, std::size_t tokens) {
@@ -61,10 +68,11 @@ std::vector<float> attend(Engine& e, sequence seq, int layer, const std::vector<
 // Paths of both kinds of kernels: rows and columns on the CPU, elements on the reference.
 TEST_CASE_TEMPLATE("attends over a drive have the bits of those over memory", Engine,
                    engine_of<insta, cpu::path, drive_files>,
+                   engine_of<fused, cpu::path, drive_files>,
                    engine_of<insta_sparf, cpu::path, drive_files>,
                    engine_of<insta_sparf, reference::path, drive_files>) {
   using in_memory = engine_of<typename Engine::design_type, typename Engine::path, store::memory>;
-  Engine on_drive(shape, room, {}, {}, channels, small_buffers());
+  Engine on_drive(shape, room, pages_on(small_buffers()));
   in_memory expected(shape, room, {}, {}, channels);
   std::mt19937 random(1);
   std::vector<sequence> seqs{on_drive.open(), on_drive.open()};
@@ -120,6 +128,17 @@ TEST_CASE_TEMPLATE("attends over a drive have the bits of those over memory", En
   compare(1, 0, 1);
   compare(1, 1, 1);
 
+  // Some of the newest are taken back, and a fork goes on for itself.
+  on_drive.truncate(seqs[1], {.tokens = 700});
+  expected.truncate(same[1], {.tokens = 700});
+  const sequence fork = on_drive.fork(seqs[1]);
+  const sequence same_fork = expected.fork(same[1]);
+  append(1, 0, 50);
+  compare(1, 0, 1);
+  const std::vector<float> fork_q = drawn_q(random);
+  CHECK(attend(on_drive, fork, 0, fork_q, parallel::serial{}) ==
+        attend(expected, same_fork, 0, fork_q, parallel::serial{}));
+
   const std::vector<float> qs[] = {drawn_q(random), drawn_q(random)};
   std::vector<float> out[] = {std::vector<float>(6 * 64), std::vector<float>(6 * 64)};
   std::vector<float> expected_out[] = {std::vector<float>(6 * 64), std::vector<float>(6 * 64)};
@@ -138,7 +157,7 @@ TEST_CASE("a read error ends one attend, and the next one works") {
   test::faulty_calls calls;
   drive_files::options options = small_buffers();
   options.calls = &calls;
-  engine_of<insta_sparf, cpu::path, drive_files> e(shape, room, {}, {}, channels, options);
+  engine_of<insta_sparf, cpu::path, drive_files> e(shape, room, pages_on(options));
   std::mt19937 random(2);
   const sequence seq = e.open();
   e.append(seq, 0, drawn(random, 700), drawn(random, 700));
@@ -166,7 +185,7 @@ TEST_CASE("an append that the drive refuses is read from memory, and the next on
   test::faulty_calls calls;
   drive_files::options options = small_buffers();
   options.calls = &calls;
-  engine_of<insta, cpu::path, drive_files> e(shape, room, {}, {}, channels, options);
+  engine_of<insta, cpu::path, drive_files> e(shape, room, pages_on(options));
   engine_of<insta, cpu::path, store::memory> expected(shape, room, {}, {}, channels);
   std::mt19937 random(3);
   const sequence seq = e.open();

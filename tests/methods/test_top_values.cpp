@@ -53,6 +53,12 @@ TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not no
           const row_vector expected = p.row(h)(kept) * V(kept, Eigen::all);
           CHECK(test::relative_error(rows_of(d.out, static_cast<std::size_t>(h), 1), expected) <=
                 test::tolerance<Path>(tokens));
+          // That of all tokens: the kept weights stay shares of all weights.
+          if (tokens > 0) {
+            CHECK(static_cast<double>(d.log_sum_exp[static_cast<std::size_t>(h)]) ==
+                  doctest::Approx(test::defined_log_sum_exp(data.Q(h) * K.transpose() / 8.0))
+                      .epsilon(2e-6));
+          }
         }
         CHECK(d.traffic.filtered_bytes + d.traffic.buffer_bytes ==
               static_cast<std::uint64_t>(tokens + keep) * test::row_bytes);

@@ -32,14 +32,16 @@ double one_token(const typename Engine::policy& policy = {}) {
   std::vector<float> out(128);
   engine.append(seq, 0, row, row);
   const auto done = engine.attend(seq, 0, q, out);
+  const sequence copy = engine.fork(seq);
+  engine.truncate(copy, 0);
   engine.reclaim(seq);
   return static_cast<double>(done.traffic.pages_read);
 }
 
 std::string on_drive() {
   cpu::engine<insta, kv_format<fp16, 64>, store::drive_files> engine(
-      {.layers = 1, .q_heads = 2, .kv_heads = 1}, {.bytes = 1 << 20}, {}, {}, 2,
-      {.folders = {"."}});
+      {.layers = 1, .q_heads = 2, .kv_heads = 1}, {.context_tokens = 64},
+      store::drive_files({.folders = {"."}}, 2, 16, 4096));
   return to_string(engine.pages().mode());
 }
 

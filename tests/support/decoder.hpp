@@ -53,7 +53,9 @@ class decoder {
                                 const attention::index_query& index = {}) {
     seen = recorder(static_cast<int>(seen.heads.size()));
     engine.cache().pages().reads.clear();
-    const attend_request one{seq, q, out, index};
+    log_sum_exp.assign(out.size() / 64, 0.0f);
+    const attend_request one{
+        .seq = seq, .q = q, .out = out, .index = index, .log_sum_exp = log_sum_exp};
     traffic = engine.attend(std::span(&one, 1), 0, work, parallel::serial{}, seen).traffic;
     return out;
   }
@@ -95,6 +97,7 @@ class decoder {
   recorder seen;               // of the last attend
   instinfer::traffic traffic;  // by the last call
   std::vector<float> out;
+  std::vector<float> log_sum_exp;  // [q_heads]
   typename engine_type::scratch work;
 };
 

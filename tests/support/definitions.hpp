@@ -74,16 +74,34 @@ struct no_rule {
   int sinks = 0;
 };
 
-// Weight of every token for one query [k_dim] over K [tokens, k_dim]; 0 where the rule hides it.
-inline row_vector defined_weights(const row_vector& q, const matrix& K, const auto& rule) {
+// Logit of every token for one query [k_dim] over K [tokens, k_dim]; -inf where the rule hides it.
+inline row_vector defined_logits(const row_vector& q, const matrix& K, const auto& rule) {
   row_vector logits = row_vector::Constant(K.rows(), -std::numeric_limits<double>::infinity());
   for (const int t : defined_visible(0, static_cast<int>(K.rows()), rule)) {
     logits[t] = defined_logit(q.dot(K.row(t)), q.size(), rule);
   }
-  return defined_softmax(logits);
+  return logits;
+}
+
+// The same as weights: their softmax.
+inline row_vector defined_weights(const row_vector& q, const matrix& K, const auto& rule) {
+  return defined_softmax(defined_logits(q, K, rule));
 }
 inline row_vector defined_weights(const row_vector& q, const matrix& K) {
   return defined_weights(q, K, no_rule{});
+}
+
+// log(sum exp(x)); -inf for no or only infinitely small logits.
+inline double defined_log_sum_exp(const row_vector& logits) {
+  double most = -std::numeric_limits<double>::infinity();
+  for (const double x : logits) {
+    most = std::max(most, x);
+  }
+  double sum = 0;
+  for (const double x : logits) {
+    sum += std::isfinite(most) ? std::exp(x - most) : 0.0;
+  }
+  return std::isfinite(most) ? most + std::log(sum) : most;
 }
 
 // Attention of one query over K and V [tokens, v_dim]; zeros without tokens.

@@ -8,6 +8,15 @@
 
 namespace instinfer::test {
 
+// As many workers as claimed; the caller's thread does their tasks. Heads are cut for all of them.
+inline auto claimed_workers(std::size_t n) {
+  return parallel::on_pool(n, [](std::size_t count, auto&& task) {
+    for (std::size_t i = 0; i < count; ++i) {
+      task(i, 0);
+    }
+  });
+}
+
 // One KV head's attend with a policy's program: the machine and, on the CPU path, the kernels.
 template <class Policy, class Format, class Path>
 using attend_of =
@@ -18,10 +27,10 @@ using attend_of =
 }  // namespace instinfer::test
 
 // One line per policy and element type. Templates: `extern template` or `template`.
-#define INSTINFER_TEST_ATTEND(Templates, Policy, Element, Path)                             \
-  Templates void instinfer::test::attend_of<                                                \
-      instinfer::attention::Policy, instinfer::kv_format<instinfer::Element, 64>,           \
-      instinfer::Path>::operator()(std::uint32_t, std::span<const float>, std::span<float>, \
+#define INSTINFER_TEST_ATTEND(Templates, Policy, Element, Path)                       \
+  Templates void instinfer::test::attend_of<                                          \
+      instinfer::attention::Policy, instinfer::kv_format<instinfer::Element, 64>,     \
+      instinfer::Path>::operator()(std::uint32_t, std::span<float>, std::span<float>, \
                                    instinfer::attention::observer_ref) const;
 #define INSTINFER_TEST_ATTENDS(Templates, Path)       \
   INSTINFER_TEST_ATTEND(Templates, dense, fp32, Path) \

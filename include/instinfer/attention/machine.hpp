@@ -42,7 +42,7 @@ inline bool mean_applies(const layout::head_pages& head, std::uint32_t visible) 
 //   fold_rows(logits, chunks, table)      merge mean values
 //   keep_mass(p, tokens)                  store alpha
 //   blend_mean(p, tokens, mean)           store alpha and the mean
-//   finish(out)                           out: [group, v_dim]
+//   finish(out, log_sum_exp)              [group, v_dim]; [group], or empty if not asked for
 template <class Arithmetic, class Summaries>
 class machine : public selector<typename Arithmetic::format, Summaries, observer_ref> {
   using base = selector<typename Arithmetic::format, Summaries, observer_ref>;
@@ -82,16 +82,17 @@ class machine : public selector<typename Arithmetic::format, Summaries, observer
     values.assign(q.values.begin(), q.values.end());
     const std::size_t k_dim = values.size() / q.group;
     for (std::uint32_t h = 0; h < q.group; ++h) {
-      rotation.rotate(std::span(values).subspan(h * k_dim, k_dim),
+      rotation.rotate(std::span(values).subspan(h * k_dim, q.dims()),
                       -static_cast<std::int64_t>(back));
     }
-    return {values, q.group, q.logits};
+    query moved = q;
+    moved.values = values;
+    return moved;
   }
 
   dims top_dims(const query& q, budget keep) {
-    const auto k_dim = static_cast<std::uint32_t>(q.values.size() / q.group);
     index_set& set = scratch_.next_selection();
-    arithmetic_.top_dims(q, keep.of(k_dim, "keep_dims"), set);
+    arithmetic_.top_dims(q, keep.of(q.dims(), "keep_dims"), set);
     watch_.chose(operation::top_dims, set);
     return set;
   }

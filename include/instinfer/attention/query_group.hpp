@@ -17,14 +17,19 @@ struct query_group {
   index_query index{};
   // For a part of a group: its first head in the group that an arithmetic's begin() was given.
   std::uint32_t first_head = 0;
+  // The head size that the caller knows; the rest of each row is zeros. 0: the rows have no rest.
+  std::uint32_t true_dims = 0;
 
+  std::uint32_t dims() const {
+    return true_dims > 0 ? true_dims : static_cast<std::uint32_t>(values.size() / group);
+  }
   std::uint32_t index_heads() const {
     return index.weights.empty() ? group : static_cast<std::uint32_t>(index.weights.size());
   }
   // The index queries, or the group's own queries. Throws bad_argument unless they are
   // [index_heads, dims].
   index_query index_of_dims(int dims) const {
-    const index_query own{index.weights.empty() ? values : index.queries, index.weights};
+    const index_query own{index.queries.empty() ? values : index.queries, index.weights};
     require(own.queries.size() == std::size_t{index_heads()} * static_cast<std::size_t>(dims), [&] {
       return "attend: index queries must be [" + std::to_string(index_heads()) + ", " +
              std::to_string(dims) + "], got " + std::to_string(own.queries.size()) + " values";

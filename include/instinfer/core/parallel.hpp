@@ -4,7 +4,8 @@
 //   serial        one task after the other on the caller's thread (the default)
 //   openmp        an OpenMP team; needs -fopenmp
 //   on_pool<F>    your thread pool, as a callable: pool(count, task) runs task(i, worker) for all i
-//   in_parts<P>   another policy, with results that do not depend on its number of workers
+//   in_parts<P>   another policy, with results that depend neither on its number of workers nor on
+//                 the other sequences of a batch
 
 #include <concepts>
 #include <cstddef>
@@ -71,10 +72,13 @@ class on_pool {
   Run run_;
 };
 
-// Engines split long heads into page ranges and merge the partial sums. By default the number of
-// parts is the number of workers, so the last bits of a result may change with it. A fixed number
-// of parts removes this dependence; 1 part gives the bits of a serial attend. Use at least as many
-// parts as workers to keep all workers busy.
+// Engines split long heads into page ranges and merge the partial sums. By default a head is split
+// where whole heads would leave workers idle, into as many parts as there are workers. So the last
+// bits of a result may change with the workers and with the batch. Under in_parts every plan is
+// split, into a number of parts that depends on its own size alone: one for each least_part_bytes,
+// at most `parts`. So a sequence has the same bits alone, in any batch, and by any workers; 1 part
+// gives the bits of a serial attend. Use at least as many parts as workers to keep all workers
+// busy. A head that one worker computes takes up to 2.5 % more instructions in parts.
 template <Parallel P>
 class in_parts {
  public:
@@ -92,6 +96,14 @@ class in_parts {
   P policy_;
 };
 
+// The least part under in_parts. A part costs 0.3 us for one query head and 1.3 us for 8 (Zen 4,
+// fp16, head size 128); reading 512 KiB takes 12 and 40 us there.
+inline constexpr std::uint64_t least_part_bytes = 512 << 10;
+
+// Whether results of the policy are to depend on neither workers nor batch.
+template <class P>
+inline constexpr bool fixes_parts = requires(const P& p) { p.parts(); };
+
 // The most workers, and the most parts of a head, that an engine takes. Each has its own scratch.
 inline constexpr std::size_t most_workers = 1 << 16;
 
@@ -108,7 +120,7 @@ std::uint32_t parts_of(const P& policy) {
     return static_cast<std::uint32_t>(n);
   };
   const std::uint32_t workers = checked(policy.workers(), "workers");
-  if constexpr (requires { policy.parts(); }) {
+  if constexpr (fixes_parts<P>) {
     return checked(policy.parts(), "parts");
   } else {
     return workers;

@@ -26,6 +26,14 @@ struct softmax_state {
   }
 };
 
+// The log-sum-exp of all tokens, of which the folded ones have the share `kept` of the weights. A
+// share that underflowed to 0 counts as the smallest normal number, so that the result is finite;
+// -inf where nothing was folded.
+template <class T>
+T log_sum_exp_of_all(T folded, T kept) {
+  return folded - std::log(std::max(kept, std::numeric_limits<T>::min()));
+}
+
 // exp(old_max - new_max), the factor that rescales sums taken under old_max. 0 for an empty state,
 // where -inf - -inf would be NaN.
 template <class T>

@@ -40,10 +40,9 @@ inline std::uint64_t busiest_worker_bytes(std::span<const head_job> jobs, std::u
 }
 
 // Sorts the jobs longest first, ties in the order of requests and heads. Returns how many of the
-// first jobs to split into `parts` page ranges: the fewest with which no worker waits for more than
-// 1/16 of the time when `parts` workers take the other jobs. The result depends only on the jobs
-// and on `parts`. `heap` is scratch.
-inline std::size_t deal(std::span<head_job> jobs, std::uint32_t parts,
+// first jobs to split among all workers: the fewest with which no worker waits for more than 1/16
+// of the time when `workers` workers take the other jobs. `heap` is scratch.
+inline std::size_t deal(std::span<head_job> jobs, std::uint32_t workers,
                         std::vector<std::uint64_t>& heap) {
   std::sort(jobs.begin(), jobs.end(), [](const head_job& a, const head_job& b) {
     if (a.bytes != b.bytes) {
@@ -55,10 +54,10 @@ inline std::size_t deal(std::span<head_job> jobs, std::uint32_t parts,
   for (const head_job& job : jobs) {
     total += job.bytes;
   }
-  const std::uint64_t bearable = std::max(total / parts / 16, least_split_bytes);
+  const std::uint64_t bearable = std::max(total / workers / 16, least_split_bytes);
   std::size_t cut = 0;
-  for (std::uint64_t whole = total; parts > 1 && cut < jobs.size(); ++cut) {
-    if (busiest_worker_bytes(jobs.subspan(cut), parts, heap) <= whole / parts + bearable) {
+  for (std::uint64_t whole = total; workers > 1 && cut < jobs.size(); ++cut) {
+    if (busiest_worker_bytes(jobs.subspan(cut), workers, heap) <= whole / workers + bearable) {
       break;
     }
     whole -= jobs[cut].bytes;

@@ -127,11 +127,14 @@ class arithmetic : public score_pool {
     }
   }
 
-  HWY_NOINLINE void finish(std::span<float> out) {
+  HWY_NOINLINE void finish(std::span<float> out, std::span<float> log_sum_exp) {
     for (std::uint32_t h = 0; h < group_; ++h) {
       const std::span<const float> o = state_.row(h);
       for (std::size_t i = 0; i < o.size(); ++i) {
         out[h * o.size() + i] = finite_mean(kept_[h] * o[i] + (1.0f - kept_[h]) * mean_[i]);
+      }
+      if (!log_sum_exp.empty()) {
+        log_sum_exp[h] = log_sum_exp_of_all(state_.state(h).log_sum_exp(), kept_[h]);
       }
     }
   }

@@ -21,15 +21,24 @@ inline bool begins_tile(std::span<const page_read> reads, std::size_t i) {
                                                   reads[i - 1].kind == stream::v_by_token));
 }
 
+// Elements that reads [first, last) of a plan want.
+inline std::uint64_t wanted_elements(const access_plan& plan, std::size_t first, std::size_t last) {
+  if (first == 0 && last == plan.reads().size()) {
+    return plan.elements();
+  }
+  std::uint64_t all = 0;
+  for (const page_read& read : plan.reads().subspan(first, last - first)) {
+    all += read.wanted_elements();
+  }
+  return all;
+}
+
 // Cuts reads [first, last) of a plan into parts. Part p is reads [cuts[p], cuts[p + 1]); parts may
 // be empty.
 inline void cut_plan(const access_plan& plan, std::size_t first, std::size_t last,
                      std::uint32_t parts, std::vector<std::size_t>& cuts) {
   const std::span<const page_read> reads = plan.reads().first(last);
-  std::uint64_t all = 0;
-  for (const page_read& read : reads.subspan(first)) {
-    all += read.wanted_elements();
-  }
+  const std::uint64_t all = wanted_elements(plan, first, last);
   cuts.assign(1, first);
   std::uint64_t before = 0;
   for (std::size_t i = first; i < last; ++i) {
@@ -103,11 +112,14 @@ std::size_t sealed_reads(const access_plan& plan) {
 template <class Format>
 bool in_rows(const layout::tile& tile, std::uint32_t head_dim) {
   return tile.dim_stride == 1 && tile.dims == head_dim &&
-         tile.token_stride % packed_elements<typename Format::packed> == 0;
+         tile.token_stride % packed_elements<typename Format::packed> == 0 &&
+         tile.origin % packed_elements<typename Format::packed> == 0;
 }
 template <class Format>
 bool in_columns(const layout::tile& tile) {
-  return tile.token_stride == 1 && tile.dim_stride % packed_elements<typename Format::packed> == 0;
+  return tile.token_stride == 1 &&
+         tile.dim_stride % packed_elements<typename Format::packed> == 0 &&
+         tile.origin % packed_elements<typename Format::packed> == 0;
 }
 
 }  // namespace HWY_NAMESPACE

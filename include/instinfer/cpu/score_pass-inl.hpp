@@ -63,7 +63,7 @@ class score_pass {
                   products + (std::size_t{read.token_tile} * page.shape.tokens - base), stride);
       }
     }
-    with.for_each_part([&](std::uint32_t part) {
+    with.for_each_part(with.parts(), [&](std::uint32_t part) {
       for (std::uint32_t h = part; h < q.group; h += with.parts()) {
         float* row = logits.data() + std::size_t{h} * tokens.count();
         float* to = row;
@@ -101,7 +101,7 @@ class score_pass {
       columns.resize(with.parts());
     }
     cut_plan(plan, first, last_read, with.parts(), cuts_);
-    with.for_each_part([&](std::uint32_t part) {
+    with.for_each_part(with.parts(), [&](std::uint32_t part) {
       std::size_t at = cuts_[part];
       const std::size_t last = cuts_[part + 1];
       const auto ahead =

@@ -11,8 +11,8 @@
 namespace instinfer::store {
 
 // A scratch store: its files have no names, and are gone with it. To keep a sequence, save it
-// (engine.save). The capacity is the budget of bytes: the files take it when the store is made, and
-// no more later.
+// (engine.save). Its size is the budget of bytes: the files take it when the store is made, and no
+// more later. An engine is given the store.
 //
 // An operation announces its plan. Its pages are then read in large requests ahead of the kernel,
 // which folds them in the buffers that the drive has filled, with the same bits as from memory.
@@ -21,9 +21,9 @@ namespace instinfer::store {
 // Errors while pages are read: io_error, page_damaged. attend then leaves its outputs unchanged,
 // and other sequences go on. A page that cannot be written stays in memory and can be read; the
 // next append, build or load tries again and throws io_error if it fails, before it changes
-// anything. Some calls read pages while they change a sequence: build, append of coded pages with
-// summaries, and reclaim of tokens that a summary forgets by value (the mean of V). An error there
-// leaves the sequence half-changed; reclaim it as a whole.
+// anything. Some calls read pages while they change a sequence: build, truncate, append of coded
+// pages with summaries, and reclaim of tokens that a summary forgets by value (the mean of V). An
+// error there leaves the sequence half-changed; reclaim it as a whole.
 class drive_files {
  public:
   using options = drive::options;

@@ -42,10 +42,13 @@ class read_window {
     numbers_.assign(reads_.size(), not_read);
     pages_.clear();
     for (std::size_t i = 0; i < reads_.size(); ++i) {
-      if (reads_[i].page != no_page && order.has(reads_[i].kind)) {
-        numbers_[i] = static_cast<std::uint32_t>(pages_.size());
+      if (reads_[i].page == no_page || !order.has(reads_[i].kind)) {
+        continue;
+      }
+      if (pages_.empty() || reads_[i].page != pages_.back()) {  // V may be in the page of its K
         pages_.push_back(reads_[i].page);
       }
+      numbers_[i] = static_cast<std::uint32_t>(pages_.size() - 1);
     }
     in_use_ = std::min(std::max<std::size_t>(order.in_use, 1), pages_.size());
     choose_groups();

@@ -57,6 +57,10 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
                std::to_string(rules.v_dim) + "], or n times that for n queries, got " +
                std::to_string(r.q.size()) + " and " + std::to_string(r.out.size()) + " elements";
       });
+  require(r.log_sum_exp.empty() || r.log_sum_exp.size() == n * q_heads, [&] {
+    return "attend: log_sum_exp must be empty or [" + std::to_string(n) + ", " +
+           std::to_string(q_heads) + "], got " + std::to_string(r.log_sum_exp.size()) + " elements";
+  });
   require(n == 1 || n <= tokens, [&] {
     return "attend: " + std::to_string(n) +
            " queries need their tokens appended before, there are " + std::to_string(tokens);
@@ -88,7 +92,7 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
 // The same, of a policy on a format. Query is the type to which the path rounds q.
 template <class Policy, class Format, class Query = fp32>
 void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
-  using summaries = typename Policy::summaries::template states<Format>;
+  using summaries = typename Policy::summaries::template states<typename Format::padded>;
   check_request(r, shape, tokens,
                 {.k_dim = Format::k_dim,
                  .v_dim = Format::v_dim,

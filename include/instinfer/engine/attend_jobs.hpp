@@ -8,23 +8,12 @@
 #include <vector>
 
 #include "instinfer/core/logit_rule.hpp"
-#include "instinfer/core/page_key.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/traffic.hpp"
 #include "instinfer/core/work_split.hpp"
-#include "instinfer/summaries/index_query.hpp"
+#include "instinfer/engine/attend_request.hpp"
 
 namespace instinfer {
-
-// One sequence of a batch and the queries of its newest tokens, oldest first. Tokens are appended
-// before they attend. Each query sees the tokens up to its own: causal, also among the queries of
-// one call.
-struct attend_request {
-  sequence seq;
-  std::span<const float> q;        // [queries, q_heads, k_dim]
-  std::span<float> out;            // [queries, q_heads, v_dim]
-  attention::index_query index{};  // for policies with a trained indexer; one query per call
-};
 
 // The part of a workspace that is alike for all paths and formats.
 struct attend_jobs {
@@ -35,7 +24,7 @@ struct attend_jobs {
   std::vector<std::exception_ptr> failed;  // [jobs]
   std::vector<std::exception_ptr> part_failures;
   std::vector<std::size_t> out_at;  // [requests], start of each in `out`
-  std::vector<float> out;           // of all requests
+  std::vector<float> out;           // of all requests: outputs, then log_sum_exp
 
   void clear_jobs() {
     jobs.clear();
@@ -48,7 +37,7 @@ struct attend_jobs {
                  std::uint64_t token_bytes, const logit_rule& logits) {
     const auto request = static_cast<std::uint32_t>(out_at.size());
     out_at.push_back(out_size_);
-    out_size_ += r.out.size();
+    out_size_ += r.out.size() + r.log_sum_exp.size();
     if (logits.window > 0) {
       tokens = std::min(tokens, std::uint64_t{logits.window} + logits.sinks);
     }
@@ -67,6 +56,9 @@ struct attend_jobs {
   std::span<float> out_of(std::size_t job, const attend_request& r) {
     return std::span(out).subspan(out_at[jobs[job].request], r.out.size());
   }
+  std::span<float> log_sum_exp_of(std::size_t job, const attend_request& r) {
+    return std::span(out).subspan(out_at[jobs[job].request] + r.out.size(), r.log_sum_exp.size());
+  }
 
   // Rethrows the exception of the first job that failed. Otherwise writes the outputs and returns
   // the traffic of all jobs.
@@ -77,8 +69,10 @@ struct attend_jobs {
       }
     }
     for (std::size_t r = 0; r < batch.size(); ++r) {
-      std::copy_n(out.begin() + static_cast<std::ptrdiff_t>(out_at[r]), batch[r].out.size(),
-                  batch[r].out.begin());
+      const float* from = out.data() + out_at[r];
+      std::copy_n(from, batch[r].out.size(), batch[r].out.begin());
+      std::copy_n(from + batch[r].out.size(), batch[r].log_sum_exp.size(),
+                  batch[r].log_sum_exp.begin());
     }
     traffic moved;
     for (const traffic& head : traffic_of) {

@@ -25,8 +25,8 @@ namespace instinfer {
 // Attends of one engine may run at the same time, each with its own workspace; those of a policy
 // that learns (h2o, hgca, retro_infer) not on the same layer of the same sequence. Reads of counts
 // may run beside them. save, and reads of summaries, must not run beside attends of a policy that
-// learns. open, append, build, load and reclaim must not run at the same time as any other call on
-// the engine, and invalidate the spans and views that it returned.
+// learns. open, fork, append, truncate, build, load and reclaim must not run at the same time as
+// any other call on the engine, and invalidate the spans and views that it returned.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine : public engine_base<D, Format, Store> {
   using base = engine_base<D, Format, Store>;
@@ -60,8 +60,9 @@ class engine : public engine_base<D, Format, Store> {
     });
     for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
       for (;;) {
-        const auto& index = std::get<typename index_type::template state<typename Format::decoded>>(
-            cache.summaries(h));
+        const auto& index =
+            std::get<typename index_type::template state<typename Format::padded::decoded>>(
+                cache.summaries(h));
         const index_run run = attention_.to_index(index.indexed(), cache.first(), cache.tokens());
         if (run.size() == 0) {
           break;
@@ -82,7 +83,7 @@ class engine : public engine_base<D, Format, Store> {
     written_.clear();
     traffic moved = cache_.append_count(seq, layer, count, written_);
     moved.link_bytes =
-        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::open::token_bytes);
+        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::appended_bytes);
     return {moved};
   }
 
@@ -92,7 +93,7 @@ class engine : public engine_base<D, Format, Store> {
   // For the newest n tokens at once, causal among themselves: q [n, q_heads, k_dim], out [n,
   // q_heads, v_dim], oldest first.
   // An empty cache gives zeros. Throws unknown_sequence or bad_argument, and then leaves out
-  // unchanged.
+  // unchanged. What else a call may ask for is in a request: engine/attend_request.hpp.
   // Uses the engine's own workspace, so two such calls must not run at the same time.
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
     return attend(seq, layer, q, out, own_, parallel::serial{}, no_observer{});
@@ -106,8 +107,9 @@ class engine : public engine_base<D, Format, Store> {
   }
 
   // The same for a batch of sequences. Work is divided by bytes (core/work_split.hpp): if whole
-  // heads would leave workers idle, the longest heads are split into page ranges. If one request
-  // throws, all outputs stay unchanged.
+  // heads would leave workers idle, the longest heads are split into page ranges. Under
+  // parallel::in_parts all long heads are, so that a sequence has the same bits in every batch. If
+  // one request throws, all outputs stay unchanged.
   template <parallel::Parallel P, class Watch = no_observer>
   receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
                  Watch&& watch = {}) const {
@@ -123,20 +125,16 @@ class engine : public engine_base<D, Format, Store> {
       }
     };
     // First the longest heads, one after the other, each by all workers; then the others, each by
-    // one worker.
-    const std::size_t cut = deal(work.jobs, can_share ? parts : 1, work.loads);
+    // one worker, with a fixed number of parts in the same parts.
+    const team alone = parallel::fixes_parts<P> ? team{parts} : team{};
+    const auto sharing = static_cast<std::uint32_t>(workers.workers());
+    const std::size_t cut = deal(work.jobs, can_share ? sharing : 1, work.loads);
     for (std::size_t j = 0; j < cut; ++j) {
       job(j, work.workers.front(), team{workers, parts, work.part_failures});
     }
     workers.for_each(work.jobs.size() - cut,
-                     [&](std::size_t j, std::size_t w) { job(cut + j, work.workers[w], team{}); });
-    std::size_t q_size = 0;
-    std::size_t out_size = 0;
-    for (const attend_request& r : batch) {
-      q_size += r.q.size();
-      out_size += r.out.size();
-    }
-    return base::receipt_of(work.finish(batch), q_size, out_size);
+                     [&](std::size_t j, std::size_t w) { job(cut + j, work.workers[w], alone); });
+    return base::receipt_of(work.finish(batch), batch);
   }
 
   // Writes a sequence to a binary stream, and loads it into an open, empty sequence of this engine
@@ -165,7 +163,7 @@ class engine : public engine_base<D, Format, Store> {
   }
 
  private:
-  using arithmetic = typename Path::template arithmetic<Format>;
+  using arithmetic = typename Path::template arithmetic<typename Format::padded>;
   // Whether several workers can share one operation.
   static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
 
@@ -196,9 +194,10 @@ class engine : public engine_base<D, Format, Store> {
       worker.arithmetic.work_with(with);
     }
     const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
-                           static_cast<std::uint32_t>(layer), work.jobs[j].kv_head, r.index, worker,
+                           static_cast<std::uint32_t>(layer), work.jobs[j].kv_head, r, worker,
                            work.traffic_of[j]);
-    head(queries_of<Format>(r, cache_.shape()), r.q, work.out_of(j, r), watch);
+    head(queries_of<Format>(r, cache_.shape()), work.out_of(j, r), work.log_sum_exp_of(j, r),
+         watch);
   }
 
   scratch own_;

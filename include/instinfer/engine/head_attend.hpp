@@ -8,8 +8,32 @@
 #include "instinfer/attention/machine.hpp"
 #include "instinfer/core/index_algebra.hpp"
 #include "instinfer/core/scratch.hpp"
+#include "instinfer/engine/attend_request.hpp"
 
 namespace instinfer {
+
+// Rows of a KV head's group in an array [queries, kv_heads, group, dims], and as a path takes them:
+// [group, row], with zeros after the dims.
+struct rows_of_heads {
+  std::size_t dims;
+  std::size_t row;
+  std::size_t group;
+
+  bool padded() const { return dims != row; }
+  std::size_t size() const { return group * row; }
+
+  // `at`: query * kv_heads + kv_head.
+  void copy_in(std::span<const float> from, std::size_t at, float* to) const {
+    for (std::size_t h = 0; h < group; ++h, to += row) {
+      std::fill(std::copy_n(from.data() + (at * group + h) * dims, dims, to), to + row, 0.0f);
+    }
+  }
+  void copy_out(const float* from, std::size_t at, std::span<float> to) const {
+    for (std::size_t h = 0; h < group; ++h, from += row) {
+      std::copy_n(from, dims, to.data() + (at * group + h) * dims);
+    }
+  }
+};
 
 // One KV head of one layer on one worker. Layer: a store::layer_cache. Layouts, drives, routes,
 // stores and observers are values here, so that a policy is compiled once per path and format.
@@ -19,7 +43,7 @@ class head_attend {
   template <class Cache>
   head_attend(const Policy& policy, const logit_rule& logits, const Cache& cache,
               const Layer& layer, std::uint32_t layer_number, std::uint32_t kv_head,
-              const attention::index_query& index, Worker& worker, traffic& moved)
+              const attend_request& request, Worker& worker, traffic& moved)
       : policy_{policy},
         logits_{logits},
         source_{cache.pages()},
@@ -29,12 +53,14 @@ class head_attend {
         kv_heads_{static_cast<std::uint32_t>(cache.shape().kv_heads)},
         kv_head_{kv_head},
         group_{static_cast<std::uint32_t>(cache.shape().group())},
-        index_{index},
+        request_{request},
         worker_{worker},
         moved_{moved} {}
 
-  // For n queries q [n, q_heads, k_dim], writes this head's rows of out [n, q_heads, v_dim].
-  void operator()(std::uint32_t n, std::span<const float> q, std::span<float> out,
+  // Writes this head's rows of out [n, q_heads, v_dim] for the n queries of the request, and of
+  // log_sum_exp [n, q_heads] unless it is empty. The request's own spans for them are not used.
+  // Rows that are shorter than those of the cache are copied, with zeros after them.
+  void operator()(std::uint32_t n, std::span<float> out, std::span<float> log_sum_exp,
                   attention::observer_ref watch) const;
 
  private:
@@ -42,27 +68,34 @@ class head_attend {
 
   // The rows of query i of n. `first_head` is their first row in the group that the arithmetic
   // began with.
-  attention::query_group query_of(std::uint32_t i, std::uint32_t n,
-                                  std::uint32_t first_head) const {
+  attention::query_group query_of(std::uint32_t i, std::uint32_t n, std::uint32_t first_head,
+                                  std::uint32_t true_dims) const {
     const std::size_t size = worker_.q.size() / n;
-    return {std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head};
+    return {
+        std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head, true_dims};
+  }
+
+  // Part i of `size` elements; empty if `all` is.
+  static std::span<float> part(std::span<float> all, std::size_t i, std::size_t size) {
+    return all.empty() ? all : all.subspan(i * size, size);
   }
 
   // One query: the whole group together, or its heads one by one if each has its own selection.
-  void run_one(std::span<const float> q, std::span<float> out,
-               attention::observer_ref& watch) const {
+  void run_one(std::span<const float> q, std::span<float> out, std::span<float> log_sum_exp,
+               std::uint32_t true_dims, attention::observer_ref& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
     const std::size_t q_size = q.size() / group_ * together;
     const std::size_t out_size = out.size() / group_ * together;
     for (std::uint32_t i = 0; i < group_ / together; ++i) {
-      run_program({q.subspan(i * q_size, q_size), together, logits_, index_}, layer_.head(kv_head_),
-                  layer_.summaries(kv_head_), out.subspan(i * out_size, out_size), watch);
+      run_program({q.subspan(i * q_size, q_size), together, logits_, request_.index, 0, true_dims},
+                  layer_.head(kv_head_), layer_.summaries(kv_head_),
+                  out.subspan(i * out_size, out_size), part(log_sum_exp, i, together), watch);
     }
   }
 
   template <class Summaries>
   void run_program(const attention::query_group& query, const layout::head_pages& head,
-                   Summaries& summaries, std::span<float> out,
+                   Summaries& summaries, std::span<float> out, std::span<float> log_sum_exp,
                    attention::observer_ref& watch) const {
     const layout::page_reader<format> pages{source_, head};
     worker_.arithmetic.begin(query, head);
@@ -70,15 +103,16 @@ class head_attend {
                                watch, layer_number_, layers_);
     static_assert(attention::AttentionMachine<decltype(machine)>);
     policy_(machine, query);
-    worker_.arithmetic.finish(out);
+    worker_.arithmetic.finish(out, log_sum_exp);
   }
 
   // Folds the tokens that all n queries see, once for all rows; then, for each query, the other
   // tokens it sees. So no kernel needs a mask.
-  void fold_together(std::uint32_t n, attention::observer_ref& watch) const {
+  void fold_together(std::uint32_t n, std::uint32_t true_dims,
+                     attention::observer_ref& watch) const {
     const layout::head_pages head = layer_.head(kv_head_);
     const layout::page_reader<format> pages{source_, head};
-    const attention::query_group all{worker_.q, n * group_, logits_};
+    const attention::query_group all{worker_.q, n * group_, logits_, {}, 0, true_dims};
     worker_.arithmetic.begin(all, head);
     attention::machine machine(worker_.arithmetic, head, pages, layer_.summaries(kv_head_),
                                worker_.machine, moved_, watch);
@@ -105,10 +139,10 @@ class head_attend {
     fold(all, common);
     for (std::uint32_t i = 0; i < n; ++i) {
       const index_view seen = seen_by(i);
-      fold(query_of(i, n, i * group_),
+      fold(query_of(i, n, i * group_, true_dims),
            selection([&](index_set& set) { add_difference(seen, common, set); }));
     }
-    worker_.arithmetic.finish(worker_.out);
+    worker_.arithmetic.finish(worker_.out, worker_.log_sum_exp);
   }
 
   const Policy& policy_;
@@ -120,7 +154,7 @@ class head_attend {
   std::uint32_t kv_heads_;
   std::uint32_t kv_head_;
   std::uint32_t group_;
-  const attention::index_query& index_;
+  const attend_request& request_;
   Worker& worker_;
   traffic& moved_;
 };
@@ -128,38 +162,47 @@ class head_attend {
 // Not inline: programs that instantiate it in one unit and declare it extern in others compile the
 // policy, the machine and the kernels once.
 template <class Policy, class Layer, class Worker>
-void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<const float> q,
-                                                    std::span<float> out,
+void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<float> out,
+                                                    std::span<float> log_sum_exp,
                                                     attention::observer_ref watch) const {
-  const std::size_t kv_heads = kv_heads_;
-  const std::size_t q_size = q.size() / (n * kv_heads);
-  const std::size_t out_size = out.size() / (n * kv_heads);
-  if (n == 1) {
-    run_one(q.subspan(kv_head_ * q_size, q_size), out.subspan(kv_head_ * out_size, out_size),
-            watch);
+  const std::span<const float> q = request_.q;
+  const std::size_t rows = std::size_t{kv_heads_} * n * group_;
+  const auto true_dims = static_cast<std::uint32_t>(q.size() / rows);
+  const rows_of_heads q_rows{q.size() / rows, format::k_dim, group_};
+  const rows_of_heads out_rows{out.size() / rows, format::v_dim, group_};
+  if (n == 1 && !q_rows.padded() && !out_rows.padded()) {
+    run_one(q.subspan(kv_head_ * q_rows.size(), q_rows.size()),
+            out.subspan(kv_head_ * out_rows.size(), out_rows.size()),
+            part(log_sum_exp, kv_head_, group_), true_dims, watch);
     return;
   }
-  resize_scratch(worker_.q, n * q_size);
+  const std::size_t out_size = out_rows.size();
+  resize_scratch(worker_.q, n * q_rows.size());
   resize_scratch(worker_.out, n * out_size);
+  resize_scratch(worker_.log_sum_exp, log_sum_exp.empty() ? 0 : std::size_t{n} * group_);
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(q.subspan((i * kv_heads + kv_head_) * q_size, q_size),
-                      worker_.q.begin() + static_cast<std::ptrdiff_t>(i * q_size));
+    q_rows.copy_in(q, i * kv_heads_ + kv_head_, worker_.q.data() + i * q_rows.size());
   }
-  if constexpr (attention::folds_all_visible<Policy>) {
-    fold_together(n, watch);
+  if (n == 1) {
+    run_one(worker_.q, worker_.out, worker_.log_sum_exp, true_dims, watch);
+  } else if constexpr (attention::folds_all_visible<Policy>) {
+    fold_together(n, true_dims, watch);
   } else {
     for (std::uint32_t i = 0; i < n; ++i) {
       layout::head_pages head = layer_.head(kv_head_);
       head.tokens -= n - 1 - i;
       auto summaries = layer_.summaries_before(source_, kv_head_, head.tokens);
-      run_program(query_of(i, n, 0), head, summaries,
-                  std::span(worker_.out).subspan(i * out_size, out_size), watch);
+      run_program(query_of(i, n, 0, true_dims), head, summaries,
+                  std::span(worker_.out).subspan(i * out_size, out_size),
+                  part(worker_.log_sum_exp, i, group_), watch);
     }
   }
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(
-        std::span(worker_.out).subspan(i * out_size, out_size),
-        out.begin() + static_cast<std::ptrdiff_t>((i * kv_heads + kv_head_) * out_size));
+    out_rows.copy_out(worker_.out.data() + i * out_size, i * kv_heads_ + kv_head_, out);
+    if (!log_sum_exp.empty()) {
+      std::ranges::copy(part(worker_.log_sum_exp, i, group_),
+                        part(log_sum_exp, i * kv_heads_ + kv_head_, group_).begin());
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <type_traits>
 
@@ -37,7 +38,8 @@ struct random_scores {
   }
 };
 
-// Outputs are zero. Draws depend only on the head and its number of tokens, so results repeat.
+// Results are those of no tokens: outputs of zeros with a log-sum-exp of -inf. Draws depend only on
+// the head and its number of tokens, so results repeat.
 template <class Format>
 class random_arithmetic {
  public:
@@ -51,8 +53,8 @@ class random_arithmetic {
     weights_.begin(number);
   }
 
-  void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
-    draw(index_set::range(0, Format::k_dim), r, 0, 1, chosen);
+  void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
+    draw(index_set::range(0, q.dims()), r, 0, 1, chosen);
   }
 
   template <class Pages>
@@ -115,7 +117,10 @@ class random_arithmetic {
   template <class Mean>
   void blend_mean(const scores&, index_view, const Mean&) {}
 
-  void finish(std::span<float> out) { std::fill(out.begin(), out.end(), 0.0f); }
+  void finish(std::span<float> out, std::span<float> log_sum_exp) {
+    std::fill(out.begin(), out.end(), 0.0f);
+    std::fill(log_sum_exp.begin(), log_sum_exp.end(), -std::numeric_limits<float>::infinity());
+  }
 
  private:
   scores shared(index_view candidates, std::uint32_t run, double total) {
@@ -163,5 +168,10 @@ struct random_selection {
   template <class Format>
   using arithmetic = random_arithmetic<Format>;
 };
+
+// Random selection needs no data.
+template <class Path>
+using default_store =
+    std::conditional_t<std::is_same_v<Path, random_selection>, store::ledger, store::memory>;
 
 }  // namespace instinfer::flash

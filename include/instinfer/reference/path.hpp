@@ -141,11 +141,16 @@ class arithmetic : public score_pool {
   }
 
   // l. 19: out = alpha o + (1 - alpha) v-bar.
-  void finish(std::span<float> out) {
+  void finish(std::span<float> out, std::span<float> log_sum_exp) {
     for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
       const row_vector blended = kept_[h] * outputs_.row(h) + (1.0 - kept_[h]) * mean_;
       for (Eigen::Index i = 0; i < blended.size(); ++i) {
         out[static_cast<std::size_t>(h * blended.size() + i)] = static_cast<float>(blended[i]);
+      }
+      if (!log_sum_exp.empty()) {
+        const auto at = static_cast<std::size_t>(h);
+        log_sum_exp[at] =
+            static_cast<float>(log_sum_exp_of_all(states_[at].log_sum_exp(), kept_[h]));
       }
     }
   }

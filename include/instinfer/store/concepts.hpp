@@ -7,6 +7,7 @@
 //   drive_files        pages in files on a real drive (drive/drive_files.hpp)
 //   flash::ftl_store   pages on the FTL of a modelled drive, with blocks, wear and failures; counts
 //                      only, unless it is given page contents (flash/ftl_store.hpp)
+//   drive_share       the pages of a drive that several caches share (store/shared_drive.hpp)
 
 #include <concepts>
 #include <cstddef>
@@ -17,31 +18,7 @@
 
 namespace instinfer::store {
 
-struct no_options {};
-
-namespace detail {
-template <class S>
-struct options {
-  using type = no_options;
-};
-template <class S>
-  requires requires { typename S::options; }
-struct options<S> {
-  using type = typename S::options;
-};
-}  // namespace detail
-
-// What a store takes beside its size, as where its files are.
-template <class S>
-using options_of = typename detail::options<S>::type;
-
-// Constructed with (channels, pages_per_channel, page_bytes); a store that has a type `options`,
-// with (options, channels, pages_per_channel, page_bytes).
-template <class S>
-concept SizedStore =
-    std::constructible_from<S, std::uint32_t, std::uint64_t, std::uint32_t> ||
-    std::constructible_from<S, const options_of<S>&, std::uint32_t, std::uint64_t, std::uint32_t>;
-
+// A cache constructs it with (channels, pages_per_channel, page_bytes), or is given one.
 // allocate(channel) takes a free page: on that channel, or on the next one that has a free page. It
 // throws drive_full, and nothing else. release(page) frees a page.
 // A store with holds_data has two more members: write(page), once after allocate, and view(page),
@@ -53,19 +30,19 @@ concept SizedStore =
 //
 // A store that has to fetch pages has read_ahead(plan, order), which returns the planned_reads of
 // an operation (layout/page_reader.hpp). Its view is valid until the thread's eighth view after it.
+// A store over such a store must pass read_ahead on.
 template <class S>
-concept PageStore =
-    SizedStore<S> && requires(S& s, const S& c, std::uint32_t channel, page_id page) {
-      { S::holds_data } -> std::convertible_to<bool>;
-      { s.allocate(channel) } -> std::same_as<page_id>;
-      { s.release(page) } noexcept;
-      { c.free_pages() } -> std::convertible_to<std::uint64_t>;
-      { c.capacity_pages() } -> std::convertible_to<std::uint64_t>;
-      { c.channels() } -> std::convertible_to<std::uint32_t>;
-      requires !S::holds_data || requires {
-        { s.write(page) } -> std::same_as<std::span<std::byte>>;
-        { c.view(page) } -> std::same_as<std::span<const std::byte>>;
-      };
-    };
+concept PageStore = requires(S& s, const S& c, std::uint32_t channel, page_id page) {
+  { S::holds_data } -> std::convertible_to<bool>;
+  { s.allocate(channel) } -> std::same_as<page_id>;
+  { s.release(page) } noexcept;
+  { c.free_pages() } -> std::convertible_to<std::uint64_t>;
+  { c.capacity_pages() } -> std::convertible_to<std::uint64_t>;
+  { c.channels() } -> std::convertible_to<std::uint32_t>;
+  requires !S::holds_data || requires {
+    { s.write(page) } -> std::same_as<std::span<std::byte>>;
+    { c.view(page) } -> std::same_as<std::span<const std::byte>>;
+  };
+};
 
 }  // namespace instinfer::store

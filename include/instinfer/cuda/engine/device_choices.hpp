@@ -51,7 +51,7 @@ class device_choices {
   template <class Mean>
   void blend_mean(const scores&, index_view, const Mean&) {}
 
-  void finish(std::span<float> /*out*/) {}
+  void finish(std::span<float> /*out*/, std::span<float> /*log_sum_exp*/) {}
 
  private:
   // Throws bad_argument where the policy asks for a choice that the kernels did not make.

@@ -3,6 +3,7 @@
 // but attend, as for the other paths. Two things differ here: where sealed pages live
 // (cuda/engine/page_homes.cuh), and who computes (cuda/engine/machine.cuh).
 
+#include <limits>
 #include <memory>
 
 #include "instinfer/cuda/engine/machine.cuh"
@@ -30,6 +31,9 @@ class engine : public engine_base<D, Format, Home> {
           !std::same_as<typename Format::element, fp32>,
       "instinfer: the CUDA path stores fp16 or bf16 with head sizes 64, 128 or 256, K and V alike, see cuda/engine/engine.cuh");
 
+  static_assert(
+      D::layout_policy::template tiles<Format>(4096).v_shares == sharing::nothing,
+      "instinfer: the CUDA path has no kernel for fused or latent rows; use a layout with V in pages of its own, see layout/concepts.hpp");
   static_assert(
       attention::shares_selection<typename base::policy>,
       "instinfer: on a GPU the query heads of a group select together, see methods/per_query_head.hpp");
@@ -83,26 +87,34 @@ class engine : public engine_base<D, Format, Home> {
   template <class Watch>
   receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
                  Watch&& watch) {
-    const auto& cache = cache_.at(seq, layer);
-    const attend_request request{seq, q, out};
+    return attend(attend_request{seq, q, out}, layer, watch);
+  }
+
+  // The same as a request, which may ask for the log-sum-exp.
+  template <class Watch = no_observer>
+  receipt attend(const attend_request& request, int layer, Watch&& watch = {}) {
+    const auto& cache = cache_.at(request.seq, layer);
     check_request<policy, Format, element>(request, cache_.shape(), cache.tokens() - cache.first());
     require(queries_of<Format>(request, cache_.shape()) == 1, [&] {
       return "cuda::engine: one query a call, got " +
              std::to_string(queries_of<Format>(request, cache_.shape()));
     });
-    out_.resize(out.size());
+    out_.resize(request.out.size());
+    log_sum_exp_.resize(request.log_sum_exp.size());
     traffic moved;
     if (cache.tokens() == cache.first()) {
       std::ranges::fill(out_, 0.0f);
+      std::ranges::fill(log_sum_exp_, -std::numeric_limits<float>::infinity());
     } else {
       moved = attend_cached(cache, static_cast<std::uint32_t>(layer), request, watch);
     }
-    std::ranges::copy(out_, out.begin());
-    return base::receipt_of(moved, q.size(), out.size());
+    std::ranges::copy(out_, request.out.begin());
+    std::ranges::copy(log_sum_exp_, request.log_sum_exp.begin());
+    return base::receipt_of(moved, {&request, 1});
   }
 
  private:
-  // Leaves the result in out_.
+  // Leaves the results in out_ and log_sum_exp_.
   template <class Watch>
   traffic attend_cached(const typename base::cache_type::layer& cache, std::uint32_t layer,
                         const attend_request& request, Watch& watch) {
@@ -114,14 +126,13 @@ class engine : public engine_base<D, Format, Home> {
                                        logits_};
     machine_type machine(*memory_, cache_.pages(), cache, shape, layer, query);
     attention_(machine, query);
-    machine.finish(out_);
+    machine.finish(out_, log_sum_exp_);
     traffic moved;
     for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(shape.kv_heads); ++h) {
       head_.arithmetic.set(machine.chosen_dims(h), machine.chosen_tokens(h));
       auto&& observer = head_watch(watch, 0, h);
-      const head_attend head(attention_, logits_, cache_, cache, layer, h, request.index, head_,
-                             moved);
-      head(1, request.q, out_, observer);
+      const head_attend head(attention_, logits_, cache_, cache, layer, h, request, head_, moved);
+      head(out_, log_sum_exp_, observer);
     }
     return moved;
   }
@@ -129,6 +140,7 @@ class engine : public engine_base<D, Format, Home> {
   std::unique_ptr<machine_memory<Format, Home>> memory_;
   typename workspace<device_choices_path, Format>::worker head_;
   std::vector<float> out_;
+  std::vector<float> log_sum_exp_;
 };
 
 }  // namespace instinfer::cuda

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "instinfer/core/softmax_state.hpp"
 #include "instinfer/cuda/engine/device_choices.hpp"
 #include "instinfer/cuda/engine/machine_memory.cuh"
 #include "instinfer/cuda/engine/machine_operands.hpp"
@@ -163,14 +164,20 @@ class machine {
     }
   }
 
-  // Runs the fold; `out` [q_heads, dim] is complete when this returns. Throws device_error.
-  void finish(std::span<float> out) {
+  // Runs the fold; `out` [q_heads, dim], and log_sum_exp [q_heads] if it is not empty, are complete
+  // when this returns. Throws device_error.
+  void finish(std::span<float> out, std::span<float> log_sum_exp) {
     require(folded_, [] { return std::string("cuda::machine: the policy folded nothing"); });
     if (blends_) {
       attend_.kept = m_.kept.data();
       attend_.mean_v = m_.mean_v.data();
     }
+    if (!log_sum_exp.empty()) {
+      m_.log_sum_exp.grow(log_sum_exp.size());
+      attend_.lse_base_e = m_.log_sum_exp.data();
+    }
     m_.fold(attend_, m_.workspace, m_.stream);
+    bring_log_sum_exp(log_sum_exp);
     check(cudaMemcpyAsync(out.data(), m_.out.data(), out.size_bytes(), cudaMemcpyDeviceToHost,
                           m_.stream),
           "cudaMemcpyAsync of the output");
@@ -179,6 +186,11 @@ class machine {
                           m_.stream),
           "cudaMemcpyAsync of the status");
     check(cudaStreamSynchronize(m_.stream), "cudaStreamSynchronize");
+    if (blends_) {  // the kernel's is that of the kept tokens
+      for (std::size_t h = 0; h < log_sum_exp.size(); ++h) {
+        log_sum_exp[h] = log_sum_exp_of_all(log_sum_exp[h], m_.host_kept[h]);
+      }
+    }
     if (status != 0) {
       check(cudaMemsetAsync(m_.workspace.data(), 0, sizeof(status), m_.stream), "cudaMemsetAsync");
     }
@@ -210,6 +222,19 @@ class machine {
                                          bool present) const {
     const std::size_t n = present ? values.size() / kv_heads_ : 0;
     return std::span(values).subspan(h * n, n);
+  }
+  // Starts the copies of the kernel's log-sum-exp, and of the kept shares if results are blended.
+  void bring_log_sum_exp(std::span<float> log_sum_exp) {
+    if (log_sum_exp.empty()) {
+      return;
+    }
+    check(cudaMemcpyAsync(log_sum_exp.data(), m_.log_sum_exp.data(), log_sum_exp.size_bytes(),
+                          cudaMemcpyDeviceToHost, m_.stream),
+          "cudaMemcpyAsync of log_sum_exp");
+    if (blends_) {
+      m_.host_kept.resize(log_sum_exp.size());
+      copy_out(m_.host_kept, m_.kept);
+    }
   }
   template <class Mean>
   void bring_mean() {

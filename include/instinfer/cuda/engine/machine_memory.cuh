@@ -30,6 +30,7 @@ struct machine_memory {
   array<std::byte> workspace;
   array<element> q;            // [q_heads, dim]
   array<float> out;            // [q_heads, dim]
+  array<float> log_sum_exp;    // [q_heads], if asked for
   array<float> mean_v;         // [kv_heads, dim]
   array<std::uint32_t> words;  // tokens, first, kept count
   array<std::uint32_t> dims;   // [kv_heads, keep_dims]
@@ -40,6 +41,7 @@ struct machine_memory {
   array<float> kept;            // [q_heads]
   std::vector<element> host_q;
   std::vector<float> host_mean;
+  std::vector<float> host_kept;
   std::vector<std::uint32_t> host_dims;  // as chosen on the device
   std::vector<std::uint32_t> host_listed;
   index_set visible;

@@ -1,0 +1,36 @@
+#pragma once
+// One sequence of a batch, its queries, and where their results go.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/summaries/index_query.hpp"
+
+namespace instinfer {
+
+// The queries of a sequence's newest tokens, oldest first. Tokens are appended before they attend.
+// Each query sees the tokens up to its own: causal, also among the queries of one call.
+struct attend_request {
+  sequence seq;
+  std::span<const float> q;        // [queries, q_heads, k_dim]
+  std::span<float> out;            // [queries, q_heads, v_dim]
+  attention::index_query index{};  // for policies with a trained indexer; one query per call
+
+  // [queries, q_heads], or empty if not asked for. Natural log of the sum by which `out` is
+  // divided: of exp(logit) over what was folded; -inf if that is nothing. A policy that corrects
+  // its result by the kept share alpha of the weights (blend_mean, attenuate) divides by its
+  // estimate for all visible tokens, the sum over the kept ones / alpha. Results over disjoint
+  // tokens merge by it: core/merge_attention.hpp.
+  std::span<float> log_sum_exp{};
+
+  // Bytes that cross the link where attention is computed in the drive: q and `out` as elements of
+  // this size, log_sum_exp as fp32.
+  std::uint64_t query_bytes(std::size_t element) const { return q.size() * element; }
+  std::uint64_t output_bytes(std::size_t element) const {
+    return out.size() * element + log_sum_exp.size_bytes();
+  }
+};
+
+}  // namespace instinfer
