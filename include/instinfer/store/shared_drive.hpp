@@ -49,6 +49,12 @@ class drive_share {
     return std::as_const(drive_->pages).view(page);
   }
 
+  auto read_ahead(const auto& plan, const auto& order) const
+    requires requires(const Store& s) { s.read_ahead(plan, order); }
+  {
+    return pages().read_ahead(plan, order);
+  }
+
   // What a store over an FTL has in addition (flash/locating_store.hpp).
   void begin_writes(std::uint32_t slot)
     requires requires(Store& s) { s.begin_writes(slot); }
