@@ -22,8 +22,8 @@ struct shared_drive {
   group_buffer buffer;
 };
 
-// A cache's view of the drive: a page store without pages of its own. Caches number their sequences
-// alike, so a sequence that has a part in each cache is one sequence to the store.
+// A cache's view of the drive: a page store without pages of its own. To a store that is told whose
+// pages it writes, the sequences in one slot of all caches are one.
 template <PageStore Store>
 class drive_share {
  public:
