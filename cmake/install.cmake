@@ -3,7 +3,7 @@ include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/instinfer)
 
 # One export file for each component, so that a user of the core never meets a missing Eigen.
-foreach(component instinfer instinfer_reference instinfer_cpu instinfer_cuda)
+foreach(component instinfer instinfer_reference instinfer_cpu instinfer_cuda instinfer_mpi)
   install(TARGETS ${component} EXPORT ${component} FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
   install(EXPORT ${component} NAMESPACE instinfer:: FILE ${component}Targets.cmake DESTINATION ${package_dir})
 endforeach()

@@ -1,0 +1,139 @@
+#pragma once
+// What the ranks of one engine must have in common, compared when it is made.
+
+#include <bit>
+#include <string>
+#include <string_view>
+
+#include "instinfer/cluster/communicator.hpp"
+#include "instinfer/cluster/failure.hpp"
+#include "instinfer/cluster/splits.hpp"
+#include "instinfer/store/cache_file.hpp"
+
+namespace instinfer::cluster {
+
+// The engine whose cache it is: that inside a timing engine, or the engine itself.
+template <class Engine>
+const auto& computing(const Engine& e) {
+  if constexpr (requires { e.inner(); }) {
+    return e.inner();
+  } else {
+    return e;
+  }
+}
+template <class Engine>
+using computing_engine = std::remove_cvref_t<decltype(computing(std::declval<const Engine&>()))>;
+
+// As this compiler spells it.
+template <class T>
+std::string_view type_name() {
+  const std::string_view all = __PRETTY_FUNCTION__;
+  const std::size_t begin = all.find("T = ") + 4;
+  return all.substr(begin, all.find_last_of(all.find(';') == all.npos ? ']' : ';') - begin);
+}
+
+// One property a line, of every rank.
+template <class Engine, class S>
+std::string properties_of_rank(const S& split, const model_shape& shape, int drives) {
+  using base = computing_engine<Engine>;
+  constexpr int message_version = 1;
+  const auto line = [](const char* name, auto value) {
+    if constexpr (requires { std::to_string(value); }) {
+      return std::string(name) + ": " + std::to_string(value) + "\n";
+    } else {
+      return std::string(name) + ": " + std::string(value) + "\n";
+    }
+  };
+  return line("messages of version", message_version) +
+         line("byte order", std::endian::native == std::endian::little ? "little" : "big") +
+         line("bits of a size", 8 * sizeof(std::size_t)) + line("split", split.name()) +
+         line("drives", drives) + line("layers", shape.layers) +
+         line("query heads", shape.q_heads) + line("KV heads", shape.kv_heads) +
+         line("format", type_name<typename base::format>()) +
+         line("page bytes", base::design_type::layout_policy::page_bytes) +
+         line("method", type_name<typename base::policy>());
+}
+
+// The same of a drive's engine, without what differs between the drives of a split.
+template <class Engine>
+std::string properties_of_drive(const Engine& engine) {
+  const auto& base = computing(engine);
+  std::string text = store::file_description(base.cache(), "", base.cache().tiles());
+  for (const char* name : {"query heads: ", "KV heads: "}) {
+    const std::size_t at = text.find(name);
+    text.erase(at, text.find('\n', at) + 1 - at);
+  }
+  const logit_rule& rule = base.logits();
+  return text + "scale, soft cap: " + std::to_string(rule.scale) + ", " +
+         std::to_string(rule.soft_cap) + "\nwindow, sinks: " + std::to_string(rule.window) + ", " +
+         std::to_string(rule.sinks) + "\n";
+}
+
+// The first line of `other` that differs; empty if none does.
+inline std::string first_difference(std::string_view one, std::string_view other) {
+  while (!one.empty() || !other.empty()) {
+    const auto next = [](std::string_view& text) {
+      const std::string_view line = text.substr(0, text.find('\n'));
+      text.remove_prefix(std::min(text.size(), line.size() + 1));
+      return line;
+    };
+    const std::string_view a = next(one);
+    const std::string_view b = next(other);
+    if (a != b) {
+      return "\"" + std::string(b) + "\", not \"" + std::string(a) + "\"";
+    }
+  }
+  return {};
+}
+
+// Collective: compares all ranks on rank 0. If a rank failed, all ranks throw its exception; if
+// properties differ, all throw bad_argument with the rank and the first line that differs.
+// of_drive is empty on a host without an engine.
+inline void agree(communicator& ranks, const failure& mine, const std::string& of_rank,
+                  const std::string& of_drive) {
+  message m;
+  std::uint64_t culprit = 0;
+  failure found = mine;
+  if (ranks.rank() == 0) {
+    std::string first_drive = of_drive;
+    for (int r = 1; r < ranks.size(); ++r) {
+      ranks.receive(r, m);
+      const failure theirs = failure::take_from(m);
+      const std::string_view their_rank = m.take_text();
+      const std::string_view their_drive = m.take_text();
+      if (found) {
+        continue;
+      }
+      if (const std::string line = first_difference(of_rank, their_rank); !line.empty()) {
+        found = {failure::type::bad_argument, 0, "cluster: this rank has " + line};
+      } else if (theirs) {
+        found = theirs;
+      } else if (first_drive.empty()) {
+        first_drive = their_drive;
+      } else if (const std::string other = first_difference(first_drive, their_drive);
+                 !other.empty()) {
+        found = {failure::type::bad_argument, 0, "cluster: this rank has " + other};
+      }
+      culprit = found ? static_cast<std::uint64_t>(r) : 0;
+    }
+    for (int r = 1; r < ranks.size(); ++r) {
+      m.clear();
+      found.put_to(m);
+      m.put(culprit);
+      ranks.send(r, m);
+    }
+  } else {
+    mine.put_to(m);
+    m.put_text(of_rank);
+    m.put_text(of_drive);
+    ranks.send(0, m);
+    ranks.receive(0, m);
+    found = failure::take_from(m);
+    culprit = m.take<std::uint64_t>();
+  }
+  if (found) {
+    found.rethrow(static_cast<int>(culprit));
+  }
+}
+
+}  // namespace instinfer::cluster

@@ -1,0 +1,63 @@
+#pragma once
+// What the host asks of a drive, and what the drive says when it is done.
+
+#include <cstdint>
+
+#include "instinfer/cluster/failure.hpp"
+#include "instinfer/core/traffic.hpp"
+#include "instinfer/store/extents.hpp"
+
+namespace instinfer::cluster {
+
+// The drives that have done a command that another drive refuses get `undo`. truncate_copy works on
+// a fork of the sequence; `commit` then frees the original.
+enum class operation : std::uint32_t {
+  open,
+  fork,
+  append,
+  attend,
+  build,
+  reclaim,
+  check_reclaim,
+  reclaim_range,
+  truncate,
+  truncate_copy,
+  save,
+  load,
+  undo,
+  commit,
+  close
+};
+
+// The head of each command. What follows depends on the operation (cluster/drive.hpp).
+struct command {
+  operation what = operation::close;
+  std::uint32_t slot = 0;         // of the sequence, on all ranks
+  std::uint32_t origin = 0;       // fork: the slot of the original
+  std::int32_t layer = 0;         // append, attend, build
+  std::uint32_t requests = 0;     // attend
+  store::reclaim_range layers{};  // reclaim, truncate: tokens_before in tokens of the drive
+  std::uint64_t tokens = 0;       // append, and positions of the drive that truncate keeps
+  std::uint64_t bytes = 0;        // load: of the drive's file
+};
+
+// A request of an attend; q [queries, q_heads of the drive, k_dim] and the index query follow.
+struct request_line {
+  std::uint32_t slot = 0;
+  std::uint32_t queries = 0;
+  std::uint32_t causal = 1;
+  std::uint32_t wants_log_sum_exp = 0;
+  std::uint64_t positions = 0;      // of the sequence in this layer, on all drives together
+  std::uint64_t index_values = 0;   // of index_query::queries
+  std::uint64_t index_weights = 0;  // of index_query::weights
+};
+
+// The head of each outcome; its failure follows, and otherwise the results.
+struct outcome {
+  failure::type failed = failure::type::none;
+  instinfer::traffic traffic{};
+  double busy_s = 0;       // measured: what the command took on the drive
+  double modelled_ns = 0;  // of engines that model time
+};
+
+}  // namespace instinfer::cluster

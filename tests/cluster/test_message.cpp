@@ -1,0 +1,100 @@
+// Messages: what is put is taken; what arrives is bounded. Failures keep their type.
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "instinfer/cluster/failure.hpp"
+#include "instinfer/cluster/message.hpp"
+
+namespace instinfer::test_message {
+
+using namespace cluster;
+
+// As a communicator carries it.
+void carry(message& from, message& to) {
+  const auto bytes = from.to_send();
+  const std::span<std::byte> room = to.to_receive(bytes.size());
+  std::memcpy(room.data(), bytes.data(), bytes.size());
+  CHECK(to.announced() == bytes.size());
+}
+
+TEST_CASE("values arrive in their order, each at a multiple of 8 bytes") {
+  message a, b;
+  const std::vector<float> three{1, 2, 3};
+  for (int round = 0; round < 2; ++round) {  // the second in the same memory
+    a.clear();
+    a.put(std::uint32_t{7});
+    a.put_all(std::span<const float>(three));
+    a.put(std::int64_t{-5});
+    a.front<std::uint32_t>() = 8;
+    CHECK(a.size() == 8 + 8 + 16 + 8);
+    carry(a, b);
+    CHECK(b.take<std::uint32_t>() == 8);
+    const auto values = b.take<float>(3);
+    CHECK(reinterpret_cast<std::uintptr_t>(values.data()) % 8 == 0);
+    CHECK(std::vector(values.begin(), values.end()) == three);
+    CHECK(b.take<std::int64_t>() == -5);
+    CHECK_THROWS_WITH_AS(b.take<char>(), "cluster: a message of 40 bytes ends too early", error);
+  }
+}
+
+template <class E>
+void check_type(const E& e) {
+  message m;
+  try {
+    throw e;
+  } catch (...) {
+    failure::current().put_to(m);
+  }
+  const failure arrived = failure::take_from(m);
+  CHECK(static_cast<bool>(arrived));
+  bool same = false;
+  try {
+    arrived.rethrow(3);
+  } catch (const E& again) {
+    same = typeid(again) == typeid(E);
+    CHECK(std::string(again.what()) == "rank 3: " + std::string(e.what()));
+  } catch (...) {
+  }
+  CHECK(same);
+}
+
+TEST_CASE("an exception keeps its type, and names its rank") {
+  check_type(bad_argument("layer"));
+  check_type(unknown_sequence("4"));
+  check_type(drive_full("no page"));
+  check_type(address_overflow("token"));
+  check_type(bad_file("damaged"));
+  check_type(io_error("pread", 5));
+  check_type(page_damaged("page 9", page_id{9}));
+  check_type(no_device("none"));
+  check_type(device_error("launch"));
+  check_type(error("another"));
+  try {
+    failure{failure::type::io_error, 5, "pread"}.rethrow(1);
+  } catch (const io_error& e) {
+    CHECK(e.code == 5);
+  }
+  try {
+    failure{failure::type::page_damaged, 9, "page"}.rethrow(1);
+  } catch (const page_damaged& e) {
+    CHECK(e.page == page_id{9});
+  }
+  const auto of = [](auto&& raise) {
+    try {
+      raise();
+    } catch (...) {
+      return failure::current();
+    }
+    return failure{};
+  };
+  CHECK_THROWS_WITH_AS(of([] { throw std::bad_alloc(); }).rethrow(2), "rank 2: out of memory",
+                       std::bad_alloc);
+  CHECK_THROWS_WITH_AS(of([] { throw std::runtime_error("odd"); }).rethrow(2), "rank 2: odd",
+                       error);
+  CHECK(of([] { throw 5; }).kind == failure::type::other);
+}
+
+}  // namespace instinfer::test_message
