@@ -9,6 +9,7 @@
 #include <sstream>
 #include <string_view>
 
+#include "instinfer/flash.hpp"
 #include "tests/support/counted_allocations.hpp"
 #include "tests/support/shared_attends.hpp"
 
@@ -28,14 +29,18 @@ using sparf = cpu::engine<insta_sparf, format>;
 constexpr model_shape shape{.layers = 2, .q_heads = 14, .kv_heads = 7};
 const store::capacity memory{.bytes = 24 << 20, .context_tokens = 1024};
 
-// The allocations of this rank at the start of each attend.
+// The allocations of this rank at the start of each attend, which may fail.
 struct watched {
   static inline std::vector<std::int64_t> at_start;
+  static inline int until_failure = 0;  // the first to count down to 0 fails
   std::size_t workers() const { return 1; }
   template <class Task>
   void for_each(std::size_t count, Task&& task) const {
     if (at_start.size() < at_start.capacity()) {
       at_start.push_back(test::allocations);
+    }
+    if (until_failure > 0 && --until_failure == 0) {
+      throw io_error("page 5 cannot be read", 5);
     }
     parallel::serial{}.for_each(count, task);
   }
@@ -56,6 +61,11 @@ template <class Engine, class Split>
 void check_life(const Split& split, double tolerance, const logit_rule& logits = {}) {
   for (const cluster::options& role : roles()) {
     CAPTURE(role.host_holds);
+    if constexpr (requires { split.head_groups; }) {
+      if ((world_size() - (role.host_holds ? 0 : 1)) % split.head_groups != 0) {
+        continue;
+      }
+    }
     many<Engine, Split> c(MPI_COMM_WORLD, shape, memory, {}, logits, split, role);
     on_host(c, [&] {
       Engine one(shape, memory, {}, logits);
@@ -126,11 +136,15 @@ TEST_CASE("by_tokens is within rounding of one engine") {
   check_life<dense>(cluster::by_tokens{.block = 1000}, 1e-5);  // most drives have nothing
 }
 
+TEST_CASE("by_heads_and_tokens is within rounding of one engine") {
+  check_life<dense>(cluster::by_heads_and_tokens{.head_groups = 2, .block = 16}, 1e-5);
+}
+
 TEST_CASE("by_tokens refuses rules that need a token's distance, on all ranks") {
   using cluster_type = many<dense, cluster::by_tokens>;
   CHECK_THROWS_WITH_AS(
       cluster_type(MPI_COMM_WORLD, shape, memory, {}, {.window = 8}, {}, {.host_holds = true}),
-      "rank 0: by_tokens: a drive does not know the distances of its tokens; logit_rule must have no window, slopes, distance_bias and sink_logits",
+      "rank 0: cluster: where tokens are split, a drive does not know the distances of its tokens; logit_rule must have no window, slopes, distance_bias and sink_logits",
       bad_argument);
 }
 
@@ -251,6 +265,62 @@ TEST_CASE("a full drive: the host gets its error with the rank, and every drive 
     };
     check(cluster::by_heads{});
     check(cluster::by_tokens{.block = 16});
+  }
+}
+
+TEST_CASE("a drive that cannot read: the host gets its error, and outputs stay as they were") {
+  const int broken = world_size() - 1;
+  for (const cluster::options& role : roles()) {
+    many<dense, cluster::by_heads> c(MPI_COMM_WORLD, shape, memory, {}, {}, {}, role);
+    watched::until_failure = world_rank() == broken ? 2 : 0;
+    on_host(c, [&] {
+      dense one(shape, memory);
+      beside_one_engine both(c, one, 6);
+      const auto s = both.open();
+      both.append_all(s, 70);
+      both.attend({s}, 0, 1);
+      std::vector<float> q(14 * 64, 1.0f), out(14 * 64, 7.0f);
+      try {
+        c.attend(s.many, 0, q, out);
+        FAIL("it can read");
+      } catch (const io_error& e) {
+        CHECK(std::string(e.what()) ==
+              "rank " + std::to_string(broken) + ": page 5 cannot be read");
+        CHECK(e.code == 5);
+      }
+      CHECK(out == std::vector<float>(out.size(), 7.0f));
+      both.append_all(s, 1);
+      both.attend({s}, 0, 1);
+    });
+  }
+}
+
+TEST_CASE("of engines that model time, a receipt has the time of the slowest drive") {
+  using timed = flash::engine<insta, format>;  // holds no data
+  for (const cluster::options& role : roles()) {
+    cluster::engine<timed, cluster::by_heads> c(MPI_COMM_WORLD, shape, memory, {}, {}, {}, role);
+    on_host(c, [&] {
+      const int drives = world_size() - (role.host_holds ? 0 : 1);
+      const int heads = (7 + drives - 1) / drives;
+      timed slowest({.layers = 2, .q_heads = 2 * heads, .kv_heads = heads}, memory);
+      const auto rows = [](int n) { return std::vector<fp16>(static_cast<std::size_t>(n) * 64); };
+      const sequence many_seq = c.open();
+      const sequence one_seq = slowest.open();
+      const auto written = c.append(many_seq, 0, rows(300 * 7), rows(300 * 7));
+      const double write_ns =
+          slowest.append(one_seq, 0, rows(300 * heads), rows(300 * heads)).total_ns();
+      CHECK(written.modelled_ns == doctest::Approx(write_ns));
+      std::vector<float> q(14 * 64, 1.0f), out(q.size());
+      const double attend_ns =
+          slowest
+              .attend(one_seq, 0, std::span(q).first(static_cast<std::size_t>(heads) * 128),
+                      std::span(out).first(static_cast<std::size_t>(heads) * 128))
+              .total_ns();
+      const auto done = c.attend(many_seq, 0, q, out);
+      CHECK(attend_ns > 0);
+      CHECK(done.modelled_ns == doctest::Approx(attend_ns));
+      CHECK(done.traffic.link_bytes == 2 * 14 * 64 * sizeof(fp16));  // q down, outputs up
+    });
   }
 }
 

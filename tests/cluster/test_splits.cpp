@@ -13,7 +13,8 @@ namespace instinfer::test_splits {
 
 using namespace cluster;
 
-static_assert(Split<by_heads> && Split<by_sequences> && Split<by_tokens>);
+static_assert(Split<by_heads> && Split<by_sequences> && Split<by_tokens> &&
+              Split<by_heads_and_tokens>);
 static_assert(!Split<head_range>);
 
 constexpr model_shape seven{.layers = 3, .q_heads = 14, .kv_heads = 7};
@@ -64,6 +65,21 @@ TEST_CASE("by_tokens: token t is on drive t / block mod n") {
   CHECK(by_tokens{256}.tokens_of(many + 300, 1, 4) == many / 4 + 44);
   CHECK_THROWS_WITH_AS(part_of(by_tokens{0}, seven, 0, 2),
                        "by_tokens: block must be positive, got 0", bad_argument);
+}
+
+TEST_CASE("by_heads_and_tokens: 7 heads on 3 groups of 2 drives") {
+  const by_heads_and_tokens split{.head_groups = 3, .block = 10};
+  const std::vector<head_range> expected{{0, 2}, {2, 4}, {4, 7}};
+  for (int d = 0; d < 6; ++d) {
+    CHECK(split.heads(seven, d, 6) == expected[static_cast<std::size_t>(d / 2)]);
+    CHECK(split.tokens_of(25, d, 6) == (d % 2 == 0 ? 15 : 10));
+  }
+  CHECK_THROWS_WITH_AS(
+      part_of(split, seven, 0, 5),
+      "by_heads_and_tokens: head_groups must divide the drives, got 3 groups of 5 drives",
+      bad_argument);
+  CHECK_THROWS_AS(part_of(by_heads_and_tokens{.head_groups = 0}, seven, 0, 5), bad_argument);
+  CHECK_THROWS_AS(part_of(by_heads_and_tokens{.head_groups = 8}, seven, 0, 8), bad_argument);
 }
 
 TEST_CASE("a part has the query heads of its KV heads, and their logit rule") {

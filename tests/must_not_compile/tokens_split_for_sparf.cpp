@@ -1,4 +1,4 @@
-// expect: instinfer: by_tokens merges results over parts of a context, but this method selects tokens by the whole context; use by_heads or by_sequences, see cluster/splits.hpp
+// expect: instinfer: splits by tokens merge results over parts of a context, but this method selects tokens by the whole context; use by_heads or by_sequences, see cluster/splits.hpp
 // A context over several drives, for a method whose choice needs all of it.
 #include "instinfer/cluster/splits.hpp"
 #include "instinfer/methods/dense.hpp"

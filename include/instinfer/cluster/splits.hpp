@@ -1,9 +1,10 @@
 #pragma once
 // How a cache is split over drives: by query group, by sequence, or by token.
 //
-//   by_heads       each drive has some KV heads of all sequences (the paper's, InstInfer §IV-D)
-//   by_sequences   each drive has whole sequences
-//   by_tokens      each drive has some tokens of all sequences and heads (context parallel)
+//   by_heads              each drive has some KV heads of all sequences (the paper's, §IV-D)
+//   by_sequences          each drive has whole sequences
+//   by_tokens             each drive has some tokens of all sequences and heads (context parallel)
+//   by_heads_and_tokens   some drives share the tokens of some heads
 //
 // docs/cluster.md says which to use when. The policies are of integers alone and need no MPI.
 
@@ -102,6 +103,35 @@ struct by_tokens {
   }
 };
 
+// `head_groups` groups of drives share the KV heads as by_heads, and the drives of a group share the
+// tokens as by_tokens: drive d of n is number d mod (n / head_groups) of its group.
+struct by_heads_and_tokens {
+  static constexpr bool splits_tokens = true;
+  int head_groups = 1;
+  std::uint32_t block = 256;
+
+  head_range heads(const model_shape& shape, int drive, int drives) const {
+    return by_heads{}.heads(shape, drive / (drives / head_groups), head_groups);
+  }
+  bool holds(std::uint32_t, int, int) const { return true; }
+  std::uint64_t tokens_of(std::uint64_t count, int drive, int drives) const {
+    const int group = drives / head_groups;
+    return by_tokens{block}.tokens_of(count, drive % group, group);
+  }
+  std::string name() const {
+    return "by_heads_and_tokens, " + std::to_string(head_groups) + " groups, blocks of " +
+           std::to_string(block);
+  }
+  void validate(const model_shape& shape, int drives) const {
+    require(head_groups > 0 && drives % head_groups == 0, [&] {
+      return "by_heads_and_tokens: head_groups must divide the drives, got " +
+             std::to_string(head_groups) + " groups of " + std::to_string(drives) + " drives";
+    });
+    by_heads{}.validate(shape, head_groups);
+    by_tokens{block}.validate(shape, drives);
+  }
+};
+
 // Refuses at compile time what a split cannot answer as one engine does.
 template <class S, class Policy>
 struct split_rules {
@@ -110,13 +140,13 @@ struct split_rules {
       "instinfer: a split lacks heads, holds, tokens_of, splits_tokens, name or validate, see cluster/splits.hpp");
   static_assert(
       !requires { requires S::splits_tokens; } || attention::folds_all_visible<Policy>,
-      "instinfer: by_tokens merges results over parts of a context, but this method selects tokens by the whole context; use by_heads or by_sequences, see cluster/splits.hpp");
+      "instinfer: splits by tokens merge results over parts of a context, but this method selects tokens by the whole context; use by_heads or by_sequences, see cluster/splits.hpp");
   // Throws bad_argument where a rule needs a token's place in the whole context.
   static void check(const logit_rule& logits) {
     if constexpr (S::splits_tokens) {
       require(logits.window == 0 && !logits.biased() && logits.sink_logits.empty(), [] {
         return std::string(
-            "by_tokens: a drive does not know the distances of its tokens; logit_rule must have no window, slopes, distance_bias and sink_logits");
+            "cluster: where tokens are split, a drive does not know the distances of its tokens; logit_rule must have no window, slopes, distance_bias and sink_logits");
       });
     }
   }
