@@ -103,7 +103,7 @@ struct by_tokens {
   }
 };
 
-// `head_groups` groups of drives share the KV heads as by_heads, and the drives of a group share the
+// `head_groups` groups of drives share the KV heads as by_heads, and the drives of a group the
 // tokens as by_tokens: drive d of n is number d mod (n / head_groups) of its group.
 struct by_heads_and_tokens {
   static constexpr bool splits_tokens = true;
