@@ -10,6 +10,8 @@
 //   bits_equal       1 if the output has the bits of the engine's
 //   error            largest difference over the largest output
 //   message_kb       sent and received, of each other rank in an attend
+//   layer_us         an attend without the work of the slowest drive; the median
+//   plain_us         a plain MPI program that sends and receives the same bytes; the median
 //
 // Names: by_heads/r<ranks>, by_sequences/r<ranks>, by_tokens/r<ranks>.
 
@@ -54,6 +56,7 @@ int size_of_world() {
 // Which case comes next, from rank 0 to the others; they sleep until then, where a blocking call
 // of MPI would spin.
 constexpr int no_more = -1;
+constexpr int echo = 3;
 void announce(int which) {
   for (int rank = 1; rank < size_of_world(); ++rank) {
     MPI_Send(&which, 1, MPI_INT, rank, 0, MPI_COMM_WORLD);
@@ -67,6 +70,40 @@ int next_case() {
   int which = no_more;
   MPI_Recv(&which, 1, MPI_INT, 0, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
   return which;
+}
+
+// The plain program: `bytes` to each rank, and from it.
+void send_and_receive(std::vector<char>& buffer, std::size_t bytes) {
+  const auto n = static_cast<int>(bytes);
+  for (int rank = 1; rank < size_of_world(); ++rank) {
+    MPI_Send(buffer.data(), n, MPI_CHAR, rank, 1, MPI_COMM_WORLD);
+  }
+  for (int rank = 1; rank < size_of_world(); ++rank) {
+    MPI_Recv(buffer.data(), n, MPI_CHAR, rank, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+  }
+}
+void serve_plain() {
+  std::vector<char> buffer(1 << 20);
+  for (int bytes = 1; bytes > 0;) {
+    MPI_Status status;
+    MPI_Recv(buffer.data(), 1 << 20, MPI_CHAR, 0, 1, MPI_COMM_WORLD, &status);
+    MPI_Get_count(&status, MPI_CHAR, &bytes);
+    MPI_Send(buffer.data(), bytes, MPI_CHAR, 0, 1, MPI_COMM_WORLD);
+  }
+}
+double median(std::vector<double>& x) {
+  std::ranges::nth_element(x, x.begin() + std::ssize(x) / 2);
+  return x[x.size() / 2];
+}
+double plain_seconds(std::size_t bytes) {
+  announce(echo);
+  std::vector<char> buffer(bytes);
+  std::vector<double> times;
+  for (int i = 0; i < rounds * calls; ++i) {
+    times.push_back(seconds_of([&] { send_and_receive(buffer, bytes); }));
+  }
+  send_and_receive(buffer, 0);
+  return median(times);
 }
 
 store::capacity capacity(std::size_t sequences) {
@@ -117,7 +154,7 @@ void measure(benchmark::State& state, int which, std::size_t sequences) {
   const batch_data data(sequences);
   const auto ranks = static_cast<std::size_t>(size_of_world());
   double best_one = 1e9, best_many = 1e9;
-  std::vector<double> overheads;
+  std::vector<double> overheads, layer_s;
   std::vector<float> expected, out;
   double message_bytes = 0;
   for (auto _ : state) {
@@ -140,6 +177,7 @@ void measure(benchmark::State& state, int which, std::size_t sequences) {
         const double s = seconds_of([&] { busy_s = many->attend(batch, 0).busy_s; });
         best_many = std::min(best_many, s);
         overheads.push_back(1 - busy_s / s);
+        layer_s.push_back(s - busy_s);
       }
       const auto& after = many->reports().back();
       message_bytes = static_cast<double>(after.bytes_sent - before.bytes_sent +
@@ -153,9 +191,11 @@ void measure(benchmark::State& state, int which, std::size_t sequences) {
     largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
     difference = std::max(difference, std::abs(static_cast<double>(out[i] - expected[i])));
   }
-  std::ranges::nth_element(overheads, overheads.begin() + std::ssize(overheads) / 2);
   state.counters["of_one_engine"] = best_one / best_many;
-  state.counters["layer_overhead"] = overheads[overheads.size() / 2];
+  state.counters["layer_overhead"] = median(overheads);
+  state.counters["layer_us"] = median(layer_s) * 1e6;
+  // As many bytes each way: half of both together.
+  state.counters["plain_us"] = plain_seconds(static_cast<std::size_t>(message_bytes / 2)) * 1e6;
   state.counters["bits_equal"] = out == expected ? 1 : 0;
   state.counters["error"] = difference / largest;
   state.counters["message_kb"] = message_bytes * 1e-3;
@@ -180,9 +220,10 @@ int main(int argc, char** argv) {
   return program::run("bench_cluster", [&] {
     if (rank > 0) {
       for (int which = next_case(); which != no_more; which = next_case()) {
-        which == 0   ? make_many<cluster::by_heads>()->serve()
-        : which == 1 ? make_many<cluster::by_sequences>()->serve()
-                     : make_many<cluster::by_tokens>()->serve();
+        which == echo ? serve_plain()
+        : which == 0  ? make_many<cluster::by_heads>()->serve()
+        : which == 1  ? make_many<cluster::by_sequences>()->serve()
+                      : make_many<cluster::by_tokens>()->serve();
       }
       return 0;
     }

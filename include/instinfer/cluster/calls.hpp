@@ -46,12 +46,14 @@ class calls {
   const std::optional<Drive>& own() const { return own_; }
 
   // Memory for all drives of a host.
-  void prepare(std::vector<drive_report> reports) {
-    reports_ = std::move(reports);
-    out_.resize(reports_.size());
-    in_.resize(reports_.size());
-    outcomes_.resize(reports_.size());
-    asked_.reserve(reports_.size());
+  void prepare(const std::vector<drive_part>& parts) {
+    for (const drive_part& part : parts) {
+      reports_.push_back({.rank = rank_of(part.drive), .heads = part.heads});
+    }
+    out_.resize(parts.size());
+    in_.resize(parts.size());
+    outcomes_.resize(parts.size());
+    asked_.reserve(parts.size());
   }
 
   // Starts a list of commands. Nothing is sent before the list is complete, so that an exception

@@ -12,9 +12,9 @@
 
 #include "instinfer/cluster/calls.hpp"
 #include "instinfer/cluster/file.hpp"
+#include "instinfer/cluster/placement.hpp"
+#include "instinfer/cluster/posted_batch.hpp"
 #include "instinfer/cluster/slices.hpp"
-#include "instinfer/engine/attend_check.hpp"
-#include "instinfer/store/sequence_slots.hpp"
 #include "instinfer/store/value_checks.hpp"
 
 namespace instinfer::cluster {
@@ -55,19 +55,20 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   template <std::invocable<const drive_part&> Make>
   engine(MPI_Comm of, const model_shape& shape, Make&& make, const S& split = {},
          const options& how = {}, const Workers& workers = {})
-      : calls_{of, how.host_holds}, shape_{shape}, split_{split} {
+      : calls_{of, how.host_holds}, placed_{shape, split} {
     failure mine;
     std::string of_drive;
     try {
-      list_parts();
+      placed_.share_among(calls_.drives());
+      calls_.prepare(placed_.parts());
       if (calls_.is_drive()) {
-        calls_.own().emplace(parts_[at(calls_.own_number())], split_, workers, make);
+        calls_.own().emplace(placed_.parts()[at(calls_.own_number())], split, workers, make);
         of_drive = properties_of_drive(local());
       }
     } catch (...) {
       mine = failure::current();
     }
-    agree(calls_.ranks(), mine, properties_of_rank<Engine>(split_, shape_, calls_.drives()),
+    agree(calls_.ranks(), mine, properties_of_rank<Engine>(split, shape, calls_.drives()),
           of_drive);
     open_ = true;
   }
@@ -124,31 +125,31 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   // and wait.
   sequence open() {
     begin("open");
-    return add({.what = operation::open}, std::vector<layer_tokens>(at(shape_.layers)),
-               slots_.next());
+    return add({.what = operation::open}, std::vector<layer_tokens>(at(shape().layers)),
+               placed_.next_home());
   }
   sequence fork(sequence seq) {
     begin("fork");
-    std::vector<layer_tokens> layers = slots_.at(seq);
-    return add({.what = operation::fork, .origin = seq.slot}, std::move(layers), homes_[seq.slot]);
+    std::vector<layer_tokens> layers = placed_.layers(seq);
+    return add({.what = operation::fork, .origin = seq.slot}, std::move(layers), placed_.home(seq));
   }
 
   receipt append(sequence seq, int layer, std::span<const element> k,
                  std::span<const element> v = {}, std::span<const float> index_keys = {}) {
     begin("append");
-    layer_tokens& to = layer_of(seq, layer);
-    const std::uint64_t count = store::storable_tokens<format>(k, v, shape_.kv_heads);
+    layer_tokens& to = placed_.layer(seq, layer);
+    const std::uint64_t count = store::storable_tokens<format>(k, v, shape().kv_heads);
     attention::check_index_keys<summaries>(index_keys, count,
                                            format::is_padded ? 0 : format::k_dim);
     const int index_dim = count == 0 ? 0 : static_cast<int>(index_keys.size() / count);
-    for_each_holder(seq.slot, [&](const drive_part& part) {
-      const token_slice<S> mine{split_, part, to.positions, count};
+    placed_.for_each_holder(seq.slot, [&](const drive_part& part) {
+      const token_slice<S> mine{placed_.split(), part, to.positions, count};
       if (mine.size() > 0) {
         message& m = calls_.command_to(
             part.drive, {.what = operation::append, .slot = seq.slot, .layer = layer});
         const auto [first, heads] = std::pair(part.heads.first, part.heads.size());
-        put_rows(m, k, mine, shape_.kv_heads, first, heads, format::k_dim);
-        put_rows(m, v, mine, shape_.kv_heads, first, heads, format::v_dim);
+        put_rows(m, k, mine, shape().kv_heads, first, heads, format::k_dim);
+        put_rows(m, v, mine, shape().kv_heads, first, heads, format::v_dim);
         put_rows(m, index_keys, mine, 1, 0, 1, index_dim);
       }
     });
@@ -161,7 +162,7 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
     requires requires(Engine& e) { e.build(seq, layer); }
   {
     begin("build");
-    layer_of(seq, layer);
+    placed_.layer(seq, layer);
     command_all({.what = operation::build, .slot = seq.slot, .layer = layer});
     return calls_.call(false);
   }
@@ -182,54 +183,15 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   // and `visible` are refused.
   void post(int layer, std::span<const attend_request> batch) {
     begin("attend");
-    check(layer, batch);
-    batch_.assign(batch.begin(), batch.end());
-    for (std::vector<std::uint32_t>& list : requests_) {
-      list.clear();
-    }
-    for (std::uint32_t r = 0; r < batch.size(); ++r) {
-      const layer_tokens& tokens = layer_of(batch[r].seq, layer);
-      for_each_holder(batch[r].seq.slot, [&](const drive_part& part) {
-        if (!S::splits_tokens ||
-            tokens_of(part, tokens.positions) > tokens_of(part, tokens.first)) {
-          requests_[at(part.drive)].push_back(r);
-        }
-      });
-    }
-    for (const drive_part& part : parts_) {
-      const std::vector<std::uint32_t>& list = requests_[at(part.drive)];
-      if (!list.empty()) {
-        message& m =
-            calls_.command_to(part.drive, {.what = operation::attend,
-                                           .layer = layer,
-                                           .requests = static_cast<std::uint32_t>(list.size())});
-        for (const std::uint32_t r : list) {
-          put_request(m, batch[r], query_heads::of(part), at(format::k_dim),
-                      layer_of(batch[r].seq, layer).positions);
-        }
-      }
-    }
-    calls_.send();
-    posted_ = true;
+    batch_.post(placed_, layer, batch, calls_);
   }
 
   // Collects the results of the posted batch. If a drive failed, throws its exception, and all
   // outputs stay as they were. The traffic is that of all drives: by_tokens sends a query to each.
   receipt wait() {
-    require(posted_, [] { return std::string("wait: no attend is posted"); });
-    posted_ = false;
+    require(batch_.pending(), [] { return std::string("wait: no attend is posted"); });
     const auto start = std::chrono::steady_clock::now();
-    const receipt done = calls_.collect(false);
-    sums_.resize(std::max(sums_.size(), batch_.size()));
-    for (std::size_t r = 0; S::splits_tokens && r < batch_.size(); ++r) {
-      clear_results(batch_[r].out, sums_of(r));
-    }
-    for (const int d : calls_.asked()) {
-      for (const std::uint32_t r : requests_[at(d)]) {
-        take_results<S::splits_tokens>(calls_.results_of(d), query_heads::of(parts_[at(d)]),
-                                       at(format::v_dim), batch_[r].out, sums_of(r));
-      }
-    }
+    const receipt done = batch_.wait(placed_, calls_);
     waited_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return done;
   }
@@ -237,28 +199,28 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   // Frees a sequence, or the oldest tokens of some of its layers.
   void reclaim(sequence seq) {
     begin("reclaim");
-    (void)slots_.at(seq);
+    placed_.layers(seq);
     command_all({.what = operation::reclaim, .slot = seq.slot});
     calls_.call(false);
-    slots_.give_back(seq);
+    placed_.remove(seq);
   }
   void reclaim(sequence seq, const store::reclaim_range& range) {
     begin("reclaim");
-    std::vector<layer_tokens>& layers = slots_.at(seq);
-    const std::uint32_t end = end_of("reclaim", range);
-    for (std::uint32_t l = range.first_layer; l < end; ++l) {
-      store::require_reclaimable(l, layers[l].positions, range.tokens_before, true);
-    }
+    const auto layers =
+        placed_.layers(seq, "reclaim", range, [&](std::uint32_t number, const layer_tokens& l) {
+          store::require_reclaimable(number, l.positions, range.tokens_before, true);
+        });
     for (const operation what : {operation::check_reclaim, operation::reclaim_range}) {
       calls_.begin();
-      for_each_holder(seq.slot, [&](const drive_part& part) {
-        store::reclaim_range mine{range.first_layer, end, tokens_of(part, range.tokens_before)};
+      placed_.for_each_holder(seq.slot, [&](const drive_part& part) {
+        const store::reclaim_range mine{range.first_layer, placed_.end_of(range),
+                                        placed_.tokens_of(part, range.tokens_before)};
         calls_.command_to(part.drive, {.what = what, .slot = seq.slot, .layers = mine});
       });
       calls_.call(false);
     }
-    for (std::uint32_t l = range.first_layer; l < end; ++l) {
-      layers[l].first = std::max(layers[l].first, range.tokens_before);
+    for (layer_tokens& l : layers) {
+      l.first = std::max(l.first, range.tokens_before);
     }
   }
 
@@ -269,28 +231,26 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   }
   receipt truncate(sequence seq, const store::truncate_range& range) {
     begin("truncate");
-    std::vector<layer_tokens>& layers = slots_.at(seq);
-    const std::uint32_t end = end_of("truncate", range);
-    for (std::uint32_t l = range.first_layer; l < end; ++l) {
-      store::require_truncatable(l, layers[l].first, layers[l].positions, range.tokens);
-    }
-    std::size_t holders = 0;
-    for_each_holder(seq.slot, [&](const drive_part&) { ++holders; });
-    const operation what = holders > 1 ? operation::truncate_copy : operation::truncate;
-    for_each_holder(seq.slot, [&](const drive_part& part) {
+    const auto layers =
+        placed_.layers(seq, "truncate", range, [&](std::uint32_t number, const layer_tokens& l) {
+          store::require_truncatable(number, l.first, l.positions, range.tokens);
+        });
+    const bool many = placed_.holders(seq.slot) > 1;
+    const operation what = many ? operation::truncate_copy : operation::truncate;
+    placed_.for_each_holder(seq.slot, [&](const drive_part& part) {
       calls_.command_to(part.drive, {.what = what,
                                      .slot = seq.slot,
-                                     .layers = {range.first_layer, end, 0},
-                                     .tokens = tokens_of(part, range.tokens)});
+                                     .layers = {range.first_layer, placed_.end_of(range), 0},
+                                     .tokens = placed_.tokens_of(part, range.tokens)});
     });
     const receipt done = calls_.call(true);
-    if (holders > 1) {
+    if (many) {
       calls_.begin();
       command_all({.what = operation::commit, .slot = seq.slot});
       calls_.call(false);
     }
-    for (std::uint32_t l = range.first_layer; l < end; ++l) {
-      layers[l].positions = range.tokens;
+    for (layer_tokens& l : layers) {
+      l.positions = range.tokens;
     }
     return done;
   }
@@ -302,7 +262,9 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
     requires requires(const Engine& e) { e.save(seq, out); }
   {
     begin("save");
-    file_head head{.model = std::string(model), .split = split_.name(), .layers = slots_.at(seq)};
+    file_head head{.model = std::string(model),
+                   .split = placed_.split().name(),
+                   .layers = placed_.layers(seq)};
     command_all({.what = operation::save, .slot = seq.slot});
     calls_.call(false);
     std::vector<std::string_view> parts;
@@ -322,22 +284,21 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
     requires requires(Engine& e) { e.load(seq, in); }
   {
     begin("load");
-    std::vector<layer_tokens>& layers = slots_.at(seq);
+    std::vector<layer_tokens>& layers = placed_.layers(seq);
     for (const layer_tokens& l : layers) {
       require(l.positions == 0, [&] {
         return "load: the sequence has " + std::to_string(l.positions) +
                " tokens already; open another one";
       });
     }
-    std::size_t holders = 0;
-    for_each_holder(seq.slot, [&](const drive_part&) { ++holders; });
-    file_head head = file_head::read(in, std::string(model), split_.name(), layers.size(), holders);
+    file_head head = file_head::read(in, std::string(model), placed_.split().name(), layers.size(),
+                                     placed_.holders(seq.slot));
     auto bytes = head.part_bytes.begin();
-    for_each_holder(seq.slot, [&](const drive_part& part) {
+    placed_.for_each_holder(seq.slot, [&](const drive_part& part) {
       message& m = calls_.command_to(part.drive,
                                      {.what = operation::load, .slot = seq.slot, .bytes = *bytes});
       for (const layer_tokens& l : head.layers) {
-        m.put(tokens_of(part, l.positions));
+        m.put(placed_.tokens_of(part, l.positions));
       }
       put_part(m, in, *bytes++);
     });
@@ -348,12 +309,14 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
 
   // Live tokens of a layer, and tokens ever appended without those taken back.
   std::uint32_t tokens(sequence seq, int layer) const {
-    const layer_tokens& of = layer_of(seq, layer);
+    const layer_tokens& of = placed_.layer(seq, layer);
     return static_cast<std::uint32_t>(of.positions - of.first);
   }
-  std::uint64_t positions(sequence seq, int layer) const { return layer_of(seq, layer).positions; }
+  std::uint64_t positions(sequence seq, int layer) const {
+    return placed_.layer(seq, layer).positions;
+  }
 
-  const model_shape& shape() const { return shape_; }
+  const model_shape& shape() const { return placed_.shape(); }
   int rank() const { return calls_.own_number() + calls_.rank_of(0); }
   bool is_host() const { return calls_.is_host(); }
   // The engine of this rank, which must be a drive.
@@ -365,23 +328,8 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
  private:
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
 
-  void list_parts() {
-    require(calls_.drives() > 0, [] {
-      return std::string(
-          "cluster: one rank and a host that holds nothing; start two or more, or set "
-          "options::host_holds");
-    });
-    std::vector<drive_report> reports;
-    for (int d = 0; d < calls_.drives(); ++d) {
-      parts_.push_back(part_of(split_, shape_, d, calls_.drives()));
-      reports.push_back({.rank = calls_.rank_of(d), .heads = parts_.back().heads});
-    }
-    requests_.resize(parts_.size());
-    calls_.prepare(std::move(reports));
-  }
-
   void begin(const char* who) {
-    require(calls_.is_host() && open_ && !posted_, [&] {
+    require(calls_.is_host() && open_ && !batch_.pending(), [&] {
       return std::string(who) + (!calls_.is_host() ? ": rank 0 calls, the other ranks serve"
                                  : !open_          ? ": this engine is closed"
                                                    : ": an attend is posted; wait for it first");
@@ -389,14 +337,14 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
     calls_.begin();
   }
   void end() {
-    if (posted_) {
+    if (batch_.pending()) {
       try {
         calls_.collect(false);
       } catch (...) {  // nobody asks for the results any more
       }
     }
     calls_.begin();
-    for (const drive_part& part : parts_) {
+    for (const drive_part& part : placed_.parts()) {
       if (calls_.rank_of(part.drive) != 0) {
         calls_.command_to(part.drive, {.what = operation::close});
       }
@@ -406,74 +354,23 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   }
 
   sequence add(command c, std::vector<layer_tokens> layers, std::uint32_t home) {
-    resize_scratch(homes_, std::max<std::size_t>(homes_.size(), slots_.next() + 1));
-    const sequence seq = slots_.take(std::move(layers));
-    homes_[seq.slot] = home;
+    const sequence seq = placed_.add(std::move(layers), home);
     c.slot = seq.slot;
     try {
       command_all(c);
       calls_.call(true);
     } catch (...) {
-      slots_.give_back(seq);
+      placed_.remove(seq);
       throw;
     }
     return seq;
   }
 
-  void for_each_holder(std::uint32_t slot, auto&& visit) const {
-    for (const drive_part& part : parts_) {
-      if (split_.holds(homes_[slot], part.drive, part.drives)) {
-        visit(part);
-      }
-    }
-  }
   // To all drives that have the sequence.
   void command_all(const command& c) {
-    for_each_holder(c.slot, [&](const drive_part& part) { calls_.command_to(part.drive, c); });
+    placed_.for_each_holder(c.slot,
+                            [&](const drive_part& part) { calls_.command_to(part.drive, c); });
   }
-  std::uint64_t tokens_of(const drive_part& part, std::uint64_t positions) const {
-    return split_.tokens_of(positions, part.drive, part.drives);
-  }
-
-  layer_tokens& layer_of(sequence seq, int layer) {
-    std::vector<layer_tokens>& layers = slots_.at(seq);
-    store::require_layer(layer, shape_.layers);
-    return layers[at(layer)];
-  }
-  const layer_tokens& layer_of(sequence seq, int layer) const {
-    return const_cast<engine*>(this)->layer_of(seq, layer);
-  }
-  std::uint32_t end_of(const char* who, const auto& range) const {
-    const auto layers = static_cast<std::uint32_t>(shape_.layers);
-    const std::uint32_t end = range.end_layer == store::all_layers ? layers : range.end_layer;
-    store::require_layers(who, range.first_layer, end, layers);
-    return end;
-  }
-
-  // All that one engine would refuse, so that no drive learns from a batch that another refuses.
-  void check(int layer, std::span<const attend_request> batch) {
-    if constexpr (attention::learns<summaries>) {
-      require_distinct(batch, distinct_);
-    }
-    for (const attend_request& r : batch) {
-      const layer_tokens& of = layer_of(r.seq, layer);
-      require(r.bias.empty() && r.visible == nullptr,
-              [] { return std::string("attend: a cluster takes no bias and no visible set"); });
-      check_request<policy, format>(r, shape_, static_cast<std::uint32_t>(of.positions - of.first));
-    }
-  }
-
-  // Where a request's log-sum-exp goes: to the caller, or to scratch if drives are merged by it.
-  std::span<float> sums_of(std::size_t r) {
-    const attend_request& of = batch_[r];
-    if (!S::splits_tokens || !of.log_sum_exp.empty()) {
-      return of.log_sum_exp;
-    }
-    const std::size_t rows = of.out.size() / at(format::v_dim);
-    resize_scratch(sums_[r], rows);
-    return sums_[r];
-  }
-
   // The next bytes of a file, in steps, so that a damaged size does not take more memory than the
   // file has data.
   static void put_part(message& m, std::istream& in, std::uint64_t bytes) {
@@ -489,19 +386,9 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
 
   std::vector<float> sinks_;  // of this drive's logit rule
   calls<drive<Engine, S, Workers>> calls_;
-  model_shape shape_;
-  S split_;
-  std::vector<drive_part> parts_;
+  placement<S> placed_;
+  posted_batch<base, S> batch_;
   bool open_ = false;
-
-  store::sequence_slots<layer_tokens> slots_;
-  std::vector<std::uint32_t> homes_;  // of each slot
-
-  bool posted_ = false;
-  std::vector<attend_request> batch_;                 // that is posted
-  std::vector<std::vector<std::uint32_t>> requests_;  // of each drive
-  std::vector<std::vector<float>> sums_;              // of each request
-  std::vector<std::uint32_t> distinct_;
   double waited_s_ = 0;
 };
 

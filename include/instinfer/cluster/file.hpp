@@ -52,6 +52,12 @@ struct file_head {
     same("model", head.model, model);
     same("split", head.split, split);
     same("layers", std::to_string(head.layers.size()), std::to_string(layers));
+    for (const layer_tokens& l : head.layers) {
+      require<bad_file>(l.first <= l.positions, [&] {
+        return "load: a layer of the file has live tokens from " + std::to_string(l.first) +
+               " on, of " + std::to_string(l.positions);
+      });
+    }
     require<bad_file>(head.part_bytes.size() == parts, [&] {
       return "load: the file has parts of " + std::to_string(head.part_bytes.size()) +
              " drives, the sequence is on " + std::to_string(parts) +
