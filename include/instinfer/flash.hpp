@@ -3,6 +3,7 @@
 // the drive alone.
 // It needs only the standard library.
 
+#include "instinfer/engine/layered_engine.hpp"
 #include "instinfer/flash/background_writes.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/flash/ftl_store.hpp"

@@ -8,4 +8,5 @@
 #include "instinfer/engine/design.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
+#include "instinfer/layout/fused.hpp"
 #include "instinfer/transfer/peer_to_peer.hpp"

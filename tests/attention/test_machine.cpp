@@ -357,8 +357,8 @@ TEST_CASE("a scratch gives the same sets and queries again, emptied, when it beg
   index_set* const first = &scratch.next_selection();
   first->add(3);
   scratch.next_query() = {1.0f};
-  const float* const values = scratch.next_query().data();
-  CHECK(values == nullptr);
+  const float* const query_values = scratch.next_query().data();
+  CHECK(query_values == nullptr);
   scratch.begin();
   CHECK(&scratch.next_selection() == first);
   CHECK(first->count() == 0);

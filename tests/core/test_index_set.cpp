@@ -38,6 +38,11 @@ TEST_CASE("an index set is the set of what was added") {
     for (std::uint32_t x = 0; x < at + 2; ++x) {
       CHECK(set.view().contains(x) == model.contains(x));
     }
+    const std::uint32_t last = static_cast<std::uint32_t>(random() % (at + 2));
+    set.drop_from(last);
+    std::erase_if(model, [&](std::uint32_t x) { return x >= last; });
+    CHECK(members(set) == std::vector(model.begin(), model.end()));
+    CHECK(set.count() == model.size());
     for (std::size_t r = 1; r < set.view().runs().size();
          ++r) {  // runs are disjoint and never touch
       CHECK(set.view().runs()[r - 1].last < set.view().runs()[r].first);

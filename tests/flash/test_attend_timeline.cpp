@@ -133,7 +133,7 @@ struct watcher {
     filtered[page] = end;
   }
   void dram(std::size_t page, std::int64_t, std::int64_t end) { filtered[page] = end; }
-  void gemv(const flash::score_set&, std::size_t page, std::int64_t, std::int64_t end) {
+  void gemv(flash::kernel_step, std::size_t page, std::int64_t, std::int64_t end) {
     through[page] = end;
   }
   void softmax(const flash::score_set&, std::int64_t, std::int64_t) {}

@@ -59,6 +59,61 @@ TEST_CASE("drive on an FTL: sequences that go as a whole are never moved, and er
   CHECK(write_ns > 12 * 256 / 8 * 450'000.0);
 }
 
+TEST_CASE("drive on an FTL: a cut page is read, its number released, and another one programmed") {
+  engine_on<clean_store> engine(one_head, drive_capacity, {}, {}, small_drive);
+  flash::engine<insta, format> plain(one_head, drive_capacity, {}, {}, small_drive);
+  const std::uint32_t tile = engine.inner().cache().tiles().v_by_token.tokens;
+  const auto play = [&](auto& on) {
+    const sequence seq = on.open();
+    on.append_count(seq, 0, tile * 100);
+    const flash::receipt cut = on.truncate(seq, tile * 90 + 3);
+    CHECK(cut.traffic.pages_read == 2);  // K and V
+    CHECK(cut.traffic.array_bytes == 2 * 4096);
+    CHECK(cut.traffic.pages_written == 0);
+    CHECK(cut.moving_ns > 0);  // one page read, and its transfer: they lie on two channels
+    CHECK(cut.total_ns() == cut.moving_ns);
+    CHECK(on.truncate(seq, tile * 90 + 1).total_ns() == 0);  // in the group buffer
+    CHECK(on.truncate(seq, tile * 80).total_ns() == 0);      // between tiles
+    CHECK(on.positions(seq, 0) == tile * 80);
+    return std::pair{seq, cut.moving_ns};
+  };
+  const auto [seq, ns] = play(engine);
+  CHECK(play(plain).second == ns);
+  const auto& ftl = engine.pages().translation();
+  CHECK(ftl.live_pages() == 2 * 80);
+  CHECK(ftl.counters().host_pages == 2 * 100);
+  engine.append_count(seq, 0, tile);
+  engine.truncate(seq, tile * 80 + 5);
+  engine.append_count(seq, 0, tile - 5);  // the cut tile is full again: programmed a second time
+  CHECK(ftl.live_pages() == 2 * 81);
+  CHECK(ftl.counters().host_pages == 2 * 102);
+}
+
+TEST_CASE("drive on an FTL: shared pages are programmed once, and read by each owner") {
+  engine_on<clean_store> engine(one_head, drive_capacity, {}, {}, small_drive);
+  const sequence prompt = engine.open();
+  engine.append_count(prompt, 0, 16 * 100);
+  const auto& ftl = engine.pages().translation();
+  std::vector<sequence> all{prompt};
+  for (int i = 0; i < 20; ++i) {
+    all.push_back(engine.fork(prompt));
+  }
+  CHECK(ftl.live_pages() == 2 * 100);
+  CHECK(ftl.counters().host_pages == 2 * 100);
+  const flash::receipt alone = attend(engine, {&prompt, 1});
+  const flash::receipt together = attend(engine, all);
+  CHECK(together.traffic.pages_read == 21 * alone.traffic.pages_read);
+  engine.reclaim(prompt);
+  all.erase(all.begin());
+  CHECK(attend(engine, {&all[4], 1}).traffic == alone.traffic);
+  for (const sequence seq : all) {
+    CHECK(ftl.live_pages() == 2 * 100);
+    engine.reclaim(seq);
+  }
+  CHECK(ftl.live_pages() == 0);
+  CHECK(ftl.counters().host_pages == 2 * 100);
+}
+
 TEST_CASE("drive on an FTL: pages are read where they lie") {
   struct seen {
     std::map<std::string, int> reads;

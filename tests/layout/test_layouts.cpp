@@ -5,7 +5,9 @@
 #include <set>
 
 #include "instinfer/codec/int4_groups.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/layout/fused.hpp"
 #include "instinfer/layout/validate.hpp"
 
 namespace instinfer::test_layouts {
@@ -13,7 +15,7 @@ namespace instinfer::test_layouts {
 using namespace layout;
 
 static_assert(Layout<token_indexed<>> && Layout<dim_indexed<>> && Layout<dual<>> &&
-              Layout<dual<16384, 4>>);
+              Layout<dual<16384, 4>> && Layout<fused<>> && Layout<fused_dual<1024, 2>>);
 static_assert(!Layout<int>);
 static_assert(!tile{}.stored() && tile{} == tile{0, 0, 0, 0} && tile{}.elements() == 0);
 
@@ -76,6 +78,46 @@ TEST_CASE("mappings are injective, fit the page and round-trip, for every format
   check_format<kv_format<fp32, 128>>();
   check_format<kv_format<fp16, 192, 128>>();
   check_format<kv_format<fp32, 256>>();
+}
+
+TEST_CASE("fused pages: row t is K of token t, then V of token t") {
+  using paper = kv_format<fp16, 128, 64>;
+  const tiling rows = checked_tiles<paper, fused<>>(4096);
+  CHECK(rows.k_by_token == tile{10, 128, 192, 1, 0});
+  CHECK(rows.v_by_token == tile{10, 64, 192, 1, 128});
+  CHECK(rows.v_shares == sharing::page);
+  CHECK(rows.has_pages(stream::k_by_token));
+  CHECK(!rows.has_pages(stream::v_by_token));
+  std::set<std::uint32_t> offsets;
+  for (std::uint32_t t = 0; t < 10; ++t) {
+    for (std::uint32_t i = 0; i < 128; ++i) {
+      CHECK(offsets.insert(rows.k_by_token.offset(t, i)).second);
+    }
+    for (std::uint32_t i = 0; i < 64; ++i) {
+      CHECK(offsets.insert(rows.v_by_token.offset(t, i)).second);
+    }
+  }
+  CHECK(*offsets.rbegin() == 1919);
+  // With K by dim for SparF: its tiles have whole groups of 8 tokens of 128 + 128 dims.
+  const tiling both = checked_tiles<kv_format<fp16, 128>, fused_dual<>>(131072);
+  CHECK(both.k_by_token.tokens == 8);
+  CHECK(both.k_by_dim == by_dim(1024, 2));
+  // 8-bit codes and a scale: 15 tokens, so 2040 of 2046 tokens by dim.
+  CHECK(checked_tiles<kv_format<int8_pages<>, 128>, fused_dual<>>(131072).k_by_dim.tokens == 2040);
+}
+
+TEST_CASE("latent pages: V is the first dims of K's rows, whatever the layout by token") {
+  using mla = latent_format<bf16, 576, 512>;  // 2048 elements: 3 tokens
+  for (const tiling& rows : {checked_tiles<mla, token_indexed<>>(4096),
+                             checked_tiles<mla, fused<>>(4096), checked_tiles<mla, dual<>>(4096)}) {
+    CHECK(rows.k_by_token == tile{3, 576, 576, 1, 0});
+    CHECK(rows.v_by_token == tile{3, 512, 576, 1, 0});
+    CHECK(rows.v_shares == sharing::entries);
+  }
+  CHECK(checked_tiles<mla, dual<>>(131072).k_by_dim.tokens == 1023);
+  // A row of 30 values is stored as 32; V takes 16 of them.
+  using small = latent_format<fp16, 30, 10>;
+  CHECK(checked_tiles<small::padded, token_indexed<>>(4096).v_by_token == tile{64, 16, 32, 1, 0});
 }
 
 }  // namespace instinfer::test_layouts

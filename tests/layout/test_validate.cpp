@@ -97,4 +97,45 @@ TEST_CASE("strides: rows may be padded, columns too, and neither may reach into 
   CHECK(refused({4, 4, 1, 0}));
 }
 
+TEST_CASE("shared pages: K and V of a page have whole rows, and no element in common") {
+  page_room room{.k_dim = 4, .v_dim = 2, .page_bytes = 64, .elements = 32, .packed_bytes = 2};
+  const auto complaint_of = [&](const tile& k, const tile& v, sharing shares) -> std::string {
+    try {
+      check_tiles({k, {}, v, shares}, room);
+    } catch (const bad_argument& e) {
+      return e.what();
+    }
+    return "none";
+  };
+  const std::string apart =
+      "layout: the tile of V by token must have no element in common with K by token, with which it shares pages";
+  const auto fused = [&](const tile& k, const tile& v) {
+    return complaint_of(k, v, sharing::page);
+  };
+  // Side by side in either order, with a gap, and one tile after the other.
+  CHECK(fused({4, 4, 6, 1, 0}, {4, 2, 6, 1, 4}) == "none");
+  CHECK(fused({4, 4, 6, 1, 2}, {4, 2, 6, 1, 0}) == "none");
+  CHECK(fused({4, 4, 8, 1, 0}, {4, 2, 8, 1, 6}) == "none");
+  CHECK(fused({4, 4, 4, 1, 0}, {4, 2, 2, 1, 16}) == "none");
+  CHECK(fused({4, 4, 6, 1, 0}, {4, 2, 6, 1, 3}) == apart);
+  CHECK(fused({4, 4, 6, 1, 0}, {4, 2, 6, 1, 5}) == apart);  // the next K row begins at 6
+  CHECK(fused({4, 4, 4, 1, 0}, {4, 2, 2, 1, 15}) == apart);
+  CHECK(fused({4, 4, 6, 1, 0}, {4, 2, 7, 1, 4}) == apart);
+  CHECK(fused({4, 4, 6, 1, 0}, {2, 2, 6, 1, 4}).find("whole rows of the same tokens") !=
+        std::string::npos);
+  CHECK(fused({3, 4, 8, 1, 0}, {3, 2, 8, 1, 7}).find("no element in common") != std::string::npos);
+  CHECK(fused({3, 4, 8, 1, 2}, {3, 2, 8, 1, 8}) == "none");  // its end meets the next row's begin
+  CHECK(fused({5, 4, 6, 1, 0}, {5, 2, 6, 1, 10}).find("must fit a page") != std::string::npos);
+
+  const std::string latent_only =
+      "layout: the tile of V by token must not share its entries with K, because the format is not latent";
+  CHECK(complaint_of({4, 4, 4, 1}, {4, 2, 4, 1}, sharing::entries) == latent_only);
+  room.latent = true;
+  CHECK(complaint_of({4, 4, 4, 1}, {4, 2, 4, 1}, sharing::entries) == "none");
+  CHECK(complaint_of({4, 4, 4, 1}, {4, 2, 4, 1, 1}, sharing::entries) ==
+        "layout: the tile of V by token must be the first dims of K's rows");
+  CHECK(complaint_of({4, 4, 4, 1}, {4, 2, 2, 1}, sharing::nothing).find("share its entries") !=
+        std::string::npos);
+}
+
 }  // namespace instinfer::test_validate

@@ -231,7 +231,7 @@ TEST_CASE("files of others are refused by name") {
   check_says(refusal(e, "a text that somebody took for a cache", good), "not a cache file");
   other = good;
   other[8] = 9;
-  check_says(refusal(e, other, good), "version 9, this library reads version 2");
+  check_says(refusal(e, other, good), "version 9, this library reads version 3");
   other = good;
   std::reverse(other.begin() + 8, other.begin() + 12);   // version
   std::reverse(other.begin() + 12, other.begin() + 16);  // byte order

@@ -85,6 +85,18 @@ TEST_CASE_TEMPLATE("append and reclaim under failing allocations", Format, kv_fo
   fail_everywhere(e, seq, q, [&] { e.reclaim(seq, {.tokens_before = 300}); });
   CHECK(e.tokens(seq, 0) == 440);
   fail_everywhere(e, seq, q, [&] { e.append(seq, 0, draw(3), draw(3)); });
+  // Into tiles that were sealed at once, so that open pages must grow.
+  const sequence prompt = e.open();
+  const std::vector<fp16> whole = draw(512);
+  e.append(prompt, 0, whole, whole);
+  CHECK(fail_everywhere(e, prompt, q, [&] { e.truncate(prompt, 501); }) > 0);
+  CHECK(e.tokens(prompt, 0) == 501);
+  sequence copy;
+  CHECK(fail_everywhere(e, prompt, q, [&] { copy = e.fork(prompt); }) > 0);
+  CHECK(copy.slot == prompt.slot + 1);
+  CHECK(look(e, copy, q) == look(e, prompt, q));
+  e.reclaim(copy);
+  e.reclaim(prompt);
   allocations_left = 0;  // reclaim of a sequence needs no memory
   e.reclaim(seq);
   allocations_left = -1;

@@ -31,6 +31,8 @@ double one_token(const typename Engine::policy& policy = {}) {
   std::vector<float> out(128);
   engine.append(seq, 0, row, row);
   const auto done = engine.attend(seq, 0, q, out);
+  const sequence copy = engine.fork(seq);
+  engine.truncate(copy, 0);
   engine.reclaim(seq);
   return static_cast<double>(done.traffic.pages_read);
 }

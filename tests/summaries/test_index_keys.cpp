@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <random>
 #include <tuple>
@@ -68,6 +69,55 @@ TEST_CASE("reclaimed tokens: their blocks no longer count, and those that stay h
     CHECK(keys.bytes() <= 2 * (24 - forgotten + 4) * (16 + 4 + 16));
     if (forgotten < 23) {
       keys.forget(unread, unread);
+    }
+  }
+}
+
+TEST_CASE(
+    "keys taken back: those that stay are as they were, the last block's mean is of its codes") {
+  using small = attention::index_keys<16, 8>;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<std::vector<float>> given(45, std::vector<float>(16));
+  for (auto& key : given) {
+    std::ranges::generate(key, [&] { return normal(random); });
+  }
+  const std::vector<float> unread(64);
+  const auto append = [&](auto& keys, std::uint32_t first, std::uint32_t last) {
+    keys.reserve(last - first);
+    for (std::uint32_t t = first; t < last; ++t) {
+      keys.append(unread, unread, given[t]);
+    }
+  };
+  for (const std::uint32_t stay : {20u, 21u, 24u, 31u, 32u, 45u}) {
+    CAPTURE(stay);
+    small::state<method_format> keys, fresh;
+    append(keys, 0, 45);
+    append(fresh, 0, stay);
+    for (int t = 0; t < 20; ++t) {
+      keys.forget(unread, unread);
+      fresh.forget(unread, unread);
+    }
+    keys.truncate(stay, std::tuple<>{});
+    for (int round = 0; round < 2; ++round) {  // as it is, and when it goes on
+      CHECK(keys.tokens() == fresh.tokens());
+      REQUIRE(keys.blocks() == fresh.blocks());
+      for (std::uint32_t t = 20; t < keys.tokens(); ++t) {
+        CHECK(keys.key(t) == fresh.key(t));
+      }
+      for (std::uint32_t block = 0; block < keys.blocks(); ++block) {
+        std::vector<double> mean(16), expected(16);
+        keys.mean(block, mean);
+        fresh.mean(block, expected);
+        // A coded key is off by 1/17 of its length, and that of a dim is at most all of it.
+        for (std::size_t i = 0; i < 16; ++i) {
+          CHECK(std::abs(mean[i] - expected[i]) <= (stay % 8 == 0 ? 1e-12 : 8.0 / 17));
+        }
+      }
+      if (round == 0) {
+        append(keys, stay, 45);
+        append(fresh, stay, 45);
+      }
     }
   }
 }

@@ -27,10 +27,10 @@ using attend_of =
 }  // namespace instinfer::test
 
 // One line per policy and element type. Templates: `extern template` or `template`.
-#define INSTINFER_TEST_ATTEND(Templates, Policy, Element, Path)                   \
-  Templates void instinfer::test::attend_of<                                      \
-      instinfer::attention::Policy, instinfer::kv_format<instinfer::Element, 64>, \
-      instinfer::Path>::operator()(std::span<float>, std::span<float>,            \
+#define INSTINFER_TEST_ATTEND(Templates, Policy, Element, Path)                       \
+  Templates void instinfer::test::attend_of<                                          \
+      instinfer::attention::Policy, instinfer::kv_format<instinfer::Element, 64>,     \
+      instinfer::Path>::operator()(std::uint32_t, std::span<float>, std::span<float>, \
                                    instinfer::attention::observer_ref) const;
 #define INSTINFER_TEST_ATTENDS(Templates, Path)       \
   INSTINFER_TEST_ATTEND(Templates, dense, fp32, Path) \

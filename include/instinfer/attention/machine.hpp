@@ -82,7 +82,7 @@ class machine : public selector<typename Arithmetic::format, Summaries, observer
     values.assign(q.values.begin(), q.values.end());
     const std::size_t k_dim = values.size() / q.group;
     for (std::uint32_t h = 0; h < q.group; ++h) {
-      rotation.rotate(std::span(values).subspan(h * k_dim, k_dim),
+      rotation.rotate(std::span(values).subspan(h * k_dim, q.dims()),
                       -static_cast<std::int64_t>(back));
     }
     query moved = q;
@@ -91,9 +91,8 @@ class machine : public selector<typename Arithmetic::format, Summaries, observer
   }
 
   dims top_dims(const query& q, budget keep) {
-    const auto k_dim = static_cast<std::uint32_t>(q.values.size() / q.group);
     index_set& set = scratch_.next_selection();
-    arithmetic_.top_dims(q, keep.of(k_dim, "keep_dims"), set);
+    arithmetic_.top_dims(q, keep.of(q.dims(), "keep_dims"), set);
     watch_.chose(operation::top_dims, set);
     return set;
   }

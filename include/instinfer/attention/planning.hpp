@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "instinfer/core/access_plan.hpp"
+#include "instinfer/core/shape.hpp"
 #include "instinfer/layout/head_pages.hpp"
 
 namespace instinfer::attention {
@@ -59,11 +60,14 @@ class run_clipper {
 // Plans the pages of one stream that contain wanted dims.
 class stream_planner {
  public:
-  stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view dims)
+  // `shares`: what the reads before those of this stream have read already.
+  stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view dims,
+                 sharing shares = sharing::nothing)
       : plan_{plan},
         pages_{head.of(s)},
         sealed_tiles_{pages_.sealed_tokens / head.tiles.of(s).tokens},
-        kind_{s} {
+        kind_{s},
+        shares_{shares} {
     assert(pages_.dim_tiles <= dim_tiles_.size());
     run_clipper clip(plan, dims);
     const std::uint32_t tile_dims = head.tiles.of(s).dims;
@@ -90,13 +94,14 @@ class stream_planner {
                  .page = buffered ? no_page : pages_.page(token_tile, dims.tile),
                  .buffered = buffered,
                  .from = from,
+                 .shares = shares_,
                  .tokens = tokens,
                  .dims = {dims.begin, dims.end, dims.count}});
     }
   }
 
  private:
-  // No initial values: initialising an array of 256 of these took 0.2 us.
+  // No initial values: initialising an array of 256 of these takes 0.2 us.
   struct wanted_dims {
     std::uint32_t tile, begin, end, count;
   };
@@ -111,8 +116,9 @@ class stream_planner {
   const layout::stream_pages pages_;
   std::uint32_t sealed_tiles_;
   stream kind_;
+  sharing shares_;
   std::uint32_t wanted_dim_tiles_ = 0;
-  std::array<wanted_dims, 256> dim_tiles_;  // head sizes go up to 256
+  std::array<wanted_dims, largest_head_dim> dim_tiles_;
 };
 
 // Calls f(tile, first, last) for every tile of tokens [first, last) that contains any index of the
@@ -188,7 +194,7 @@ struct all_from {
 
 // fold: K and V of `tokens`, all dims. Uses the token-indexed copy of K if it is stored. Each K
 // tile comes first, then its V pages, so that a path can fold tile by tile in the order of the
-// plan.
+// plan. A page that holds both counts once.
 template <ResidenceOfTile Where = all_from>
 [[gnu::noinline]] void plan_fold(const layout::head_pages& head, index_view tokens,
                                  access_plan& plan, Where&& where = {}) {
@@ -199,7 +205,8 @@ template <ResidenceOfTile Where = all_from>
   const index_run all_k{0, head.of(k).dim_tiles * k_tile.dims};
   const index_run all_v{0, head.of(stream::v_by_token).dim_tiles * v_tile.dims};
   detail::stream_planner k_pages(plan, head, k, {{&all_k, 1}, all_k.size()});
-  detail::stream_planner v_pages(plan, head, stream::v_by_token, {{&all_v, 1}, all_v.size()});
+  detail::stream_planner v_pages(plan, head, stream::v_by_token, {{&all_v, 1}, all_v.size()},
+                                 head.tiles.v_shares);
   detail::run_clipper k_clip(plan, tokens);
   detail::run_clipper v_clip(plan, tokens);
   const bool alike = k_tile.tokens == v_tile.tokens;

@@ -19,6 +19,8 @@ struct query_group {
   index_query index{};
   // For a part of a group: its first head in the group that an arithmetic's begin() was given.
   std::uint32_t first_head = 0;
+  // The head size that the caller knows; the rest of each row is zeros. 0: the rows have no rest.
+  std::uint32_t true_dims = 0;
   logit_bias bias{};                     // of the rows
   const index_set* shown = nullptr;      // tokens that may be seen; null: all
   std::span<const float> sink_logits{};  // of row r: entry r % size; empty: none
@@ -40,13 +42,16 @@ struct query_group {
     return bias ? bias.row(h).added_to(capped, token) : capped;
   }
 
+  std::uint32_t dims() const {
+    return true_dims > 0 ? true_dims : static_cast<std::uint32_t>(values.size() / group);
+  }
   std::uint32_t index_heads() const {
     return index.weights.empty() ? group : static_cast<std::uint32_t>(index.weights.size());
   }
   // The index queries, or the group's own queries. Throws bad_argument unless they are
   // [index_heads, dims].
   index_query index_of_dims(int dims) const {
-    const index_query own{index.weights.empty() ? values : index.queries, index.weights};
+    const index_query own{index.queries.empty() ? values : index.queries, index.weights};
     require(own.queries.size() == std::size_t{index_heads()} * static_cast<std::size_t>(dims), [&] {
       return "attend: index queries must be [" + std::to_string(index_heads()) + ", " +
              std::to_string(dims) + "], got " + std::to_string(own.queries.size()) + " values";

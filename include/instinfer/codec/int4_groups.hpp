@@ -65,6 +65,7 @@ struct int4_groups {
     std::memset(page.data() + used, 0, page.size() - used);
   }
 
+  static constexpr float largest = 65504.0f;  // largest finite fp16
   static constexpr bool holds(float x) { return x >= -largest && x <= largest; }
 
   static int4_group encoded(const std::array<float, int4_group::size>& x) noexcept {
@@ -83,9 +84,6 @@ struct int4_groups {
     }
     return g;
   }
-
- private:
-  static constexpr float largest = 65504.0f;  // largest finite fp16
 };
 
 }  // namespace instinfer

@@ -27,7 +27,8 @@ inline constexpr std::uint32_t packed_elements = 1;
 // A sealed page is an array of `packed`. If scale_bytes is not 0, its last bytes hold an fp32 that
 // multiplies all values. Semantics: encode() writes values [elements] and the scale to a page, and
 // fills the rest with zeros. value() returns element i before scaling. holds() says whether
-// encode() can store a given finite value. The CPU path also needs load_at(const packed*, i): see
+// encode() can store a given finite value; a codec whose range is smaller than the element's also
+// names its `largest`. The CPU path also needs load_at(const packed*, i): see
 // cpu/coded_load-inl.hpp.
 template <class C>
 concept PageCodec =
@@ -72,6 +73,21 @@ struct codec_of<E> {
 // The codec of a format's storage type. An element type stands for its plain pages.
 template <class Storage>
 using codec_of = typename detail::codec_of<Storage>::type;
+
+// A decoded value as an element that can be encoded again. Where a codec's steps end beyond its
+// range, it becomes the largest value of the range.
+template <PageCodec C>
+constexpr typename C::element held(float x) {
+  constexpr float most = [] {
+    if constexpr (requires { C::largest; }) {
+      return C::largest < largest_finite<typename C::element> ? C::largest
+                                                              : largest_finite<typename C::element>;
+    } else {
+      return largest_finite<typename C::element>;
+    }
+  }();
+  return from_float<typename C::element>(x > most ? most : x < -most ? -most : x);
+}
 
 // Number of elements that fit in a page.
 template <PageCodec C>

@@ -34,11 +34,17 @@ struct page_read {
   page_id page = no_page;
   bool buffered = false;  // the page is still in the group buffer in DRAM and costs no flash read
   residence from = residence::flash;
+  // A read of V: what the read before it, of K of the same tokens, has read already.
+  sharing shares = sharing::nothing;
   run_slice tokens;
   run_slice dims;
 
   std::uint64_t wanted_elements() const { return std::uint64_t{tokens.count} * dims.count; }
-  bool costs_flash() const { return !buffered && from == residence::flash; }
+  bool costs_flash() const {
+    return !buffered && from == residence::flash && shares == sharing::nothing;
+  }
+  // The wanted elements that no read before it has read.
+  std::uint64_t new_elements() const { return shares == sharing::entries ? 0 : wanted_elements(); }
 };
 
 class access_plan {
@@ -75,7 +81,7 @@ class access_plan {
     pages_ += read.costs_flash() ? 1u : 0u;
     (read.from != residence::flash ? fast_elements_
      : read.buffered               ? buffered_elements_
-                                   : wanted_elements_) += read.wanted_elements();
+                                   : wanted_elements_) += read.new_elements();
   }
 
   // Wanted elements of all reads.

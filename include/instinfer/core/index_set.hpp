@@ -100,6 +100,19 @@ class index_set {
     }
   }
 
+  // Removes the indices from `last` on.
+  void drop_from(std::uint32_t last) {
+    while (!runs_.empty() && runs_.back().last > last) {
+      index_run& run = runs_.back();
+      const std::uint32_t stays = run.first < last ? last - run.first : 0;
+      count_ -= run.size() - stays;
+      run.last = run.first + stays;
+      if (stays == 0) {
+        runs_.pop_back();
+      }
+    }
+  }
+
   index_view view() const { return {runs_, count_}; }
   // NOLINTNEXTLINE: a set converts to its view, as a string converts to string_view
   operator index_view() const { return view(); }

@@ -14,6 +14,12 @@ constexpr const char* stream_name(stream s) {
   return s == stream::k_by_token ? "K by token" : s == stream::k_by_dim ? "K by dim" : "V by token";
 }
 
+// What V has in common with K by token.
+// - nothing: V has pages of its own
+// - page: K and V of a token lie in one page, side by side (fused rows)
+// - entries: V is the first dims of K's rows, and nothing is stored for it (latent rows, as in MLA)
+enum class sharing : std::uint8_t { nothing, page, entries };
+
 // A handle to one request's cache. `cache` identifies the cache that opened it. The generation
 // distinguishes sequences that used the same slot.
 struct sequence {

@@ -126,8 +126,7 @@ struct column_block {
       const std::uint32_t first_dim = reads[at].dim_tile * page.shape.dims;
       plan.dims(reads[at]).for_each([&](std::uint32_t i) {
         columns.push_back(
-            {page.data + std::size_t{i} * page.shape.dim_stride / packed_elements<packed>,
-             first_dim + i, scale});
+            {page.data + page.shape.offset(0, i) / packed_elements<packed>, first_dim + i, scale});
       });
     }
   }

@@ -67,11 +67,14 @@ std::size_t sealed_reads(const access_plan& plan) {
 template <class Format>
 bool in_rows(const layout::tile& tile, std::uint32_t head_dim) {
   return tile.dim_stride == 1 && tile.dims == head_dim &&
-         tile.token_stride % packed_elements<typename Format::packed> == 0;
+         tile.token_stride % packed_elements<typename Format::packed> == 0 &&
+         tile.origin % packed_elements<typename Format::packed> == 0;
 }
 template <class Format>
 bool in_columns(const layout::tile& tile) {
-  return tile.token_stride == 1 && tile.dim_stride % packed_elements<typename Format::packed> == 0;
+  return tile.token_stride == 1 &&
+         tile.dim_stride % packed_elements<typename Format::packed> == 0 &&
+         tile.origin % packed_elements<typename Format::packed> == 0;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -99,6 +99,14 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
   return sum_each(tile);
 }
 
+// The largest divisor of n up to `most`.
+constexpr std::uint32_t largest_divisor(std::uint32_t n, std::uint32_t most) {
+  while (n % most != 0) {
+    --most;
+  }
+  return most;
+}
+
 // o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for rows of Dims contiguous
 // elements. The sums of Heads x `vectors` vectors stay in registers for all rows. Prefetches the
 // rows `ahead` at the same time.
@@ -107,7 +115,7 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
                                 rows_ahead<Packed> ahead) {
   constexpr std::uint32_t in_row = Dims / lanes;
   constexpr std::uint32_t fitting = std::min(in_row, std::bit_floor(register_budget / Heads));
-  constexpr std::uint32_t vectors = in_row % fitting == 0 ? fitting : 1;
+  constexpr std::uint32_t vectors = largest_divisor(in_row, fitting);
   constexpr std::uint32_t parts = in_row / vectors;
   for (std::uint32_t part = 0; part < parts; ++part) {
     const std::uint32_t first = part * vectors * lanes;

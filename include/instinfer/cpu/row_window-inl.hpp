@@ -117,7 +117,7 @@ class row_cursor {
     const auto view = pages(reads[read_]);
     // A reference: a copy would be read back with wider loads than it was written with.
     const auto& page = layout::view_as<Storage>(view);
-    data_ = page.data;
+    data_ = page.data + page.shape.origin / packed_elements<packed>;
     stride_ = page.shape.token_stride / packed_elements<packed>;
     dims_ = page.shape.dims / packed_elements<packed>;
     runs_ = plan.tokens(reads[read_]).runs();

@@ -22,10 +22,10 @@ struct receipt {
 template <class Path, class Format>
 struct workspace : attend_jobs {
   struct worker {
-    typename Path::template arithmetic<Format> arithmetic;
+    typename Path::template arithmetic<typename Format::padded> arithmetic;
     attention::machine_scratch machine;
-    std::vector<float> q;            // [queries, group, k_dim] of one head
-    std::vector<float> out;          // [queries, group, v_dim]
+    std::vector<float> q;            // [queries, group, k_dim] of one head, with padded rows
+    std::vector<float> out;          // [queries, group, v_dim], with padded rows
     std::vector<float> log_sum_exp;  // [queries, group]
   };
   std::vector<worker> workers;

@@ -115,7 +115,7 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
 // The same, of a policy on a format. Query is the type to which the path rounds q.
 template <class Policy, class Format, class Query = fp32>
 void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
-  using summaries = typename Policy::summaries::template states<Format>;
+  using summaries = typename Policy::summaries::template states<typename Format::padded>;
   check_request(r, shape, tokens,
                 {.k_dim = Format::k_dim,
                  .v_dim = Format::v_dim,

@@ -25,8 +25,8 @@ namespace instinfer {
 // Attends of one engine may run at the same time, each with its own workspace; those of a policy
 // that learns (h2o, hgca, retro_infer) not on the same layer of the same sequence. Reads of counts
 // may run beside them. save, and reads of summaries, must not run beside attends of a policy that
-// learns. open, append, build, load and reclaim must not run at the same time as any other call on
-// the engine, and invalidate the spans and views that it returned.
+// learns. open, fork, append, truncate, build, load and reclaim must not run at the same time as
+// any other call on the engine, and invalidate the spans and views that it returned.
 template <Design D, class Format, class Path, class Store = store::memory>
 class engine : public engine_base<D, Format, Store> {
   using base = engine_base<D, Format, Store>;
@@ -60,8 +60,9 @@ class engine : public engine_base<D, Format, Store> {
     });
     for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
       for (;;) {
-        const auto& index = std::get<typename index_type::template state<typename Format::decoded>>(
-            cache.summaries(h));
+        const auto& index =
+            std::get<typename index_type::template state<typename Format::padded::decoded>>(
+                cache.summaries(h));
         const index_run run = attention_.to_index(index.indexed(), cache.first(), cache.tokens());
         if (run.size() == 0) {
           break;
@@ -82,7 +83,7 @@ class engine : public engine_base<D, Format, Store> {
     written_.clear();
     traffic moved = cache_.append_count(seq, layer, count, written_);
     moved.link_bytes =
-        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::open::token_bytes);
+        count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::appended_bytes);
     return {moved};
   }
 
@@ -162,7 +163,7 @@ class engine : public engine_base<D, Format, Store> {
   }
 
  private:
-  using arithmetic = typename Path::template arithmetic<Format>;
+  using arithmetic = typename Path::template arithmetic<typename Format::padded>;
   // Whether several workers can share one operation.
   static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
 
@@ -195,7 +196,8 @@ class engine : public engine_base<D, Format, Store> {
     const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
                            static_cast<std::uint32_t>(layer), work.jobs[j].kv_head, r, worker,
                            work.traffic_of[j]);
-    head(work.out_of(j, r), work.log_sum_exp_of(j, r), watch);
+    head(queries_of<Format>(r, cache_.shape()), work.out_of(j, r), work.log_sum_exp_of(j, r),
+         watch);
   }
 
   scratch own_;

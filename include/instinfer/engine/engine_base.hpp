@@ -21,7 +21,7 @@ class engine_base {
   using design_type = D;
   using format = Format;
   using policy = typename D::attention_policy;
-  using summaries = typename policy::summaries::template states<Format>;
+  using summaries = typename policy::summaries::template states<typename Format::padded>;
   using cache_type = store::kv_cache<Format, typename D::layout_policy, summaries, Store>;
 
   // config: throws bad_argument if the shape, capacity, layout or logit rule is not valid. Pass
@@ -30,33 +30,37 @@ class engine_base {
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
       : attention_{attention},
-        logits_{(logits.validate(), logits)},
+        logits_{(check_window(logits), scaled_for_true_size(logits))},
         cache_{shape, capacity, channels} {
-    static_assert(
-        D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
-        "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
-    logits.validate_arrays(static_cast<std::size_t>(shape.layers),
-                           static_cast<std::size_t>(shape.q_heads));
-    require(!attention::own_window<policy> || !logits.biased(), [] {
-      return std::string(
-          "engine: the attention policy keeps a window or an order of tokens of its own, logit_rule must have no slopes and no distance_bias");
-    });
-    require(!attention::own_window<policy> || logits.window == 0, [] {
-      return std::string(
-          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
-    });
+    check_arrays(logits);
+  }
+  // The same over a given store; its pages have the layout's size. It replaces `capacity.bytes`.
+  engine_base(const model_shape& shape, const store::capacity& capacity, Store pages,
+              const policy& attention = {}, const logit_rule& logits = {})
+      : attention_{attention},
+        logits_{(check_window(logits), scaled_for_true_size(logits))},
+        cache_{shape, capacity, std::move(pages)} {
+    check_arrays(logits);
   }
 
   sequence open() { return cache_.open(); }
 
-  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim]; index keys [new_tokens,
-  // index_dim] of a trained indexer, for policies that take them (methods/dsa.hpp). Throws
-  // unknown_sequence, bad_argument, address_overflow or drive_full, and then leaves the cache
-  // unchanged.
-  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
-                 std::span<const float> index_keys = {}) {
+  // A sequence with the same tokens in all layers, which goes on for itself: one prompt, many
+  // conversations. The two share their sealed pages, each of which is freed when its last owner
+  // lets it go. Open pages, summaries and page tables (4 bytes a page) are copied. Throws
+  // unknown_sequence; address_overflow where the address has no room for another sequence;
+  // drive_full if the group buffer has no room for the open pages.
+  sequence fork(sequence seq) { return cache_.fork(seq); }
+
+  // k [new_tokens, kv_heads, k_dim], v [new_tokens, kv_heads, v_dim], latent rows: k alone; index
+  // keys [new_tokens, index_dim] of a trained indexer, for policies that take them
+  // (methods/dsa.hpp). Throws unknown_sequence, bad_argument, address_overflow or drive_full, and
+  // then leaves the cache unchanged.
+  receipt append(sequence seq, int layer, std::span<const element> k,
+                 std::span<const element> v = {}, std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
-        index_keys, v.size() / cache_.shape().kv_values(Format::v_dim), Format::k_dim);
+        index_keys, k.size() / cache_.shape().kv_values(Format::k_dim),
+        Format::is_padded ? 0 : Format::k_dim);
     written_.clear();
     traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
     moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
@@ -70,6 +74,34 @@ class engine_base {
   // bad_argument.
   void reclaim(sequence seq) { cache_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { cache_.reclaim(seq, range); }
+  // Throws what reclaim would, and changes nothing.
+  void check_reclaim(sequence seq, const store::reclaim_range& range) const {
+    cache_.check_reclaim(seq, range);
+  }
+
+  // Takes back the newest tokens of all layers, or of some, so that the first `tokens` positions
+  // stay: rejected drafts, edits, retries. A token is taken back from all heads. Where it cuts a
+  // sealed page, the page is read, its tokens wait in the group buffer, and a new page is written
+  // when the tile is full again (docs/storage.md). Throws unknown_sequence; bad_argument for
+  // positions that are reclaimed or were never appended, and where a summary cannot go back: h2o
+  // and hgca beyond a token that a query saw, an index that holds the token; drive_full if the
+  // group buffer has no room for reopened pages.
+  receipt truncate(sequence seq, std::uint32_t tokens) {
+    return truncate(seq, store::truncate_range{.tokens = tokens});
+  }
+  receipt truncate(sequence seq, const store::truncate_range& range) {
+    return truncate(seq, range, [](std::span<const page_id>) {});
+  }
+  // Throws the bad_argument that truncate would, and changes nothing.
+  void check_truncate(sequence seq, const store::truncate_range& range) const {
+    cache_.check_truncate(seq, range);
+  }
+  // Calls reads(pages) with the sealed pages that it will read, before it changes anything.
+  template <class Reads>
+  receipt truncate(sequence seq, const store::truncate_range& range, Reads&& reads) {
+    written_.clear();
+    return {cache_.truncate(seq, range, read_, reads)};
+  }
 
   // Live tokens of a layer, without reclaimed tokens.
   std::uint32_t tokens(sequence seq, int layer) const {
@@ -86,6 +118,14 @@ class engine_base {
   const cache_type& cache() const { return cache_; }
 
  protected:
+  // The arithmetic sees padded rows, so the default scale is set here for the true head size.
+  static logit_rule scaled_for_true_size(logit_rule logits) {
+    if (Format::is_padded) {
+      logits.scale = logits.scale_for(Format::k_dim);
+    }
+    return logits;
+  }
+
   // The receipt of attends that moved `moved` of pages and summaries. Adds what the route decides:
   // whether a filter works in front of the reader, and the bytes that cross the link.
   static receipt receipt_of(traffic moved, std::span<const attend_request> batch) {
@@ -105,10 +145,31 @@ class engine_base {
     return {moved};
   }
 
+  static void check_window(const logit_rule& logits) {
+    static_assert(
+        D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
+        "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
+    logits.validate();
+    require(!attention::own_window<policy> || logits.window == 0, [] {
+      return std::string(
+          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
+    });
+  }
+
+  void check_arrays(const logit_rule& logits) const {
+    logits.validate_arrays(static_cast<std::size_t>(cache_.shape().layers),
+                           static_cast<std::size_t>(cache_.shape().q_heads));
+    require(!attention::own_window<policy> || !logits.biased(), [] {
+      return std::string(
+          "engine: the attention policy keeps a window or an order of tokens of its own, logit_rule must have no slopes and no distance_bias");
+    });
+  }
+
   policy attention_;
   logit_rule logits_;
   cache_type cache_;
   std::vector<page_id> written_;
+  std::vector<page_id> read_;  // scratch of truncate
 };
 
 }  // namespace instinfer

@@ -12,6 +12,29 @@
 
 namespace instinfer {
 
+// Rows of a KV head's group in an array [queries, kv_heads, group, dims], and as a path takes them:
+// [group, row], with zeros after the dims.
+struct rows_of_heads {
+  std::size_t dims;
+  std::size_t row;
+  std::size_t group;
+
+  bool padded() const { return dims != row; }
+  std::size_t size() const { return group * row; }
+
+  // `at`: query * kv_heads + kv_head.
+  void copy_in(std::span<const float> from, std::size_t at, float* to) const {
+    for (std::size_t h = 0; h < group; ++h, to += row) {
+      std::fill(std::copy_n(from.data() + (at * group + h) * dims, dims, to), to + row, 0.0f);
+    }
+  }
+  void copy_out(const float* from, std::size_t at, std::span<float> to) const {
+    for (std::size_t h = 0; h < group; ++h, from += row) {
+      std::copy_n(from, dims, to.data() + (at * group + h) * dims);
+    }
+  }
+};
+
 // One KV head of one layer on one worker. Layer: a store::layer_cache. Layouts, drives, routes,
 // stores and observers are values here, so that a policy is compiled once per path and format.
 template <class Policy, class Layer, class Worker>
@@ -36,14 +59,16 @@ class head_attend {
 
   // Writes this head's rows of out [n, q_heads, v_dim] for the n queries of the request, and of
   // log_sum_exp [n, q_heads] unless it is empty. The request's own spans for them are not used.
-  void operator()(std::span<float> out, std::span<float> log_sum_exp,
+  // Rows that are shorter than those of the cache are copied, with zeros after them.
+  void operator()(std::uint32_t n, std::span<float> out, std::span<float> log_sum_exp,
                   attention::observer_ref watch) const;
 
  private:
   using format = typename decltype(Worker::arithmetic)::format;
 
   // The rows of n queries with their biases, mask and sinks.
-  attention::query_group queries_of(std::uint32_t n, std::span<const float> values) const {
+  attention::query_group queries_of(std::uint32_t n, std::span<const float> values,
+                                    std::uint32_t true_dims) const {
     const layout::head_pages head = layer_.head(kv_head_);
     const std::uint32_t q_heads = group_ * kv_heads_;
     return {
@@ -51,6 +76,7 @@ class head_attend {
         .group = n * group_,
         .logits = logits_,
         .index = request_.index,
+        .true_dims = true_dims,
         .bias = {.slopes = logits_.slopes,
                  .by_distance = logits_.distance_bias,
                  .by_token = request_.bias,
@@ -87,10 +113,10 @@ class head_attend {
 
   // One query: the whole group together, or its heads one by one if each has its own selection.
   void run_one(std::span<const float> q, std::span<float> out, std::span<float> log_sum_exp,
-               attention::observer_ref& watch) const {
+               std::uint32_t true_dims, attention::observer_ref& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
     const std::size_t out_size = out.size() / group_ * together;
-    const attention::query_group all = queries_of(1, q);
+    const attention::query_group all = queries_of(1, q, true_dims);
     for (std::uint32_t i = 0; i < group_ / together; ++i) {
       run_program(rows_of(all, i * together, together, 0), layer_.head(kv_head_),
                   layer_.summaries(kv_head_), out.subspan(i * out_size, out_size),
@@ -113,10 +139,11 @@ class head_attend {
 
   // Folds the tokens that all n queries see, once for all rows; then, for each query, the other
   // tokens it sees. So no kernel needs a mask.
-  void fold_together(std::uint32_t n, attention::observer_ref& watch) const {
+  void fold_together(std::uint32_t n, std::uint32_t true_dims,
+                     attention::observer_ref& watch) const {
     const layout::head_pages head = layer_.head(kv_head_);
     const layout::page_reader<format> pages{source_, head};
-    const attention::query_group all = queries_of(n, worker_.q);
+    const attention::query_group all = queries_of(n, worker_.q, true_dims);
     worker_.arithmetic.begin(all, head);
     attention::machine machine(worker_.arithmetic, head, pages, layer_.summaries(kv_head_),
                                worker_.machine, moved_, watch);
@@ -167,32 +194,33 @@ class head_attend {
 // Not inline: programs that instantiate it in one unit and declare it extern in others compile the
 // policy, the machine and the kernels once.
 template <class Policy, class Layer, class Worker>
-void head_attend<Policy, Layer, Worker>::operator()(std::span<float> out,
+void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<float> out,
                                                     std::span<float> log_sum_exp,
                                                     attention::observer_ref watch) const {
   const std::span<const float> q = request_.q;
-  const std::size_t q_size = std::size_t{group_} * format::k_dim;
-  const std::size_t out_size = std::size_t{group_} * format::v_dim;
-  const auto n = static_cast<std::uint32_t>(q.size() / (kv_heads_ * q_size));
-  if (n == 1) {
-    run_one(q.subspan(kv_head_ * q_size, q_size), out.subspan(kv_head_ * out_size, out_size),
-            part(log_sum_exp, kv_head_, group_), watch);
+  const std::size_t rows = std::size_t{kv_heads_} * n * group_;
+  const auto true_dims = static_cast<std::uint32_t>(q.size() / rows);
+  const rows_of_heads q_rows{q.size() / rows, format::k_dim, group_};
+  const rows_of_heads out_rows{out.size() / rows, format::v_dim, group_};
+  if (n == 1 && !q_rows.padded() && !out_rows.padded()) {
+    run_one(q.subspan(kv_head_ * q_rows.size(), q_rows.size()),
+            out.subspan(kv_head_ * out_rows.size(), out_rows.size()),
+            part(log_sum_exp, kv_head_, group_), true_dims, watch);
     return;
   }
-  resize_scratch(worker_.q, n * q_size);
+  const std::size_t out_size = out_rows.size();
+  resize_scratch(worker_.q, n * q_rows.size());
   resize_scratch(worker_.out, n * out_size);
   resize_scratch(worker_.log_sum_exp, log_sum_exp.empty() ? 0 : std::size_t{n} * group_);
-  const auto own = [&](auto all, std::size_t i, std::size_t size) {  // this head's rows of query i
-    return all.subspan((i * kv_heads_ + kv_head_) * size, size);
-  };
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(own(q, i, q_size),
-                      worker_.q.begin() + static_cast<std::ptrdiff_t>(i * q_size));
+    q_rows.copy_in(q, i * kv_heads_ + kv_head_, worker_.q.data() + i * q_rows.size());
   }
-  if constexpr (attention::folds_all_visible<Policy>) {
-    fold_together(n, watch);
+  if (n == 1) {
+    run_one(worker_.q, worker_.out, worker_.log_sum_exp, true_dims, watch);
+  } else if constexpr (attention::folds_all_visible<Policy>) {
+    fold_together(n, true_dims, watch);
   } else {
-    const attention::query_group all = queries_of(n, worker_.q);
+    const attention::query_group all = queries_of(n, worker_.q, true_dims);
     for (std::uint32_t i = 0; i < n; ++i) {
       layout::head_pages head = layer_.head(kv_head_);
       const auto run = [&](auto& summaries) {
@@ -210,10 +238,10 @@ void head_attend<Policy, Layer, Worker>::operator()(std::span<float> out,
     }
   }
   for (std::size_t i = 0; i < n; ++i) {
-    std::ranges::copy(std::span(worker_.out).subspan(i * out_size, out_size),
-                      own(out, i, out_size).begin());
+    out_rows.copy_out(worker_.out.data() + i * out_size, i * kv_heads_ + kv_head_, out);
     if (!log_sum_exp.empty()) {
-      std::ranges::copy(part(worker_.log_sum_exp, i, group_), own(log_sum_exp, i, group_).begin());
+      std::ranges::copy(part(worker_.log_sum_exp, i, group_),
+                        part(log_sum_exp, i * kv_heads_ + kv_head_, group_).begin());
     }
   }
 }

@@ -17,7 +17,7 @@ struct no_attend_events {
 
   void filter(std::size_t /*channel*/, std::size_t /*page*/, std::int64_t, std::int64_t) {}
   void dram(std::size_t /*page*/, std::int64_t, std::int64_t) {}
-  void gemv(const score_set&, std::size_t /*page*/, std::int64_t, std::int64_t) {}
+  void gemv(kernel_step, std::size_t /*page*/, std::int64_t, std::int64_t) {}
   void softmax(const score_set&, std::int64_t, std::int64_t) {}
   void top_k(std::uint32_t /*load*/, std::int64_t, std::int64_t) {}
 };

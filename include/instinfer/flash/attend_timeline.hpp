@@ -121,6 +121,7 @@ class attend_timeline {
                to_string(pages[i]) + ") lies outside of " + to_string(shape());
       });
       elements += work.pages[i].elements;
+      elements += work.pages[i].values;
     }
     // Even one page after the other, through one unit after the other, stays inside 63 bits.
     const double each =

@@ -49,8 +49,8 @@ class attend_trace {
   void dram(std::size_t /*page*/, std::int64_t begin, std::int64_t end) {
     add("units", "DRAM", "group buffer", begin, end);
   }
-  void gemv(const score_set& set, std::size_t /*page*/, std::int64_t begin, std::int64_t end) {
-    add("units", "GeMV", step_name(set.step), begin, end);
+  void gemv(kernel_step step, std::size_t /*page*/, std::int64_t begin, std::int64_t end) {
+    add("units", "GeMV", step_name(step), begin, end);
   }
   void softmax(const score_set& set, std::int64_t begin, std::int64_t end) {
     add("units", "softmax", step_name(set.step), begin, end);

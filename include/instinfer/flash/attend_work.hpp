@@ -2,6 +2,7 @@
 // What an attend asks of the drive, head by head and page by page, in the order of the plans: flat
 // arrays that a replay reads once.
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -31,6 +32,12 @@ struct page_task {
   std::uint32_t elements = 0;  // wanted ones
   std::uint32_t set = 0;
   std::int32_t codewords = 0;  // that cross the bus; 0: all (codewords.hpp)
+  // Elements of V in a page of K, and whether they are elements of K at the same time.
+  std::uint32_t values = 0;
+  bool values_are_keys = false;
+
+  // Elements that the kernels multiply in the step of the page's set. Those of `values` come then.
+  constexpr std::uint32_t in_step() const { return elements - (values_are_keys ? 0 : values); }
 };
 
 // Data bytes of the page that cross the bus; none of a buffered one.
@@ -90,24 +97,27 @@ struct attend_work {
   }
 };
 
-// The number of codewords from the first to the last wanted entry of a page. Only for formats
-// without a codec, because a codec keeps its scales elsewhere in the page. The default takes whole
-// pages.
+// The bytes from the first to the last wanted entry of a page, and the number of their codewords.
+// Only for formats without a codec, because a codec keeps its scales elsewhere in the page. The
+// default takes whole pages.
 struct wanted_codewords {
   layout::tiling tiles;
   geometry shape;
   std::uint32_t element_bytes = 0;  // 0: whole pages
 
-  std::int32_t operator()(const page_read& read, const access_plan& plan) const {
+  index_run bytes(const page_read& read, const access_plan& plan) const {
     if (element_bytes == 0) {
-      return 0;
+      return {};
     }
     const layout::tile& tile = tiles.of(read.kind);
     const auto tokens = plan.tokens(read).runs();
     const auto dims = plan.dims(read).runs();
     const std::uint32_t first = tile.offset(tokens.front().first, dims.front().first);
     const std::uint32_t last = tile.offset(tokens.back().last - 1, dims.back().last - 1);
-    return codewords_of(first * element_bytes, (last + 1) * element_bytes, shape);
+    return {first * element_bytes, (last + 1) * element_bytes};
+  }
+  std::int32_t count(index_run bytes) const {
+    return bytes.size() == 0 ? 0 : codewords_of(bytes.first, bytes.last, shape);
   }
 };
 
@@ -162,9 +172,14 @@ class attend_recorder {
       std::uint32_t k_set = none;
       std::uint32_t v_set = none;
       std::uint32_t k_tile = 0;
+      index_run bytes;
       for (const page_read& read : plan.reads()) {
         if (read.from != residence::flash) {
           continue;  // attended where the copy is, not in the drive
+        }
+        if (read.shares != sharing::nothing) {  // of the page before, which holds K
+          add_values(work_.pages.back(), read, plan, bytes);
+          continue;
         }
         const bool is_v = read.kind == stream::v_by_token;
         std::uint32_t& set = is_v ? v_set : k_set;
@@ -179,10 +194,11 @@ class attend_recorder {
           k_tile = is_v ? k_tile : read.token_tile;
         }
         ++work_.sets[set].pages;
+        bytes = read.buffered ? index_run{} : codewords_.bytes(read, plan);
         work_.pages.push_back({.page = read.buffered ? no_page : read.page,
                                .elements = static_cast<std::uint32_t>(read.wanted_elements()),
                                .set = set,
-                               .codewords = read.buffered ? 0 : codewords_(read, plan)});
+                               .codewords = codewords_.count(bytes)});
       }
       if (work_.pages.size() == first_page && !plan.reads().empty()) {
         return;  // nothing for the drive to do
@@ -196,6 +212,18 @@ class attend_recorder {
     }
 
    private:
+    // Adds the entries of V to the page of K that holds them. `bytes`: of the page, that K wants.
+    void add_values(page_task& task, const page_read& read, const auto& plan, index_run bytes) {
+      task.values = static_cast<std::uint32_t>(read.wanted_elements());
+      task.values_are_keys = read.shares == sharing::entries;
+      task.elements += static_cast<std::uint32_t>(read.new_elements());
+      if (!read.buffered) {
+        const index_run more = codewords_.bytes(read, plan);
+        task.codewords =
+            codewords_.count({std::min(bytes.first, more.first), std::max(bytes.last, more.last)});
+      }
+    }
+
     static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
     attend_work& work_;
     std::uint32_t group_;

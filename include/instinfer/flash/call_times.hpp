@@ -15,7 +15,7 @@ struct call_times {
   double link_ns = 0;         // in storage: q down and the output up; append: K and V down
   double attention_ns = 0;    // all phases
   double flash_write_ns = 0;  // programs, with those of moved pages
-  double moving_ns = 0;       // reads of moved pages
+  double moving_ns = 0;       // reads of moved pages, and of those that a truncate reads
   double erase_ns = 0;
   unit_breakdown units = {};  // of an attend
   attend_bounds bounds = {};  // of an attend; bottleneck.hpp names what sets its pace

@@ -1,11 +1,12 @@
 #pragma once
-// Checks that a drive fits a design, a format and a capacity.
+// Checks that a drive fits a design, a format and a capacity; and the route to it.
 
 #include <string>
 
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 #include "instinfer/store/extents.hpp"
+#include "instinfer/transfer/concepts.hpp"
 
 namespace instinfer::flash {
 
@@ -32,6 +33,13 @@ void check_drive(const drive_spec& drive, const store::capacity& capacity,
     return "flash engine: the drive holds " + std::to_string(drive.geometry.bytes()) +
            " bytes, the capacity is " + std::to_string(capacity.bytes);
   });
+}
+
+// The route with the drive's own link. Throws bad_argument for an invalid route.
+inline transfer::route_spec with_link_of(const drive_spec& drive, transfer::route_spec times) {
+  times.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
+  transfer::validate(times);
+  return times;
 }
 
 }  // namespace instinfer::flash

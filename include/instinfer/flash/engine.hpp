@@ -1,4 +1,5 @@
 #pragma once
+// long because: it has the calls of every engine, each with its time.
 // The flash path: the commands of every engine, with the time they take on the modelled drive and
 // route.
 
@@ -16,10 +17,6 @@ namespace instinfer::flash {
 // Traffic and times of a call.
 struct receipt : instinfer::receipt, call_times {};
 
-template <class Path>
-using default_store =
-    std::conditional_t<std::is_same_v<Path, random_selection>, store::ledger, store::memory>;
-
 // Path decides the selection. By default it is random, without data. A compute path (cpu::path,
 // reference::path) attends as in its own engine, and its accesses are timed. The work of the GPU is
 // not counted on any route. With an FTL store, pages are read at their physical places, and the
@@ -33,6 +30,7 @@ class engine {
   static constexpr bool holds_data = Store::holds_data;
   using store_type = Store;
   using inner_type = instinfer::engine<D, Format, Path, store_type>;
+  using design_type = D;
   using element = typename inner_type::element;
   using policy = typename D::attention_policy;
   using route = typename D::transfer_policy;
@@ -44,40 +42,36 @@ class engine {
          const logit_rule& logits = {}, const drive_spec& drive = D::drive,
          const transfer::route_spec& route_times = {}, const drive_rules& rules = {},
          const Arbitration& arbitration = {})
-      : drive_{(check_drive<D, Format>(drive, capacity, rules), drive)},
-        rules_{rules},
-        arbitration_{arbitration},
-        route_{with_link_of(drive, route_times)},
-        inner_{shape, capacity, attention, logits,
-               static_cast<std::uint32_t>(drive.geometry.channels)},
-        placement_{drive.geometry},
-        parts_{inner_.cache().tiles(), drive.geometry,
-               rules.transfer == transfer_size::codeword ? element_bytes : 0},
-        attends_{drive, rules, group(), element_bytes, arbitration},
-        writes_{drive, rules, arbitration} {
-    if constexpr (LocatingStore<Store>) {
-      require(inner_.pages().shape() == drive.geometry, [&] {
-        return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
-               ", the drive's " + to_string(drive.geometry);
-      });
-      inner_.translation().record_operations(true);
-    }
-  }
+      : engine{(check_drive<D, Format>(drive, capacity, rules), drive), route_times, rules,
+               arbitration,
+               inner_type{shape, capacity, attention, logits,
+                          static_cast<std::uint32_t>(drive.geometry.channels)}} {}
+  // The same over a given store of the drive's pages. Only writes in the foreground: those of other
+  // engines on the same store would not be in this one's backlog.
+  engine(const model_shape& shape, const store::capacity& capacity, Store pages,
+         const policy& attention = {}, const logit_rule& logits = {},
+         const drive_spec& drive = D::drive, const transfer::route_spec& route_times = {},
+         const drive_rules& rules = {}, const Arbitration& arbitration = {})
+    requires std::same_as<Writes<Arbitration>, foreground_writes<Arbitration>>
+      : engine{(check_drive<D, Format>(drive, capacity, rules), drive), route_times, rules,
+               arbitration, inner_type{shape, capacity, std::move(pages), attention, logits}} {}
 
   sequence open() { return inner_.open(); }
+  // Like instinfer::engine's. No page is read or written, so it takes no time.
+  sequence fork(sequence seq) { return inner_.fork(seq); }
 
   // Like instinfer::engine::append, with times. If memory runs out during the timing, the tokens
   // stay appended.
-  receipt append(sequence seq, int layer, std::span<const element> k, std::span<const element> v) {
-    return timed_write(inner_.append(seq, layer, k, v));
+  receipt append(sequence seq, int layer, std::span<const element> k,
+                 std::span<const element> v = {}, std::span<const float> index_keys = {}) {
+    return timed_write(inner_.append(seq, layer, k, v, index_keys));
   }
   receipt append_count(sequence seq, int layer, std::uint64_t count)
     requires(!holds_data)
   {
     return timed_write(inner_.append_count(seq, layer, count));
   }
-  // The same without times, for a cache that is only read: timing is most of the work of an append
-  // here.
+  // The same without times, for a cache that is only read: timing is most of an append's work here.
   instinfer::receipt append_untimed(sequence seq, int layer, std::uint64_t count)
     requires(!holds_data)
   {
@@ -171,24 +165,50 @@ class engine {
   receipt idle(std::uint64_t most_erases = ~std::uint64_t{0})
     requires LocatingStore<Store>
   {
-    receipt done;
     inner_.translation().idle(most_erases);
-    charge_operations(done);
-    return done;
+    return receipt_of_operations();
   }
   // Moves the pages of blocks that are due (ssd/ftl/reliability.hpp).
   template <class Due>
   receipt refresh(Due&& due)
     requires LocatingStore<Store>
   {
-    receipt done;
     inner_.translation().refresh(due);
-    charge_operations(done);
+    return receipt_of_operations();
+  }
+
+  // Like instinfer::engine's, with the time of the pages that are read; releasing pages takes none.
+  receipt truncate(sequence seq, std::uint32_t tokens) {
+    return truncate(seq, store::truncate_range{.tokens = tokens});
+  }
+  receipt truncate(sequence seq, const store::truncate_range& range) {
+    operations_.clear();
+    receipt done;
+    done.traffic = inner_
+                       .truncate(seq, range,
+                                 [&](std::span<const page_id> pages) {
+                                   for (const page_id page : pages) {
+                                     operations_.reads.push_back(locate(page));
+                                     if constexpr (LocatingStore<Store>) {
+                                       inner_.translation().count_read(page);
+                                     }
+                                   }
+                                 })
+                       .traffic;
+    writes_.charge(operations_, done);
+    operations_.clear();
+    writes_.pass(done.total_ns());
     return done;
   }
 
   void reclaim(sequence seq) { inner_.reclaim(seq); }
   void reclaim(sequence seq, const store::reclaim_range& range) { inner_.reclaim(seq, range); }
+  void check_truncate(sequence seq, const store::truncate_range& range) const {
+    inner_.check_truncate(seq, range);
+  }
+  void check_reclaim(sequence seq, const store::reclaim_range& range) const {
+    inner_.check_reclaim(seq, range);
+  }
 
   // Like instinfer::engine's.
   std::uint32_t tokens(sequence seq, int layer) const { return inner_.tokens(seq, layer); }
@@ -202,10 +222,25 @@ class engine {
  private:
   static constexpr std::uint32_t element_bytes = Format::element_bytes;
 
-  static transfer::route_spec with_link_of(const drive_spec& drive, transfer::route_spec times) {
-    times.drive_link.bytes_per_s = static_cast<double>(drive.link_bytes_per_s);
-    transfer::validate(times);
-    return times;
+  engine(const drive_spec& drive, const transfer::route_spec& route_times, const drive_rules& rules,
+         const Arbitration& arbitration, inner_type&& inner)
+      : drive_{drive},
+        rules_{rules},
+        arbitration_{arbitration},
+        route_{with_link_of(drive, route_times)},
+        inner_{std::move(inner)},
+        placement_{drive.geometry},
+        parts_{inner_.cache().tiles(), drive.geometry,
+               rules.transfer == transfer_size::codeword ? element_bytes : 0},
+        attends_{drive, rules, group(), element_bytes, arbitration},
+        writes_{drive, rules, arbitration} {
+    if constexpr (LocatingStore<Store>) {
+      require(inner_.pages().shape() == drive.geometry, [&] {
+        return "flash engine: the store's flash is " + to_string(inner_.pages().shape()) +
+               ", the drive's " + to_string(drive.geometry);
+      });
+      inner_.translation().record_operations(true);
+    }
   }
 
   traffic record(const request& r, int layer) {
@@ -275,6 +310,11 @@ class engine {
       }
       writes_.charge(operations_, done);
     }
+  }
+  receipt receipt_of_operations() {
+    receipt done;
+    charge_operations(done);
+    return done;
   }
   void charge_operations(receipt& done) {
     writes_.charge(inner_.translation().operations(), done);

@@ -53,8 +53,8 @@ class random_arithmetic {
     weights_.begin(number);
   }
 
-  void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
-    draw(index_set::range(0, Format::k_dim), r, 0, 1, chosen);
+  void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
+    draw(index_set::range(0, q.dims()), r, 0, 1, chosen);
   }
 
   template <class Pages>
@@ -168,5 +168,10 @@ struct random_selection {
   template <class Format>
   using arithmetic = random_arithmetic<Format>;
 };
+
+// Random selection needs no data.
+template <class Path>
+using default_store =
+    std::conditional_t<std::is_same_v<Path, random_selection>, store::ledger, store::memory>;
 
 }  // namespace instinfer::flash

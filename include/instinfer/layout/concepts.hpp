@@ -3,8 +3,12 @@
 // like a layout in mdspan. A layout is a small tag; its tiles define everything else.
 //
 //   token_indexed<PageBytes>        K and V by token                     (FlexGen, dense InstInfer)
+//   fused<PageBytes>                K and V of a token in one page       (for scattered tokens)
 //   dim_indexed<PageBytes, Dims>    K by dim only, V by token            (for score-first methods)
 //   dual<PageBytes, Dims>           K by token and by dim, V by token    (SparF; 1.5x footprint)
+//   fused_dual<PageBytes, Dims>     fused, and K by dim                  (SparF on small pages)
+//
+// V of a latent format is a part of K's rows in every layout that has K by token.
 
 #include <concepts>
 #include <cstdint>
@@ -15,22 +19,23 @@
 namespace instinfer::layout {
 
 // The part of a stream in one page: `tokens` consecutive tokens times `dims` consecutive dims.
-// Element (t, i) of the tile is at element offset t * token_stride + i * dim_stride of the page.
-// tokens == 0: the stream is not stored.
+// Element (t, i) of the tile is at element offset origin + t * token_stride + i * dim_stride of the
+// page. tokens == 0: the stream is not stored.
 struct tile {
   std::uint32_t tokens = 0;
   std::uint32_t dims = 0;
   std::uint32_t token_stride = 0;
   std::uint32_t dim_stride = 0;
+  std::uint32_t origin = 0;
 
   constexpr std::uint32_t offset(std::uint32_t token, std::uint32_t dim) const {
-    return token * token_stride + dim * dim_stride;
+    return origin + token * token_stride + dim * dim_stride;
   }
-  // Elements from the first to the last. 64 bits, because a tile that breaks its contract may be
-  // large.
+  // Elements from the first of the page to the last of the tile. 64 bits, because a tile that
+  // breaks its contract may be large.
   constexpr std::uint64_t elements() const {
     return tokens == 0 ? 0
-                       : std::uint64_t{tokens - 1} * token_stride +
+                       : origin + std::uint64_t{tokens - 1} * token_stride +
                              std::uint64_t{dims - 1} * dim_stride + 1;
   }
   constexpr bool stored() const { return tokens != 0; }
@@ -39,12 +44,12 @@ struct tile {
 
 // Row-major tile: the rows of consecutive tokens, [tokens, dims].
 constexpr tile by_token(std::uint32_t tokens, std::uint32_t dims) {
-  return {tokens, dims, dims, 1};
+  return {tokens, dims, dims, 1, 0};
 }
 
 // Column-major tile: the columns of consecutive dims, [dims, tokens].
 constexpr tile by_dim(std::uint32_t tokens, std::uint32_t dims) {
-  return {tokens, dims, 1, tokens};
+  return {tokens, dims, 1, tokens, 0};
 }
 
 // Whether the tokens of a tile follow each other: whole rows, or whole columns of each dim.
@@ -64,10 +69,10 @@ constexpr tile shortened(tile t, std::uint32_t tokens) {
   }
   return t;
 }
-// Elements from the first to the last that the shortened tile has room for.
+// Elements from the first of the page to the last that the shortened tile has room for.
 constexpr std::uint64_t shortened_elements(const tile& t, std::uint32_t tokens) {
   return in_rows_of_tokens(t) || in_columns_of_dims(t)
-             ? std::uint64_t{tokens - 1} * t.token_stride +
+             ? t.origin + std::uint64_t{tokens - 1} * t.token_stride +
                    std::uint64_t{t.dims - 1} * shortened(t, tokens).dim_stride + 1
              : t.elements();
 }
@@ -77,7 +82,16 @@ struct tiling {
   tile k_by_token;
   tile k_by_dim;
   tile v_by_token;
+  // Unless this is `nothing`, the pages of K by token hold V, too: v_by_token is a tile of these.
+  sharing v_shares = sharing::nothing;
 
+  constexpr bool has_pages(stream s) const {
+    return of(s).stored() && (s != stream::v_by_token || v_shares == sharing::nothing);
+  }
+  // The tile of fused rows of V in the pages of stream s; not stored if there are none.
+  constexpr tile guest_of(stream s) const {
+    return s == stream::k_by_token && v_shares == sharing::page ? v_by_token : tile{};
+  }
   constexpr const tile& of(stream s) const {
     return s == stream::k_by_token ? k_by_token : s == stream::k_by_dim ? k_by_dim : v_by_token;
   }
@@ -86,7 +100,8 @@ struct tiling {
 // A layout names its page size, and its tiles for a KV format and an expected context length.
 // Semantics, checked by validate.hpp: tiles fit the page and map injectively; dims divide the head
 // size; V is stored, K at least once; a K tile spans whole V tiles, so that a K tile and its V
-// pages can be folded together.
+// pages can be folded together. V that shares pages with K has tiles of the same tokens; both have
+// whole rows, which do not overlap, or V's rows are the first dims of K's (latent formats).
 template <class L>
 concept Layout = requires(std::uint32_t context_tokens) {
   { L::page_bytes } -> std::convertible_to<std::uint32_t>;

@@ -22,16 +22,15 @@ constexpr std::uint32_t dims_per_page(std::uint32_t page_elements, std::uint32_t
   return 8;
 }
 
-// The K tile of dim-indexed pages. It has a whole number of token groups, and each dim starts at a
-// packed value.
+// The K tile of dim-indexed pages. It has a whole number of groups of `group` tokens, and each dim
+// starts at a packed value.
 template <class Format>
-constexpr tile dim_tile(std::uint32_t page_bytes, std::uint32_t dims,
-                        std::uint32_t context_tokens) {
+constexpr tile dim_tile(std::uint32_t page_bytes, std::uint32_t dims, std::uint32_t context_tokens,
+                        std::uint32_t group) {
   constexpr std::uint32_t packed = packed_elements<typename Format::packed>;
   const std::uint32_t elements = elements_in<typename Format::codec>(page_bytes);
   const std::uint32_t chosen =
       dims == dims_by_context ? dims_per_page(elements, context_tokens) : dims;
-  const std::uint32_t group = group_tokens<Format>(page_bytes);
   tile columns = by_dim(elements / chosen / packed * packed / group * group, chosen);
   columns.dim_stride = (columns.tokens + packed - 1) / packed * packed;
   return columns;
@@ -49,9 +48,13 @@ struct dim_indexed {
     static_assert(
         group_tokens<Format>(PageBytes) > 0,
         "instinfer: a page must hold at least one token of a head, see layout/token_indexed.hpp");
+    static_assert(
+        !Format::latent,
+        "instinfer: V of latent rows is a part of K by token, which dim_indexed does not store; use token_indexed or dual, see layout/concepts.hpp");
+    constexpr std::uint32_t group = group_tokens<Format>(PageBytes);
     return {.k_by_token = {},
-            .k_by_dim = dim_tile<Format>(PageBytes, Dims, context_tokens),
-            .v_by_token = by_token(group_tokens<Format>(PageBytes), Format::v_dim)};
+            .k_by_dim = dim_tile<Format>(PageBytes, Dims, context_tokens, group),
+            .v_by_token = by_token(group, Format::v_dim)};
   }
 };
 

@@ -13,7 +13,8 @@ struct dual {
   template <class Format>
   static constexpr tiling tiles(std::uint32_t context_tokens) {
     tiling both = token_indexed<PageBytes>::template tiles<Format>(context_tokens);
-    both.k_by_dim = dim_indexed<PageBytes, Dims>::template tiles<Format>(context_tokens).k_by_dim;
+    both.k_by_dim = dim_tile<Format>(dim_indexed<PageBytes, Dims>::page_bytes, Dims, context_tokens,
+                                     both.v_by_token.tokens);
     return both;
   }
 };

@@ -17,6 +17,20 @@ constexpr std::uint32_t group_tokens(std::uint32_t page_bytes) {
          static_cast<std::uint32_t>(std::max(Format::k_dim, Format::v_dim));
 }
 
+// The rows of `group` tokens a page, K and V in pages of their own. V of a latent format is the
+// first v_dim dims of K's rows.
+template <class Format>
+constexpr tiling rows_by_token(std::uint32_t group) {
+  tiling rows{.k_by_token = by_token(group, Format::k_dim),
+              .k_by_dim = {},
+              .v_by_token = by_token(group, Format::v_dim)};
+  if (Format::latent) {
+    rows.v_by_token.token_stride = rows.k_by_token.token_stride;
+    rows.v_shares = sharing::entries;
+  }
+  return rows;
+}
+
 template <std::uint32_t PageBytes = 4096>
 struct token_indexed {
   static constexpr std::uint32_t page_bytes = PageBytes;
@@ -27,9 +41,7 @@ struct token_indexed {
     static_assert(
         group > 0,
         "instinfer: a page must hold at least one token of a head, see layout/token_indexed.hpp");
-    return {.k_by_token = by_token(group, Format::k_dim),
-            .k_by_dim = {},
-            .v_by_token = by_token(group, Format::v_dim)};
+    return rows_by_token<Format>(group);
   }
 };
 

@@ -19,6 +19,7 @@ struct page_room {
   std::uint32_t packed_elements = 1;
   std::size_t packed_bytes = 0;
   std::size_t packed_align = 1;
+  bool latent = false;
 };
 
 template <class Format>
@@ -30,7 +31,22 @@ constexpr page_room room_in_page(std::uint32_t page_bytes) {
           .elements = elements_in<typename Format::codec>(page_bytes),
           .packed_elements = packed_elements<packed>,
           .packed_bytes = sizeof(packed),
-          .packed_align = alignof(packed)};
+          .packed_align = alignof(packed),
+          .latent = Format::latent};
+}
+
+// Whether the rows of two tiles with the same tokens have no element in common: one tile ends
+// before the other begins, or each row of one ends before the row of the other begins.
+constexpr bool rows_apart(const tile& a, const tile& b) {
+  const auto row_end = [](const tile& t) {
+    return t.origin + std::uint64_t{t.dims - 1} * t.dim_stride + 1;
+  };
+  const auto before = [&](const tile& x, const tile& y) {
+    return x.elements() <= y.origin ||
+           (x.token_stride == y.token_stride && row_end(x) <= y.origin &&
+            row_end(y) <= x.origin + std::uint64_t{x.token_stride});
+  };
+  return before(a, b) || before(b, a);
 }
 
 // Throws bad_argument with the stream's name and the rule that its tile breaks.
@@ -64,6 +80,21 @@ inline void check_tiles(const tiling& tiles, const page_room& page) {
           "map (token, dim) to distinct offsets: one stride must clear the other index's extent");
   }
   check(tiles.v_by_token.stored(), stream::v_by_token, "be stored");
+  check(page.latent == (tiles.v_shares == sharing::entries), stream::v_by_token,
+        page.latent ? "share its entries with K, because V of a latent format is a part of K's rows"
+                    : "not share its entries with K, because the format is not latent");
+  if (const tile &k = tiles.k_by_token, &v = tiles.v_by_token; tiles.v_shares != sharing::nothing) {
+    check(k.stored() && k.tokens == v.tokens && k.dims == page.k_dim && v.dims == page.v_dim &&
+              in_rows_of_tokens(k) && in_rows_of_tokens(v),
+          stream::v_by_token,
+          "have whole rows of the same tokens as K by token, with which it shares pages");
+    check(page.latent ? v.origin == k.origin && v.token_stride == k.token_stride &&
+                            v.dim_stride == k.dim_stride
+                      : rows_apart(k, v),
+          stream::v_by_token,
+          page.latent ? "be the first dims of K's rows"
+                      : "have no element in common with K by token, with which it shares pages");
+  }
   check(tiles.k_by_token.stored() || tiles.k_by_dim.stored(), stream::k_by_token,
         "be stored, unless K is stored by dim");
   for (const stream s : {stream::k_by_token, stream::k_by_dim}) {

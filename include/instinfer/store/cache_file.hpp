@@ -26,7 +26,7 @@
 namespace instinfer::store {
 
 struct cache_file_mark {
-  static constexpr std::uint32_t this_version = 2;  // changes with the parts of any summary
+  static constexpr std::uint32_t this_version = 3;  // changes with the parts of any summary
   static constexpr std::uint32_t this_byte_order = 0x01020304;
 
   std::array<char, 8> magic{'i', 'n', 's', 't', 'k', 'v', '\r', '\n'};
@@ -73,7 +73,9 @@ std::string file_description(const Cache& cache, std::string_view model,
     line(stream_name(s), t.stored()
                              ? std::to_string(t.tokens) + " tokens x " + std::to_string(t.dims) +
                                    " dims a page, strides " + std::to_string(t.token_stride) +
-                                   " and " + std::to_string(t.dim_stride)
+                                   " and " + std::to_string(t.dim_stride) +
+                                   (t.origin > 0 ? ", from " + std::to_string(t.origin) : "") +
+                                   (tiles.has_pages(s) ? "" : ", in the pages of K by token")
                              : "not stored");
   }
   std::string summaries;

@@ -55,7 +55,7 @@ inline void require_addresses(const address_codec& address, const layout::tiling
                               const model_shape& shape, int k_dim, int v_dim, sequence seq,
                               std::uint32_t layer, std::uint64_t tokens) {
   for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-    if (const layout::tile& tile = tiles.of(s); tile.stored() && tokens > 0) {
+    if (const layout::tile& tile = tiles.of(s); tiles.has_pages(s) && tokens > 0) {
       const int head_dim = s == stream::v_by_token ? v_dim : k_dim;
       (void)address.encode(
           page_key{.sequence_slot = seq.slot,
@@ -83,9 +83,10 @@ inline void require_layer(int layer, int layers) {
     return "layer must be in [0, " + std::to_string(layers) + "), got " + std::to_string(layer);
   });
 }
-inline void require_layers(std::uint32_t first, std::uint32_t end, std::uint32_t layers) {
+inline void require_layers(const char* who, std::uint32_t first, std::uint32_t end,
+                           std::uint32_t layers) {
   require(first < end && end <= layers, [&] {
-    return "reclaim: layers [" + std::to_string(first) + ", " + std::to_string(end) +
+    return std::string(who) + ": layers [" + std::to_string(first) + ", " + std::to_string(end) +
            ") must be one layer or more within [0, " + std::to_string(layers) + ")";
   });
 }
@@ -122,6 +123,22 @@ inline void require_reclaimable(std::uint32_t layer, std::uint32_t tokens, std::
     return "reclaim: layer " + std::to_string(layer) + " has tokens before " +
            std::to_string(before) + " in an index that needs them; the sequence can go as a whole";
   });
+}
+
+// Throws bad_argument unless a layer with live tokens [first, have) can go back to `tokens`.
+inline void require_truncatable(std::uint32_t layer, std::uint64_t first, std::uint64_t have,
+                                std::uint64_t tokens) {
+  require(first <= tokens && tokens <= have, [&] {
+    return "truncate: layer " + std::to_string(layer) + " has tokens at positions [" +
+           std::to_string(first) + ", " + std::to_string(have) + "), cannot keep the first " +
+           std::to_string(tokens);
+  });
+}
+[[noreturn]] inline void throw_not_truncatable(std::uint32_t layer, std::uint64_t tokens) {
+  throw bad_argument("truncate: layer " + std::to_string(layer) + " cannot go back to " +
+                     std::to_string(tokens) +
+                     " tokens: a query has seen later ones and its method has learned from it, or "
+                     "an index holds them");
 }
 
 // Throws address_overflow where tokens can no longer be counted.

@@ -6,6 +6,7 @@
 //   ledger             page counts only: for timing caches larger than memory
 //   flash::ftl_store   pages on the FTL of a modelled drive, with blocks, wear and failures; counts
 //                      only, unless it is given page contents (flash/ftl_store.hpp)
+//   drive_share       the pages of a drive that several caches share (store/shared_drive.hpp)
 
 #include <concepts>
 #include <cstddef>
@@ -16,7 +17,7 @@
 
 namespace instinfer::store {
 
-// Constructed with (channels, pages_per_channel, page_bytes).
+// A cache constructs it with (channels, pages_per_channel, page_bytes), or is given one.
 // allocate(channel) takes a free page: on that channel, or on the next one that has a free page. It
 // throws drive_full, and nothing else. release(page) frees a page.
 // A store with holds_data has two more members: write(page), once after allocate, and view(page),
@@ -26,19 +27,17 @@ namespace instinfer::store {
 // A store may have begin_writes(slot): before the pages of an append, it announces the sequence
 // that they belong to.
 template <class S>
-concept PageStore =
-    requires(S& s, const S& c, std::uint32_t channel, std::uint64_t pages, page_id page) {
-      S(channel, pages, channel);
-      { S::holds_data } -> std::convertible_to<bool>;
-      { s.allocate(channel) } -> std::same_as<page_id>;
-      { s.release(page) } noexcept;
-      { c.free_pages() } -> std::convertible_to<std::uint64_t>;
-      { c.capacity_pages() } -> std::convertible_to<std::uint64_t>;
-      { c.channels() } -> std::convertible_to<std::uint32_t>;
-      requires !S::holds_data || requires {
-        { s.write(page) } -> std::same_as<std::span<std::byte>>;
-        { c.view(page) } -> std::same_as<std::span<const std::byte>>;
-      };
-    };
+concept PageStore = requires(S& s, const S& c, std::uint32_t channel, page_id page) {
+  { S::holds_data } -> std::convertible_to<bool>;
+  { s.allocate(channel) } -> std::same_as<page_id>;
+  { s.release(page) } noexcept;
+  { c.free_pages() } -> std::convertible_to<std::uint64_t>;
+  { c.capacity_pages() } -> std::convertible_to<std::uint64_t>;
+  { c.channels() } -> std::convertible_to<std::uint32_t>;
+  requires !S::holds_data || requires {
+    { s.write(page) } -> std::same_as<std::span<std::byte>>;
+    { c.view(page) } -> std::same_as<std::span<const std::byte>>;
+  };
+};
 
 }  // namespace instinfer::store

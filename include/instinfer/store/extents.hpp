@@ -29,6 +29,14 @@ struct reclaim_range {
   std::uint32_t tokens_before = 0;
 };
 
+// What truncate takes back: all but the first `tokens` positions in layers [first_layer, end_layer)
+// of one sequence.
+struct truncate_range {
+  std::uint32_t first_layer = 0;
+  std::uint32_t end_layer = all_layers;
+  std::uint32_t tokens = 0;
+};
+
 // The content of a layer of a sequence: live tokens [first, tokens), and the number of their sealed
 // pages.
 struct layer_extent {

@@ -18,17 +18,27 @@ class kv_cache : public sequence_cache<Format, SummaryStates, Store> {
   // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity
   // is less than one page per channel.
   kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels)
+      : sequence_cache<Format, SummaryStates,
+                       Store>{shape, cap,
+                              (shape.validate(), require_context(cap),
+                               layout::checked_tiles<typename Format::padded, Layout>(
+                                   cap.context_tokens)),
+                              Layout::page_bytes, channels},
+        context_tokens_{cap.context_tokens} {}
+
+  // The same over a given store of pages of the layout's size; it replaces `cap.bytes`.
+  kv_cache(const model_shape& shape, const capacity& cap, Store pages)
       : sequence_cache<Format, SummaryStates, Store>{shape, cap,
                                                      (shape.validate(), require_context(cap),
                                                       layout::checked_tiles<Format, Layout>(
                                                           cap.context_tokens)),
-                                                     Layout::page_bytes, channels},
+                                                     Layout::page_bytes, std::move(pages)},
         context_tokens_{cap.context_tokens} {}
 
   std::uint32_t context_tokens() const { return context_tokens_; }
   // What the layout would choose for another context.
   static layout::tiling tiles_for(std::uint32_t context_tokens) {
-    return Layout::template tiles<Format>(context_tokens);
+    return Layout::template tiles<typename Format::padded>(context_tokens);
   }
 
  private:

@@ -37,7 +37,9 @@ struct l2p_footprint {
 template <class LayerCache>
 l2p_footprint l2p_of(const LayerCache& layer) {
   const auto head = layer.head(0);
-  const auto entries = [&](stream s) { return std::uint64_t{head.of(s).table.size()}; };
+  const auto entries = [&](stream s) {
+    return head.tiles.has_pages(s) ? std::uint64_t{head.of(s).table.size()} : 0;
+  };
   return {.token_indexed_entries = entries(stream::k_by_token) + entries(stream::v_by_token),
           .dim_indexed_entries = entries(stream::k_by_dim)};
 }

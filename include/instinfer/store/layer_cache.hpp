@@ -1,4 +1,5 @@
 #pragma once
+// long because: every call keeps pages and summaries in step.
 // The cache of one layer of one sequence: the pages of its three streams and the summaries of its
 // heads.
 
@@ -6,12 +7,14 @@
 #include <array>
 #include <span>
 #include <tuple>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "instinfer/core/traffic.hpp"
 #include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer_rows.hpp"
 #include "instinfer/store/layer_summaries.hpp"
-#include "instinfer/store/stream_cache.hpp"
 #include "instinfer/store/token_rows.hpp"
 
 namespace instinfer::store {
@@ -70,20 +73,20 @@ class layer_cache {
     }
   }
 
-  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim] (empty for a store without
-  // data), and index keys [count, any] for the summaries that take them. The caller must have
-  // called reserve(count), and checked that pages_to_append(count) pages are free. `start_channel`
-  // shifts the striping.
+  // Appends k [count, kv_heads, k_dim] and v [count, kv_heads, v_dim] (both empty for a store
+  // without data, v for latent rows), and index keys [count, any] for the summaries that take them.
+  // The caller must have called reserve(count), and checked that pages_to_append(count) pages are
+  // free. `start_channel` shifts the striping.
   template <PageStore Store>
   traffic append(Store& store, std::uint32_t start_channel, std::span<const element> k,
                  std::span<const element> v, std::span<const float> index_keys, std::uint32_t count,
                  std::vector<page_id>& written) {
     const std::size_t pages_before = written.size();
     for_each_stream([&](stream_cache<Format>& s) {
-      s.append(store, start_channel, s.kind() == stream::v_by_token ? v : k, tokens_, count,
+      s.append(store, start_channel, {s.kind() == stream::v_by_token ? v : k, v}, tokens_, count,
                written, [&] {
                  if constexpr (summarises<Store> && !Format::plain) {
-                   restate(store, s);
+                   restate(store, s, {s.sealed_tokens() - s.tile().tokens, tokens_}, true);
                  }
                });
     });
@@ -113,12 +116,88 @@ class layer_cache {
     for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });
   }
 
+  bool may_truncate(std::uint32_t tokens) const { return summaries_.may_truncate(tokens); }
+
+  // The sealed pages that truncate(tokens) reads: those of cut tiles; for the summaries, those of
+  // tokens that are taken back, and of those that a group of tokens is summarised again from.
+  void list_truncated(std::uint32_t tokens, std::vector<page_id>& pages) const {
+    const std::uint32_t whole = summaries_.whole_before(tokens);
+    for_each_stream([&](const stream_cache<Format>& s) {
+      index_run read{tokens - s.reopened(tokens), tokens};
+      if (&s == &k_stream() || &s == &v_stream()) {
+        read.first = std::min(read.first, whole);
+        if (&s == &v_stream() ? forgets_newest : forgets_newest_keys) {
+          read.last = tokens_;
+        }
+      }
+      s.list_pages(read, pages);
+    });
+  }
+
+  // Bytes of the open pages after truncate(tokens).
+  std::uint64_t open_bytes_truncated(std::uint32_t tokens) const {
+    return sum_of([&](const auto& s) { return s.open().bytes_with_first(s.reopened(tokens)); });
+  }
+  // Allocates all memory that truncate(tokens) needs.
+  void reserve_truncate(std::uint32_t tokens, bool holds_data) {
+    for_each_stream(
+        [&](stream_cache<Format>& s) { s.reserve_truncate(tokens_, tokens, holds_data); });
+  }
+
+  // Takes the newest tokens back, so that the first `tokens` stay. The caller must have called
+  // reserve_truncate, and checked may_truncate.
+  template <PageStore Store>
+  void truncate(Store& store, std::uint32_t tokens) {
+    if constexpr (summarises<Store> && forgets_newest) {
+      token_row<Format> row;
+      for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+        for (std::uint32_t token = tokens; token < tokens_; ++token) {
+          rows().read(store, h, token, row);
+          summaries_.for_each(summaries_.of(h), [&]<class State>(State& state) {
+            if constexpr (attention::forgets_in_any_order<State>) {
+              state.forget(row.k, row.v);
+            }
+          });
+        }
+      }
+    }
+    for_each_stream([&](stream_cache<Format>& s) {
+      s.truncate(store, tokens, [&] {
+        if constexpr (summarises<Store> && !Format::plain) {
+          restate(store, s, {tokens - s.reopened(tokens), tokens}, false);
+        }
+      });
+    });
+    const std::uint32_t had = std::exchange(tokens_, tokens);
+    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+      SummaryStates& states = summaries_.of(h);
+      summaries_.for_each(states, [&]<class State>(State& state) {
+        if constexpr (!attention::forgets_in_any_order<State>) {
+          const std::uint32_t whole = attention::whole_before(state, tokens);
+          state.truncate(whole, states);
+          if constexpr (Store::holds_data) {
+            token_row<Format> row;
+            for (std::uint32_t token = whole; token < tokens; ++token) {
+              rows().read(store, h, token, row);
+              attention::append_to(state, std::span<const stored_element>(row.k),
+                                   std::span<const stored_element>(row.v), {});
+            }
+          } else {
+            attention::append_count(state, tokens - whole);
+          }
+        } else if constexpr (!Store::holds_data) {
+          attention::forget_count(state, had - tokens);
+        }
+      });
+    }
+  }
+
   // The rows of a run of one head's tokens.
   token_rows<element> read_rows(layout::page_source pages, std::uint32_t h, index_run run) const {
     token_rows<element> rows;
-    token_row row;
+    token_row<Format> row;
     for (std::uint32_t token = run.first; token < run.last; ++token) {
-      read_token(pages, h, token, row);
+      this->rows().read(pages, h, token, row);
       rows.k.insert(rows.k.end(), row.k.begin(), row.k.end());
       rows.v.insert(rows.v.end(), row.v.begin(), row.v.end());
     }
@@ -139,9 +218,17 @@ class layer_cache {
                std::vector<page_id>& written) {
     for_each_stream([&](stream_cache<Format>& s) {
       s.reorder(store, start_channel, h, run,
-                s.kind() == stream::v_by_token ? std::span(rows.v) : std::span(rows.k), order,
-                written);
+                {s.kind() == stream::v_by_token ? std::span(rows.v) : std::span(rows.k), rows.v},
+                order, written);
     });
+  }
+
+  // A layer with the same tokens: its own open pages and summaries, and the same sealed pages,
+  // which the caller must share.
+  layer_cache forked() const {
+    layer_cache copy = *this;
+    copy.for_each_stream([&](stream_cache<Format>& s) { s.trim_open(tokens_); });
+    return copy;
   }
 
   // Releases every page. Do not use the object afterwards.
@@ -151,12 +238,14 @@ class layer_cache {
   }
 
   layout::head_pages head(std::uint32_t h) const {
+    layout::stream_pages v = v_stream().head(h);
+    v.open_tile = streams_[2].stored() ? v.open_tile : tiles_.v_by_token;
     return {.tiles = tiles_,
             .page_bytes = page_bytes_,
             .entry = entry_size_of<typename Format::codec>,
             .first = first_,
             .tokens = tokens_,
-            .streams = {streams_[0].head(h), streams_[1].head(h), streams_[2].head(h)}};
+            .streams = {streams_[0].head(h), streams_[1].head(h), v}};
   }
 
   SummaryStates& summaries(std::uint32_t h) const { return summaries_.of(h); }
@@ -208,32 +297,33 @@ class layer_cache {
   template <class Store>
   static constexpr bool summarises = Store::holds_data && (std::tuple_size_v<SummaryStates> > 0);
 
-  // One token of a head, as stored.
-  struct token_row {
-    std::array<stored_element, static_cast<std::size_t>(Format::k_dim)> k;
-    std::array<stored_element, static_cast<std::size_t>(Format::v_dim)> v;
-  };
+  // Whether a summary is told of V, or also of K, of tokens that are taken back.
+  static constexpr bool forgets_newest =
+      []<class... State>(std::type_identity<std::tuple<State...>>) {
+        return (attention::forgets_in_any_order<State> || ...);
+      }(std::type_identity<SummaryStates>{});
+  static constexpr bool forgets_newest_keys =
+      []<class... State>(std::type_identity<std::tuple<State...>>) {
+        return ((attention::forgets_in_any_order<State> && !attention::ignores_keys<State>) || ...);
+      }(std::type_identity<SummaryStates>{});
 
   stream_cache<Format> stream_of(stream s) const {
-    return {s, tiles_.of(s), page_bytes_, kv_heads_};
+    return {s, tiles_.has_pages(s) ? tiles_.of(s) : layout::tile{}, page_bytes_, kv_heads_,
+            tiles_.guest_of(s)};
   }
 
-  // The streams of K and V that summaries read.
+  // The streams of K and V that summaries read; one stream if V lies in the pages of K.
   const stream_cache<Format>& k_stream() const { return streams_[streams_[0].stored() ? 0 : 1]; }
-  const stream_cache<Format>& v_stream() const { return streams_[2]; }
+  const stream_cache<Format>& v_stream() const { return streams_[streams_[2].stored() ? 2 : 0]; }
 
-  void read_token(layout::page_source pages, std::uint32_t h, std::uint32_t token,
-                  token_row& row) const {
-    k_stream().read_row(pages, h, token, token >= k_stream().sealed_tokens(), row.k);
-    v_stream().read_row(pages, h, token, token >= v_stream().sealed_tokens(), row.v);
-  }
+  layer_rows<Format> rows() const { return {k_stream(), v_stream(), tiles_.v_shares}; }
 
   void forget(layout::page_source pages, std::uint32_t h, index_run gone,
               SummaryStates& states) const {
     if (std::tuple_size_v<SummaryStates> > 0 && pages.holds_data()) {
-      token_row row;
+      token_row<Format> row;
       for (std::uint32_t token = gone.first; token < gone.last; ++token) {
-        read_token(pages, h, token, row);
+        rows().read(pages, h, token, row);
         std::apply([&](auto&... s) { (s.forget(row.k, row.v), ...); }, states);
       }
     }
@@ -243,7 +333,7 @@ class layer_cache {
   // kv_heads, v_dim].
   void summarise(layout::page_source pages, std::span<const element> k, std::span<const element> v,
                  std::span<const float> index_keys, std::uint32_t count) {
-    token_row row;
+    token_row<Format> row;
     const std::size_t index_dims = index_keys.size() / count;
     for (std::uint32_t t = 0; t < count; ++t) {
       const auto index_key = index_keys.subspan(t * index_dims, index_dims);
@@ -253,10 +343,13 @@ class layer_cache {
             return x.subspan((std::size_t{t} * kv_heads_ + h) * dim, dim);
           };
           summaries_.for_each(summaries_.of(h), [&](auto& state) {
-            attention::append_to(state, of(k, Format::k_dim), of(v, Format::v_dim), index_key);
+            attention::append_to(
+                state, of(k, Format::k_dim),
+                Format::latent ? of(k, Format::k_dim).first(Format::v_dim) : of(v, Format::v_dim),
+                index_key);
           });
         } else {
-          read_token(pages, h, tokens_ + t, row);
+          rows().read(pages, h, tokens_ + t, row);
           summaries_.for_each(summaries_.of(h), [&](auto& state) {
             attention::append_to(state, std::span<const stored_element>(row.k),
                                  std::span<const stored_element>(row.v), index_key);
@@ -266,21 +359,23 @@ class layer_cache {
     }
   }
 
-  // Reports the stored values of a newly sealed tile's live tokens to the summaries. Its open pages
-  // still exist at this time.
-  void restate(layout::page_source pages, const stream_cache<Format>& s) {
+  // Reports the stored values of a tile's live tokens in a run to the summaries, when it was sealed
+  // or opened again. Its sealed pages and its open ones hold them at this time.
+  void restate(layout::page_source pages, const stream_cache<Format>& s, index_run run,
+               bool was_open) {
+    const bool keys = &s == &k_stream();
     const bool values = &s == &v_stream();
-    const std::uint32_t tile_first = s.sealed_tokens() - s.tile().tokens;
-    token_row before;
-    token_row after;
-    for (std::uint32_t h = 0; h < kv_heads_ && (values || &s == &k_stream()); ++h) {
-      for (std::uint32_t token = std::max(tile_first, first_); token < tokens_; ++token) {
-        s.read_row(pages, h, token, true, values ? std::span<stored_element>(before.v) : before.k);
-        s.read_row(pages, h, token, false, values ? std::span<stored_element>(after.v) : after.k);
+    token_row<Format> before;
+    token_row<Format> after;
+    for (std::uint32_t h = 0; h < kv_heads_ && (values || keys); ++h) {
+      for (std::uint32_t token = std::max(run.first, first_); token < run.last; ++token) {
+        rows().read_parts(pages, s, h, token, was_open, before);
+        rows().read_parts(pages, s, h, token, !was_open, after);
         summaries_.for_each(summaries_.of(h), [&](auto& state) {
           if (values) {
             attention::restate_v<stored_element>(state, before.v, after.v);
-          } else {
+          }
+          if (keys) {
             attention::restate_k<stored_element>(state, before.k, after.k);
           }
         });

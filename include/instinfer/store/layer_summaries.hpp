@@ -57,6 +57,21 @@ class layer_summaries {
     return may;
   }
 
+  // Whether every summary can go back to the first `tokens` tokens.
+  bool may_truncate(std::uint32_t tokens) const {
+    bool may = true;
+    for_each([&](const auto& state) { may = may && attention::may_truncate(state, tokens); });
+    return may;
+  }
+  // The oldest token whose rows any summary needs for that.
+  std::uint32_t whole_before(std::uint32_t tokens) const {
+    std::uint32_t first = tokens;
+    for_each([&](const auto& state) {
+      first = std::min(first, attention::whole_before(state, tokens));
+    });
+    return first;
+  }
+
   // Fast memory of all summaries.
   std::uint64_t bytes() const {
     std::uint64_t bytes = 0;

@@ -30,6 +30,12 @@ class open_pages {
     return std::max<std::uint64_t>(bytes_.size(), grid_.open_bytes_of_all(wanted(at, count)));
   }
 
+  // The same two, so that the first n tokens of any tile fit. The tile has `at` tokens.
+  void reserve_first(std::uint32_t at, std::uint32_t n) { grow(at, n); }
+  std::uint64_t bytes_with_first(std::uint32_t n) const {
+    return std::max<std::uint64_t>(bytes_.size(), grid_.open_bytes_of_all(n));
+  }
+
   // Empty pages for the first n tokens of a tile.
   void resize(std::uint32_t n) {
     room_ = grid_.open_room(n);
@@ -79,9 +85,12 @@ class open_pages {
   }
   void copy_tokens(open_pages& to, std::uint32_t n) const {
     for (std::size_t i = 0; n > 0 && i < grid_.pages_per_tile(); ++i) {
-      layout::copy_tile(reinterpret_cast<const element*>(bytes_.data() + i * page_bytes()), tile(),
-                        reinterpret_cast<element*>(to.bytes_.data() + i * to.page_bytes()),
-                        to.tile(), n);
+      const auto* page = reinterpret_cast<const element*>(bytes_.data() + i * page_bytes());
+      auto* to_page = reinterpret_cast<element*>(to.bytes_.data() + i * to.page_bytes());
+      layout::copy_tile(page, tile(), to_page, to.tile(), n);
+      if (grid_.guest.stored()) {
+        layout::copy_tile(page, grid_.guest, to_page, grid_.guest, n);
+      }
     }
   }
 

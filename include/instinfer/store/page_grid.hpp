@@ -11,7 +11,8 @@
 
 namespace instinfer::store {
 
-// A tile of tokens is [kv_heads, dim_tiles] pages.
+// A tile of tokens is [kv_heads, dim_tiles] pages. `guest` is the tile of V if V lies in the pages
+// of K by token (fused rows).
 template <class Format>
 struct page_grid {
   using element = typename Format::element;
@@ -20,6 +21,7 @@ struct page_grid {
   layout::tile tile;
   std::uint32_t page_bytes = 0;
   std::uint32_t kv_heads = 0;
+  layout::tile guest{};
 
   bool stored() const { return tile.stored(); }
   std::uint32_t dim_tiles() const {
@@ -32,9 +34,11 @@ struct page_grid {
     return (std::size_t{token_tile} * kv_heads + h) * dim_tiles() + dim_tile;
   }
 
+  // Elements from the first of a page to the last that it uses.
+  std::uint64_t elements() const { return std::max(tile.elements(), guest.elements()); }
   // Bytes that a sealed page uses.
   std::size_t used_bytes() const {
-    return Format::plain ? tile.elements() * sizeof(element) : page_bytes;
+    return Format::plain ? elements() * sizeof(element) : page_bytes;
   }
 
   // The tokens that an open page with `n` tokens has room for: a power of 2, at least 4, or the
@@ -52,7 +56,9 @@ struct page_grid {
     return room == 0 ? 0
            : Format::plain && room == tile.tokens
                ? page_bytes
-               : layout::shortened_elements(tile, room) * sizeof(element);
+               : std::max(layout::shortened_elements(tile, room),
+                          guest.stored() ? layout::shortened_elements(guest, room) : 0) *
+                     sizeof(element);
   }
   // Bytes of the open pages of all heads with `n` tokens.
   std::size_t open_bytes_of_all(std::uint32_t n) const {

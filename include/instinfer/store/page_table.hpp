@@ -45,6 +45,15 @@ class page_table {
       first_tile_ = reclaimed_tiles_;
     }
   }
+  // Releases the pages of the tiles from `tiles` on.
+  template <PageStore Store>
+  void truncate(Store& store, std::uint32_t tiles) {
+    const std::size_t stay = tiles * pages_per_tile_ - gone();
+    for (std::size_t i = stay; i < pages_.size(); ++i) {
+      store.release(pages_[i]);
+    }
+    pages_.resize(stay);
+  }
   template <PageStore Store>
   void release_all(Store& store) {
     for (const page_id page : pages_) {

@@ -1,4 +1,5 @@
 #pragma once
+// long because: every call checks and reserves all that it needs, and then cannot fail.
 // The KV cache of many sequences and layers over one finite page store, with the paper's commands
 // append and reclaim. Its tiles are values, so that caches of all layouts are compiled once.
 
@@ -7,13 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/core/raw_array.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/page_reader.hpp"
 #include "instinfer/store/capacity_checks.hpp"
 #include "instinfer/store/extents.hpp"
 #include "instinfer/store/group_buffer.hpp"
 #include "instinfer/store/layer_cache.hpp"
+#include "instinfer/store/sequence_slots.hpp"
+#include "instinfer/store/shared_pages.hpp"
 #include "instinfer/store/value_checks.hpp"
 #include "instinfer/summaries/clustering.hpp"
 #include "instinfer/summaries/drawn_keys.hpp"
@@ -31,62 +33,73 @@ class sequence_cache {
   using format = Format;
   using element = typename Format::element;
   using summary_states = SummaryStates;
-  using layer = layer_cache<Format, SummaryStates>;
+  using padded = typename Format::padded;  // of stored rows; callers pass rows of Format
+  using layer = layer_cache<padded, SummaryStates>;
 
   // Throws bad_argument if the shape is not valid, or the capacity is less than one page per
   // channel; address_overflow if the address cannot name the last head of the last layer. The tiles
   // must keep the contract of a layout (layout/validate.hpp).
   sequence_cache(const model_shape& shape, const capacity& cap, const layout::tiling& tiles,
                  std::uint32_t page_bytes, std::uint32_t channels)
+      : sequence_cache{shape, cap, tiles, page_bytes,
+                       Store{channels, pages_per_channel(cap, page_bytes, channels), page_bytes}} {}
+  // The same over a given store, whose size replaces `cap.bytes`.
+  sequence_cache(const model_shape& shape, const capacity& cap, const layout::tiling& tiles,
+                 std::uint32_t page_bytes, Store pages)
       : shape_{(shape.validate(), shape)},
         address_{cap.address},
         tiles_{tiles},
         page_bytes_{page_bytes},
-        buffer_{cap.buffer_bytes},
-        store_{channels, pages_per_channel(cap, page_bytes, channels), page_bytes} {
+        own_buffer_{cap.buffer_bytes},
+        store_{std::move(pages)} {
     (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
                                          .head = static_cast<std::uint64_t>(shape.kv_heads) - 1});
   }
 
-  // Takes the lowest free slot. Throws address_overflow where the address has no room for another
-  // sequence.
+  // Takes the lowest free slot. Throws address_overflow if the address has no number for it.
   sequence open() {
-    const bool reused = !free_slots_.empty();
-    const auto slot = reused ? free_slots_.front() : static_cast<std::uint32_t>(slots_.size());
-    (void)address_.encode(address_fields{.batch = slot});
-    if (!reused) {
-      reserve_scratch(free_slots_, slots_.size() + 1);  // so that reclaim cannot fail
-      slots_.emplace_back();
-    }
-    try {
-      slots_[slot].layers.assign(static_cast<std::size_t>(shape_.layers), empty_layer({}));
-    } catch (...) {
-      if (!reused) {
-        slots_.pop_back();
-      }
-      throw;
-    }
-    if (reused) {
-      std::pop_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
-      free_slots_.pop_back();
-    }
-    slots_[slot].open = true;
-    return {slot, slots_[slot].generation, identity_.data()};
+    require_slot();
+    return slots_.take(
+        std::vector<layer>(static_cast<std::size_t>(shape_.layers), empty_layer({})));
   }
 
-  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] to one layer, and
-  // index keys [new_tokens, any] to the summaries that take them. Adds the pages written to
-  // `written`. Throws unknown_sequence; bad_argument for wrong shapes and non-finite values;
-  // address_overflow; drive_full.
+  // A sequence with the same tokens in all layers, which goes on for itself. The two share their
+  // sealed pages; open pages, summaries and page tables are copied. Throws unknown_sequence,
+  // address_overflow as open, and drive_full if the group buffer has no room for the copies.
+  sequence fork(sequence seq) {
+    const std::vector<layer>& from = slots_.at(seq);
+    require_slot();
+    std::vector<layer> layers;
+    layers.reserve(from.size());
+    std::uint64_t open_bytes = 0;
+    for (const layer& l : from) {
+      layers.push_back(l.forked());
+      open_bytes += layers.back().open_bytes();
+      l.for_each_stream([&](const auto& s) { store_.reserve_owners(s.pages()); });
+    }
+    buffer().require_free(open_bytes,
+                          [] { return std::string("fork: copies of open pages need "); });
+    const sequence copy = slots_.take(std::move(layers));
+    for (const layer& l : slots_.at(copy)) {
+      l.for_each_stream([&](const auto& s) { store_.share(s.pages()); });
+    }
+    buffer().count(0, open_bytes);
+    return copy;
+  }
+
+  // Appends k [new_tokens, kv_heads, k_dim] and v [new_tokens, kv_heads, v_dim] (latent rows: k
+  // alone) to one layer, and index keys [new_tokens, any] to the summaries that take them. Adds the
+  // pages written to `written`. Throws unknown_sequence; bad_argument for wrong shapes and
+  // non-finite values; address_overflow; drive_full.
   traffic append(sequence seq, int layer_index, std::span<const element> k,
                  std::span<const element> v, std::span<const float> index_keys,
                  std::vector<page_id>& written) {
     layer& to = layer_of(seq, layer_index);
-    const std::size_t count =
-        tokens_of(k.size(), v.size(), shape_.kv_heads, Format::k_dim, Format::v_dim);
-    require_storable<Format>(k, "k", Format::k_dim, shape_.kv_heads);
-    require_storable<Format>(v, "v", Format::v_dim, shape_.kv_heads);
-    return append_checked(to, seq, layer_index, k, v, index_keys, count, written);
+    const std::size_t count = storable_tokens<Format>(k, v, shape_.kv_heads);
+    std::vector<element> k_rows, v_rows;
+    return append_checked(
+        to, seq, layer_index, padded_rows(k, Format::k_dim, padded::k_dim, k_rows),
+        padded_rows(v, Format::v_dim, padded::v_dim, v_rows), index_keys, count, written);
   }
 
   traffic append(sequence seq, int layer_index, std::span<const element> k,
@@ -104,32 +117,84 @@ class sequence_cache {
 
   // Frees a whole sequence; its handle is then unknown.
   void reclaim(sequence seq) {
-    sequence_slot& s = slot_of(seq);
-    for (layer& l : s.layers) {
-      buffer_.count(l.open_bytes(), 0);
+    for (layer& l : slots_.at(seq)) {
+      buffer().count(l.open_bytes(), 0);
       l.release_all(store_);
     }
-    s.layers.clear();
-    s.open = false;
-    ++s.generation;
-    free_slots_.push_back(seq.slot);
-    std::push_heap(free_slots_.begin(), free_slots_.end(), lowest_on_top);
+    slots_.give_back(seq);
   }
 
   // Frees the oldest tokens of some layers. Throws bad_argument for a range outside the cache.
   void reclaim(sequence seq, const reclaim_range& range) {
-    sequence_slot& s = slot_of(seq);
-    const auto layers = static_cast<std::uint32_t>(s.layers.size());
-    const std::uint32_t end_layer = range.end_layer == all_layers ? layers : range.end_layer;
-    require_layers(range.first_layer, end_layer, layers);
-    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
-      const layer& of = s.layers[l];
+    check_reclaim(seq, range);
+    std::vector<layer>& layers = slots_.at(seq);
+    for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
+      if (range.tokens_before > layers[l].first()) {
+        layers[l].reclaim(store_, range.tokens_before);
+      }
+    }
+  }
+
+  // Throws what reclaim would, and changes nothing.
+  void check_reclaim(sequence seq, const reclaim_range& range) const {
+    const std::vector<layer>& layers = slots_.at(seq);
+    require_layers("reclaim", range.first_layer, end_of(range),
+                   static_cast<std::uint32_t>(shape_.layers));
+    for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
+      const layer& of = layers[l];
       require_reclaimable(l, of.tokens(), range.tokens_before,
                           range.tokens_before <= of.first() || of.may_forget(range.tokens_before));
     }
-    for (std::uint32_t l = range.first_layer; l < end_layer; ++l) {
-      if (range.tokens_before > s.layers[l].first()) {
-        s.layers[l].reclaim(store_, range.tokens_before);
+  }
+
+  // Takes back the newest tokens of some layers. Calls reads(pages) with the sealed pages that it
+  // will read, before it changes anything. Throws unknown_sequence; bad_argument for a range
+  // outside the cache, and where a summary cannot go back; drive_full for the group buffer.
+  template <class Reads>
+  traffic truncate(sequence seq, const truncate_range& range, std::vector<page_id>& read,
+                   Reads&& reads) {
+    static_assert(
+        attention::takes_back<SummaryStates>,
+        "instinfer: a summary cannot take tokens back, its state lacks any_order or truncate(n, all) noexcept, see summaries/concepts.hpp");
+    check_truncate(seq, range);
+    const auto all = std::span(slots_.at(seq)).first(end_of(range)).subspan(range.first_layer);
+    read.clear();
+    std::uint64_t open_bytes = 0;
+    for (const layer& l : all) {
+      l.list_truncated(range.tokens, read);
+      open_bytes += l.open_bytes_truncated(range.tokens) - l.open_bytes();
+    }
+    if constexpr (Store::holds_data) {
+      buffer().require_free(open_bytes, [&] {
+        return "truncate: opening the pages at token " + std::to_string(range.tokens) + " needs ";
+      });
+    }
+    for (layer& l : all) {
+      const counted_growth<layer> growth(buffer(), l);
+      l.reserve_truncate(range.tokens, Store::holds_data);
+    }
+    reads(std::span<const page_id>(read));
+    for (layer& l : all) {
+      if (range.tokens < l.tokens()) {
+        l.truncate(store_, range.tokens);
+      }
+    }
+    const std::uint64_t bytes = read.size() * page_bytes_;
+    return {.pages_read = read.size(),
+            .array_bytes = bytes,
+            .channel_bytes = bytes,
+            .filtered_bytes = bytes};
+  }
+  // Throws bad_argument as truncate, and changes nothing.
+  void check_truncate(sequence seq, const truncate_range& range) const {
+    const std::vector<layer>& layers = slots_.at(seq);
+    require_layers("truncate", range.first_layer, end_of(range),
+                   static_cast<std::uint32_t>(shape_.layers));
+    for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
+      const layer& of = layers[l];
+      require_truncatable(l, of.first(), of.tokens(), range.tokens);
+      if (!of.may_truncate(range.tokens)) [[unlikely]] {
+        throw_not_truncatable(l, range.tokens);
       }
     }
   }
@@ -150,11 +215,11 @@ class sequence_cache {
       rows = to.read_rows(store_, head, run);
       k = widened(rows.k);
       v = widened(rows.v);
-      levels = group(std::span<const float>(k), Format::k_dim);
+      levels = group(std::span<const float>(k), padded::k_dim);
     } else {
       levels = group(attention::drawn_keys(head, run), attention::drawn_key_dims);
     }
-    Index::template add_to<typename Format::decoded>(states, run, levels, k, v);
+    Index::template add_to<typename padded::decoded>(states, run, levels, k, v);
     const std::uint64_t pages = to.pages_of(run);
     require_free(store_, pages, [&] {
       return "build: " + std::to_string(run.size()) + " tokens of a head need ";
@@ -175,7 +240,7 @@ class sequence_cache {
 
   // For load() (store/cache_file.hpp), like the next two. Throws bad_argument if there are tokens.
   void require_empty(sequence seq) {
-    for (const layer& l : slot_of(seq).layers) {
+    for (const layer& l : slots_.at(seq)) {
       require(l.tokens() == 0, [&] {
         return "load: the sequence has " + std::to_string(l.tokens()) +
                " tokens already; open another one";
@@ -192,7 +257,7 @@ class sequence_cache {
     layers.reserve(extents.size());
     for (const layer_extent& e : extents) {
       const auto number = static_cast<std::uint32_t>(layers.size());
-      require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq, number,
+      require_addresses(address_, tiles_, shape_, padded::k_dim, padded::v_dim, seq, number,
                         e.tokens);
       layers.push_back(empty_layer(e));
       require_pages(e, layers.back().pages_holding(), number);
@@ -201,14 +266,14 @@ class sequence_cache {
     }
     const auto who = [] { return std::string("load: the sequence needs "); };
     require_free(store_, pages, who);
-    buffer_.require_free(open_bytes, who);
+    buffer().require_free(open_bytes, who);
     reserve_scratch(written, written.size() + pages);
     begin_writes(seq);
     return layers;
   }
   void adopt(sequence seq, std::vector<layer>&& layers) {
-    std::ranges::for_each(layers, [&](const layer& l) { buffer_.count(0, l.open_bytes()); });
-    slot_of(seq).layers = std::move(layers);
+    std::ranges::for_each(layers, [&](const layer& l) { buffer().count(0, l.open_bytes()); });
+    slots_.at(seq) = std::move(layers);
   }
 
   // The cache of one layer. Throws unknown_sequence or bad_argument.
@@ -219,36 +284,42 @@ class sequence_cache {
   const model_shape& shape() const { return shape_; }
   const layout::tiling& tiles() const { return tiles_; }
   std::uint32_t page_bytes() const { return page_bytes_; }
-  // Bytes of all open pages.
-  std::uint64_t buffered_bytes() const { return buffer_.used(); }
-  const Store& pages() const { return store_; }
-  Store& pages() { return store_; }  // for the store's own housekeeping; the cache owns the pages
+  // Bytes of all open pages in the group buffer.
+  std::uint64_t buffered_bytes() const { return buffer().used(); }
+  const shared_pages<Store>& pages() const { return store_; }
+  // For the store's own housekeeping; the cache owns the pages.
+  shared_pages<Store>& pages() { return store_; }
 
   // The pages of a head as kernels read them.
-  struct page_views : layout::page_reader<Format> {
+  struct page_views : layout::page_reader<padded> {
     page_views(const sequence_cache& cache, const layout::head_pages& head)
-        : layout::page_reader<Format>{cache.store_, head} {}
+        : layout::page_reader<padded>{cache.store_, head} {}
   };
 
  private:
-  struct sequence_slot {
-    std::vector<layer> layers;
-    std::uint32_t generation = 0;
-    bool open = false;
-  };
+  // Throws address_overflow where the address has no room for another sequence.
+  void require_slot() const { (void)address_.encode(address_fields{.batch = slots_.next()}); }
 
-  sequence_slot& slot_of(sequence seq) {
-    require_open(seq.cache == identity_.data() && seq.slot < slots_.size() &&
-                     slots_[seq.slot].open && slots_[seq.slot].generation == seq.generation,
-                 seq);
-    return slots_[seq.slot];
+  std::uint32_t end_of(const auto& range) const {
+    return range.end_layer == all_layers ? static_cast<std::uint32_t>(shape_.layers)
+                                         : range.end_layer;
   }
 
   layer& layer_of(sequence seq, int layer_index) {
-    sequence_slot& s = slot_of(seq);
+    std::vector<layer>& layers = slots_.at(seq);
     require_layer(layer_index, shape_.layers);
-    return s.layers[static_cast<std::size_t>(layer_index)];
+    return layers[static_cast<std::size_t>(layer_index)];
   }
+
+  // That of the drive, where several caches share one (store/shared_drive.hpp).
+  group_buffer& buffer() {
+    if constexpr (requires { store_.buffer(); }) {
+      return store_.buffer();
+    } else {
+      return own_buffer_;
+    }
+  }
+  const group_buffer& buffer() const { return const_cast<sequence_cache*>(this)->buffer(); }
 
   layer empty_layer(const layer_extent& holds) const {
     return {tiles_, page_bytes_, static_cast<std::uint32_t>(shape_.kv_heads), holds};
@@ -269,32 +340,28 @@ class sequence_cache {
     constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
     const std::uint64_t total = to.tokens() + std::min(count, most);
     require_countable(total);
-    require_addresses(address_, tiles_, shape_, Format::k_dim, Format::v_dim, seq,
+    require_addresses(address_, tiles_, shape_, padded::k_dim, padded::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
     const auto n = static_cast<std::uint32_t>(count);
     const auto who = [&] { return "append: " + std::to_string(count) + " tokens need "; };
     require_free(store_, to.pages_to_append(n), who);
     if constexpr (Store::holds_data) {
-      buffer_.require_free(to.open_bytes_after(n) - to.open_bytes(), who);
+      buffer().require_free(to.open_bytes_after(n) - to.open_bytes(), who);
     }
-    const counted_growth<layer> growth(buffer_, to);
+    const counted_growth<layer> growth(buffer(), to);
     to.reserve(n, Store::holds_data, written);
     begin_writes(seq);
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
                      n, written);
   }
 
-  static bool lowest_on_top(std::uint32_t a, std::uint32_t b) { return a > b; }
   model_shape shape_;
   address_codec address_;
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
-  group_buffer buffer_;
-  Store store_;
-  std::vector<sequence_slot> slots_;
-  std::vector<std::uint32_t> free_slots_;  // a heap, the lowest on top
-  // Its address names the cache, also after a move.
-  raw_array<char> identity_{1};
+  group_buffer own_buffer_;
+  shared_pages<Store> store_;
+  sequence_slots<layer> slots_;
 };
 
 }  // namespace instinfer::store

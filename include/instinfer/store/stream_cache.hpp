@@ -1,6 +1,7 @@
 #pragma once
+// long because: every call keeps the table, the open pages and the sealed tokens in step.
 // The pages of one stream (K by token, K by dim, V) in one layer of one sequence: L2P entries of
-// sealed pages, and the open page of every head.
+// sealed pages, and the open page of every head. Pages of K by token may hold V, too.
 
 #include <algorithm>
 #include <cstring>
@@ -13,6 +14,7 @@
 #include "instinfer/store/concepts.hpp"
 #include "instinfer/store/open_pages.hpp"
 #include "instinfer/store/page_grid.hpp"
+#include "instinfer/store/page_rows.hpp"
 #include "instinfer/store/page_table.hpp"
 
 namespace instinfer::store {
@@ -25,9 +27,14 @@ class stream_cache {
   using element = typename Format::element;
   using stored_element = typename Format::decoded::element;  // can hold every stored value exactly
 
+  // `guest`: the tile of V if the pages of this stream hold fused rows.
   stream_cache(stream kind, const layout::tile& tile, std::uint32_t page_bytes,
-               std::uint32_t kv_heads)
-      : grid_{kind, tile, page_bytes, kv_heads}, table_{grid_.pages_per_tile()}, open_{grid_} {}
+               std::uint32_t kv_heads, const layout::tile& guest = {})
+      : grid_{kind, tile, page_bytes, kv_heads, guest},
+        table_{grid_.pages_per_tile()},
+        open_{grid_} {}
+
+  using token_values = store::token_values<element>;
 
   bool stored() const { return grid_.stored(); }
   stream kind() const { return grid_.kind; }
@@ -51,13 +58,19 @@ class stream_cache {
     }
   }
 
-  // Appends x [count, kv_heads, head_dim] to the `have` tokens: first to the end of the open tile,
+  // Allocates all memory that truncate needs.
+  void reserve_truncate(std::uint32_t have, std::uint32_t tokens, bool holds_data) {
+    if (holds_data) {
+      open_.reserve_first(have % grid_.tile.tokens, reopened(tokens));
+    }
+  }
+
+  // Appends the rows x of `count` tokens to the `have` tokens: first to the end of the open tile,
   // then whole tiles without the buffer, then the start of the next open tile. Calls sealed() after
   // the open tile was written, while its open pages still exist.
   template <PageStore Store, class Sealed>
-  void append(Store& store, std::uint32_t start_channel, std::span<const element> x,
-              std::uint32_t have, std::uint32_t count, std::vector<page_id>& written,
-              Sealed&& sealed) {
+  void append(Store& store, std::uint32_t start_channel, const token_values& x, std::uint32_t have,
+              std::uint32_t count, std::vector<page_id>& written, Sealed&& sealed) {
     const std::uint32_t at = have % grid_.tile.tokens;
     std::uint32_t done = at == 0 ? 0 : std::min(grid_.tile.tokens - at, count);
     fill_open<Store>(at, x, 0, done);
@@ -91,6 +104,50 @@ class stream_cache {
     table_.reclaim(store, std::min(new_first, sealed_tokens_) / grid_.tile.tokens);
   }
 
+  // Whether going back to the first `tokens` tokens cuts a sealed tile, which must then be opened.
+  bool cuts_sealed(std::uint32_t tokens) const {
+    return tokens < sealed_tokens_ && tokens % grid_.tile.tokens > 0;
+  }
+  // The tokens of its tile that stay.
+  std::uint32_t reopened(std::uint32_t tokens) const {
+    return cuts_sealed(tokens) ? tokens % grid_.tile.tokens : 0;
+  }
+
+  // Goes back to the first `tokens` tokens. The tokens that stay of a cut tile go back to the open
+  // page: with a codec they are decoded, and rounded to `element`. Calls opened() when they are
+  // there, and still in the sealed page. open() must have room for them.
+  template <PageStore Store, class Opened>
+  void truncate(Store& store, std::uint32_t tokens, Opened&& opened) {
+    if (tokens >= sealed_tokens_) {
+      return;
+    }
+    const std::uint32_t tiles = tokens / grid_.tile.tokens;
+    if constexpr (Store::holds_data) {
+      if (cuts_sealed(tokens)) {
+        for (std::uint32_t h = 0; h < grid_.kv_heads; ++h) {
+          for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
+            reopen(h, dim_tile, store.view(table_[grid_.at(tiles, h, dim_tile)]).data(),
+                   reopened(tokens));
+          }
+        }
+        opened();
+      }
+    }
+    table_.truncate(store, tiles);
+    sealed_tokens_ = tiles * grid_.tile.tokens;
+  }
+
+  // Adds the sealed pages of all heads with tokens of a run to `pages`.
+  void list_pages(index_run run, std::vector<page_id>& pages) const {
+    const std::uint32_t last = std::min(run.last, sealed_tokens_);
+    for (std::uint32_t t = run.first / grid_.tile.tokens;
+         run.first < last && t * grid_.tile.tokens < last; ++t) {
+      const auto tile =
+          table_.pages().subspan(grid_.at(t - table_.first_tile(), 0, 0), grid_.pages_per_tile());
+      pages.insert(pages.end(), tile.begin(), tile.end());
+    }
+  }
+
   template <PageStore Store>
   void release_all(Store& store) {
     table_.release_all(store);
@@ -112,22 +169,15 @@ class stream_cache {
   // store.
   void read_row(layout::page_source pages, std::uint32_t h, std::uint32_t token, bool open,
                 std::span<stored_element> row) const {
-    const std::uint32_t token_tile = token / grid_.tile.tokens;
-    const std::uint32_t t = token % grid_.tile.tokens;
-    const layout::tile tile = open ? open_.tile() : grid_.tile;
+    const layout::tile& tile = open ? open_.tile() : grid_.tile;
     for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
-      const std::byte* bytes =
-          open ? open_.at(h, dim_tile) : pages(table_[grid_.at(token_tile, h, dim_tile)]);
-      const auto page = layout::make_view<Format>(bytes, tile, tile.tokens, grid_.page_bytes, open);
-      for (std::uint32_t i = 0; i < tile.dims; ++i) {
-        stored_element& to = row[dim_tile * tile.dims + i];
-        if constexpr (Format::plain) {
-          to = page.data[tile.offset(t, i)];
-        } else {
-          to = page(t, i);
-        }
-      }
+      read_tile(pages, h, token, dim_tile, open, tile, row.subspan(dim_tile * tile.dims));
     }
+  }
+  // The same for V in the pages of K.
+  void read_guest_row(layout::page_source pages, std::uint32_t h, std::uint32_t token, bool open,
+                      std::span<stored_element> row) const {
+    read_tile(pages, h, token, 0, open, grid_.guest, row);
   }
 
   // Sealed pages of one head with tokens of a run.
@@ -139,17 +189,16 @@ class stream_cache {
                      grid_.dim_tiles();
   }
 
-  // Reorders the run's tokens of one head: token run.first + i gets row order[i] of `rows` [run,
-  // head_dim]. Sealed pages are written again, and pages_of(run) pages must be free for them. Open
+  // Reorders the run's tokens of one head: token run.first + i gets row order[i] of the rows of the
+  // run. Sealed pages are written again, and pages_of(run) pages must be free for them. Open
   // pages are changed in place. A store without data has no rows.
   template <PageStore Store>
   void reorder(Store& store, std::uint32_t start_channel, std::uint32_t h, index_run run,
-               std::span<const element> rows, std::span<const std::uint32_t> order,
+               const token_values& rows, std::span<const std::uint32_t> order,
                std::vector<page_id>& written) {
     static_assert(
         Format::plain,
         "instinfer: clustered caches store fp32, fp16 or bf16: a codec would round once more, see store/stream_cache.hpp");
-    const std::size_t head_dim = std::size_t{grid_.dim_tiles()} * grid_.tile.dims;
     for (std::uint32_t t = run.first / grid_.tile.tokens; t * grid_.tile.tokens < run.last; ++t) {
       const bool open = t * grid_.tile.tokens >= sealed_tokens_;
       const layout::tile tile = open ? open_.tile() : grid_.tile;
@@ -172,15 +221,22 @@ class stream_cache {
         }
         for (std::uint32_t token = std::max(run.first, t * grid_.tile.tokens);
              page != nullptr && token < std::min(run.last, (t + 1) * grid_.tile.tokens); ++token) {
-          const element* row = rows.data() + order[token - run.first] * head_dim +
-                               std::size_t{dim_tile} * grid_.tile.dims;
-          for (std::uint32_t i = 0; i < grid_.tile.dims; ++i) {
-            page[tile.offset(token % grid_.tile.tokens, i)] = row[i];
-          }
+          copy_row(grid_, page, tile, token % grid_.tile.tokens, rows, order[token - run.first],
+                   dim_tile);
         }
       }
     }
   }
+
+  // Of a copy that is a fork of a stream with `have` tokens: open pages with room for no more than
+  // their tokens.
+  void trim_open(std::uint32_t have) {
+    if (!open_.bytes().empty()) {
+      open_ = open_.first(have % grid_.tile.tokens);
+    }
+  }
+  // The table's entries, also those of reclaimed pages.
+  std::span<const page_id> pages() const { return table_.pages(); }
 
   // Sealed pages that were not reclaimed.
   std::uint64_t live_pages() const {
@@ -228,23 +284,28 @@ class stream_cache {
   }
 
  private:
-  // Copies tokens [first, first + chunk) of x [*, kv_heads, head_dim] to the page of one tile,
-  // starting at its token `to`. `tile` has the page's strides.
-  void copy_tokens(element* page, const layout::tile& tile, std::uint32_t to,
-                   std::span<const element> x, std::uint32_t first, std::uint32_t chunk,
-                   std::uint32_t h, std::uint32_t dim_tile) const {
-    const std::size_t head_dim = std::size_t{grid_.dim_tiles()} * grid_.tile.dims;
+  // Copies tokens [first, first + chunk) of x to the page of one tile, starting at its token `to`.
+  void copy_tokens(element* page, const layout::tile& tile, std::uint32_t to, const token_values& x,
+                   std::uint32_t first, std::uint32_t chunk, std::uint32_t h,
+                   std::uint32_t dim_tile) const {
     for (std::uint32_t t = 0; t < chunk; ++t) {
-      const element* row = x.data() + (std::size_t{first + t} * grid_.kv_heads + h) * head_dim +
-                           std::size_t{dim_tile} * tile.dims;
-      for (std::uint32_t i = 0; i < tile.dims; ++i) {
-        page[tile.offset(to + t, i)] = row[i];
-      }
+      copy_row(grid_, page, tile, to + t, x, std::size_t{first + t} * grid_.kv_heads + h, dim_tile);
     }
   }
 
+  // The row of one token in one page, whose entries lie as `tile` says.
+  void read_tile(layout::page_source pages, std::uint32_t h, std::uint32_t token,
+                 std::uint32_t dim_tile, bool open, const layout::tile& tile,
+                 std::span<stored_element> row) const {
+    const std::uint32_t t = token % tile.tokens;
+    const std::byte* bytes =
+        open ? open_.at(h, dim_tile) : pages(table_[grid_.at(token / tile.tokens, h, dim_tile)]);
+    copy_entries<Format>(
+        layout::make_view<Format>(bytes, tile, tile.tokens, grid_.page_bytes, open), t, row);
+  }
+
   template <PageStore Store>
-  void fill_open(std::uint32_t to, std::span<const element> x, std::uint32_t first,
+  void fill_open(std::uint32_t to, const token_values& x, std::uint32_t first,
                  std::uint32_t chunk) {
     if constexpr (Store::holds_data) {
       const layout::tile& tile = open_.tile();
@@ -261,7 +322,29 @@ class stream_cache {
     if constexpr (Format::plain) {
       std::memcpy(page.data(), open_.page(h, dim_tile), grid_.page_bytes);
     } else {
-      Format::codec::encode({open_.page(h, dim_tile), grid_.tile.elements()}, page);
+      Format::codec::encode({open_.page(h, dim_tile), grid_.elements()}, page);
+    }
+  }
+
+  // Writes the first n tokens of a sealed page to its open page.
+  void reopen(std::uint32_t h, std::uint32_t dim_tile, const std::byte* sealed, std::uint32_t n) {
+    element* page = open_.page(h, dim_tile);
+    const auto copy = [&](const layout::tile& tile, const layout::tile& to) {
+      if constexpr (Format::plain) {
+        layout::copy_tile(reinterpret_cast<const element*>(sealed), tile, page, to, n);
+      } else {
+        const auto from =
+            layout::make_view<Format>(sealed, tile, tile.tokens, grid_.page_bytes, false);
+        for (std::uint32_t t = 0; t < n; ++t) {
+          for (std::uint32_t i = 0; i < tile.dims; ++i) {
+            page[to.offset(t, i)] = held<typename Format::codec>(from(t, i));
+          }
+        }
+      }
+    };
+    copy(grid_.tile, open_.tile());
+    if (grid_.guest.stored()) {  // its rows have the same strides in open pages
+      copy(grid_.guest, grid_.guest);
     }
   }
 

@@ -46,19 +46,32 @@ void require_storable(std::span<const typename Format::element> x, const char* n
   }
 }
 
-// The tokens that k [tokens, kv_heads, k_dim] and v [tokens, kv_heads, v_dim] have. Throws
-// bad_argument if they are not of such shapes.
+// The tokens of k_size elements [tokens, kv_heads, k_dim] and v_size elements [tokens, kv_heads,
+// v_dim], none for latent rows. Throws bad_argument if they are not of such shapes.
 inline std::size_t tokens_of(std::size_t k_size, std::size_t v_size, int kv_heads, int k_dim,
-                             int v_dim) {
+                             int v_dim, bool latent = false) {
   const std::size_t k_row = static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(k_dim);
   const std::size_t v_row = static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(v_dim);
-  require(k_size % k_row == 0 && v_size % v_row == 0 && k_size / k_row == v_size / v_row, [&] {
-    return "append: k must be [new_tokens, " + std::to_string(kv_heads) + ", " +
-           std::to_string(k_dim) + "] and v [new_tokens, " + std::to_string(kv_heads) + ", " +
-           std::to_string(v_dim) + "], got " + std::to_string(k_size) + " and " +
-           std::to_string(v_size) + " elements";
+  const bool fits = latent ? v_size == 0 : v_size % v_row == 0 && k_size / k_row == v_size / v_row;
+  require(k_size % k_row == 0 && fits, [&] {
+    const std::string heads = "[new_tokens, " + std::to_string(kv_heads) + ", ";
+    return "append: k must be " + heads + std::to_string(k_dim) + "] and v " +
+           (latent ? "empty, because latent rows hold V, too"
+                   : heads + std::to_string(v_dim) + "]") +
+           ", got " + std::to_string(k_size) + " and " + std::to_string(v_size) + " elements";
   });
   return k_size / k_row;
+}
+
+// The same, of values that the format can store. Throws bad_argument otherwise.
+template <class Format>
+std::size_t storable_tokens(std::span<const typename Format::element> k,
+                            std::span<const typename Format::element> v, int kv_heads) {
+  const std::size_t tokens =
+      tokens_of(k.size(), v.size(), kv_heads, Format::k_dim, Format::v_dim, Format::latent);
+  require_storable<Format>(k, "k", Format::k_dim, kv_heads);
+  require_storable<Format>(v, "v", Format::v_dim, kv_heads);
+  return tokens;
 }
 
 }  // namespace instinfer::store

@@ -100,6 +100,8 @@ class block_cache {
 
   bool contains(block_id block) const { return block < slot_of_.size() && slot_of_[block] != none; }
 
+  // Block numbers from here on have no copy.
+  std::uint32_t blocks() const { return static_cast<std::uint32_t>(slot_of_.size()); }
   std::uint32_t capacity() const { return static_cast<std::uint32_t>(slots_.size()); }
   std::uint32_t used() const { return used_; }
   std::uint32_t free() const { return capacity() - used_; }

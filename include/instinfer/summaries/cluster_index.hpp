@@ -51,6 +51,9 @@ struct cluster_tree {
     index_run members(std::uint32_t chunk) const { return chunks_[chunk].members; }
     std::uint32_t weight(std::uint32_t chunk) const { return chunks_[chunk].tokens; }
 
+    template <class States>
+    void truncate(std::uint32_t n, const States& all) noexcept;
+
     // Adds coarse chunks over the chunks [first, ...) that the fine index already has. parent_ends
     // counts from `first`. Without values, if the fine index has none.
     template <class Fine>
@@ -107,6 +110,19 @@ struct cluster_index {
    public:
     using base::row_dim;
     bool may_forget(std::uint32_t /*before*/) const { return indexed_.size() == 0; }
+    // The order of indexed tokens is no longer that in which they came: they go together, or stay.
+    bool may_truncate(std::uint32_t tokens) const {
+      return tokens >= indexed_.last || tokens <= indexed_.first;
+    }
+    void truncate(std::uint32_t n, const auto& /*all*/) noexcept {
+      if (n < indexed_.last) {
+        indexed_ = {};
+        centroids_.clear();
+        starts_.clear();
+        positions_.clear();
+        value_means_.clear();
+      }
+    }
     std::uint64_t bytes() const {
       return starts_.size() * ((row_dim + v_dim) * sizeof(float)) +
              (starts_.size() + positions_.size()) * sizeof(std::uint32_t);
@@ -199,6 +215,19 @@ struct cluster_index {
     }
   }
 };
+
+// The tree goes with the index that it stands on.
+template <class Format>
+template <class States>
+void cluster_tree::state<Format>::truncate(std::uint32_t n, const States& all) noexcept {
+  if constexpr (keeps<cluster_index::state<Format>, States>) {
+    const index_run indexed = std::get<cluster_index::state<Format>>(all).indexed();
+    if (indexed.size() == 0 || n < indexed.last) {
+      centroids_.clear();
+      chunks_.clear();
+    }
+  }
+}
 
 // Coarse chunks follow one another over all chunks of the cluster_index beside them, and stand for
 // their tokens.

@@ -55,6 +55,17 @@ struct takes_any_parts {
   void operator()(auto&... part) const;
 };
 
+// The engine can take back the newest tokens (truncate) if every state can, in one of two ways. A
+// state with any_order gets forget() for each of them. Any other has
+//   truncate(n, all)        noexcept: goes back to its first n tokens, as if no later one had been
+//                           appended. `all`: the states of the head. Memory stays reserved
+//   may_truncate(tokens)    optional: whether it can go back to `tokens`. Otherwise the engine
+//                           refuses, and nothing changes
+//   whole_before(tokens)    optional: the largest n <= tokens to which it can go back without rows,
+//                           at least the first live token. The engine calls truncate(n), and
+//                           appends the tokens [n, tokens) again
+// A state that never looks at K says ignores_keys = true, so that its rows of K are not read.
+
 // A state that can be saved in a file with its cache (store/cache_file.hpp) also has
 //   name()            distinguishes it, with its parameters, from other states
 //   each_part(file)   calls file(part...) with everything that results may depend on: numbers,
@@ -85,6 +96,34 @@ template <class State>
 inline constexpr bool forgets_in_any_order = requires { requires State::any_order; };
 template <class... S>
 inline constexpr bool forgets_in_any_order<std::tuple<S...>> = (forgets_in_any_order<S> && ...);
+template <class State>
+inline constexpr bool ignores_keys = requires { requires State::ignores_keys; };
+
+// Whether a state can take tokens back.
+template <class State>
+inline constexpr bool takes_back = forgets_in_any_order<State> || requires(State& s) {
+  s.truncate(std::uint32_t{}, std::tuple<State>{});
+};
+template <class... S>
+inline constexpr bool takes_back<std::tuple<S...>> = (takes_back<S> && ...);
+
+template <class State>
+bool may_truncate(const State& state, std::uint32_t tokens) {
+  if constexpr (requires { state.may_truncate(tokens); }) {
+    return state.may_truncate(tokens);
+  } else {
+    return true;
+  }
+}
+template <class State>
+std::uint32_t whole_before(const State& state, std::uint32_t tokens) {
+  if constexpr (requires { state.whole_before(tokens); }) {
+    return state.whole_before(tokens);
+  } else {
+    return tokens;
+  }
+}
+
 template <class E, class State>
 void restate_k(State& state, std::span<const E> before, std::span<const E> after) noexcept {
   if constexpr (requires { state.restate_k(before, after); }) {

@@ -26,6 +26,7 @@ struct heavy_hitters {
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       kept_.add(tokens_++);
       weights_.push_back(0.0);
+      ++unseen_;
     }
     // Forgets the oldest live token.
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
@@ -34,6 +35,16 @@ struct heavy_hitters {
         weights_.erase(weights_.begin());
       }
       ++forgotten_;
+      unseen_ = std::min(unseen_, tokens_ - forgotten_);
+    }
+    // A query has shared its weight among the tokens that it saw, and others were dropped for them:
+    // only tokens that no query has seen can be taken back.
+    bool may_truncate(std::uint32_t tokens) const { return tokens_ - tokens <= unseen_; }
+    void truncate(std::uint32_t n, const auto& /*all*/) noexcept {
+      unseen_ -= tokens_ - n;
+      tokens_ = n;
+      kept_.drop_from(n);
+      weights_.resize(kept_.count());
     }
     std::uint64_t bytes() const { return weights_.size() * sizeof(double); }
 
@@ -43,6 +54,7 @@ struct heavy_hitters {
     // p: weights of exactly the kept tokens. Sums them over the heads.
     template <class Scores>
     void add(const Scores& p) {
+      unseen_ = 0;
       for (std::size_t h = 0; h < p.heads(); ++h) {
         std::ranges::transform(weights_, p.head(h), weights_.begin(),
                                [](double sum, auto x) { return sum + static_cast<double>(x); });
@@ -68,10 +80,10 @@ struct heavy_hitters {
     }
 
     static constexpr const char* name() { return "heavy_hitters"; }
-    void each_part(auto&& file) { file(kept_, weights_, tokens_, forgotten_); }
+    void each_part(auto&& file) { file(kept_, weights_, tokens_, forgotten_, unseen_); }
     bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
       return tokens_ == tokens && forgotten_ == first && kept_.within(first, tokens) &&
-             weights_.size() == kept_.count();
+             weights_.size() == kept_.count() && unseen_ <= tokens - first;
     }
 
    private:
@@ -80,6 +92,7 @@ struct heavy_hitters {
     std::vector<order_key_t<double>> keys_;
     std::uint32_t tokens_ = 0;  // number of tokens ever appended
     std::uint32_t forgotten_ = 0;
+    std::uint32_t unseen_ = 0;  // newest tokens that no query has seen
   };
 };
 

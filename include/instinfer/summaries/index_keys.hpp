@@ -75,6 +75,26 @@ struct index_keys {
     void append_count(std::uint32_t count) noexcept { tokens_ += count; }
     void forget_count(std::uint32_t count) noexcept { forgotten_ += count; }
 
+    // Keys before coding are gone: the sum of the last block becomes that of its coded keys, so
+    // that its mean is off by at most the mean of their coding errors.
+    void truncate(std::uint32_t n, const auto& /*all*/) noexcept {
+      tokens_ = n;
+      if (keys_.empty()) {
+        return;
+      }
+      keys_.resize(n - freed_ * BlockTokens);
+      sums_.resize((keys_.size() + BlockTokens - 1) / BlockTokens * Dims);
+      if (n % BlockTokens > 0) {
+        const auto sum = std::span(sums_).last(Dims);
+        std::ranges::fill(sum, 0.0);
+        for (std::uint32_t token = n / BlockTokens * BlockTokens; token < n; ++token) {
+          const auto x = original(key(token));
+          std::transform(sum.begin(), sum.end(), x.begin(), sum.begin(),
+                         [](double a, float b) { return a + static_cast<double>(b); });
+        }
+      }
+    }
+
     // Without values: of the keys that there would be.
     std::uint64_t bytes() const {
       return keys_.empty() ? (tokens_ - forgotten_) * key_bytes +
@@ -114,12 +134,9 @@ struct index_keys {
 
     // The key of the newest token, decoded and rotated back. 0 without values.
     void newest(std::span<double> to) const {
-      std::array<float, std::size_t{Dims}> key{};
-      for (std::size_t i = 0; i < Dims && !keys_.empty(); ++i) {
-        key[i] = keys_.back()[i];
-      }
-      hadamard(key);  // its own inverse
-      std::ranges::copy(key, to.begin());
+      std::ranges::copy(
+          keys_.empty() ? std::array<float, std::size_t{Dims}>{} : original(keys_.back()),
+          to.begin());
     }
 
     static std::string name() {
@@ -135,6 +152,16 @@ struct index_keys {
 
    private:
     static constexpr float largest = std::numeric_limits<float>::max() / (2 * Dims);
+
+    // Decoded, and rotated back.
+    static std::array<float, std::size_t{Dims}> original(const index_key<Dims>& key) {
+      std::array<float, std::size_t{Dims}> x;
+      for (std::size_t i = 0; i < Dims; ++i) {
+        x[i] = key[i];
+      }
+      hadamard(x);  // its own inverse
+      return x;
+    }
 
     std::uint32_t first_block() const { return forgotten_ / BlockTokens; }
 

@@ -18,6 +18,7 @@ struct mean_value {
    public:
     using element = typename Format::element;
     static constexpr bool any_order = true;
+    static constexpr bool ignores_keys = true;
 
     void append(std::span<const element> /*k*/, std::span<const element> v) noexcept {
       add(v, 1.0);

@@ -40,6 +40,7 @@ struct moving_weights {
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       window_.push_back({});
       ++tokens_;
+      ++unseen_;
     }
     // Forgets the oldest live token: one of the older tokens, or of the window if there are none.
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
@@ -50,6 +51,14 @@ struct moving_weights {
         context_.drop_first();
       }
       ++first_;
+      unseen_ = std::min(unseen_, tokens_ - window_first_);
+    }
+    // As heavy_hitters: only tokens that no query has seen can be taken back.
+    bool may_truncate(std::uint32_t tokens) const { return tokens_ - tokens <= unseen_; }
+    void truncate(std::uint32_t n, const auto& /*all*/) noexcept {
+      unseen_ -= tokens_ - n;
+      tokens_ = n;
+      window_.resize(n - window_first_);
     }
     std::uint64_t bytes() const {
       return window_.size() * sizeof(observed) + context().runs().size_bytes();
@@ -72,6 +81,7 @@ struct moving_weights {
       if (window().size() <= capacity) {
         return;
       }
+      unseen_ = 0;
       const std::uint32_t excess = window().size() - capacity;
       const std::uint32_t leaving = std::min((excess + block) / block * block, window().size());
       const auto left = window_.begin() + leaving;
@@ -93,6 +103,7 @@ struct moving_weights {
     void observe(const Scores& p, std::uint32_t attended, const salience_rule& rule) {
       attended_ = attended;
       ++queries_;
+      unseen_ = 0;
       for (std::size_t i = 0; i < window_.size(); ++i) {
         const double now = mean_over_heads(p, i);
         observed& o = window_[i];
@@ -115,12 +126,13 @@ struct moving_weights {
 
     static constexpr const char* name() { return "moving_weights"; }
     void each_part(auto&& file) {
-      file(context_, window_, first_, window_first_, tokens_, attended_, queries_, unjudged_);
+      file(context_, window_, first_, window_first_, tokens_, attended_, queries_, unseen_,
+           unjudged_);
     }
     bool fits(std::uint32_t first, std::uint32_t tokens, const auto& /*all*/) const {
       return first_ == first && tokens_ == tokens && first_ <= window_first_ &&
              window_first_ <= tokens_ && window_.size() == tokens_ - window_first_ &&
-             context_.within(first_, window_first_);
+             context_.within(first_, window_first_) && unseen_ <= window_.size();
     }
 
    private:
@@ -160,6 +172,7 @@ struct moving_weights {
     std::uint32_t tokens_ = 0;        // number of tokens ever appended
     std::uint32_t attended_ = 0;      // number of tokens in the last observation
     std::uint32_t queries_ = 0;       // queries since the last judgement
+    std::uint32_t unseen_ = 0;        // newest tokens that no query has seen
     bool unjudged_ = false;
   };
 };

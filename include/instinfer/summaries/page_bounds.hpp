@@ -13,7 +13,8 @@
 namespace instinfer::attention {
 
 // A group is Tokens consecutive tokens. Bounds are keys, so storing them as keys rounds nothing.
-// When a token is forgotten, the box of its group stays a bound, but may be wider than needed.
+// When a token is forgotten, the box of its group stays a bound, but may be wider than needed. When
+// the newest tokens are taken back, the box of the last group is that of its live tokens.
 // Boxes of groups without live tokens are freed, many at a time.
 template <std::uint32_t Tokens = 16>
 struct page_bounds {
@@ -60,6 +61,22 @@ struct page_bounds {
     }
     void append_count(std::uint32_t count) noexcept { tokens_ += count; }
     void forget_count(std::uint32_t count) noexcept { forgotten_ += count; }
+
+    std::uint32_t whole_before(std::uint32_t tokens) const {
+      return std::max(tokens / Tokens * Tokens, forgotten_);
+    }
+    void truncate(std::uint32_t n, const auto& /*all*/) noexcept {
+      tokens_ = n;
+      if (boxes_.empty()) {
+        return;
+      }
+      boxes_.resize((groups_of(n) - freed_) * row_dim);
+      if (n % Tokens > 0) {  // no live token yet: the next one makes both bounds
+        element* largest = boxes_.data() + boxes_.size() - row_dim;
+        std::fill_n(largest, k_dim, from_float<element>(-largest_finite<element>));
+        std::fill_n(largest + k_dim, k_dim, from_float<element>(largest_finite<element>));
+      }
+    }
 
     // Without values: of the boxes that there would be.
     std::uint64_t bytes() const {

@@ -26,6 +26,12 @@ struct wave_buffer {
 
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
+    // A block with tokens that are taken back will have other contents.
+    void truncate(std::uint32_t n, const auto& /*all*/) noexcept {
+      for (std::uint32_t b = block_tokens_ > 0 ? n / block_tokens_ : 0; b < blocks_.blocks(); ++b) {
+        blocks_.forget(b);
+      }
+    }
     std::uint64_t bytes() const {
       return std::uint64_t{blocks_.capacity()} * block_tokens_ * Format::token_bytes +
              blocks_.table_bytes();

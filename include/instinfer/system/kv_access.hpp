@@ -18,7 +18,8 @@ namespace instinfer::system {
 
 // Bytes of a stored K or V value in sealed pages, without the scales of a codec.
 template <class Format>
-inline constexpr int stored_bytes = Format::token_bytes / (Format::k_dim + Format::v_dim);
+inline constexpr int stored_bytes =
+    Format::token_bytes / (Format::k_row + (Format::latent ? 0 : Format::v_row));
 
 // One layer of one step for the whole batch. Times are of the busiest drive, bytes of all drives.
 struct kv_load {
@@ -228,8 +229,9 @@ class kv_access {
     buffer_bytes_ = 0;
     for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
       if (const layout::tile& tile = cache.tiles().of(s); tile.stored()) {
-        const double row = (s == stream::v_by_token ? Format::v_dim : Format::k_dim) *
-                           static_cast<double>(stored_bytes<Format>);
+        const double dims =
+            s == stream::v_by_token ? Format::latent ? 0 : Format::v_row : Format::k_row;
+        const double row = dims * static_cast<double>(stored_bytes<Format>);
         stored += row;
         buffer_bytes_ += row * tile.tokens * cache.shape().kv_heads;
       }

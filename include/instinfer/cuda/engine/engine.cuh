@@ -33,6 +33,9 @@ class engine : public engine_base<D, Format, Home> {
       "instinfer: the CUDA path stores fp16 or bf16 with head sizes 64, 128 or 256, K and V alike, see cuda/engine/engine.cuh");
 
   static_assert(
+      D::layout_policy::template tiles<Format>(4096).v_shares == sharing::nothing,
+      "instinfer: the CUDA path has no kernel for fused or latent rows; use a layout with V in pages of its own, see layout/concepts.hpp");
+  static_assert(
       attention::shares_selection<typename base::policy>,
       "instinfer: on a GPU the query heads of a group select together, see methods/per_query_head.hpp");
 

@@ -36,6 +36,8 @@ struct load_release {
 //   continues with the next load of the head. Meanwhile the drive works on other heads.
 // - If only some heads are in work at once, the last load of one releases the first load of the
 //   next head, in the same way.
+// - A page of fused or latent rows takes one place. Its entries of K go through GeMV, then those
+//   of V.
 // Left out: a V page does not wait for the weights of its own tokens; their K comes before it in
 // the plan.
 //
@@ -128,13 +130,12 @@ class kernel_pipeline {
     const score_set& set = work_->sets[task.set];
     const std::uint32_t phase_number = work_->loads[set.load].phase;
     phase_ticks& phase = phases_[phase_number];
-    const std::int64_t gemv = units_.gemv(2 * std::int64_t{task.elements} * group_);
-    const std::int64_t begin = std::max(gemv_free_, filled);
-    gemv_free_ = begin + gemv;
-    sink.gemv(set, i, begin, gemv_free_);
+    gemv_free_ = std::max(gemv_free_, filled);
+    multiply(task.in_step(), set.step, i, phase, sink);
+    if (task.values > 0) {
+      multiply(task.values, kernel_step::attend, i, phase, sink);
+    }
     place_free_ = std::max(place_free_, gemv_free_);
-    phase.gemv += gemv;
-    steps_[static_cast<std::size_t>(set.step)] += gemv;
     phase.pages += task.page != no_page ? 1 : 0;
     if (--sets_left_[task.set] == 0) {
       end_set(set, sink);
@@ -152,6 +153,18 @@ class kernel_pipeline {
   std::int64_t top_k_busy() const { return top_k_busy_; }
 
  private:
+  // GeMV of `elements` of page i.
+  template <class Sink>
+  void multiply(std::uint32_t elements, kernel_step step, std::size_t i, phase_ticks& phase,
+                Sink& sink) {
+    const std::int64_t ticks = units_.gemv(2 * std::int64_t{elements} * group_);
+    const std::int64_t begin = gemv_free_;
+    gemv_free_ += ticks;
+    sink.gemv(step, i, begin, gemv_free_);
+    phase.gemv += ticks;
+    steps_[static_cast<std::size_t>(step)] += ticks;
+  }
+
   struct load_state {
     std::uint32_t sets_left = 0;
     std::int64_t ready = 0;  // of the sets that are done

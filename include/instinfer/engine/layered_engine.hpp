@@ -1,0 +1,270 @@
+#pragma once
+// An engine for models whose layers differ in heads, head sizes or windows: one engine for each
+// kind of layer, on one drive, with one budget and one handle a sequence.
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "instinfer/core/parallel.hpp"
+#include "instinfer/engine/attend_call.hpp"
+#include "instinfer/store/capacity_checks.hpp"
+#include "instinfer/store/shared_drive.hpp"
+
+namespace instinfer {
+
+// What the layers of one kind have in common, besides the format of their rows.
+struct layer_kind {
+  int q_heads = 1;
+  int kv_heads = 1;
+  logit_rule logits{};
+};
+
+// EngineOf<Format, Store> is the engine of a kind. Pages is the store that all kinds share. Formats
+// has one format a kind; kinds that differ only in heads or logit rules repeat it, and compile
+// nothing twice. Layers keep the model's numbers. Five layers with windows to each full one:
+//
+//   template <class Format, class Store>
+//   using my_engine = engine<insta, Format, cpu::path, Store>;
+//   layered_engine<my_engine, store::memory, kv_format<bf16, 256>, kv_format<bf16, 512>> gemma(
+//       {0, 0, 0, 0, 0, 1}, {{{8, 4, {.window = 512}}, {8, 1}}}, capacity, channels);
+template <template <class, class> class EngineOf, class Pages, class... Formats>
+class layered_engine {
+  template <class Format>
+  using engine_of = EngineOf<Format, store::drive_share<Pages>>;
+  using first_engine = engine_of<std::tuple_element_t<0, std::tuple<Formats...>>>;
+
+ public:
+  static constexpr std::size_t kinds = sizeof...(Formats);
+  using element = typename first_engine::element;
+  using policy = typename first_engine::policy;
+  using layout = typename first_engine::design_type::layout_policy;
+  static_assert((std::is_same_v<typename Formats::element, element> && ...),
+                "instinfer: all kinds of layers take K and V of one element type");
+
+  // kind_of_layer[l] is the kind of layer l. `args` go to the engine of each kind, after its logit
+  // rule. Throws bad_argument for a layer of a kind that there is not, and as the engines do.
+  template <class... Args>
+  layered_engine(std::vector<std::uint32_t> kind_of_layer,
+                 const std::array<layer_kind, kinds>& of_kind, const store::capacity& capacity,
+                 std::uint32_t channels, const policy& attention = {}, const Args&... args)
+      : kind_of_layer_{(check_kinds(kind_of_layer), std::move(kind_of_layer))},
+        drive_{channels, store::pages_per_channel(capacity, layout::page_bytes, channels),
+               layout::page_bytes, capacity.buffer_bytes},
+        engines_{with_kinds([&](auto... kind) {
+          return engines{engine_of<Formats>{
+              model_shape{layers(), of_kind[kind].q_heads, of_kind[kind].kv_heads}, capacity,
+              store::drive_share<Pages>{drive_}, attention, of_kind[kind].logits, args...}...};
+        })} {}
+  // Its engines point to its drive.
+  layered_engine(const layered_engine&) = delete;
+  layered_engine& operator=(const layered_engine&) = delete;
+
+  int layers() const { return static_cast<int>(kind_of_layer_.size()); }
+  // Throws bad_argument.
+  std::uint32_t kind_of(int layer) const {
+    store::require_layer(layer, layers());
+    return kind_of_layer_[static_cast<std::size_t>(layer)];
+  }
+
+  // The calls of an engine (engine/engine.hpp), each for a layer of the model.
+  sequence open() {
+    return in_all_kinds([](auto& engine, auto) { return engine.open(); });
+  }
+
+  auto append(sequence seq, int layer, std::span<const element> k, std::span<const element> v = {},
+              std::span<const float> index_keys = {}) {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.append(parts_of(seq)[kind], layer, k, v, index_keys);
+    });
+  }
+  auto append_count(sequence seq, int layer, std::uint64_t count)
+    requires(!Pages::holds_data)
+  {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.append_count(parts_of(seq)[kind], layer, count);
+    });
+  }
+  auto build(sequence seq, int layer)
+    requires requires(first_engine& e) { e.build(seq, layer); }
+  {
+    return at(layer,
+              [&](auto& engine, auto kind) { return engine.build(parts_of(seq)[kind], layer); });
+  }
+
+  // q [q_heads, k_dim] and out [q_heads, v_dim] of the layer's kind.
+  auto attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.attend(parts_of(seq)[kind], layer, q, out);
+    });
+  }
+  // A batch on a compute path, with a workspace for each kind.
+  struct scratch {
+    std::tuple<typename engine_of<Formats>::scratch...> of_kind;
+    std::vector<attend_request> requests;
+  };
+  template <parallel::Parallel P, class Watch = no_observer>
+  receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
+                 Watch&& watch = {}) const {
+    return at(layer, [&](auto& engine, auto kind) {
+      to_kind(batch, kind, work.requests);
+      return engine.attend(work.requests, layer, std::get<kind>(work.of_kind), workers, watch);
+    });
+  }
+  // A batch on the flash path.
+  auto attend_batch(int layer, std::span<const attend_request> batch)
+    requires requires(first_engine& e) { e.attend_batch(layer, batch); }
+  {
+    return at(layer, [&](auto& engine, auto kind) {
+      to_kind(batch, kind, requests_);
+      return engine.attend_batch(layer, requests_);
+    });
+  }
+
+  // A sequence with the same tokens in all layers. If one kind cannot, none has the copy.
+  sequence fork(sequence seq) {
+    const sequence_parts parts = parts_of(seq);
+    return in_all_kinds([&](auto& engine, auto kind) { return engine.fork(parts[kind]); });
+  }
+  void reclaim(sequence seq) {
+    const sequence_parts parts = parts_of(seq);
+    for_each_kind([&](auto& engine, auto kind) { engine.reclaim(parts[kind]); });
+  }
+  void reclaim(sequence seq, const store::reclaim_range& range) {
+    each_layer(seq, range,
+               [](auto& engine, sequence part, auto of) { engine.check_reclaim(part, of); });
+    each_layer(seq, range, [](auto& engine, sequence part, auto of) { engine.reclaim(part, of); });
+  }
+  // Layer by layer. If memory or the group buffer runs out on the way, the layers before are cut
+  // already, and a further call cuts the others.
+  void truncate(sequence seq, std::uint32_t tokens) {
+    const store::truncate_range range{.tokens = tokens};
+    each_layer(seq, range,
+               [](auto& engine, sequence part, auto of) { engine.check_truncate(part, of); });
+    each_layer(seq, range, [](auto& engine, sequence part, auto of) { engine.truncate(part, of); });
+  }
+
+  std::uint32_t tokens(sequence seq, int layer) const {
+    return at(layer,
+              [&](auto& engine, auto kind) { return engine.tokens(parts_of(seq)[kind], layer); });
+  }
+  std::uint32_t positions(sequence seq, int layer) const {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.positions(parts_of(seq)[kind], layer);
+    });
+  }
+
+  // The engine of a kind, and the drive under all of them.
+  template <std::size_t Kind>
+  const auto& engine_of_kind() const {
+    return std::get<Kind>(engines_);
+  }
+  const Pages& pages() const { return drive_.pages; }
+
+ private:
+  using engines = std::tuple<engine_of<Formats>...>;
+  using sequence_parts = std::array<sequence, kinds>;  // the handle in each kind's engine
+
+  // f(kind...), each kind as a std::integral_constant.
+  template <class F>
+  static decltype(auto) with_kinds(F&& f) {
+    return [&]<std::size_t... Kind>(std::index_sequence<Kind...>) -> decltype(auto) {
+      return f(std::integral_constant<std::size_t, Kind>{}...);
+    }(std::make_index_sequence<kinds>{});
+  }
+  template <class F>
+  void for_each_kind(F&& f) {
+    with_kinds([&](auto... kind) { (f(std::get<kind>(engines_), kind), ...); });
+  }
+
+  // Keeps the handles that f(engine, kind) gives, one of each kind, as one sequence.
+  template <class F>
+  sequence in_all_kinds(F&& f) {
+    sequence_parts parts{};
+    std::size_t done = 0;
+    try {
+      for_each_kind([&](auto& engine, auto kind) {
+        parts[kind] = f(engine, kind);
+        done = kind + 1;
+      });
+      if (parts[0].slot >= sequences_.size()) {
+        sequences_.resize(parts[0].slot + std::size_t{1});
+      }
+    } catch (...) {
+      for_each_kind([&](auto& engine, auto kind) {
+        if (kind < done) {
+          engine.reclaim(parts[kind]);
+        }
+      });
+      throw;
+    }
+    return (sequences_[parts[0].slot] = parts)[0];
+  }
+  // f(engine, handle, range) for each layer of a range, with the range of this layer alone.
+  template <class Range, class F>
+  void each_layer(sequence seq, Range range, F&& f) {
+    const auto all = static_cast<std::uint32_t>(layers());
+    const std::uint32_t end = range.end_layer == store::all_layers ? all : range.end_layer;
+    store::require_layers("layered_engine", range.first_layer, end, all);
+    for (std::uint32_t l = range.first_layer; l < end; ++l) {
+      range.first_layer = l;
+      range.end_layer = l + 1;
+      at(static_cast<int>(l),
+         [&](auto& engine, auto kind) { f(engine, parts_of(seq)[kind], range); });
+    }
+  }
+
+  // f(engine, kind) of a layer's kind.
+  template <class F>
+  decltype(auto) at(int layer, F&& f) {
+    return dispatch<0>(engines_, kind_of(layer), f);
+  }
+  template <class F>
+  decltype(auto) at(int layer, F&& f) const {
+    return dispatch<0>(engines_, kind_of(layer), f);
+  }
+  template <std::size_t Kind, class Engines, class F>
+  static decltype(auto) dispatch(Engines& all, std::uint32_t kind, F& f) {
+    if constexpr (Kind + 1 < kinds) {
+      if (kind != Kind) {
+        return dispatch<Kind + 1>(all, kind, f);
+      }
+    }
+    return f(std::get<Kind>(all), std::integral_constant<std::size_t, Kind>{});
+  }
+
+  // The handle of the first kind is that of the sequence. Throws unknown_sequence.
+  const sequence_parts& parts_of(sequence seq) const {
+    (void)std::get<0>(engines_).positions(seq, 0);
+    return sequences_[seq.slot];
+  }
+  void to_kind(std::span<const attend_request> batch, std::size_t kind,
+               std::vector<attend_request>& requests) const {
+    requests.assign(batch.begin(), batch.end());
+    for (attend_request& r : requests) {
+      r.seq = parts_of(r.seq)[kind];
+    }
+  }
+
+  static void check_kinds(const std::vector<std::uint32_t>& kind_of_layer) {
+    for (std::size_t l = 0; l < kind_of_layer.size(); ++l) {
+      require(kind_of_layer[l] < kinds, [&] {
+        return "layered_engine: layer " + std::to_string(l) + " is of kind " +
+               std::to_string(kind_of_layer[l]) + ", there are kinds 0 to " +
+               std::to_string(kinds - 1);
+      });
+    }
+  }
+
+  std::vector<std::uint32_t> kind_of_layer_;
+  store::shared_drive<Pages> drive_;
+  engines engines_;
+  std::vector<sequence_parts> sequences_;  // by slot
+  std::vector<attend_request> requests_;   // scratch
+};
+
+}  // namespace instinfer

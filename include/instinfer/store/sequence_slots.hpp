@@ -1,0 +1,72 @@
+#pragma once
+// The sequences of a cache by slot, and the handles to them. A slot that was given back is taken
+// again, under another generation.
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "instinfer/core/page_key.hpp"
+#include "instinfer/core/raw_array.hpp"
+#include "instinfer/core/scratch.hpp"
+#include "instinfer/store/capacity_checks.hpp"
+
+namespace instinfer::store {
+
+// Layer is what a sequence has of each layer.
+template <class Layer>
+class sequence_slots {
+ public:
+  // The slot of the next sequence: the lowest free one.
+  std::uint32_t next() const {
+    return free_.empty() ? static_cast<std::uint32_t>(slots_.size()) : free_.front();
+  }
+  // Opens a sequence in slot next().
+  sequence take(std::vector<Layer>&& layers) {
+    const std::uint32_t slot = next();
+    if (free_.empty()) {
+      reserve_scratch(free_, slots_.size() + 1);  // so that give_back cannot fail
+      slots_.emplace_back();
+    } else {
+      std::pop_heap(free_.begin(), free_.end(), lowest_on_top);
+      free_.pop_back();
+    }
+    slots_[slot].layers = std::move(layers);
+    slots_[slot].open = true;
+    return {slot, slots_[slot].generation, identity_.data()};
+  }
+  void give_back(sequence seq) {
+    slots_[seq.slot].layers.clear();
+    slots_[seq.slot].open = false;
+    ++slots_[seq.slot].generation;
+    free_.push_back(seq.slot);
+    std::push_heap(free_.begin(), free_.end(), lowest_on_top);
+  }
+
+  // The layers of an open sequence. Throws unknown_sequence.
+  std::vector<Layer>& at(sequence seq) {
+    require_open(seq.cache == identity_.data() && seq.slot < slots_.size() &&
+                     slots_[seq.slot].open && slots_[seq.slot].generation == seq.generation,
+                 seq);
+    return slots_[seq.slot].layers;
+  }
+  const std::vector<Layer>& at(sequence seq) const {
+    return const_cast<sequence_slots*>(this)->at(seq);
+  }
+
+ private:
+  struct slot_content {
+    std::vector<Layer> layers;
+    std::uint32_t generation = 0;
+    bool open = false;
+  };
+  static bool lowest_on_top(std::uint32_t a, std::uint32_t b) { return a > b; }
+
+  std::vector<slot_content> slots_;
+  std::vector<std::uint32_t> free_;  // a heap, the lowest on top
+  // Its address names the cache, also after a move.
+  raw_array<char> identity_{1};
+};
+
+}  // namespace instinfer::store
