@@ -128,7 +128,7 @@ class filled_cache {
         selection_recorder observer{chosen != nullptr ? &(*chosen)[r * heads + h] : nullptr};
         const head_attend head(policy, engine_.logits(), engine_.cache(), layer, 0,
                                static_cast<std::uint32_t>(h), requests_[r], work.workers[w], moved);
-        head(out[r], {}, observer);
+        head(static_cast<std::uint32_t>(shape_.queries), out[r], {}, observer);
       });
     }
   }

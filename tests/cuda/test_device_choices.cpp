@@ -47,7 +47,7 @@ void check_as_reference(const logit_rule& rule) {
       device.arithmetic.set(dims, listed);
       const head_attend head(engine.attention(), engine.logits(), engine.cache(), layer, 0, h,
                              request, device, of_head);
-      head(out, {}, seen);
+      head(1, out, {}, seen);
     };
     test::head_record seen;
     run(kept, seen, moved);

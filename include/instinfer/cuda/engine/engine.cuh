@@ -149,7 +149,7 @@ class engine : public engine_base<D, Format, Home> {
       head_.arithmetic.set(machine.chosen_dims(h), machine.chosen_tokens(h));
       auto&& observer = head_watch(watch, 0, h);
       const head_attend head(attention_, logits_, cache_, cache, layer, h, request, head_, moved);
-      head(out_, log_sum_exp_, observer);
+      head(1, out_, log_sum_exp_, observer);
     }
     return moved;
   }
