@@ -170,7 +170,7 @@ class layered_engine {
     engines_.for_each([&](auto& engine, auto kind) { engine.save(parts[kind], out, model); });
   }
   // Into an open, empty sequence of an engine with the same kinds of layers. Returns the receipt of
-  // each kind. Throws as an engine's load, and bad_file for a layer of another kind, and then leaves
+  // each kind. Throws as an engine's load, and bad_file for a layer of another kind. It then leaves
   // the sequence as it was.
   auto load(sequence seq, std::istream& in, std::string_view model = {})
     requires Pages::holds_data
