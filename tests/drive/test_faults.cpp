@@ -260,7 +260,7 @@ TEST_CASE("pages that the drive refuses, at every call, are read from memory unt
         for (int n = 0; !all_written; ++n) {
           CAPTURE(n);
           calls.fail(call::write, n, -code, times);
-          std::vector<page_id> pages = fill(store, 60, bytes);
+          std::vector<page_id> pages = fill(store, 30, bytes);
           store.flush();
           all_written = !calls.failed();
           CHECK((store.kept_pages() == 0) == all_written);
