@@ -88,4 +88,45 @@ TEST_CASE("a rule that means nothing is refused by the name of its field") {
   CHECK(refusal({.sinks = 4}) == "logit_rule.sinks are for a window, got 4 without one");
 }
 
+TEST_CASE("arrays of a rule fit the model and are finite, or are refused by name") {
+  const auto why = [](const logit_rule& rule) {
+    try {
+      rule.validate_arrays(3, 4);
+    } catch (const bad_argument& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  const std::vector<float> values(13, 0.5f);
+  const auto first = [&](std::size_t n) { return std::span(values).first(n); };
+  CHECK(why({}).empty());
+  CHECK(why({.slopes = first(4), .distance_bias = first(8), .sink_logits = first(12)}).empty());
+  CHECK(why({.distance_bias = first(4), .sink_logits = first(4)}).empty());
+  CHECK(why({.slopes = first(8)}) ==
+        "logit_rule.slopes must be empty or [q_heads] with q_heads = 4, got 8 values");
+  CHECK(why({.distance_bias = first(13)}) ==
+        "logit_rule.distance_bias must be empty or [q_heads, n] with q_heads = 4, got 13 values");
+  CHECK(
+      why({.sink_logits = first(8)}) ==
+      "logit_rule.sink_logits must be empty or [q_heads] or [layers, q_heads] with q_heads = 4, got 8 values");
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    const std::vector<float> with{0.0f, 1.0f, bad, 0.0f};
+    CHECK(why({.slopes = with}).find("logit_rule.slopes must be finite, has ") == 0);
+    CHECK(why({.distance_bias = with}).find("logit_rule.distance_bias must be finite") == 0);
+    CHECK(why({.sink_logits = with}).find("logit_rule.sink_logits must be finite") == 0);
+  }
+}
+
+TEST_CASE("sink logits of a layer's heads: of all layers alike, or of each") {
+  const std::vector<float> values{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+  const auto of = [](std::span<const float> x) { return std::vector<float>(x.begin(), x.end()); };
+  const logit_rule each{.sink_logits = values};
+  CHECK(of(each.sink_logits_of(0, 2, 2, 4)) == std::vector<float>{2, 3});
+  CHECK(of(each.sink_logits_of(2, 0, 2, 4)) == std::vector<float>{8, 9});
+  const logit_rule alike{.sink_logits = std::span(values).first(4)};
+  CHECK(of(alike.sink_logits_of(2, 2, 2, 4)) == std::vector<float>{2, 3});
+  CHECK(logit_rule{}.sink_logits_of(2, 2, 2, 4).empty());
+}
+
 }  // namespace instinfer::test_logit_rule

@@ -128,6 +128,36 @@ TEST_CASE("values near the largest number have a finite mean, also as sums that 
   CHECK(empty.sum == 0.0f);
 }
 
+TEST_CASE("a sink is a token without a value, whatever was folded") {
+  for (const double sink : {-1000.0, -2.0, 0.5, 3.0, 1000.0}) {
+    part with;
+    part without;
+    const std::array<double, dims> value{1, -1, 2, -2, 3};
+    const std::array<double, dims> other{3, 3, 3, 3, 3};
+    for (part* p : {&with, &without}) {
+      fold_entry<double>(p->state, p->o, 0.25, value);
+      fold_entry<double>(p->state, p->o, 1.5, other);
+    }
+    fold_entry<double>(with.state, with.o, sink, std::array<double, dims>{});
+    double all = without.state.log_sum_exp();
+    const double left = add_sink(all, sink);
+    CHECK(all == doctest::Approx(with.state.log_sum_exp()).epsilon(1e-14));
+    for (std::size_t i = 0; i < dims; ++i) {
+      CHECK(left * without.o[i] == doctest::Approx(with.o[i]).epsilon(1e-14).scale(1e-300));
+    }
+  }
+  float nothing = -std::numeric_limits<float>::infinity();
+  CHECK(add_sink(nothing, -7.0f) == 0.0f);
+  CHECK(nothing == -7.0f);
+}
+
+TEST_CASE("the log-sum-exp of all tokens from the share of the folded ones") {
+  CHECK(log_sum_exp_of_all(3.0, 1.0) == 3.0);
+  CHECK(log_sum_exp_of_all(3.0, 0.25) == doctest::Approx(3.0 + std::log(4.0)));
+  CHECK(log_sum_exp_of_all(-inf, 0.0) == -inf);
+  CHECK(log_sum_exp_of_all(3.0f, 0.0f) == doctest::Approx(3.0 + 126 * std::log(2.0)));
+}
+
 TEST_CASE("a weight counts a token that often") {
   part once;
   part weighted;

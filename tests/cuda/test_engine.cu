@@ -167,6 +167,10 @@ TEST_CASE("an engine refuses what it cannot do before it asks for a device") {
   CHECK_THROWS_WITH_AS(
       (cuda::engine<insta, format>({.layers = 1, .q_heads = 17, .kv_heads = 1}, {})),
       doctest::Contains("at most 16 query heads"), bad_argument);
+  const std::vector<float> slopes{0.5f, 0.25f};
+  CHECK_THROWS_WITH_AS((cuda::engine<insta, format>({.layers = 1, .q_heads = 2, .kv_heads = 1}, {},
+                                                    {}, {.slopes = slopes})),
+                       doctest::Contains("the kernels add no biases"), bad_argument);
 }
 
 // nvcc's host pass rewrites initialisers; this shows that they arrive.

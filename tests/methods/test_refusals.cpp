@@ -48,6 +48,9 @@ void check_refusals() {
   const Policy policy = h2o_or_hgca_few<Policy>();
   CHECK(test::says(test::refusal_of([&] { on_cpu(policy, 1, 1, {.window = 64}); }),
                    "keeps a window of its own, logit_rule.window must be 0"));
+  const std::vector<float> slope{0.5f};
+  CHECK(test::says(test::refusal_of([&] { on_cpu(policy, 1, 1, {.slopes = slope}); }),
+                   "must have no slopes and no distance_bias"));
   const workload::sample s = workload::hitter_stream{.tokens = 48}();
   on_cpu d(policy);
   on_cpu twin(policy);

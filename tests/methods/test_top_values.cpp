@@ -68,6 +68,34 @@ TEST_CASE_TEMPLATE("top values: exact weights, those of the largest rows, not no
   }
 }
 
+TEST_CASE_TEMPLATE("top values: exact weights with biases and a learned sink", Where,
+                   on<reference::path>, on<cpu::path>) {
+  constexpr int tokens = 200;
+  const test::random_cache<test::method_format> data(52, tokens, 2, 1);
+  const std::vector<float> slopes{0.05f, 0.2f};
+  const std::vector<float> sinks{3.0f, -1.0f};
+  decoder<top_values, typename Where::path> d({.keep_values = 0.2}, 2, 1,
+                                              {.slopes = slopes, .sink_logits = sinks});
+  d.append(data.k, data.v);
+  d.attend(data.q);
+  const token_list kept = d.folded();
+  CHECK(kept.size() == 40);
+  for (int h = 0; h < 2; ++h) {
+    const auto head = static_cast<std::size_t>(h);
+    row_vector logits(tokens + 1);
+    logits << data.Q(h) * data.K(0, 0, tokens).transpose() / 8.0, static_cast<double>(sinks[head]);
+    for (int t = 0; t < tokens; ++t) {
+      logits[t] -= static_cast<double>(slopes[head]) * (tokens - 1 - t);
+    }
+    const row_vector p = test::defined_softmax(logits);
+    const row_vector expected = p(kept) * data.V(0, 0, tokens)(kept, Eigen::all);
+    CHECK(test::relative_error(rows_of(d.out, head, 1), expected) <=
+          test::tolerance<typename Where::path>(tokens));
+    CHECK(static_cast<double>(d.log_sum_exp[head]) ==
+          doctest::Approx(test::defined_log_sum_exp(logits)).epsilon(1e-5));
+  }
+}
+
 TEST_CASE("top values on the synthetic workload: a tenth of V gives an error below 1e-2") {
   const workload::sample s = workload::topics{}();
   const matrix K = matrix_of(s.k);

@@ -96,6 +96,42 @@ TEST_CASE("fp8 pages") { check_dense<eight_bits>(); }
 
 TEST_CASE("int4 groups") { check_dense<int4>(); }
 
+TEST_CASE_TEMPLATE("biases, masks and sinks over coded and open pages: as the reference", format,
+                   int8, eight_bits, int4) {
+  const test::random_cache<format> data(41, 333, 6, 2);  // the last pages are open
+  const std::vector<float> slopes{0.5f, 0.02f, 0.1f, 0.25f, 0.0f, -0.03f};
+  const std::vector<float> sinks{1, 2, 3, 4, 5, 6};
+  index_set shown;
+  for (std::uint32_t t = 0; t < 333; t += 5) {
+    shown.add(t, t + 3);
+  }
+  const auto attend = [&](auto engine) {
+    const sequence seq = engine.open();
+    engine.append(seq, 0, data.k, data.v);
+    std::vector<float> out(static_cast<std::size_t>(6 * format::v_dim));
+    const attend_request request{.seq = seq, .q = data.q, .out = out, .visible = &shown};
+    typename decltype(engine)::scratch work;
+    engine.attend(std::span(&request, 1), 0, work, parallel::serial{});
+    return out;
+  };
+  const model_shape shape{.layers = 1, .q_heads = 6, .kv_heads = 2};
+  const logit_rule rule{.slopes = slopes, .sink_logits = sinks};
+  const auto mine = attend(cpu::engine<insta, format>(shape, test::small_capacity, {}, rule));
+  const auto exact =
+      attend(reference::engine<insta, format>(shape, test::small_capacity, {}, rule));
+  const auto plain = attend(cpu::engine<insta, format>(shape, test::small_capacity));
+  constexpr auto row = static_cast<std::size_t>(format::v_dim);
+  for (std::size_t h = 0; h < 6; ++h) {
+    test::row_vector expected(format::v_dim);
+    for (std::size_t i = 0; i < row; ++i) {
+      expected[static_cast<Eigen::Index>(i)] = static_cast<double>(exact[h * row + i]);
+    }
+    const auto at = [&](const std::vector<float>& x) { return std::span(x).subspan(h * row, row); };
+    CHECK(test::relative_error(at(mine), expected) <= test::tolerance<cpu::path>(333));
+    CHECK(test::relative_error(at(plain), expected) > 0.01);
+  }
+}
+
 TEST_CASE("what quantisation costs on a synthetic workload of topics") {
   for (const float offset : {0.0f, 3.0f}) {
     CAPTURE(offset);

@@ -5,6 +5,8 @@
 #include <span>
 #include <string>
 
+#include "instinfer/core/index_algebra.hpp"
+#include "instinfer/core/logit_bias.hpp"
 #include "instinfer/core/logit_rule.hpp"
 #include "instinfer/summaries/index_query.hpp"
 
@@ -19,6 +21,26 @@ struct query_group {
   std::uint32_t first_head = 0;
   // The head size that the caller knows; the rest of each row is zeros. 0: the rows have no rest.
   std::uint32_t true_dims = 0;
+  logit_bias bias{};                     // of the rows
+  const index_set* shown = nullptr;      // tokens that may be seen; null: all
+  std::span<const float> sink_logits{};  // of row r: entry r % size; empty: none
+
+  // Adds those of the live tokens [first, last) that the query sees to `tokens`.
+  void visible(std::uint32_t first, std::uint32_t last, index_set& tokens) const {
+    if (shown == nullptr) {
+      logits.visible(first, last, tokens);
+      return;
+    }
+    const auto runs = logits.visible_runs(first, last);
+    add_intersection({runs, runs[0].size() + runs[1].size()}, *shown, tokens);
+  }
+
+  // The logit of row h and a token from the scaled product: soft cap, then bias.
+  template <class T>
+  T logit(T scaled, std::uint32_t h, std::uint32_t token) const {
+    const T capped = logits.capped(scaled);
+    return bias ? bias.row(h).added_to(capped, token) : capped;
+  }
 
   std::uint32_t dims() const {
     return true_dims > 0 ? true_dims : static_cast<std::uint32_t>(values.size() / group);

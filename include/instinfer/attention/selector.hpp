@@ -43,7 +43,7 @@ class selector {
 
   tokens all_tokens(const query& q) {
     index_set& set = scratch_.next_selection();
-    q.logits.visible(head_.first, head_.tokens, set);
+    q.visible(head_.first, head_.tokens, set);
     watch_.chose(operation::all_tokens, set);
     return set;
   }

@@ -34,6 +34,17 @@ T log_sum_exp_of_all(T folded, T kept) {
   return folded - std::log(std::max(kept, std::numeric_limits<T>::min()));
 }
 
+// Adds a learned sink, a token with a logit and no value, to a result with this log-sum-exp.
+// Returns the factor of the output. If nothing was folded, the sink has all of the weight.
+template <class T>
+T add_sink(T& log_sum_exp, T sink) {
+  const T max = std::max(log_sum_exp, sink);
+  const T own = std::exp(log_sum_exp - max);
+  const T sum = own + std::exp(sink - max);
+  log_sum_exp = max + std::log(sum);
+  return own / sum;
+}
+
 // exp(old_max - new_max), the factor that rescales sums taken under old_max. 0 for an empty state,
 // where -inf - -inf would be NaN.
 template <class T>

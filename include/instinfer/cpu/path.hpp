@@ -38,6 +38,7 @@ class arithmetic : public score_pool {
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
+    sinks_ = q.sink_logits;
     state_.reset(group_, Format::v_dim);
     kept_.assign(group_, 1.0f);
     mean_.assign(Format::v_dim, 0.0f);
@@ -127,14 +128,21 @@ class arithmetic : public score_pool {
     }
   }
 
+  // A learned sink takes its share of the weight last.
   HWY_NOINLINE void finish(std::span<float> out, std::span<float> log_sum_exp) {
     for (std::uint32_t h = 0; h < group_; ++h) {
       const std::span<const float> o = state_.row(h);
+      float all = 0.0f;
+      if (!log_sum_exp.empty() || !sinks_.empty()) {
+        all = log_sum_exp_of_all(state_.state(h).log_sum_exp(), kept_[h]);
+      }
+      const float left = sinks_.empty() ? 1.0f : add_sink(all, sinks_[h % sinks_.size()]);
       for (std::size_t i = 0; i < o.size(); ++i) {
-        out[h * o.size() + i] = finite_mean(kept_[h] * o[i] + (1.0f - kept_[h]) * mean_[i]);
+        const float blended = finite_mean(kept_[h] * o[i] + (1.0f - kept_[h]) * mean_[i]);
+        out[h * o.size() + i] = left * blended;
       }
       if (!log_sum_exp.empty()) {
-        log_sum_exp[h] = log_sum_exp_of_all(state_.state(h).log_sum_exp(), kept_[h]);
+        log_sum_exp[h] = all;
       }
     }
   }
@@ -146,11 +154,11 @@ class arithmetic : public score_pool {
     resize_scratch(scaled_q_, q.values.size());
     std::ranges::transform(q.values, scaled_q_.begin(), [&](float x) { return x * scale; });
     const std::size_t sealed = sealed_reads<Format>(plan);
-    fold_.fold(scaled_q_, q.logits.soft_cap, plan, sealed, pages, team_, state_, q.first_head);
+    fold_.fold(q, scaled_q_, plan, sealed, pages, team_, state_);
     if constexpr (!Format::plain) {
       if (head.tiles.k_by_token.tokens == head.tiles.v_by_token.tokens) {
-        open_fold_.fold(scaled_q_, q.logits.soft_cap, plan, sealed, plan.reads().size(), pages,
-                        state_, q.first_head);
+        open_fold_.fold(q, scaled_q_, plan, sealed, plan.reads().size(), pages, state_,
+                        q.first_head);
       } else {  // some V pages of the open K page are sealed
         tile_fold_.fold(q, plan, sealed, head, pages, state_);
       }
@@ -161,6 +169,7 @@ class arithmetic : public score_pool {
   std::uint32_t group_ = 1;
   group_state state_;
   group_sums sums_;               // of one call
+  std::span<const float> sinks_;  // of head h: entry h % size
   std::vector<float> kept_;       // [group]
   std::vector<float> mean_;       // [v_dim]
   std::vector<float> products_;   // [group, folded tokens or chunks]
@@ -199,6 +208,9 @@ auto arithmetic<Format>::score_tokens(const attention::query_group& q, index_vie
       });
   scale_logits(logits.values.data(), logits.values.size(), q.logits.scale_for(Format::k_dim),
                q.logits.soft_cap);
+  for (std::uint32_t h = 0; h < group_ && q.bias; ++h) {
+    add_bias(q, h, tokens, logits.head(h));
+  }
   return logits;
 }
 

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "instinfer/attention/query_group.hpp"
 #include "instinfer/cpu/group_state.hpp"
+#include "instinfer/cpu/plan_parts-inl.hpp"
 #include "instinfer/cpu/row_kernels-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 
@@ -38,17 +40,24 @@ class row_fold {
   static constexpr std::uint32_t shift = weight_shift(merge_rows);
 
   // Folds reads [first, last) of the plan into heads [first_head, ...) of `to`. The reads begin
-  // with a K page and end with V pages. q [group, k_dim] is multiplied by the logits' scale.
+  // with a K page and end with V pages. scaled_q [group, k_dim]: the values of q times the scale.
   template <class Pages>
-  void fold(std::span<const float> q, float soft_cap, const access_plan& plan, std::size_t first,
-            std::size_t last, const Pages& pages, group_state& to, std::uint32_t first_head) {
-    const auto group = static_cast<std::uint32_t>(q.size() / k_dim);
+  void fold(const attention::query_group& q, std::span<const float> scaled_q,
+            const access_plan& plan, std::size_t first, std::size_t last, const Pages& pages,
+            group_state& to, std::uint32_t first_head) {
+    const std::uint32_t group = q.group;
+    soft_cap_ = q.logits.soft_cap;
+    bias_ = q.bias ? &q.bias : nullptr;
     reset(group);
     std::size_t unmerged = 0;
     bool pending = false;  // the block before has weights, but its V rows are not folded yet
-    for (window_.begin(plan, first, last, pages); window_.k().count > 0 || pending;
-         window_.advance(plan, pages)) {
-      fold_blocks(group, q.data(), pending, soft_cap);
+    // A window has the rows of 3 blocks of V and 2 of K, and a cursor is up to a block further on.
+    const auto ahead = pages.ahead(plan, first, last,
+                                   [&] { return reads_in_use(plan, first, last, 4 * block_rows); });
+    for (window_.begin(plan, first, last, ahead,
+                       q.bias ? pages.tile_tokens(stream::k_by_token) : 0);
+         window_.k().count > 0 || pending; window_.advance(plan, ahead)) {
+      fold_blocks(group, scaled_q.data(), pending);
       unmerged += window_.k().count;
       pending = window_.k().count > 0;
       if (unmerged >= merge_rows) {
@@ -78,17 +87,19 @@ class row_fold {
 
   // Folds the current block of K and the block of V before it, for all heads. It is separate from
   // `fold`, so that it is compiled once for all stores and layouts with such rows.
-  HWY_NOINLINE void fold_blocks(std::uint32_t group, const float* q, bool pending, float soft_cap) {
+  HWY_NOINLINE void fold_blocks(std::uint32_t group, const float* q, bool pending) {
     const auto& k = window_.k();
     const auto& v = pending ? window_.v_before() : window_.v();  // at first, weights are 0
-    const bool adjacent = (k.adjacent || k.count == 0) && v.adjacent;
+    using k_rows = adjacent_rows<k_dim, packed>;
+    using v_rows = adjacent_rows<v_dim, packed>;
+    const bool adjacent =
+        (k.stride == k_rows::stride || k.count == 0) && v.stride == v_rows::stride;
     for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
       const float* heads = q + std::size_t{h} * k_dim;
       if (adjacent) {
-        fold_block<Heads>(h, heads, adjacent_rows<k_dim, packed>{k.rows[0]},
-                          adjacent_rows<v_dim, packed>{v.rows[0]}, pending, soft_cap);
+        fold_block<Heads>(h, heads, k_rows{k.rows[0]}, v_rows{v.rows[0]}, pending);
       } else {
-        fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending, soft_cap);
+        fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending);
       }
     });
   }
@@ -96,8 +107,8 @@ class row_fold {
   // Scores the current block, and folds the values of the block before, whose weights are known by
   // now. Out-of-order processors overlap the softmax of one block with the rows of the other.
   template <std::uint32_t Heads, class KRows, class VRows>
-  HWY_INLINE void fold_block(std::uint32_t h, const float* q, KRows k, VRows v_before, bool pending,
-                             float soft_cap) {
+  HWY_INLINE void fold_block(std::uint32_t h, const float* q, KRows k, VRows v_before,
+                             bool pending) {
     constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
     HWY_ALIGN float products[block_rows * slots<Heads>];  // [row, slot]
     rows_ahead<packed> k_ahead;
@@ -127,7 +138,7 @@ class row_fold {
       }
     }
     if (window_.k().count > 0) {
-      weigh<Heads>(h, products, soft_cap);
+      weigh<Heads>(h, products);
     }
   }
 
@@ -149,11 +160,32 @@ class row_fold {
     }
   }
 
+  // Adds the biases to the logits x[row, slot] of the current block. Lane i of the result is the
+  // largest x[j] with j % lanes == i.
+  HWY_NOINLINE float_vec add_bias(std::uint32_t h, float* x, std::uint32_t heads,
+                                  std::uint32_t slots_of_heads) {
+    const std::uint32_t count = window_.k().count;
+    for (std::uint32_t i = 0; i < heads; ++i) {
+      const row_bias bias = bias_->row(h + i);
+      for (std::uint32_t t = 0; t < count; ++t) {
+        float& logit = x[t * slots_of_heads + i];
+        logit = bias.added_to(logit, window_.k().tokens[t]);
+      }
+    }
+    const std::size_t all = std::size_t{block_rows} * slots_of_heads;
+    std::fill(x + count * slots_of_heads, x + all, lowest);
+    float_vec max = hn::Set(float_tag{}, lowest);
+    for (std::size_t i = 0; i < all; i += lanes) {
+      max = hn::Max(max, hn::Load(float_tag{}, x + i));
+    }
+    return max;
+  }
+
   // Turns the products of the current block into its weights 2^-shift exp(logit - max), and
   // rescales the state if a maximum changes, which is rare after some blocks. The scales of K pages
   // and V pages are applied here, so that they do not wait for the V rows.
   template <std::uint32_t Heads>
-  HWY_INLINE void weigh(std::uint32_t h, float* x, float soft_cap) {
+  HWY_INLINE void weigh(std::uint32_t h, float* x) {
     constexpr std::size_t all = block_rows * slots<Heads>;
     const std::size_t count = window_.k().count;
     float* weights = weights_of(h);
@@ -162,7 +194,10 @@ class row_fold {
     }
     float* max_at = max_.data() + std::size_t{h} * lanes;
     float* sum_at = sum_.data() + std::size_t{h} * lanes;
-    const float_vec block_max = scale_logits_by_lane(x, all, 1.0f, soft_cap);
+    float_vec block_max = scale_logits_by_lane(x, all, 1.0f, soft_cap_);
+    if (bias_ != nullptr) {
+      block_max = add_bias(h, x, Heads, slots<Heads>);
+    }
     // In the last block, repeated rows have weight 0. They do not change the maximum, because their
     // first copy counts.
     std::fill(x + count * slots<Heads>, x + all, lowest);
@@ -212,10 +247,12 @@ class row_fold {
   }
 
   row_window<typename Format::storage> window_;
-  std::vector<float> weights_;  // [group + 1, block_rows]: see weights_of
-  std::vector<float> max_;      // [group, lanes]
-  std::vector<float> sum_;      // [group, lanes]
-  std::vector<float> o_;        // [group, v_dim]
+  float soft_cap_ = 0.0f;
+  const logit_bias* bias_ = nullptr;  // of the query that is folded; null: none
+  std::vector<float> weights_;        // [group + 1, block_rows]: see weights_of
+  std::vector<float> max_;            // [group, lanes]
+  std::vector<float> sum_;            // [group, lanes]
+  std::vector<float> o_;              // [group, v_dim]
 };
 
 }  // namespace HWY_NAMESPACE

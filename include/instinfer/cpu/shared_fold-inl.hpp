@@ -15,28 +15,28 @@ inline namespace HWY_NAMESPACE {
 template <class Format>
 class shared_fold {
  public:
-  // Folds reads [0, last) of the plan into heads [first_head, ...) of `to`. q [heads, k_dim] is
-  // multiplied by the logits' scale.
+  // Folds reads [0, last) of the plan into heads [q.first_head, ...) of `to`. scaled_q [heads,
+  // k_dim]: the values of q times the scale.
   template <class Pages>
-  void fold(std::span<const float> q, float soft_cap, const access_plan& plan, std::size_t last,
-            const Pages& pages, const team& with, group_state& to, std::uint32_t first_head) {
+  void fold(const attention::query_group& q, std::span<const float> scaled_q,
+            const access_plan& plan, std::size_t last, const Pages& pages, const team& with,
+            group_state& to) {
     const std::uint32_t parts = with.parts_of(bytes_of(plan, last, with));
     if (folds_.size() < parts) {
       folds_.resize(parts);
       states_.resize(parts);
     }
     if (parts == 1) {
-      folds_[0].fold(q, soft_cap, plan, 0, last, pages, to, first_head);
+      folds_[0].fold(q, scaled_q, plan, 0, last, pages, to, q.first_head);
       return;
     }
     cut_plan(plan, 0, last, parts, cuts_);
-    const auto heads = static_cast<std::uint32_t>(q.size() / Format::k_dim);
     with.for_each_part(parts, [&](std::uint32_t part) {
-      states_[part].reset(heads, Format::v_dim);
-      folds_[part].fold(q, soft_cap, plan, cuts_[part], cuts_[part + 1], pages, states_[part], 0);
+      states_[part].reset(q.group, Format::v_dim);
+      folds_[part].fold(q, scaled_q, plan, cuts_[part], cuts_[part + 1], pages, states_[part], 0);
     });
     for (std::uint32_t part = 0; part < parts; ++part) {
-      to.merge(states_[part], first_head);
+      to.merge(states_[part], q.first_head);
     }
   }
 

@@ -5,7 +5,7 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
-#include "instinfer/core/logit_rule.hpp"
+#include "instinfer/attention/query_group.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -110,6 +110,17 @@ HWY_INLINE float scale_logits(float* x, std::size_t n, float scale, float soft_c
   const float_vec max = scale_logits_by_lane(x, n, scale, soft_cap);
   return n == 0 ? -std::numeric_limits<float>::infinity()
                 : hn::GetLane(hn::MaxOfLanes(float_tag{}, max));
+}
+
+// Adds the biases of row h of a query to its logits [tokens].
+inline void add_bias(const attention::query_group& q, std::uint32_t h, index_view tokens,
+                     std::span<float> logits) {
+  const row_bias bias = q.bias.row(h);
+  auto logit = logits.begin();
+  tokens.for_each([&](std::uint32_t t) {
+    *logit = bias.added_to(*logit, t);
+    ++logit;
+  });
 }
 
 // The largest x; -inf if there is none.

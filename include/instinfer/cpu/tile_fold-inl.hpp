@@ -16,16 +16,22 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Turns the wanted products [group, stride] into weights 2^-shift exp(logit - max), with the
-// maximum and the sum of each head in its state.
+// Turns the wanted products [group, stride] of the tile that begins with token `first` into weights
+// 2^-shift exp(logit - max), with the maximum and the sum of each head in its state.
 inline void weigh_tile(std::span<float> products, const attention::query_group& q, int k_dim,
-                       index_view wanted, std::size_t stride, group_sums& to) {
+                       std::uint32_t first, index_view wanted, std::size_t stride, group_sums& to) {
   const float scale = q.logits.scale_for(k_dim);
   for (std::uint32_t h = 0; h < q.group; ++h) {
     float* row = products.data() + h * stride;
     float max = -std::numeric_limits<float>::infinity();
     for (const index_run run : wanted.runs()) {
-      max = std::max(max, scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap));
+      float most = scale_logits(row + run.first, run.size(), scale, q.logits.soft_cap);
+      if (q.bias) {
+        const index_run tokens{first + run.first, first + run.last};
+        add_bias(q, h, {{&tokens, 1}, tokens.size()}, {row + run.first, run.size()});
+        most = max_of(row + run.first, run.size());
+      }
+      max = std::max(max, most);
     }
     to.state(h).max = max;
     for (const index_run run : wanted.runs()) {
@@ -43,6 +49,7 @@ class tile_fold {
   void fold(const attention::query_group& q, const access_plan& plan, std::size_t i,
             const layout::head_pages& head, const Pages& pages, group_state& to) {
     const auto reads = plan.reads();
+    const auto ahead = pages.ahead(plan, i, reads.size(), [] { return std::size_t{1}; });
     while (i < reads.size()) {
       const std::uint32_t tile_first = first_token(reads[i], head);
       const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
@@ -50,14 +57,14 @@ class tile_fold {
       sums_.reset(q.group, Format::v_dim, tile_tokens);
       const index_view wanted = plan.tokens(reads[i]);
       for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
-        const auto page = pages(reads[i]);
+        const auto page = ahead(reads[i]);
         score_any(page, wanted, plan.dims(reads[i]), q.group,
                   q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
                   products_.data(), tile_tokens);
       }
-      weigh_tile(products_, q, Format::k_dim, wanted, tile_tokens, sums_);
+      weigh_tile(products_, q, Format::k_dim, tile_first, wanted, tile_tokens, sums_);
       for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
-        const auto page = pages(reads[i]);
+        const auto page = ahead(reads[i]);
         fold_any(page, plan.tokens(reads[i]), q.group,
                  products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
                  sums_.row(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,

@@ -42,7 +42,29 @@ struct request_rules {
   std::size_t v_dim;
   bool sees_less;         // the policy can answer a query that does not see the newest tokens
   bool shares_selection;  // by the heads of a group
+  bool own_window;        // or an order of tokens of its own
 };
+
+// Throws bad_argument unless the bias is empty or n times `row` finite values, and unless the
+// policy can apply it and the mask.
+inline void check_bias_and_mask(const attend_request& r, std::size_t n, std::size_t row,
+                                const request_rules& rules) {
+  require(!rules.own_window || (r.bias.empty() && r.visible == nullptr), [] {
+    return std::string(
+        "attend: the attention policy keeps a window or an order of tokens of its own, it takes no bias and no visible set");
+  });
+  require(r.bias.empty() || r.bias.size() == n * row, [&] {
+    return "attend: bias must be empty or " + std::to_string(n) +
+           " queries times query heads times live tokens, " + std::to_string(n * row) +
+           " values, got " + std::to_string(r.bias.size());
+  });
+  const auto bad =
+      std::find_if(r.bias.begin(), r.bias.end(), [](float x) { return !is_finite(x); });
+  require(bad == r.bias.end(), [&] {
+    return "attend: bias must be finite, is not at value " + std::to_string(bad - r.bias.begin()) +
+           "; tokens are hidden by attend_request::visible";
+  });
+}
 
 // Throws bad_argument unless a policy can serve the request over `tokens` live tokens.
 inline void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens,
@@ -61,11 +83,12 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
     return "attend: log_sum_exp must be empty or [" + std::to_string(n) + ", " +
            std::to_string(q_heads) + "], got " + std::to_string(r.log_sum_exp.size()) + " elements";
   });
-  require(n == 1 || n <= tokens, [&] {
+  check_bias_and_mask(r, n, q_heads * std::size_t{tokens}, rules);
+  require(n == 1 || !r.causal || n <= tokens, [&] {
     return "attend: " + std::to_string(n) +
            " queries need their tokens appended before, there are " + std::to_string(tokens);
   });
-  require(n == 1 || rules.sees_less, [&] {
+  require(n == 1 || !r.causal || rules.sees_less, [&] {
     return "attend: one query a call, got " + std::to_string(n) +
            "; the policy's summaries cannot leave out the tokens after a query's own";
   });
@@ -98,7 +121,8 @@ void check_request(const attend_request& r, const model_shape& shape, std::uint3
                  .v_dim = Format::v_dim,
                  .sees_less = attention::folds_all_visible<Policy> ||
                               attention::forgets_in_any_order<summaries>,
-                 .shares_selection = attention::shares_selection<Policy>});
+                 .shares_selection = attention::shares_selection<Policy>,
+                 .own_window = attention::own_window<Policy>});
   const auto finite = [](float x) { return is_finite(from_float<Query>(x)); };
   if (const auto bad = std::ranges::find_if_not(r.q, finite); bad != r.q.end()) [[unlikely]] {
     throw_not_finite(

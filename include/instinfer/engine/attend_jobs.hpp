@@ -41,6 +41,9 @@ struct attend_jobs {
     if (logits.window > 0) {
       tokens = std::min(tokens, std::uint64_t{logits.window} + logits.sinks);
     }
+    if (r.visible != nullptr) {
+      tokens = std::min(tokens, std::uint64_t{r.visible->count()});
+    }
     for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(kv_heads); ++h) {
       jobs.push_back({request, h, tokens * token_bytes});
     }

@@ -30,13 +30,13 @@ class engine_base {
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
       : attention_{attention},
-        logits_{(check_window(logits), scaled_for_true_size(logits))},
+        logits_{(check_logits(shape, logits), scaled_for_true_size(logits))},
         cache_{shape, capacity, channels} {}
   // The same over a given store; its pages have the layout's size. It replaces `capacity.bytes`.
   engine_base(const model_shape& shape, const store::capacity& capacity, Store pages,
               const policy& attention = {}, const logit_rule& logits = {})
       : attention_{attention},
-        logits_{(check_window(logits), scaled_for_true_size(logits))},
+        logits_{(check_logits(shape, logits), scaled_for_true_size(logits))},
         cache_{shape, capacity, std::move(pages)} {}
 
   sequence open() { return cache_.open(); }
@@ -144,11 +144,18 @@ class engine_base {
     return {moved};
   }
 
-  static void check_window(const logit_rule& logits) {
+  static void check_logits(const model_shape& shape, const logit_rule& logits) {
     static_assert(
         D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
         "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
+    shape.validate();
     logits.validate();
+    logits.validate_arrays(static_cast<std::size_t>(shape.layers),
+                           static_cast<std::size_t>(shape.q_heads));
+    require(!attention::own_window<policy> || !logits.biased(), [] {
+      return std::string(
+          "engine: the attention policy keeps a window or an order of tokens of its own, logit_rule must have no slopes and no distance_bias");
+    });
     require(!attention::own_window<policy> || logits.window == 0, [] {
       return std::string(
           "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");

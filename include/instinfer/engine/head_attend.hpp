@@ -66,13 +66,44 @@ class head_attend {
  private:
   using format = typename decltype(Worker::arithmetic)::format;
 
-  // The rows of query i of n. `first_head` is their first row in the group that the arithmetic
-  // began with.
-  attention::query_group query_of(std::uint32_t i, std::uint32_t n, std::uint32_t first_head,
-                                  std::uint32_t true_dims) const {
-    const std::size_t size = worker_.q.size() / n;
+  // The rows of n queries with their biases, mask and sinks.
+  attention::query_group queries_of(std::uint32_t n, std::span<const float> values,
+                                    std::uint32_t true_dims) const {
+    const layout::head_pages head = layer_.head(kv_head_);
+    const std::uint32_t q_heads = group_ * kv_heads_;
     return {
-        std::span(worker_.q).subspan(i * size, size), group_, logits_, {}, first_head, true_dims};
+        .values = values,
+        .group = n * group_,
+        .logits = logits_,
+        .index = request_.index,
+        .true_dims = true_dims,
+        .bias = {.slopes = logits_.slopes,
+                 .by_distance = logits_.distance_bias,
+                 .by_token = request_.bias,
+                 .q_heads = q_heads,
+                 .first_head = kv_head_ * group_,
+                 .heads = group_,
+                 .first = head.first,
+                 .tokens = head.tokens,
+                 .queries = n,
+                 .causal = request_.causal},
+        .shown = request_.visible,
+        .sink_logits = logits_.sink_logits_of(layer_number_, kv_head_ * group_, group_, q_heads)};
+  }
+  // The `size` rows of `all` from `row` on. `first_head` is their first row in the group that the
+  // arithmetic began with.
+  static attention::query_group rows_of(const attention::query_group& all, std::uint32_t row,
+                                        std::uint32_t size, std::uint32_t first_head) {
+    const std::size_t k_dim = all.values.size() / all.group;
+    attention::query_group some = all;
+    some.values = all.values.subspan(row * k_dim, size * k_dim);
+    some.group = size;
+    some.first_head = first_head;
+    some.bias = all.bias.from(row);
+    if (size < all.sink_logits.size()) {
+      some.sink_logits = all.sink_logits.subspan(row, size);
+    }
+    return some;
   }
 
   // Part i of `size` elements; empty if `all` is.
@@ -84,12 +115,12 @@ class head_attend {
   void run_one(std::span<const float> q, std::span<float> out, std::span<float> log_sum_exp,
                std::uint32_t true_dims, attention::observer_ref& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
-    const std::size_t q_size = q.size() / group_ * together;
     const std::size_t out_size = out.size() / group_ * together;
+    const attention::query_group all = queries_of(1, q, true_dims);
     for (std::uint32_t i = 0; i < group_ / together; ++i) {
-      run_program({q.subspan(i * q_size, q_size), together, logits_, request_.index, 0, true_dims},
-                  layer_.head(kv_head_), layer_.summaries(kv_head_),
-                  out.subspan(i * out_size, out_size), part(log_sum_exp, i, together), watch);
+      run_program(rows_of(all, i * together, together, 0), layer_.head(kv_head_),
+                  layer_.summaries(kv_head_), out.subspan(i * out_size, out_size),
+                  part(log_sum_exp, i, together), watch);
     }
   }
 
@@ -112,7 +143,7 @@ class head_attend {
                      attention::observer_ref& watch) const {
     const layout::head_pages head = layer_.head(kv_head_);
     const layout::page_reader<format> pages{source_, head};
-    const attention::query_group all{worker_.q, n * group_, logits_, {}, 0, true_dims};
+    const attention::query_group all = queries_of(n, worker_.q, true_dims);
     worker_.arithmetic.begin(all, head);
     attention::machine machine(worker_.arithmetic, head, pages, layer_.summaries(kv_head_),
                                worker_.machine, moved_, watch);
@@ -122,8 +153,9 @@ class head_attend {
       return set;
     };
     const auto seen_by = [&](std::uint32_t i) {
+      const std::uint32_t later = request_.causal ? n - 1 - i : 0;
       return selection(
-          [&](index_set& seen) { logits_.visible(head.first, head.tokens - (n - 1 - i), seen); });
+          [&](index_set& seen) { all.visible(head.first, head.tokens - later, seen); });
     };
     const auto fold = [&](const attention::query_group& query, index_view tokens) {
       if (!tokens.empty()) {
@@ -131,7 +163,7 @@ class head_attend {
       }
     };
     // Windows move with the queries, like the end of the cache. So the tokens that both the first
-    // and the last query see are those that all queries see.
+    // and the last query see are those that all queries see. Other masks are the same for all.
     const index_view first_sees = seen_by(0);
     const index_view last_sees = seen_by(n - 1);
     const index_view common =
@@ -139,7 +171,7 @@ class head_attend {
     fold(all, common);
     for (std::uint32_t i = 0; i < n; ++i) {
       const index_view seen = seen_by(i);
-      fold(query_of(i, n, i * group_, true_dims),
+      fold(rows_of(all, i * group_, group_, i * group_),
            selection([&](index_set& set) { add_difference(seen, common, set); }));
     }
     worker_.arithmetic.finish(worker_.out, worker_.log_sum_exp);
@@ -188,13 +220,21 @@ void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<f
   } else if constexpr (attention::folds_all_visible<Policy>) {
     fold_together(n, true_dims, watch);
   } else {
+    const attention::query_group all = queries_of(n, worker_.q, true_dims);
     for (std::uint32_t i = 0; i < n; ++i) {
       layout::head_pages head = layer_.head(kv_head_);
-      head.tokens -= n - 1 - i;
-      auto summaries = layer_.summaries_before(source_, kv_head_, head.tokens);
-      run_program(query_of(i, n, 0, true_dims), head, summaries,
-                  std::span(worker_.out).subspan(i * out_size, out_size),
-                  part(worker_.log_sum_exp, i, group_), watch);
+      const auto run = [&](auto& summaries) {
+        run_program(rows_of(all, i * group_, group_, 0), head, summaries,
+                    std::span(worker_.out).subspan(i * out_size, out_size),
+                    part(worker_.log_sum_exp, i, group_), watch);
+      };
+      if (request_.causal) {
+        head.tokens -= n - 1 - i;
+        auto summaries = layer_.summaries_before(source_, kv_head_, head.tokens);
+        run(summaries);
+      } else {
+        run(layer_.summaries(kv_head_));
+      }
     }
   }
   for (std::size_t i = 0; i < n; ++i) {

@@ -26,6 +26,7 @@ class arithmetic : public score_pool {
 
   void begin(const attention::query_group& q, const layout::head_pages& /*head*/) {
     group_ = q.group;
+    sinks_ = q.sink_logits;
     states_.assign(static_cast<std::size_t>(group_), {});
     outputs_ = matrix::Zero(group_, Format::v_dim);
     kept_ = row_vector::Ones(group_);
@@ -54,7 +55,8 @@ class arithmetic : public score_pool {
       const double coverage = norm > 0.0 && chosen_norm > 0.0 ? chosen_norm / norm : 1.0;
       auto to = logits.head(static_cast<std::size_t>(h)).begin();
       tokens.for_each([&](std::uint32_t t) {
-        *to++ = q.logits.capped(products(h, t) * scale(q) / std::sqrt(coverage));
+        *to++ = q.logit(products(h, t) * scale(q) / std::sqrt(coverage),
+                        static_cast<std::uint32_t>(h), t);
       });
     }
     return logits;
@@ -68,7 +70,9 @@ class arithmetic : public score_pool {
     scores logits = new_scores(tokens, q.group);
     for (Eigen::Index h = 0; h < group_; ++h) {
       auto to = logits.head(static_cast<std::size_t>(h)).begin();
-      tokens.for_each([&](std::uint32_t t) { *to++ = q.logits.capped(products(h, t) * scale(q)); });
+      tokens.for_each([&](std::uint32_t t) {
+        *to++ = q.logit(products(h, t) * scale(q), static_cast<std::uint32_t>(h), t);
+      });
     }
     return logits;
   }
@@ -91,7 +95,8 @@ class arithmetic : public score_pool {
                               const layout::page_reader<Format>& pages) {
     const matrix products = products_of(rows_of(q), plan, head, pages);
     fold_values(q.first_head, q.group, plan, head, pages, [&](std::size_t h, std::uint32_t token) {
-      return q.logits.capped(products(static_cast<Eigen::Index>(h), token) * scale(q));
+      return q.logit(products(static_cast<Eigen::Index>(h), token) * scale(q),
+                     static_cast<std::uint32_t>(h), token);
     });
   }
 
@@ -140,17 +145,20 @@ class arithmetic : public score_pool {
     }
   }
 
-  // l. 19: out = alpha o + (1 - alpha) v-bar.
+  // l. 19: out = alpha o + (1 - alpha) v-bar. A learned sink then takes its share of the weight.
   void finish(std::span<float> out, std::span<float> log_sum_exp) {
     for (Eigen::Index h = 0; h < outputs_.rows(); ++h) {
-      const row_vector blended = kept_[h] * outputs_.row(h) + (1.0 - kept_[h]) * mean_;
+      const auto at = static_cast<std::size_t>(h);
+      row_vector blended = kept_[h] * outputs_.row(h) + (1.0 - kept_[h]) * mean_;
+      double all = log_sum_exp_of_all(states_[at].log_sum_exp(), kept_[h]);
+      if (!sinks_.empty()) {
+        blended *= add_sink(all, static_cast<double>(sinks_[at % sinks_.size()]));
+      }
       for (Eigen::Index i = 0; i < blended.size(); ++i) {
         out[static_cast<std::size_t>(h * blended.size() + i)] = static_cast<float>(blended[i]);
       }
       if (!log_sum_exp.empty()) {
-        const auto at = static_cast<std::size_t>(h);
-        log_sum_exp[at] =
-            static_cast<float>(log_sum_exp_of_all(states_[at].log_sum_exp(), kept_[h]));
+        log_sum_exp[at] = static_cast<float>(all);
       }
     }
   }
@@ -164,6 +172,7 @@ class arithmetic : public score_pool {
                    LogitOf&& logit_of) {
     const auto v_pages_per_token = head.of(stream::v_by_token).dim_tiles;
     std::vector<row_vector> rows;
+    const auto ahead = pages.ahead(plan, layout::read_streams::values);
     for (const page_read& read : plan.reads()) {
       if (read.kind != stream::v_by_token) {
         continue;
@@ -171,7 +180,7 @@ class arithmetic : public score_pool {
       if (read.dim_tile == 0) {
         rows.assign(read.tokens.count, row_vector::Zero(Format::v_dim));
       }
-      const auto page = pages(read);
+      const auto page = ahead(read);
       std::size_t at = 0;
       plan.tokens(read).for_each([&](std::uint32_t t) {
         plan.dims(read).for_each([&](std::uint32_t i) {
@@ -213,11 +222,12 @@ class arithmetic : public score_pool {
                             const layout::head_pages& head,
                             const layout::page_reader<Format>& pages) {
     matrix products = matrix::Zero(queries.rows(), head.tokens);
+    const auto ahead = pages.ahead(plan, layout::read_streams::keys);
     for (const page_read& read : plan.reads()) {
       if (read.kind == stream::v_by_token) {
         continue;
       }
-      const auto page = pages(read);
+      const auto page = ahead(read);
       plan.tokens(read).for_each([&](std::uint32_t t) {
         plan.dims(read).for_each([&](std::uint32_t i) {
           const double k = static_cast<double>(page(t, i));
@@ -234,6 +244,7 @@ class arithmetic : public score_pool {
   matrix outputs_;                             // [group, v_dim]
   row_vector kept_;                            // alpha [group]
   row_vector mean_;                            // v-bar [v_dim]
+  std::span<const float> sinks_;               // of row h: entry h % size
 };
 
 struct path {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <memory>
 
+#include "instinfer/core/softmax_state.hpp"
 #include "instinfer/cuda/engine/machine.cuh"
 #include "instinfer/engine/attend_check.hpp"
 #include "instinfer/engine/engine_base.hpp"
@@ -48,6 +49,10 @@ class engine : public engine_base<D, Format, Home> {
          const logit_rule& logits = {},
          std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
       : base{shape, capacity, attention, logits, channels} {
+    require(!logits.biased(), [] {
+      return std::string(
+          "cuda::engine: the kernels add no biases, logit_rule must have no slopes and no distance_bias");
+    });
     require(shape.group() <= static_cast<int>(largest_group), [&] {
       return "cuda::engine: at most " + std::to_string(largest_group) +
              " query heads may share a KV head, got " + std::to_string(shape.group());
@@ -99,8 +104,14 @@ class engine : public engine_base<D, Format, Home> {
       return "cuda::engine: one query a call, got " +
              std::to_string(queries_of<Format>(request, cache_.shape()));
     });
+    require(request.bias.empty() && request.visible == nullptr, [] {
+      return std::string("cuda::engine: the kernels take no bias and no visible set");
+    });
+    const auto q_heads = static_cast<std::uint32_t>(cache_.shape().q_heads);
+    const std::span<const float> sinks =
+        logits_.sink_logits_of(static_cast<std::uint32_t>(layer), 0, q_heads, q_heads);
     out_.resize(request.out.size());
-    log_sum_exp_.resize(request.log_sum_exp.size());
+    log_sum_exp_.resize(request.log_sum_exp.empty() ? sinks.size() : q_heads);
     traffic moved;
     if (cache.tokens() == cache.first()) {
       std::ranges::fill(out_, 0.0f);
@@ -108,8 +119,14 @@ class engine : public engine_base<D, Format, Home> {
     } else {
       moved = attend_cached(cache, static_cast<std::uint32_t>(layer), request, watch);
     }
+    for (std::size_t h = 0; h < sinks.size(); ++h) {
+      const float left = add_sink(log_sum_exp_[h], sinks[h]);
+      for (float& x : std::span(out_).subspan(h * Format::v_dim, Format::v_dim)) {
+        x *= left;
+      }
+    }
     std::ranges::copy(out_, request.out.begin());
-    std::ranges::copy(log_sum_exp_, request.log_sum_exp.begin());
+    std::copy_n(log_sum_exp_.begin(), request.log_sum_exp.size(), request.log_sum_exp.begin());
     return base::receipt_of(moved, {&request, 1});
   }
 
