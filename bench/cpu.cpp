@@ -10,13 +10,15 @@
 //   vs_single           several new tokens at once: the time of as many single queries over theirs
 //
 // Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each
-// sequence>/.../threads:<n>; n4: 4 new tokens at once; c8: 1/8 of the dense bytes. eigen/ and
+// sequence>/.../threads:<n>; fused/: K and V of a token in one page; latent/: V is the first 512 of
+// K's 576 dims; n4: 4 new tokens at once; c8: 1/8 of the dense bytes. eigen/ and
 // scalar/ are baselines over contiguous arrays.
 
 #include <map>
 
 #include <instinfer/codec/int4_groups.hpp>
 #include <instinfer/codec/scaled_pages.hpp>
+#include <instinfer/layout/fused.hpp>
 
 #include "baselines.hpp"
 #include "filled_cache.hpp"
@@ -129,8 +131,8 @@ void add(const char* method, const shape& s, std::initializer_list<std::size_t> 
   for (const std::size_t workers : threads) {
     const std::string c =
         compression > 1 ? "/c" + std::to_string(static_cast<int>(compression)) : "";
-    const std::string name = std::string(method) + "/" + short_name<Format>() + "/" + s.name() + c +
-                             "/threads:" + std::to_string(workers);
+    const std::string name = std::string(method) + "/" + short_name<Format>() + "/" +
+                             s.name(Format::k_dim) + c + "/threads:" + std::to_string(workers);
     benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
       run<D, Format>(state, s, compression, workers);
     })->Unit(benchmark::kMillisecond);
@@ -181,6 +183,16 @@ int main(int argc, char** argv) {
     add<insta, kv_format<int4_groups<fp16>, 128>>("dense", {32, 32, {32768}}, {1});
     for (const int queries : {2, 4, 8}) {  // speculative decode
       add<insta, f16>("dense", {32, 8, {32768}, queries}, {1});
+    }
+    // K and V of a token in one page, and rows that are both (DeepSeek's shape).
+    using fused = design<attention::dense, layout::fused<>, flash::instcsd, transfer::in_storage>;
+    using fused_sparf =
+        design<attention::sparf, layout::fused_dual<>, flash::instcsd, transfer::in_storage>;
+    add<fused, f16>("fused", {32, 32, {32768}}, {1, 2});
+    add<fused, f16>("fused", {32, 8, {32768}}, {1});
+    add<fused_sparf, f16>("fused_sparf", {32, 32, {32768}}, {1}, 8);
+    for (const int queries : {16, 64, 128}) {
+      add<insta, latent_format<bf16, 576, 512>>("latent", {queries, 1, {32768}}, {1, 2});
     }
     // Skewed batches: whole heads cannot be dealt evenly.
     add<insta, f16>("dense", {8, 1, {32768, 1024, 1024, 1024}}, {1, 2});

@@ -25,8 +25,9 @@ struct shape {
 
   friend bool operator==(const shape&, const shape&) = default;
 
-  std::string name() const {
-    std::string text = "q" + std::to_string(q_heads) + "_kv" + std::to_string(kv_heads) + "/d128/t";
+  std::string name(int head_dim = 128) const {
+    std::string text = "q" + std::to_string(q_heads) + "_kv" + std::to_string(kv_heads) + "/d" +
+                       std::to_string(head_dim) + "/t";
     for (std::size_t i = 0; i < tokens.size();) {  // 7 sequences of 1024 tokens: 7x1024
       std::size_t n = 1;
       while (i + n < tokens.size() && tokens[i + n] == tokens[i]) {
@@ -79,9 +80,14 @@ class filled_cache {
         const auto draw = [&] {
           return std::span(values).subspan(random() % (values.size() - n), n);
         };
-        engine_.append(seq, 0, draw(), draw());
+        const auto k = draw();
+        if constexpr (Format::latent) {
+          engine_.append(seq, 0, k);
+        } else {
+          engine_.append(seq, 0, k, draw());
+        }
       }
-      std::vector<float>& q = q_.emplace_back(out_size());
+      std::vector<float>& q = q_.emplace_back(out_size() / Format::v_dim * Format::k_dim);
       for (float& x : q) {
         x = normal(random);
       }

@@ -13,24 +13,24 @@ constexpr double budgets[] = {1.0 / 2, 1.0 / 4, 1.0 / 8, 1.0 / 16, 1.0 / 32};
 
 // A budget b is the share of K and V that a method attends to exactly, or the closest that its
 // settings allow.
-template <int HeadDim>
+template <int HeadDim, class Rows = layout::token_indexed<>, class Dual = layout::dual<>>
 class comparison {
  public:
   comparison(const decode_case& c, std::vector<measurement>& results)
       : case_{c}, exact_{solve(c)}, results_{results} {}
 
-  void run() const {
+  void run(std::span<const double> at_budgets = budgets) const {
     using namespace attention;
     const double n = static_cast<double>(case_.tokens);
     const auto share = [&](double b) { return static_cast<std::uint32_t>(std::ceil(b * n)); };
     at("dense", 1.0, dense{});
-    for (const double b : budgets) {
+    for (const double b : at_budgets) {
       at("streaming_llm", b, streaming_llm{.window = budget::at_most(share(b) - 4)});
       at("h2o", b, h2o{.heavy = share(b / 2), .recent = share(b / 2)});
       at("hgca", b, hgca{.window = share(3 * b / 4)});
       at("top_values", b, top_values{.keep_values = b});
-      at<layout::dual<>>("sparq", b, sparq::at_compression(1 / b));
-      at<layout::dual<>>("sparf", b, sparf::at_compression(1 / b));
+      at<Dual>("sparq", b, sparq::at_compression(1 / b));
+      at<Dual>("sparf", b, sparf::at_compression(1 / b));
       at("quest", b, quest{.keep_pages = b, .dense_layers = 0});
       at("squeezed", b, calibrated(b));
       at("retro_infer", b, retro_infer{.retrieved = b, .estimated = std::min(0.232, 1 - b)});
@@ -40,7 +40,7 @@ class comparison {
   }
 
  private:
-  template <class Layout = layout::token_indexed<>, class Policy>
+  template <class Layout = Rows, class Policy>
   void at(const char* method, double b, const Policy& policy) const {
     const bench<Policy, Layout, HeadDim> bench(case_, exact_);
     const auto build = [&](auto& engine, sequence seq) {

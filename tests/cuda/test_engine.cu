@@ -114,6 +114,29 @@ void check_sparse(int tokens, int group) {
   CHECK(done.traffic.pages_read == pages);
 }
 
+// A fork that goes back into shared pages, and on; the first sequence stays.
+template <class D>
+void check_fork() {
+  const random_cache<format> data = rounded(6, 300, 4);
+  cuda::engine<D, format> gpu({.layers = 1, .q_heads = 4, .kv_heads = 2}, {});
+  const sequence seq = gpu.open();
+  gpu.append(seq, 0, data.k_tokens(0, 200), data.v_tokens(0, 200));
+  const sequence fork = gpu.fork(seq);
+  gpu.append(fork, 0, data.k_tokens(200, 260), data.v_tokens(200, 260));
+  gpu.truncate(fork, 45);
+  gpu.append(fork, 0, data.k_tokens(45, 290), data.v_tokens(45, 290));
+  std::vector<float> out(data.q.size());
+  for (const auto& [of, tokens] : {std::pair{seq, 200}, {fork, 290}, {seq, 200}}) {
+    gpu.attend(of, 0, data.q, out);
+    for (int h = 0; h < 4; ++h) {
+      const auto exact =
+          test::defined_attention(data.Q(h), data.K(h / 2, 0, tokens), data.V(h / 2, 0, tokens));
+      CHECK(test::relative_error(std::span(out).subspan(static_cast<std::size_t>(h * 64), 64),
+                                 exact) <= tolerance);
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("without a device the engine says so, by type") {
@@ -187,6 +210,15 @@ TEST_CASE("dense attention in device memory, in pinned memory, through a bounce 
   }
   check_dense<insta>(700, 4, {.soft_cap = 5.0f});
   check_dense<insta>(700, 4, {.window = 100, .sinks = 4});
+}
+
+TEST_CASE("forks and tokens taken back, in each home of pages") {
+  if (!have_device()) {
+    return;
+  }
+  check_fork<insta>();
+  check_fork<flexgen_gds>();
+  check_fork<flexgen>();
 }
 
 TEST_CASE("SparF and SparQ with the device's choice against fp64 with the same choice") {

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <random>
+#include <sstream>
 #include <vector>
 
 #include "instinfer/engine/layered_engine.hpp"
@@ -217,6 +218,46 @@ TEST_CASE("fork and truncate go through all kinds, or through none") {
   engine.reclaim(seq);
   of_copy[0].check(engine, copy, 0, random);
   of_copy[2].check(engine, copy, 2, random);
+}
+
+TEST_CASE("save and load: all kinds, or none") {
+  std::mt19937 random(4);
+  const store::capacity room{.bytes = 4 << 20, .context_tokens = 256};
+  engine_type engine(kind_of_layer, kinds, room, point::drive.geometry.channels);
+  const sequence seq = engine.open();
+  std::vector<layer_values> model;
+  for (int l = 0; l < engine.layers(); ++l) {
+    model.push_back(values_of(l));
+    append(engine, seq, l, model.back(), 100 + l, random);
+  }
+  std::ostringstream out;
+  engine.save(seq, out, "mine");
+  const std::string file = out.str();
+
+  engine_type other(kind_of_layer, kinds, room, point::drive.geometry.channels);
+  const sequence to = other.open();
+  const std::uint64_t free_pages = other.pages().free_pages();
+  for (const std::size_t cut : {file.size() - 1, file.size() / 2, std::size_t{1}}) {
+    std::istringstream half(file.substr(0, cut));
+    CHECK_THROWS_AS(other.load(to, half, "mine"), bad_file);
+    CHECK(other.pages().free_pages() == free_pages);
+    CHECK(other.positions(to, 0) == 0);
+  }
+  std::istringstream in(file);
+  other.load(to, in, "mine");
+  for (int l = 0; l < engine.layers(); ++l) {
+    model[static_cast<std::size_t>(l)].check(other, to, l, random);
+  }
+  std::istringstream again(file);
+  CHECK_THROWS_AS(other.load(to, again, "mine"), bad_argument);
+
+  engine_type mixed_up({0, 1, 1, 0}, kinds, room, point::drive.geometry.channels);
+  const sequence wrong = mixed_up.open();
+  std::istringstream of_others(file);
+  CHECK_THROWS_WITH_AS(mixed_up.load(wrong, of_others, "mine"),
+                       "load: layer 1 of the file is of kind 0, the engine's of kind 1", bad_file);
+  CHECK(mixed_up.pages().free_pages() == free_pages);
+  CHECK(mixed_up.positions(wrong, 0) == 0);
 }
 
 TEST_CASE("the flash path times each layer with the heads and dims of its kind") {

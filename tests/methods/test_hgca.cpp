@@ -232,7 +232,7 @@ TEST_CASE("HGCA forgets reclaimed tokens, of the older ones and of the window") 
       }
     }
     d.engine.reclaim(d.seq, {.tokens_before = before});
-    const std::uint32_t newest = d.engine.positions(d.seq, 0);
+    const std::uint64_t newest = d.engine.positions(d.seq, 0);
     decode_token(d, s, static_cast<int>(newest));
     expected.push_back(static_cast<int>(newest));
     CHECK(past.older().first == std::min(before, past.older().last));

@@ -10,6 +10,7 @@
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/layout/fused.hpp"
 #include "instinfer/methods/quest.hpp"
+#include "instinfer/methods/squeezed.hpp"
 #include "instinfer/methods/top_values.hpp"
 #include "instinfer/store/l2p_footprint.hpp"
 #include "suite.hpp"
@@ -222,6 +223,17 @@ TEST_CASE("summaries see the rows of shared pages: quest with all pages kept is 
   const test::plain_attention plain_of{2, 4, 96, 64};
   CHECK(largest_difference(out, plain_of(std::span<const bf16>(data.k), std::span<const bf16>(v),
                                          std::span<const float>(data.q), 120)) < 1e-5);
+}
+
+TEST_CASE("clustered fused rows give the bits of clustered separate rows") {
+  const auto attend = [](auto cache) {
+    cache.engine.build(cache.seq, 0);
+    return cache.attend();
+  };
+  using apart = in_drive<layout::token_indexed<>, attention::squeezed>;
+  using together = in_drive<layout::fused<>, attention::squeezed>;
+  CHECK(attend(filled<cpu::engine<together, rows_of_64>>(84, 600, 2)) ==
+        attend(filled<cpu::engine<apart, rows_of_64>>(84, 600, 2)));
 }
 
 TEST_CASE("latent rows take no V") {

@@ -137,6 +137,8 @@ TEST_CASE("a file with other pages than its tokens lie in") {
   check_extents([](auto& e) { e[0].pages = e[1].pages = std::uint64_t{1} << 63; },
                 "layer 0 of the file has 9223372036854775808 pages");
   check_extents([](auto& e) { e[0].tokens += 32; }, "layer 0 of the file has");
+  check_extents([](auto& e) { e[1].base = 33; },
+                "layer 1 of the file counts tokens from position 33, which is no multiple of 32");
   check_extents([](auto& e) { e[0].first = 64; }, "layer 0 of the file has");
 }
 

@@ -25,7 +25,7 @@ using engine_of = reference::engine<insta_sparf, Format>;
 struct state {
   std::uint64_t free_pages;
   std::uint32_t tokens;
-  std::uint32_t positions;
+  std::uint64_t positions;
   std::vector<float> out;
   friend bool operator==(const state&, const state&) = default;
 };

@@ -14,6 +14,7 @@
 #define far
 
 #include <instinfer/cpu.hpp>
+#include <instinfer/drive.hpp>
 #include <instinfer/flash.hpp>
 #include <instinfer/methods.hpp>
 #include <instinfer/reference.hpp>
@@ -35,6 +36,13 @@ double one_token(const typename Engine::policy& policy = {}) {
   engine.truncate(copy, 0);
   engine.reclaim(seq);
   return static_cast<double>(done.traffic.pages_read);
+}
+
+std::string on_drive() {
+  cpu::engine<insta, kv_format<fp16, 64>, store::drive_files> engine(
+      {.layers = 1, .q_heads = 2, .kv_heads = 1}, {.context_tokens = 64},
+      store::drive_files({.folders = {"."}}, 2, 16, 4096));
+  return to_string(engine.pages().mode());
 }
 
 template <class Policy>

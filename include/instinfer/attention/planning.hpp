@@ -60,14 +60,11 @@ class run_clipper {
 // Plans the pages of one stream that contain wanted dims.
 class stream_planner {
  public:
-  // `shares`: what the reads before those of this stream have read already.
-  stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view dims,
-                 sharing shares = sharing::nothing)
+  stream_planner(access_plan& plan, const layout::head_pages& head, stream s, index_view dims)
       : plan_{plan},
         pages_{head.of(s)},
         sealed_tiles_{pages_.sealed_tokens / head.tiles.of(s).tokens},
-        kind_{s},
-        shares_{shares} {
+        kind_{s} {
     assert(pages_.dim_tiles <= dim_tiles_.size());
     run_clipper clip(plan, dims);
     const std::uint32_t tile_dims = head.tiles.of(s).dims;
@@ -79,7 +76,9 @@ class stream_planner {
     }
   }
 
-  // Adds the pages of a tile for its wanted tokens, if it has any.
+  // Adds the pages of a tile for its wanted tokens, if it has any. Shares: what the read before has
+  // read already.
+  template <sharing Shares = sharing::nothing>
   [[gnu::always_inline]] void add(std::uint32_t token_tile, page_read::run_slice tokens,
                                   residence from = residence::flash) {
     const bool buffered = token_tile >= sealed_tiles_;
@@ -94,7 +93,7 @@ class stream_planner {
                  .page = buffered ? no_page : pages_.page(token_tile, dims.tile),
                  .buffered = buffered,
                  .from = from,
-                 .shares = shares_,
+                 .shares = Shares,
                  .tokens = tokens,
                  .dims = {dims.begin, dims.end, dims.count}});
     }
@@ -116,7 +115,6 @@ class stream_planner {
   const layout::stream_pages pages_;
   std::uint32_t sealed_tiles_;
   stream kind_;
-  sharing shares_;
   std::uint32_t wanted_dim_tiles_ = 0;
   std::array<wanted_dims, largest_head_dim> dim_tiles_;
 };
@@ -205,11 +203,28 @@ template <ResidenceOfTile Where = all_from>
   const index_run all_k{0, head.of(k).dim_tiles * k_tile.dims};
   const index_run all_v{0, head.of(stream::v_by_token).dim_tiles * v_tile.dims};
   detail::stream_planner k_pages(plan, head, k, {{&all_k, 1}, all_k.size()});
-  detail::stream_planner v_pages(plan, head, stream::v_by_token, {{&all_v, 1}, all_v.size()},
-                                 head.tiles.v_shares);
+  detail::stream_planner v_pages(plan, head, stream::v_by_token, {{&all_v, 1}, all_v.size()});
   detail::run_clipper k_clip(plan, tokens);
   detail::run_clipper v_clip(plan, tokens);
   const bool alike = k_tile.tokens == v_tile.tokens;
+  // A loop for each kind of sharing. A kind that the loop looks up would take 4 ns a page.
+  const auto add_shared = [&]<sharing Shares>() {
+    detail::for_each_tile(k_clip, head.first_of_tile(k), head.tokens, k_tile.tokens,
+                          [&](std::uint32_t tile, std::uint32_t first, std::uint32_t last) {
+                            const page_read::run_slice wanted = k_clip(first, last);
+                            const residence from = where(first);
+                            k_pages.add(tile, wanted, from);
+                            v_pages.template add<Shares>(tile, wanted, from);
+                          });
+  };
+  if (head.tiles.v_shares == sharing::page) {
+    add_shared.template operator()<sharing::page>();
+    return;
+  }
+  if (head.tiles.v_shares == sharing::entries) {
+    add_shared.template operator()<sharing::entries>();
+    return;
+  }
   const auto add = [&](std::uint32_t tile, std::uint32_t first, std::uint32_t last) {
     const page_read::run_slice wanted = k_clip(first, last);
     const residence from = where(first);

@@ -59,6 +59,7 @@ class address_codec {
   }
 
   int bits() const { return total_bits_; }
+  std::uint64_t token_length() const { return lengths_[3]; }
 
   // Throws address_overflow, naming the field, its value and its length.
   std::uint64_t encode(const address_fields& fields) const {

@@ -113,6 +113,13 @@ class index_set {
     }
   }
 
+  // Subtracts `by` from every index; none may be smaller.
+  void move_down(std::uint32_t by) {
+    for (index_run& run : runs_) {
+      run = {run.first - by, run.last - by};
+    }
+  }
+
   index_view view() const { return {runs_, count_}; }
   // NOLINTNEXTLINE: a set converts to its view, as a string converts to string_view
   operator index_view() const { return view(); }

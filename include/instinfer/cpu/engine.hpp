@@ -7,8 +7,8 @@
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-template <Design D, class Format = kv_format<>>
-using engine = instinfer::engine<D, Format, path>;
+template <Design D, class Format = kv_format<>, class Store = store::memory>
+using engine = instinfer::engine<D, Format, path, Store>;
 
 }  // namespace HWY_NAMESPACE
 }  // namespace instinfer::cpu

@@ -50,6 +50,51 @@ inline void cut_plan(const access_plan& plan, std::size_t first, std::size_t las
   cuts.resize(std::size_t{parts} + 1, last);
 }
 
+// The end of the tile that begins with read i.
+inline std::size_t end_of_tile(std::span<const page_read> reads, std::size_t i) {
+  for (++i; i < reads.size() && !begins_tile(reads, i); ++i) {
+  }
+  return i;
+}
+
+// The most reads that a fold by rows uses at once, of reads [first, last): from a tile on to the
+// last one that is asked for before `rows` rows after that tile are folded. A scale is asked for
+// one tile earlier.
+inline std::size_t reads_in_use(const access_plan& plan, std::size_t first, std::size_t last,
+                                std::size_t rows) {
+  const std::span<const page_read> reads = plan.reads().first(last);
+  std::size_t most = 1;
+  std::size_t oldest = first;                                             // the oldest tile in use
+  std::size_t oldest_end = first < last ? reads[first].tokens.count : 0;  // its end, in rows
+  std::size_t row = 0;
+  std::size_t row_before = 0;
+  for (std::size_t tile = first; tile < last;) {
+    const std::size_t end = end_of_tile(reads, tile);
+    while (oldest_end + rows <= row_before) {
+      oldest = end_of_tile(reads, oldest);
+      oldest_end += reads[oldest].tokens.count;
+    }
+    most = std::max(most, end - oldest);
+    row_before = row;
+    row += reads[tile].tokens.count;
+    tile = end;
+  }
+  return most;
+}
+
+// The reads of two tiles, the largest ones of reads [first, last).
+inline std::size_t reads_of_two_tiles(const access_plan& plan, std::size_t first,
+                                      std::size_t last) {
+  const std::span<const page_read> reads = plan.reads().first(last);
+  std::size_t most = 1;
+  for (std::size_t tile = first; tile < last;) {
+    const std::size_t end = end_of_tile(reads, tile);
+    most = std::max(most, end - tile);
+    tile = end;
+  }
+  return 2 * most;
+}
+
 // Number of reads before the first page in the group buffer, which a codec has not encoded yet; all
 // reads if pages are plain.
 template <class Format>

@@ -8,6 +8,7 @@
 
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/cpu/group_state.hpp"
+#include "instinfer/cpu/plan_parts-inl.hpp"
 #include "instinfer/cpu/row_kernels-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 
@@ -50,8 +51,12 @@ class row_fold {
     reset(group);
     std::size_t unmerged = 0;
     bool pending = false;  // the block before has weights, but its V rows are not folded yet
-    window_.begin(plan, first, last, pages, q.bias ? pages.tile_tokens(stream::k_by_token) : 0);
-    for (; window_.k().count > 0 || pending; window_.advance(plan, pages)) {
+    // A window has the rows of 3 blocks of V and 2 of K, and a cursor is up to a block further on.
+    const auto ahead = pages.ahead(plan, first, last,
+                                   [&] { return reads_in_use(plan, first, last, 4 * block_rows); });
+    for (window_.begin(plan, first, last, ahead,
+                       q.bias ? pages.tile_tokens(stream::k_by_token) : 0);
+         window_.k().count > 0 || pending; window_.advance(plan, ahead)) {
       fold_blocks(group, scaled_q.data(), pending);
       unmerged += window_.k().count;
       pending = window_.k().count > 0;
@@ -85,12 +90,14 @@ class row_fold {
   HWY_NOINLINE void fold_blocks(std::uint32_t group, const float* q, bool pending) {
     const auto& k = window_.k();
     const auto& v = pending ? window_.v_before() : window_.v();  // at first, weights are 0
-    const bool adjacent = (k.adjacent || k.count == 0) && v.adjacent;
+    using k_rows = adjacent_rows<k_dim, packed>;
+    using v_rows = adjacent_rows<v_dim, packed>;
+    const bool adjacent =
+        (k.stride == k_rows::stride || k.count == 0) && v.stride == v_rows::stride;
     for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
       const float* heads = q + std::size_t{h} * k_dim;
       if (adjacent) {
-        fold_block<Heads>(h, heads, adjacent_rows<k_dim, packed>{k.rows[0]},
-                          adjacent_rows<v_dim, packed>{v.rows[0]}, pending);
+        fold_block<Heads>(h, heads, k_rows{k.rows[0]}, v_rows{v.rows[0]}, pending);
       } else {
         fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending);
       }

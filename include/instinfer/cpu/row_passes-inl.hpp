@@ -96,9 +96,10 @@ void add_token(const Page& page, std::uint32_t t, std::uint32_t group, const flo
 template <class Pages, class F>
 void for_each_row(const access_plan& plan, const Pages& pages, F&& f) {
   const auto reads = plan.reads();
+  const auto ahead = pages.ahead(plan);
   std::size_t first = 0;  // number of the tile's first wanted token
   for (std::size_t i = 0; i < reads.size(); ++i) {
-    const auto page = pages(reads[i]);
+    const auto page = ahead(reads[i]);
     std::size_t n = first;
     plan.tokens(reads[i]).for_each([&](std::uint32_t t) { f(reads[i], page, t, n++); });
     if (i + 1 < reads.size() && reads[i + 1].token_tile != reads[i].token_tile) {

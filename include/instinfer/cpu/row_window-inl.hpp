@@ -25,7 +25,9 @@ struct row_block {
   std::array<float, block_rows> scales{};        // factors of the rows; only for pages with scales
   std::array<std::uint32_t, block_rows> tokens{};  // of the rows; only if asked for
   std::uint32_t count = 0;
-  bool adjacent = false;  // the block is full, and its rows are adjacent in memory
+  // Packed values from one row to the next if the block is full and this is the same for all rows;
+  // otherwise 0.
+  std::size_t stride = 0;
 };
 
 // The rows at some distance after those of a block: the rest of the block, then the first rows of
@@ -63,17 +65,17 @@ class row_cursor {
     runs_ = {};
   }
 
-  // The next rows, at most block_rows; count is 0 at the end. Rows that are not adjacent are
+  // The next rows, at most block_rows; count is 0 at the end. Rows without an even stride are
   // prefetched as soon as they are known, so that memory works while the plan is read (one SparF
   // head of 2K among 32K tokens on Zen 4: 270 us, against 330 with prefetches in the kernel).
   template <class Pages>
   void take(const access_plan& plan, const Pages& pages, row_block<packed>& to) {
     std::uint32_t count = 0;
-    bool adjacent = true;
-    const packed* end = nullptr;  // end of the rows so far
+    bool even = true;
+    const packed* end = nullptr;  // where the next row must be
     while (count < block_rows && (!runs_.empty() || next_page(plan, pages))) {
       const std::uint32_t n = std::min(runs_.front().last - token_, block_rows - count);
-      adjacent &= stride_ == dims_ && (end == nullptr || end == row_);
+      even &= end == nullptr || end == row_;
       for (std::uint32_t i = 0; i < n; ++i) {
         to.rows[count + i] = row_ + std::size_t{i} * stride_;
       }
@@ -96,8 +98,8 @@ class row_cursor {
       std::fill(to.rows.begin() + count, to.rows.end(), to.rows[count - 1]);
     }
     to.count = count;
-    to.adjacent = adjacent && count == block_rows;
-    if (!to.adjacent) {
+    to.stride = even && count == block_rows ? stride_ : 0;
+    if (to.stride == 0 && prefetches_) {
       for (std::uint32_t t = 0; t < count; ++t) {
         prefetch(to.rows[t], dims_ * sizeof(packed));
       }
@@ -121,6 +123,7 @@ class row_cursor {
     stride_ = page.shape.token_stride / packed_elements<packed>;
     dims_ = page.shape.dims / packed_elements<packed>;
     runs_ = plan.tokens(reads[read_]).runs();
+    prefetches_ = reads[read_].shares != sharing::entries;
     ++read_;
     if constexpr (scaled) {
       scale_ = page.scale() * load_factor<packed>;
@@ -170,6 +173,7 @@ class row_cursor {
   std::size_t dims_ = 0;    // in packed values
   float scale_ = 1.0f;
   std::uint32_t token_ = 0;
+  bool prefetches_ = true;  // not if the rows are a part of rows of K
 };
 
 // The blocks of rows around the current one. Kernels use the V rows of a block one step later than
@@ -210,7 +214,7 @@ class row_window {
   const block& v_before() const { return v_[(v_now_ + 2) % 3]; }
 
   // The rows `distance` after those of the current K block, and after those of the V block before
-  // it, for a kernel to prefetch. None if rows are not adjacent.
+  // it, for a kernel to prefetch. None if rows have no even stride.
   rows_ahead<packed> k_ahead(std::uint32_t distance) const {
     return ahead(k(), k_[(k_now_ + 1) % 2], distance);
   }
@@ -222,7 +226,7 @@ class row_window {
   // `now` has rows. At the end of the plan `next` has none.
   static rows_ahead<packed> ahead(const block& now, const block& next, std::uint32_t distance) {
     const block& then = next.count > 0 ? next : now;
-    return now.adjacent || then.adjacent
+    return now.stride > 0 || then.stride > 0
                ? rows_ahead<packed>{now.rows.data(), then.rows.data(), distance}
                : rows_ahead<packed>{};
   }

@@ -55,8 +55,9 @@ class score_pass {
       }
     } else {
       std::fill_n(products, q.group * stride, 0.0f);
+      const auto ahead = pages.ahead(plan);
       for (const page_read& read : plan.reads()) {
-        const auto page = pages(read);
+        const auto page = ahead(read);
         score_any(page, plan.tokens(read), plan.dims(read), q.group,
                   q.values.data() + std::size_t{read.dim_tile} * page.shape.dims, Format::k_dim,
                   products + (std::size_t{read.token_tile} * page.shape.tokens - base), stride);
@@ -106,10 +107,12 @@ class score_pass {
     with.for_each_part(with.parts(), [&](std::uint32_t part) {
       std::size_t at = cuts_[part];
       const std::size_t last = cuts_[part + 1];
+      const auto ahead =
+          pages.ahead(plan, at, last, [&] { return reads_of_two_tiles(plan, at, last); });
       column_block<Storage>* block = &columns[part].now;
       column_block<Storage>* next = &columns[part].next;
-      for (block->fill(plan, at, last, pages); !block->columns.empty(); std::swap(block, next)) {
-        next->fill(plan, at, last, pages);
+      for (block->fill(plan, at, last, ahead); !block->columns.empty(); std::swap(block, next)) {
+        next->fill(plan, at, last, ahead);
         for (const index_run run : block->tokens.runs()) {
           for_head_blocks(q.group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
             score_columns<Heads, Storage>(

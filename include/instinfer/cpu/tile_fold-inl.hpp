@@ -49,6 +49,7 @@ class tile_fold {
   void fold(const attention::query_group& q, const access_plan& plan, std::size_t i,
             const layout::head_pages& head, const Pages& pages, group_state& to) {
     const auto reads = plan.reads();
+    const auto ahead = pages.ahead(plan, i, reads.size(), [] { return std::size_t{1}; });
     while (i < reads.size()) {
       const std::uint32_t tile_first = first_token(reads[i], head);
       const std::uint32_t tile_tokens = head.tiles.of(reads[i].kind).tokens;
@@ -56,14 +57,14 @@ class tile_fold {
       sums_.reset(q.group, Format::v_dim, tile_tokens);
       const index_view wanted = plan.tokens(reads[i]);
       for (; i < reads.size() && reads[i].kind != stream::v_by_token; ++i) {
-        const auto page = pages(reads[i]);
+        const auto page = ahead(reads[i]);
         score_any(page, wanted, plan.dims(reads[i]), q.group,
                   q.values.data() + std::size_t{reads[i].dim_tile} * page.shape.dims, Format::k_dim,
                   products_.data(), tile_tokens);
       }
       weigh_tile(products_, q, Format::k_dim, tile_first, wanted, tile_tokens, sums_);
       for (; i < reads.size() && reads[i].kind == stream::v_by_token; ++i) {
-        const auto page = pages(reads[i]);
+        const auto page = ahead(reads[i]);
         fold_any(page, plan.tokens(reads[i]), q.group,
                  products_.data() + (first_token(reads[i], head) - tile_first), tile_tokens,
                  sums_.row(0).data() + std::size_t{reads[i].dim_tile} * page.shape.dims,

@@ -30,18 +30,14 @@ class engine_base {
               const policy& attention = {}, const logit_rule& logits = {},
               std::uint32_t channels = static_cast<std::uint32_t>(D::drive.geometry.channels))
       : attention_{attention},
-        logits_{(check_window(logits), scaled_for_true_size(logits))},
-        cache_{shape, capacity, channels} {
-    check_arrays(logits);
-  }
+        logits_{(check_logits(shape, logits), scaled_for_true_size(logits))},
+        cache_{shape, capacity, channels} {}
   // The same over a given store; its pages have the layout's size. It replaces `capacity.bytes`.
   engine_base(const model_shape& shape, const store::capacity& capacity, Store pages,
               const policy& attention = {}, const logit_rule& logits = {})
       : attention_{attention},
-        logits_{(check_window(logits), scaled_for_true_size(logits))},
-        cache_{shape, capacity, std::move(pages)} {
-    check_arrays(logits);
-  }
+        logits_{(check_logits(shape, logits), scaled_for_true_size(logits))},
+        cache_{shape, capacity, std::move(pages)} {}
 
   sequence open() { return cache_.open(); }
 
@@ -86,7 +82,7 @@ class engine_base {
   // positions that are reclaimed or were never appended, and where a summary cannot go back: h2o
   // and hgca beyond a token that a query saw, an index that holds the token; drive_full if the
   // group buffer has no room for reopened pages.
-  receipt truncate(sequence seq, std::uint32_t tokens) {
+  receipt truncate(sequence seq, std::uint64_t tokens) {
     return truncate(seq, store::truncate_range{.tokens = tokens});
   }
   receipt truncate(sequence seq, const store::truncate_range& range) {
@@ -109,9 +105,12 @@ class engine_base {
     return cache.tokens() - cache.first();
   }
 
-  // Tokens ever appended to a layer. This is the position of the next token;
-  // reclaim_range::tokens_before counts in the same way.
-  std::uint32_t positions(sequence seq, int layer) const { return cache_.at(seq, layer).tokens(); }
+  // Tokens ever appended to a layer, without those taken back. This is the position of the next
+  // token; reclaim_range::tokens_before counts in the same way, without an end. Plans and observers
+  // number tokens from position cache().at(seq, layer).base() on.
+  std::uint64_t positions(sequence seq, int layer) const {
+    return cache_.at(seq, layer).positions();
+  }
 
   const policy& attention() const { return attention_; }
   const logit_rule& logits() const { return logits_; }
@@ -145,23 +144,21 @@ class engine_base {
     return {moved};
   }
 
-  static void check_window(const logit_rule& logits) {
+  static void check_logits(const model_shape& shape, const logit_rule& logits) {
     static_assert(
         D::layout_policy::page_bytes == D::drive.geometry.page_bytes,
         "instinfer: the layout's page size is not the drive's, see layout/concepts.hpp and ssd/spec/presets.hpp");
+    shape.validate();
     logits.validate();
-    require(!attention::own_window<policy> || logits.window == 0, [] {
-      return std::string(
-          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
-    });
-  }
-
-  void check_arrays(const logit_rule& logits) const {
-    logits.validate_arrays(static_cast<std::size_t>(cache_.shape().layers),
-                           static_cast<std::size_t>(cache_.shape().q_heads));
+    logits.validate_arrays(static_cast<std::size_t>(shape.layers),
+                           static_cast<std::size_t>(shape.q_heads));
     require(!attention::own_window<policy> || !logits.biased(), [] {
       return std::string(
           "engine: the attention policy keeps a window or an order of tokens of its own, logit_rule must have no slopes and no distance_bias");
+    });
+    require(!attention::own_window<policy> || logits.window == 0, [] {
+      return std::string(
+          "engine: the attention policy keeps a window of its own, logit_rule.window must be 0");
     });
   }
 

@@ -4,7 +4,9 @@
 
 #include <array>
 #include <cstdint>
+#include <iosfwd>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -12,7 +14,9 @@
 
 #include "instinfer/core/parallel.hpp"
 #include "instinfer/engine/attend_call.hpp"
+#include "instinfer/engine/by_kind.hpp"
 #include "instinfer/store/capacity_checks.hpp"
+#include "instinfer/store/sequence_slots.hpp"
 #include "instinfer/store/shared_drive.hpp"
 
 namespace instinfer {
@@ -55,8 +59,8 @@ class layered_engine {
       : kind_of_layer_{(check_kinds(kind_of_layer), std::move(kind_of_layer))},
         drive_{channels, store::pages_per_channel(capacity, layout::page_bytes, channels),
                layout::page_bytes, capacity.buffer_bytes},
-        engines_{with_kinds([&](auto... kind) {
-          return engines{engine_of<Formats>{
+        engines_{engines::with_kinds([&](auto... kind) {
+          return std::tuple{engine_of<Formats>{
               model_shape{layers(), of_kind[kind].q_heads, of_kind[kind].kv_heads}, capacity,
               store::drive_share<Pages>{drive_}, attention, of_kind[kind].logits, args...}...};
         })} {}
@@ -73,7 +77,7 @@ class layered_engine {
 
   // The calls of an engine (engine/engine.hpp), each for a layer of the model.
   sequence open() {
-    return in_all_kinds([](auto& engine, auto) { return engine.open(); });
+    return sequences_.take(in_all_kinds([](auto& engine, auto) { return engine.open(); }));
   }
 
   auto append(sequence seq, int layer, std::span<const element> k, std::span<const element> v = {},
@@ -127,12 +131,12 @@ class layered_engine {
 
   // A sequence with the same tokens in all layers. If one kind cannot, none has the copy.
   sequence fork(sequence seq) {
-    const sequence_parts parts = parts_of(seq);
-    return in_all_kinds([&](auto& engine, auto kind) { return engine.fork(parts[kind]); });
+    return sequences_.take(
+        in_all_kinds([&](auto& engine, auto kind) { return engine.fork(parts_of(seq)[kind]); }));
   }
   void reclaim(sequence seq) {
-    const sequence_parts parts = parts_of(seq);
-    for_each_kind([&](auto& engine, auto kind) { engine.reclaim(parts[kind]); });
+    give_back(parts_of(seq));
+    sequences_.give_back(seq);
   }
   void reclaim(sequence seq, const store::reclaim_range& range) {
     each_layer(seq, range,
@@ -141,7 +145,7 @@ class layered_engine {
   }
   // Layer by layer. If memory or the group buffer runs out on the way, the layers before are cut
   // already, and a further call cuts the others.
-  void truncate(sequence seq, std::uint32_t tokens) {
+  void truncate(sequence seq, std::uint64_t tokens) {
     const store::truncate_range range{.tokens = tokens};
     each_layer(seq, range,
                [](auto& engine, sequence part, auto of) { engine.check_truncate(part, of); });
@@ -152,57 +156,82 @@ class layered_engine {
     return at(layer,
               [&](auto& engine, auto kind) { return engine.tokens(parts_of(seq)[kind], layer); });
   }
-  std::uint32_t positions(sequence seq, int layer) const {
+  std::uint64_t positions(sequence seq, int layer) const {
     return at(layer, [&](auto& engine, auto kind) {
       return engine.positions(parts_of(seq)[kind], layer);
     });
   }
 
-  // The engine of a kind, and the drive under all of them.
-  template <std::size_t Kind>
-  const auto& engine_of_kind() const {
-    return std::get<Kind>(engines_);
+  // The parts of all kinds one after the other (store/cache_file.hpp).
+  void save(sequence seq, std::ostream& out, std::string_view model = {}) const
+    requires Pages::holds_data
+  {
+    const sequence_parts& parts = parts_of(seq);
+    engines_.for_each([&](auto& engine, auto kind) { engine.save(parts[kind], out, model); });
   }
+  // Into an open, empty sequence of an engine with the same kinds of layers; returns the receipt of
+  // each kind. Throws as an engine's load, and bad_file for a layer of another kind; the sequence is
+  // then as before.
+  auto load(sequence seq, std::istream& in, std::string_view model = {})
+    requires Pages::holds_data
+  {
+    for (int l = 0; l < layers(); ++l) {
+      require(positions(seq, l) == 0, [] {
+        return std::string("load: the sequence has tokens already; open another one");
+      });
+    }
+    std::array<decltype(std::declval<first_engine&>().load(seq, in, model)), kinds> receipts;
+    sequence_parts loaded = in_all_kinds([&](auto& engine, auto kind) {
+      const sequence part = engine.open();
+      try {
+        receipts[kind] = engine.load(part, in, model);
+        require_own_layers(engine, part, kind);
+      } catch (...) {
+        engine.reclaim(part);
+        throw;
+      }
+      return part;
+    });
+    std::swap(sequences_.at(seq), loaded);
+    give_back(loaded);
+    return receipts;
+  }
+
+  // The store under all kinds.
   const Pages& pages() const { return drive_.pages; }
 
  private:
-  using engines = std::tuple<engine_of<Formats>...>;
-  using sequence_parts = std::array<sequence, kinds>;  // the handle in each kind's engine
+  using engines = by_kind<engine_of<Formats>...>;
+  using sequence_parts = std::vector<sequence>;  // the handle in each kind's engine
 
-  // f(kind...), each kind as a std::integral_constant.
+  // The handles that f(engine, kind) opens. If it throws, none is open.
   template <class F>
-  static decltype(auto) with_kinds(F&& f) {
-    return [&]<std::size_t... Kind>(std::index_sequence<Kind...>) -> decltype(auto) {
-      return f(std::integral_constant<std::size_t, Kind>{}...);
-    }(std::make_index_sequence<kinds>{});
-  }
-  template <class F>
-  void for_each_kind(F&& f) {
-    with_kinds([&](auto... kind) { (f(std::get<kind>(engines_), kind), ...); });
-  }
-
-  // Keeps the handles that f(engine, kind) gives, one of each kind, as one sequence.
-  template <class F>
-  sequence in_all_kinds(F&& f) {
-    sequence_parts parts{};
-    std::size_t done = 0;
+  sequence_parts in_all_kinds(F&& f) {
+    sequence_parts parts;
+    parts.reserve(kinds);
     try {
-      for_each_kind([&](auto& engine, auto kind) {
-        parts[kind] = f(engine, kind);
-        done = kind + 1;
-      });
-      if (parts[0].slot >= sequences_.size()) {
-        sequences_.resize(parts[0].slot + std::size_t{1});
-      }
+      engines_.for_each([&](auto& engine, auto kind) { parts.push_back(f(engine, kind)); });
     } catch (...) {
-      for_each_kind([&](auto& engine, auto kind) {
-        if (kind < done) {
-          engine.reclaim(parts[kind]);
-        }
-      });
+      give_back(parts);
       throw;
     }
-    return (sequences_[parts[0].slot] = parts)[0];
+    return parts;
+  }
+  void give_back(const sequence_parts& parts) {
+    engines_.for_each([&](auto& engine, auto kind) {
+      if (kind < parts.size()) {
+        engine.reclaim(parts[kind]);
+      }
+    });
+  }
+  template <class E>
+  void require_own_layers(const E& engine, sequence part, std::size_t kind) const {
+    for (int l = 0; l < layers(); ++l) {
+      require<bad_file>(kind_of(l) == kind || engine.positions(part, l) == 0, [&] {
+        return "load: layer " + std::to_string(l) + " of the file is of kind " +
+               std::to_string(kind) + ", the engine's of kind " + std::to_string(kind_of(l));
+      });
+    }
   }
   // f(engine, handle, range) for each layer of a range, with the range of this layer alone.
   template <class Range, class F>
@@ -221,27 +250,15 @@ class layered_engine {
   // f(engine, kind) of a layer's kind.
   template <class F>
   decltype(auto) at(int layer, F&& f) {
-    return dispatch<0>(engines_, kind_of(layer), f);
+    return engines_.at(kind_of(layer), f);
   }
   template <class F>
   decltype(auto) at(int layer, F&& f) const {
-    return dispatch<0>(engines_, kind_of(layer), f);
-  }
-  template <std::size_t Kind, class Engines, class F>
-  static decltype(auto) dispatch(Engines& all, std::uint32_t kind, F& f) {
-    if constexpr (Kind + 1 < kinds) {
-      if (kind != Kind) {
-        return dispatch<Kind + 1>(all, kind, f);
-      }
-    }
-    return f(std::get<Kind>(all), std::integral_constant<std::size_t, Kind>{});
+    return engines_.at(kind_of(layer), f);
   }
 
-  // The handle of the first kind is that of the sequence. Throws unknown_sequence.
-  const sequence_parts& parts_of(sequence seq) const {
-    (void)std::get<0>(engines_).positions(seq, 0);
-    return sequences_[seq.slot];
-  }
+  // Throws unknown_sequence.
+  const sequence_parts& parts_of(sequence seq) const { return sequences_.at(seq); }
   void to_kind(std::span<const attend_request> batch, std::size_t kind,
                std::vector<attend_request>& requests) const {
     requests.assign(batch.begin(), batch.end());
@@ -263,8 +280,8 @@ class layered_engine {
   std::vector<std::uint32_t> kind_of_layer_;
   store::shared_drive<Pages> drive_;
   engines engines_;
-  std::vector<sequence_parts> sequences_;  // by slot
-  std::vector<attend_request> requests_;   // scratch
+  store::sequence_slots<sequence> sequences_;  // what a sequence has is its handle in each kind
+  std::vector<attend_request> requests_;       // scratch
 };
 
 }  // namespace instinfer

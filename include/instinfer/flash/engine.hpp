@@ -178,7 +178,7 @@ class engine {
   }
 
   // Like instinfer::engine's, with the time of the pages that are read; releasing pages takes none.
-  receipt truncate(sequence seq, std::uint32_t tokens) {
+  receipt truncate(sequence seq, std::uint64_t tokens) {
     return truncate(seq, store::truncate_range{.tokens = tokens});
   }
   receipt truncate(sequence seq, const store::truncate_range& range) {
@@ -212,7 +212,7 @@ class engine {
 
   // Like instinfer::engine's.
   std::uint32_t tokens(sequence seq, int layer) const { return inner_.tokens(seq, layer); }
-  std::uint32_t positions(sequence seq, int layer) const { return inner_.positions(seq, layer); }
+  std::uint64_t positions(sequence seq, int layer) const { return inner_.positions(seq, layer); }
 
   // The inner engine: for attends with your own parallel policy, workspace or observer.
   const inner_type& inner() const { return inner_; }

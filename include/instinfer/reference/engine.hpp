@@ -6,7 +6,7 @@
 
 namespace instinfer::reference {
 
-template <Design D, class Format = kv_format<>>
-using engine = instinfer::engine<D, Format, path>;
+template <Design D, class Format = kv_format<>, class Store = store::memory>
+using engine = instinfer::engine<D, Format, path, Store>;
 
 }  // namespace instinfer::reference

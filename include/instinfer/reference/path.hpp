@@ -172,6 +172,7 @@ class arithmetic : public score_pool {
                    LogitOf&& logit_of) {
     const auto v_pages_per_token = head.of(stream::v_by_token).dim_tiles;
     std::vector<row_vector> rows;
+    const auto ahead = pages.ahead(plan, layout::read_streams::values);
     for (const page_read& read : plan.reads()) {
       if (read.kind != stream::v_by_token) {
         continue;
@@ -179,7 +180,7 @@ class arithmetic : public score_pool {
       if (read.dim_tile == 0) {
         rows.assign(read.tokens.count, row_vector::Zero(Format::v_dim));
       }
-      const auto page = pages(read);
+      const auto page = ahead(read);
       std::size_t at = 0;
       plan.tokens(read).for_each([&](std::uint32_t t) {
         plan.dims(read).for_each([&](std::uint32_t i) {
@@ -221,11 +222,12 @@ class arithmetic : public score_pool {
                             const layout::head_pages& head,
                             const layout::page_reader<Format>& pages) {
     matrix products = matrix::Zero(queries.rows(), head.tokens);
+    const auto ahead = pages.ahead(plan, layout::read_streams::keys);
     for (const page_read& read : plan.reads()) {
       if (read.kind == stream::v_by_token) {
         continue;
       }
-      const auto page = pages(read);
+      const auto page = ahead(read);
       plan.tokens(read).for_each([&](std::uint32_t t) {
         plan.dims(read).for_each([&](std::uint32_t i) {
           const double k = static_cast<double>(page(t, i));

@@ -2,6 +2,7 @@
 // Checks before a cache changes: free pages, addresses for the tokens, at least one page per
 // channel.
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -105,6 +106,12 @@ inline void require_extents(std::span<const layer_extent> extents, int layers) {
     });
   }
 }
+inline void require_base(const layer_extent& extent, std::uint64_t multiple, std::uint32_t layer) {
+  require<bad_file>(extent.base == 0 || (multiple > 0 && extent.base % multiple == 0), [&] {
+    return "load: layer " + std::to_string(layer) + " of the file counts tokens from position " +
+           std::to_string(extent.base) + ", which is no multiple of " + std::to_string(multiple);
+  });
+}
 inline void require_pages(const layer_extent& extent, std::uint64_t holding, std::uint32_t layer) {
   require<bad_file>(extent.pages == holding, [&] {
     return "load: layer " + std::to_string(layer) + " of the file has " +
@@ -113,7 +120,7 @@ inline void require_pages(const layer_extent& extent, std::uint64_t holding, std
 }
 
 // Throws bad_argument unless the tokens before `before` of a layer can be given up.
-inline void require_reclaimable(std::uint32_t layer, std::uint32_t tokens, std::uint32_t before,
+inline void require_reclaimable(std::uint32_t layer, std::uint64_t tokens, std::uint64_t before,
                                 bool forgettable) {
   require(before <= tokens, [&] {
     return "reclaim: layer " + std::to_string(layer) + " has " + std::to_string(tokens) +
@@ -142,11 +149,23 @@ inline void require_truncatable(std::uint32_t layer, std::uint64_t first, std::u
 }
 
 // Throws address_overflow where tokens can no longer be counted.
+inline constexpr std::uint64_t most_tokens = std::numeric_limits<std::int32_t>::max();
 inline void require_countable(std::uint64_t tokens) {
-  constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
-  require<address_overflow>(tokens <= most, [&] {
+  require<address_overflow>(tokens <= most_tokens, [&] {
     return "append: a sequence holds at most 2^31 - 1 tokens, would hold " + std::to_string(tokens);
   });
+}
+
+// The tokens of a layer that have numbers and addresses.
+inline std::uint64_t numbered_tokens(const address_codec& address, const layout::tiling& tiles) {
+  std::uint64_t most = most_tokens;
+  for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+    if (const layout::tile& tile = tiles.of(s); tile.stored()) {
+      const std::uint64_t length = std::min(address.token_length(), most);  // no overflow below
+      most = std::min(most, length * tile.tokens);
+    }
+  }
+  return most;
 }
 
 }  // namespace instinfer::store

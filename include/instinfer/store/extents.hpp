@@ -26,7 +26,7 @@ inline constexpr std::uint32_t all_layers = 0xFFFF'FFFFu;
 struct reclaim_range {
   std::uint32_t first_layer = 0;
   std::uint32_t end_layer = all_layers;  // one past the last layer; default: the model's end
-  std::uint32_t tokens_before = 0;
+  std::uint64_t tokens_before = 0;
 };
 
 // What truncate takes back: all but the first `tokens` positions in layers [first_layer, end_layer)
@@ -34,15 +34,16 @@ struct reclaim_range {
 struct truncate_range {
   std::uint32_t first_layer = 0;
   std::uint32_t end_layer = all_layers;
-  std::uint32_t tokens = 0;
+  std::uint64_t tokens = 0;
 };
 
-// The content of a layer of a sequence: live tokens [first, tokens), and the number of their sealed
-// pages.
+// The content of a layer of a sequence: live tokens [first, tokens), counted from position `base`,
+// and the number of their sealed pages.
 struct layer_extent {
   std::uint32_t first = 0;
   std::uint32_t tokens = 0;
   std::uint64_t pages = 0;
+  std::uint64_t base = 0;
 };
 
 }  // namespace instinfer::store

@@ -28,11 +28,12 @@ class kv_cache : public sequence_cache<Format, SummaryStates, Store> {
 
   // The same over a given store of pages of the layout's size; it replaces `cap.bytes`.
   kv_cache(const model_shape& shape, const capacity& cap, Store pages)
-      : sequence_cache<Format, SummaryStates, Store>{shape, cap,
-                                                     (shape.validate(), require_context(cap),
-                                                      layout::checked_tiles<Format, Layout>(
-                                                          cap.context_tokens)),
-                                                     Layout::page_bytes, std::move(pages)},
+      : sequence_cache<Format, SummaryStates,
+                       Store>{shape, cap,
+                              (shape.validate(), require_context(cap),
+                               layout::checked_tiles<typename Format::padded, Layout>(
+                                   cap.context_tokens)),
+                              Layout::page_bytes, std::move(pages)},
         context_tokens_{cap.context_tokens} {}
 
   std::uint32_t context_tokens() const { return context_tokens_; }

@@ -32,16 +32,22 @@ class layer_cache {
       : tiles_{tiles},
         page_bytes_{page_bytes},
         kv_heads_{kv_heads},
+        base_{holds.base},
         first_{holds.first},
         tokens_{holds.tokens},
         streams_{stream_of(stream::k_by_token), stream_of(stream::k_by_dim),
                  stream_of(stream::v_by_token)},
         summaries_(kv_heads) {}
 
+  // Live tokens have the numbers [first(), tokens()). Token 0 is at position base() of the
+  // sequence, a multiple of all tiles, which moves on as old tokens go: so numbers last for endless
+  // streams.
   std::uint32_t first() const { return first_; }
   std::uint32_t tokens() const { return tokens_; }
+  std::uint64_t base() const { return base_; }
+  std::uint64_t positions() const { return base_ + tokens_; }
   layer_extent extent() const {
-    return {first_, tokens_, sum_of([](const auto& s) { return s.live_pages(); })};
+    return {first_, tokens_, sum_of([](const auto& s) { return s.live_pages(); }), base_};
   }
 
   // Sealed pages that hold its tokens, also before they are loaded.
@@ -114,6 +120,15 @@ class layer_cache {
     }
     first_ = new_first;
     for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });
+  }
+
+  // Token n gets the number 0: a multiple of all tiles and groups, at most first().
+  void rebase(std::uint32_t n) {
+    for_each_stream([&](stream_cache<Format>& s) { s.rebase(n); });
+    summaries_.for_each([&](auto& state) { attention::rebase(state, n); });
+    base_ += n;
+    first_ -= n;
+    tokens_ -= n;
   }
 
   bool may_truncate(std::uint32_t tokens) const { return summaries_.may_truncate(tokens); }
@@ -308,8 +323,12 @@ class layer_cache {
       }(std::type_identity<SummaryStates>{});
 
   stream_cache<Format> stream_of(stream s) const {
-    return {s, tiles_.has_pages(s) ? tiles_.of(s) : layout::tile{}, page_bytes_, kv_heads_,
-            tiles_.guest_of(s)};
+    return {s,
+            tiles_.has_pages(s) ? tiles_.of(s) : layout::tile{},
+            page_bytes_,
+            kv_heads_,
+            tiles_.guest_of(s),
+            base_};
   }
 
   // The streams of K and V that summaries read; one stream if V lies in the pages of K.
@@ -386,6 +405,7 @@ class layer_cache {
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
   std::uint32_t kv_heads_;
+  std::uint64_t base_;
   std::uint32_t first_;
   std::uint32_t tokens_;
   std::array<stream_cache<Format>, stream_count> streams_;  // in the order of `stream`

@@ -22,6 +22,7 @@ struct page_grid {
   std::uint32_t page_bytes = 0;
   std::uint32_t kv_heads = 0;
   layout::tile guest{};
+  std::uint32_t tiles_before = 0;  // tiles of the stream before tile number 0, modulo 2^32
 
   bool stored() const { return tile.stored(); }
   std::uint32_t dim_tiles() const {
@@ -75,7 +76,7 @@ struct page_grid {
   // neighbouring heads each go round all channels. V starts half a round after K.
   std::uint32_t channel_of(std::uint32_t token_tile, std::uint32_t h, std::uint32_t dim_tile,
                            std::uint32_t start_channel, std::uint32_t channels) const {
-    return start_channel + token_tile + h + dim_tile +
+    return start_channel + tiles_before + token_tile + h + dim_tile +
            (kind == stream::v_by_token ? channels / 2 : 0);
   }
 };

@@ -33,6 +33,15 @@ class page_table {
   // An empty table becomes that of a stream whose first `tiles` tiles are reclaimed.
   void begin_at(std::uint32_t tiles) { first_tile_ = reclaimed_tiles_ = tiles; }
 
+  // Tile `tiles` gets the number 0, and so on. All tiles before it must be reclaimed.
+  void rebase(std::uint32_t tiles) {
+    if (first_tile_ < tiles) {
+      free_before(tiles);
+    }
+    first_tile_ -= tiles;
+    reclaimed_tiles_ -= tiles;
+  }
+
   // Releases the pages of the tiles before `tiles`.
   template <PageStore Store>
   void reclaim(Store& store, std::uint32_t tiles) {
@@ -40,9 +49,8 @@ class page_table {
       store.release(std::exchange((*this)[i], no_page));
     }
     reclaimed_tiles_ = std::max(reclaimed_tiles_, tiles);
-    if (const std::size_t n = reclaimed_tiles_ * pages_per_tile_ - gone(); 2 * n >= pages_.size()) {
-      pages_.erase(pages_.begin(), pages_.begin() + static_cast<std::ptrdiff_t>(n));
-      first_tile_ = reclaimed_tiles_;
+    if (2 * (reclaimed_tiles_ * pages_per_tile_ - gone()) >= pages_.size()) {
+      free_before(reclaimed_tiles_);
     }
   }
   // Releases the pages of the tiles from `tiles` on.
@@ -65,6 +73,11 @@ class page_table {
   }
 
  private:
+  void free_before(std::uint32_t tiles) {
+    const std::size_t n = tiles * pages_per_tile_ - gone();
+    pages_.erase(pages_.begin(), pages_.begin() + static_cast<std::ptrdiff_t>(n));
+    first_tile_ = tiles;
+  }
   std::size_t gone() const { return first_tile_ * pages_per_tile_; }
 
   std::size_t pages_per_tile_;

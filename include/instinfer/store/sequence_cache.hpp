@@ -50,6 +50,8 @@ class sequence_cache {
         address_{cap.address},
         tiles_{tiles},
         page_bytes_{page_bytes},
+        numbered_tokens_{numbered_tokens(address_, tiles_)},
+        rebase_tokens_{rebase_tokens_of(tiles_)},
         own_buffer_{cap.buffer_bytes},
         store_{std::move(pages)} {
     (void)address_.encode(address_fields{.layer = static_cast<std::uint64_t>(shape.layers) - 1,
@@ -129,8 +131,9 @@ class sequence_cache {
     check_reclaim(seq, range);
     std::vector<layer>& layers = slots_.at(seq);
     for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
-      if (range.tokens_before > layers[l].first()) {
-        layers[l].reclaim(store_, range.tokens_before);
+      if (const std::uint32_t before = number_of(layers[l], range.tokens_before);
+          before > layers[l].first()) {
+        layers[l].reclaim(store_, before);
       }
     }
   }
@@ -142,8 +145,9 @@ class sequence_cache {
                    static_cast<std::uint32_t>(shape_.layers));
     for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
       const layer& of = layers[l];
-      require_reclaimable(l, of.tokens(), range.tokens_before,
-                          range.tokens_before <= of.first() || of.may_forget(range.tokens_before));
+      const std::uint32_t before = number_of(of, range.tokens_before);
+      require_reclaimable(l, of.positions(), range.tokens_before,
+                          before <= of.first() || of.may_forget(before));
     }
   }
 
@@ -161,8 +165,8 @@ class sequence_cache {
     read.clear();
     std::uint64_t open_bytes = 0;
     for (const layer& l : all) {
-      l.list_truncated(range.tokens, read);
-      open_bytes += l.open_bytes_truncated(range.tokens) - l.open_bytes();
+      l.list_truncated(number_of(l, range.tokens), read);
+      open_bytes += l.open_bytes_truncated(number_of(l, range.tokens)) - l.open_bytes();
     }
     if constexpr (Store::holds_data) {
       buffer().require_free(open_bytes, [&] {
@@ -171,12 +175,12 @@ class sequence_cache {
     }
     for (layer& l : all) {
       const counted_growth<layer> growth(buffer(), l);
-      l.reserve_truncate(range.tokens, Store::holds_data);
+      l.reserve_truncate(number_of(l, range.tokens), Store::holds_data);
     }
     reads(std::span<const page_id>(read));
     for (layer& l : all) {
-      if (range.tokens < l.tokens()) {
-        l.truncate(store_, range.tokens);
+      if (const std::uint32_t tokens = number_of(l, range.tokens); tokens < l.tokens()) {
+        l.truncate(store_, tokens);
       }
     }
     const std::uint64_t bytes = read.size() * page_bytes_;
@@ -192,8 +196,8 @@ class sequence_cache {
                    static_cast<std::uint32_t>(shape_.layers));
     for (std::uint32_t l = range.first_layer; l < end_of(range); ++l) {
       const layer& of = layers[l];
-      require_truncatable(l, of.first(), of.tokens(), range.tokens);
-      if (!of.may_truncate(range.tokens)) [[unlikely]] {
+      require_truncatable(l, of.base() + of.first(), of.positions(), range.tokens);
+      if (!of.may_truncate(number_of(of, range.tokens))) [[unlikely]] {
         throw_not_truncatable(l, range.tokens);
       }
     }
@@ -257,6 +261,7 @@ class sequence_cache {
     layers.reserve(extents.size());
     for (const layer_extent& e : extents) {
       const auto number = static_cast<std::uint32_t>(layers.size());
+      require_base(e, rebase_tokens_, number);
       require_addresses(address_, tiles_, shape_, padded::k_dim, padded::v_dim, seq, number,
                         e.tokens);
       layers.push_back(empty_layer(e));
@@ -311,6 +316,20 @@ class sequence_cache {
     return layers[static_cast<std::size_t>(layer_index)];
   }
 
+  // The number of a position that is at most the layer's end; 0 for those before its base.
+  static std::uint32_t number_of(const layer& of, std::uint64_t position) {
+    return static_cast<std::uint32_t>(position - std::min(position, of.base()));
+  }
+
+  static std::uint64_t rebase_tokens_of(const layout::tiling& tiles) {
+    std::uint64_t all = attention::rebase_tokens<SummaryStates>;
+    for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+      if (tiles.of(s).stored()) {
+        all = attention::common_multiple(all, tiles.of(s).tokens);
+      }
+    }
+    return all;
+  }
   // That of the drive, where several caches share one (store/shared_drive.hpp).
   group_buffer& buffer() {
     if constexpr (requires { store_.buffer(); }) {
@@ -337,8 +356,11 @@ class sequence_cache {
     if (count == 0) {
       return {};
     }
-    constexpr std::uint64_t most = std::numeric_limits<std::int32_t>::max();
-    const std::uint64_t total = to.tokens() + std::min(count, most);
+    const std::uint64_t more = std::min(count, most_tokens);
+    if (to.tokens() + more > numbered_tokens_ && rebase_tokens_ > 0) {
+      to.rebase(static_cast<std::uint32_t>(to.first() / rebase_tokens_ * rebase_tokens_));
+    }
+    const std::uint64_t total = to.tokens() + more;
     require_countable(total);
     require_addresses(address_, tiles_, shape_, padded::k_dim, padded::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
@@ -359,6 +381,8 @@ class sequence_cache {
   address_codec address_;
   layout::tiling tiles_;
   std::uint32_t page_bytes_;
+  std::uint64_t numbered_tokens_;  // of a layer
+  std::uint64_t rebase_tokens_;    // the common multiple of tiles and groups; 0: beyond all numbers
   group_buffer own_buffer_;
   shared_pages<Store> store_;
   sequence_slots<layer> slots_;

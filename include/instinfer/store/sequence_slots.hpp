@@ -1,6 +1,6 @@
 #pragma once
-// The sequences of a cache by slot, and the handles to them. A slot that was given back is taken
-// again, under another generation.
+// Sequences by slot, and the handles to them. A slot that was given back is taken again, under
+// another generation.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace instinfer::store {
 
-// Layer is what a sequence has of each layer.
+// Layer is what a sequence has of each layer, or of each kind of layer.
 template <class Layer>
 class sequence_slots {
  public:

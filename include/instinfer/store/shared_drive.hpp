@@ -22,8 +22,8 @@ struct shared_drive {
   group_buffer buffer;
 };
 
-// A cache's view of the drive: a page store without pages of its own. Caches number their sequences
-// alike, so a sequence that has a part in each cache is one sequence to the store.
+// A cache's view of the drive: a page store without pages of its own. To a store that is told whose
+// pages it writes, the sequences in one slot of all caches are one.
 template <PageStore Store>
 class drive_share {
  public:
@@ -47,6 +47,12 @@ class drive_share {
     requires holds_data
   {
     return std::as_const(drive_->pages).view(page);
+  }
+
+  auto read_ahead(const auto& plan, const auto& order) const
+    requires requires(const Store& s) { s.read_ahead(plan, order); }
+  {
+    return pages().read_ahead(plan, order);
   }
 
   // What a store over an FTL has in addition (flash/locating_store.hpp).

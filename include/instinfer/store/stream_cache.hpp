@@ -27,10 +27,12 @@ class stream_cache {
   using element = typename Format::element;
   using stored_element = typename Format::decoded::element;  // can hold every stored value exactly
 
-  // `guest`: the tile of V if the pages of this stream hold fused rows.
+  // `guest`: the tile of V if the pages of this stream hold fused rows. Token number 0 is at
+  // position `base` of the sequence.
   stream_cache(stream kind, const layout::tile& tile, std::uint32_t page_bytes,
-               std::uint32_t kv_heads, const layout::tile& guest = {})
-      : grid_{kind, tile, page_bytes, kv_heads, guest},
+               std::uint32_t kv_heads, const layout::tile& guest, std::uint64_t base)
+      : grid_{kind,     tile,  page_bytes,
+              kv_heads, guest, tile.stored() ? static_cast<std::uint32_t>(base / tile.tokens) : 0},
         table_{grid_.pages_per_tile()},
         open_{grid_} {}
 
@@ -146,6 +148,13 @@ class stream_cache {
           table_.pages().subspan(grid_.at(t - table_.first_tile(), 0, 0), grid_.pages_per_tile());
       pages.insert(pages.end(), tile.begin(), tile.end());
     }
+  }
+
+  // Token n, a multiple of the tile's, gets the number 0. All tokens before it must be reclaimed.
+  void rebase(std::uint32_t n) {
+    table_.rebase(n / grid_.tile.tokens);
+    sealed_tokens_ -= n;
+    grid_.tiles_before += n / grid_.tile.tokens;
   }
 
   template <PageStore Store>

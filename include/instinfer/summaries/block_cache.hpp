@@ -3,6 +3,7 @@
 // RetroInfer's wave buffer.
 // A slot number says where the copy of a block is; the owner keeps the copies themselves.
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -96,6 +97,20 @@ class block_cache {
     slot_of_[block] = none;
     --used_;
     return true;
+  }
+
+  // Block `by` gets the number 0, and so on. Blocks before it are forgotten.
+  void move_down(block_id by) {
+    for (block_id b = 0; b < by && b < blocks(); ++b) {
+      forget(b);
+    }
+    slot_of_.erase(slot_of_.begin(),
+                   slot_of_.begin() + static_cast<std::ptrdiff_t>(std::min(by, blocks())));
+    for (block_id b = 0; b < blocks(); ++b) {
+      if (slot_of_[b] != none) {
+        slots_[slot_of_[b]].block = b;
+      }
+    }
   }
 
   bool contains(block_id block) const { return block < slot_of_.size() && slot_of_[block] != none; }

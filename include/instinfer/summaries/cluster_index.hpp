@@ -53,6 +53,7 @@ struct cluster_tree {
 
     template <class States>
     void truncate(std::uint32_t n, const States& all) noexcept;
+    void rebase(std::uint32_t /*n*/) noexcept {}  // it numbers no tokens
 
     // Adds coarse chunks over the chunks [first, ...) that the fine index already has. parent_ends
     // counts from `first`. Without values, if the fine index has none.
@@ -121,6 +122,14 @@ struct cluster_index {
         starts_.clear();
         positions_.clear();
         value_means_.clear();
+      }
+    }
+    void rebase(std::uint32_t n) noexcept {
+      if (indexed_.size() > 0) {
+        indexed_ = {indexed_.first - n, indexed_.last - n};
+        const auto less = [n](std::uint32_t x) { return x - n; };
+        std::transform(starts_.begin(), starts_.end(), starts_.begin(), less);
+        std::transform(positions_.begin(), positions_.end(), positions_.begin(), less);
       }
     }
     std::uint64_t bytes() const {

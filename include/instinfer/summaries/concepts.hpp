@@ -20,6 +20,7 @@
 #include <span>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "instinfer/core/shape.hpp"
 
@@ -64,6 +65,12 @@ struct takes_any_parts {
 //   whole_before(tokens)    optional: the largest n <= tokens to which it can go back without rows,
 //                           at least the first live token. The engine calls truncate(n), and
 //                           appends the tokens [n, tokens) again
+// A stream is endless if the layer can number its tokens anew when their numbers are used up. That
+// takes of every state without any_order
+//   rebase(n)               noexcept: token n gets the number 0, and so on. All tokens before n are
+//                           forgotten
+//   rebase_tokens           if it numbers groups of tokens: their size; n is a multiple of it
+//
 // A state that never looks at K says ignores_keys = true, so that its rows of K are not read.
 
 // A state that can be saved in a file with its cache (store/cache_file.hpp) also has
@@ -96,6 +103,41 @@ template <class State>
 inline constexpr bool forgets_in_any_order = requires { requires State::any_order; };
 template <class... S>
 inline constexpr bool forgets_in_any_order<std::tuple<S...>> = (forgets_in_any_order<S> && ...);
+template <class State>
+void rebase(State& state, std::uint32_t n) noexcept {
+  if constexpr (requires { state.rebase(n); }) {
+    state.rebase(n);
+  }
+}
+
+// The smallest common multiple; 0, which no token number reaches, if it is beyond 2^32.
+constexpr std::uint64_t common_multiple(std::uint64_t a, std::uint64_t b) {
+  std::uint64_t divisor = a, rest = b;
+  while (rest != 0) {
+    divisor = std::exchange(rest, divisor % rest);
+  }
+  const std::uint64_t multiple = divisor == 0 ? 0 : a / divisor * b;
+  return multiple >> 32 == 0 ? multiple : 0;
+}
+// What n must be a multiple of, for all states of a head; 0 if one of them cannot.
+template <class State>
+inline constexpr std::uint64_t rebase_tokens = [] {
+  if constexpr (requires { State::rebase_tokens; }) {
+    return std::uint64_t{State::rebase_tokens};
+  } else {
+    return std::uint64_t{forgets_in_any_order<State> || requires(State & s){s.rebase(0u);
+  }
+};
+}
+}
+();
+template <class... S>
+inline constexpr std::uint64_t rebase_tokens<std::tuple<S...>> = [] {
+  std::uint64_t all = 1;
+  ((all = common_multiple(all, rebase_tokens<S>)), ...);
+  return all;
+}();
+
 template <class State>
 inline constexpr bool ignores_keys = requires { requires State::ignores_keys; };
 

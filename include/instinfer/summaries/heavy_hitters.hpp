@@ -46,6 +46,11 @@ struct heavy_hitters {
       kept_.drop_from(n);
       weights_.resize(kept_.count());
     }
+    void rebase(std::uint32_t n) noexcept {
+      kept_.move_down(n);
+      tokens_ -= n;
+      forgotten_ -= n;
+    }
     std::uint64_t bytes() const { return weights_.size() * sizeof(double); }
 
     index_view kept() const { return kept_; }

@@ -65,11 +65,8 @@ struct index_keys {
     }
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       forget_count(1);
-      const std::size_t gone = first_block() - freed_;
-      if (2 * gone * BlockTokens >= keys_.size()) {
-        keys_.erase(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(gone * BlockTokens));
-        sums_.erase(sums_.begin(), sums_.begin() + static_cast<std::ptrdiff_t>(gone * Dims));
-        freed_ = first_block();
+      if (2 * std::size_t{first_block() - freed_} * BlockTokens >= keys_.size()) {
+        free_blocks(first_block());
       }
     }
     void append_count(std::uint32_t count) noexcept { tokens_ += count; }
@@ -93,6 +90,15 @@ struct index_keys {
                          [](double a, float b) { return a + static_cast<double>(b); });
         }
       }
+    }
+
+    static constexpr std::uint32_t rebase_tokens = BlockTokens;
+    void rebase(std::uint32_t n) noexcept {
+      const std::uint32_t gone = n / BlockTokens;
+      free_blocks(keys_.empty() ? freed_ : std::max(freed_, gone));
+      freed_ = std::max(freed_, gone) - gone;
+      tokens_ -= n;
+      forgotten_ -= n;
     }
 
     // Without values: of the keys that there would be.
@@ -152,6 +158,14 @@ struct index_keys {
 
    private:
     static constexpr float largest = std::numeric_limits<float>::max() / (2 * Dims);
+
+    // Frees the keys and sums of the blocks before `first`.
+    void free_blocks(std::uint32_t first) noexcept {
+      const std::size_t gone = first - freed_;
+      keys_.erase(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(gone * BlockTokens));
+      sums_.erase(sums_.begin(), sums_.begin() + static_cast<std::ptrdiff_t>(gone * Dims));
+      freed_ = first;
+    }
 
     // Decoded, and rotated back.
     static std::array<float, std::size_t{Dims}> original(const index_key<Dims>& key) {

@@ -60,6 +60,12 @@ struct moving_weights {
       tokens_ = n;
       window_.resize(n - window_first_);
     }
+    void rebase(std::uint32_t n) noexcept {
+      context_.move_down(n);
+      first_ -= n;
+      window_first_ -= n;
+      tokens_ -= n;
+    }
     std::uint64_t bytes() const {
       return window_.size() * sizeof(observed) + context().runs().size_bytes();
     }

@@ -54,9 +54,8 @@ struct page_bounds {
     }
     void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {
       forget_count(1);
-      if (const std::size_t gone = first_chunk() - freed_; 2 * gone * row_dim >= boxes_.size()) {
-        boxes_.erase(boxes_.begin(), boxes_.begin() + static_cast<std::ptrdiff_t>(gone * row_dim));
-        freed_ = first_chunk();
+      if (2 * std::size_t{first_chunk() - freed_} * row_dim >= boxes_.size()) {
+        free_groups(first_chunk());
       }
     }
     void append_count(std::uint32_t count) noexcept { tokens_ += count; }
@@ -76,6 +75,15 @@ struct page_bounds {
         std::fill_n(largest, k_dim, from_float<element>(-largest_finite<element>));
         std::fill_n(largest + k_dim, k_dim, from_float<element>(largest_finite<element>));
       }
+    }
+
+    static constexpr std::uint32_t rebase_tokens = Tokens;
+    void rebase(std::uint32_t n) noexcept {
+      const std::uint32_t gone = n / Tokens;
+      free_groups(boxes_.empty() ? freed_ : std::max(freed_, gone));
+      freed_ = std::max(freed_, gone) - gone;
+      tokens_ -= n;
+      forgotten_ -= n;
     }
 
     // Without values: of the boxes that there would be.
@@ -114,6 +122,12 @@ struct page_bounds {
     }
 
    private:
+    // Frees the boxes of the groups before `first`.
+    void free_groups(std::uint32_t first) noexcept {
+      const std::size_t gone = std::size_t{first - freed_} * row_dim;
+      boxes_.erase(boxes_.begin(), boxes_.begin() + static_cast<std::ptrdiff_t>(gone));
+      freed_ = first;
+    }
     static constexpr std::uint32_t groups_of(std::uint32_t tokens) {
       return tokens / Tokens + (tokens % Tokens > 0 ? 1 : 0);
     }

@@ -32,6 +32,12 @@ struct wave_buffer {
         blocks_.forget(b);
       }
     }
+    // Tiles divide n, so blocks do.
+    void rebase(std::uint32_t n) noexcept {
+      if (block_tokens_ > 0) {
+        blocks_.move_down(n / block_tokens_);
+      }
+    }
     std::uint64_t bytes() const {
       return std::uint64_t{blocks_.capacity()} * block_tokens_ * Format::token_bytes +
              blocks_.table_bytes();

@@ -1,0 +1,218 @@
+// Engines over a drive: the bits of an attend are those over memory, whatever else the engine does,
+// and an error of the drive leaves the engine usable.
+
+#include <random>
+#include <sstream>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "faulty_calls.hpp"
+#include "instinfer/drive.hpp"
+#include "instinfer/layout/fused.hpp"
+#include "tests/support/shared_attends.hpp"
+
+namespace instinfer::test_drive_engine {
+
+using store::drive_files;
+
+namespace {
+
+using format = kv_format<fp16, 64>;
+template <class D, class Path, class Store>
+using engine_of = engine<D, format, Path, Store>;
+
+using fused = design<attention::dense, layout::fused<>, flash::instcsd, transfer::in_storage>;
+
+constexpr model_shape shape{.layers = 2, .q_heads = 6, .kv_heads = 2};
+constexpr int channels = 3;
+const store::capacity room{.bytes = 8 << 20, .context_tokens = 2048};
+
+// Readers with room for 120 pages of 4 KiB, so that a plan is many times larger.
+drive_files::options small_buffers() {
+  return {.folders = {"."}, .readers = 2, .buffer_bytes = 256 * 4096};
+}
+
+drive_files pages_on(const drive_files::options& options) {
+  return {options, channels, room.bytes / channels / 4096, 4096};
+}
+
+std::vector<fp16> drawn(std::mt19937& random, std::size_t tokens) {
+  std::normal_distribution<float> normal;
+  std::vector<fp16> x(tokens * 2 * 64);
+  for (fp16& e : x) {
+    e = from_float<fp16>(normal(random));
+  }
+  return x;
+}
+std::vector<float> drawn_q(std::mt19937& random, std::size_t queries = 1) {
+  std::normal_distribution<float> normal;
+  std::vector<float> q(queries * 6 * 64);
+  for (float& x : q) {
+    x = normal(random);
+  }
+  return q;
+}
+
+template <class Engine, class P>
+std::vector<float> attend(Engine& e, sequence seq, int layer, const std::vector<float>& q,
+                          const P& workers) {
+  std::vector<float> out(q.size());
+  typename Engine::scratch work;
+  e.attend(seq, layer, q, out, work, workers);
+  return out;
+}
+
+}  // namespace
+
+// Paths of both kinds of kernels: rows and columns on the CPU, elements on the reference.
+TEST_CASE_TEMPLATE("attends over a drive have the bits of those over memory", Engine,
+                   engine_of<insta, cpu::path, drive_files>,
+                   engine_of<fused, cpu::path, drive_files>,
+                   engine_of<insta_sparf, cpu::path, drive_files>,
+                   engine_of<insta_sparf, reference::path, drive_files>) {
+  using in_memory = engine_of<typename Engine::design_type, typename Engine::path, store::memory>;
+  Engine on_drive(shape, room, pages_on(small_buffers()));
+  in_memory expected(shape, room, {}, {}, channels);
+  std::mt19937 random(1);
+  std::vector<sequence> seqs{on_drive.open(), on_drive.open()};
+  const std::vector<sequence> same{expected.open(), expected.open()};
+  const auto append = [&](std::size_t s, int layer, std::size_t tokens) {
+    const std::vector<fp16> k = drawn(random, tokens);
+    const std::vector<fp16> v = drawn(random, tokens);
+    const receipt r = on_drive.append(seqs[s], layer, k, v);
+    CHECK(r.traffic == expected.append(same[s], layer, k, v).traffic);
+  };
+  const auto compare = [&](std::size_t s, int layer, std::size_t queries) {
+    const std::vector<float> q = drawn_q(random, queries);
+    CHECK(attend(on_drive, seqs[s], layer, q, parallel::serial{}) ==
+          attend(expected, same[s], layer, q, parallel::serial{}));
+    const parallel::in_parts parts(3, parallel::serial{});
+    CHECK(attend(on_drive, seqs[s], layer, q, parts) == attend(expected, same[s], layer, q, parts));
+#if defined(_OPENMP)
+    const parallel::in_parts both(2, parallel::openmp{.threads = 2});
+    CHECK(attend(on_drive, seqs[s], layer, q, both) == attend(expected, same[s], layer, q, both));
+#endif
+  };
+  for (const std::size_t tokens : {1500u, 1u, 30u, 300u}) {
+    for (std::size_t s = 0; s < 2; ++s) {
+      append(s, 0, tokens);
+      append(s, 1, tokens / 2 + 1);
+      compare(s, 0, 1);
+      compare(s, 1, 1);
+    }
+  }
+  compare(0, 0, 5);
+  CHECK(on_drive.pages().bytes_read() > 0);
+
+  // A file of a sequence on the drive goes on in memory, and the other way round.
+  std::stringstream file;
+  on_drive.save(seqs[0], file, "model");
+  const sequence loaded = expected.open();
+  expected.load(loaded, file, "model");
+  const std::vector<float> q = drawn_q(random);
+  CHECK(attend(on_drive, seqs[0], 0, q, parallel::serial{}) ==
+        attend(expected, loaded, 0, q, parallel::serial{}));
+  expected.reclaim(loaded);
+  on_drive.reclaim(seqs[0]);
+  seqs[0] = on_drive.open();
+  std::stringstream back;
+  expected.save(same[0], back);
+  on_drive.load(seqs[0], back);
+  compare(0, 0, 1);
+
+  // The tokens at the begin are given up, and their pages are used for others.
+  on_drive.reclaim(seqs[1], {.tokens_before = 333});
+  expected.reclaim(same[1], {.tokens_before = 333});
+  append(1, 1, 400);
+  compare(1, 0, 1);
+  compare(1, 1, 1);
+
+  // Some of the newest are taken back, and a fork goes on for itself.
+  on_drive.truncate(seqs[1], {.tokens = 700});
+  expected.truncate(same[1], {.tokens = 700});
+  const sequence fork = on_drive.fork(seqs[1]);
+  const sequence same_fork = expected.fork(same[1]);
+  append(1, 0, 50);
+  compare(1, 0, 1);
+  const std::vector<float> fork_q = drawn_q(random);
+  CHECK(attend(on_drive, fork, 0, fork_q, parallel::serial{}) ==
+        attend(expected, same_fork, 0, fork_q, parallel::serial{}));
+
+  const std::vector<float> qs[] = {drawn_q(random), drawn_q(random)};
+  std::vector<float> out[] = {std::vector<float>(6 * 64), std::vector<float>(6 * 64)};
+  std::vector<float> expected_out[] = {std::vector<float>(6 * 64), std::vector<float>(6 * 64)};
+  const attend_request batch[] = {{seqs[0], qs[0], out[0]}, {seqs[1], qs[1], out[1]}};
+  const attend_request same_batch[] = {{same[0], qs[0], expected_out[0]},
+                                       {same[1], qs[1], expected_out[1]}};
+  typename Engine::scratch work;
+  typename in_memory::scratch same_work;
+  on_drive.attend(batch, 0, work, parallel::serial{});
+  expected.attend(same_batch, 0, same_work, parallel::serial{});
+  CHECK(out[0] == expected_out[0]);
+  CHECK(out[1] == expected_out[1]);
+}
+
+TEST_CASE("a read error ends one attend, and the next one works") {
+  test::faulty_calls calls;
+  drive_files::options options = small_buffers();
+  options.calls = &calls;
+  engine_of<insta_sparf, cpu::path, drive_files> e(shape, room, pages_on(options));
+  std::mt19937 random(2);
+  const sequence seq = e.open();
+  e.append(seq, 0, drawn(random, 700), drawn(random, 700));
+  const std::vector<float> q = drawn_q(random);
+  const std::vector<float> expected = attend(e, seq, 0, q, parallel::serial{});
+  // The n-th read fails, for n = 0, 1, ... until an attend makes fewer reads.
+  int n = 0;
+  for (;; ++n) {
+    std::vector<float> out(q.size(), 7.0f);
+    calls.fail(test::call::read, n, -EIO);
+    try {
+      e.attend(seq, 0, q, out);
+      break;
+    } catch (const io_error& error) {
+      CHECK(error.code == EIO);
+      CHECK(out == std::vector<float>(q.size(), 7.0f));
+    }
+    calls.stop_failing();
+    CHECK(attend(e, seq, 0, q, parallel::serial{}) == expected);
+  }
+  CHECK(n >= 6);  // at least K by dim, K and V of two heads
+}
+
+TEST_CASE("an append that the drive refuses is read from memory, and the next one is refused") {
+  test::faulty_calls calls;
+  drive_files::options options = small_buffers();
+  options.calls = &calls;
+  engine_of<insta, cpu::path, drive_files> e(shape, room, pages_on(options));
+  engine_of<insta, cpu::path, store::memory> expected(shape, room, {}, {}, channels);
+  std::mt19937 random(3);
+  const sequence seq = e.open();
+  const sequence same = expected.open();
+  const std::vector<fp16> k = drawn(random, 900);
+  const std::vector<fp16> v = drawn(random, 900);
+  const std::vector<float> q = drawn_q(random);
+  calls.fail(test::call::write, 1, -EIO, INT_MAX);
+  e.append(seq, 0, k, v);
+  expected.append(same, 0, k, v);
+  CHECK(attend(e, seq, 0, q, parallel::serial{}) ==
+        attend(expected, same, 0, q, parallel::serial{}));
+  CHECK(e.pages().kept_pages() > 0);
+
+  const std::uint64_t free_pages = e.pages().free_pages();
+  CHECK_THROWS_AS(e.append(seq, 0, k, v), io_error);
+  CHECK(e.tokens(seq, 0) == 900);
+  CHECK(e.pages().free_pages() == free_pages);
+  CHECK(attend(e, seq, 0, q, parallel::serial{}) ==
+        attend(expected, same, 0, q, parallel::serial{}));
+
+  calls.stop_failing();
+  e.append(seq, 0, k, v);
+  expected.append(same, 0, k, v);
+  CHECK(e.pages().kept_pages() == 0);
+  CHECK(attend(e, seq, 0, q, parallel::serial{}) ==
+        attend(expected, same, 0, q, parallel::serial{}));
+}
+
+}  // namespace instinfer::test_drive_engine
