@@ -72,8 +72,8 @@ outcome read_one(const drive_files& from, page_id page, std::uint32_t version) {
 }  // namespace
 
 TEST_CASE("every single bit of a store flipped is found") {
-  // INSTINFER_LONG_TESTS: 1024 pages, 4,194,304 flips; otherwise 128 pages, 524,288 flips.
-  const std::size_t count = std::getenv("INSTINFER_LONG_TESTS") != nullptr ? 1024 : 128;
+  // INSTINFER_LONG: 1024 pages, 4,194,304 flips; otherwise 128 pages, 524,288 flips.
+  const std::size_t count = std::getenv("INSTINFER_LONG") != nullptr ? 1024 : 128;
   test::faulty_calls calls;
   drive_files::options options = way(2, calls);
   options.direct = false;  // so that a flip costs 4 us
@@ -260,7 +260,7 @@ TEST_CASE("pages that the drive refuses, at every call, are read from memory unt
         for (int n = 0; !all_written; ++n) {
           CAPTURE(n);
           calls.fail(call::write, n, -code, times);
-          std::vector<page_id> pages = fill(store, 60, bytes);
+          std::vector<page_id> pages = fill(store, 30, bytes);
           store.flush();
           all_written = !calls.failed();
           CHECK((store.kept_pages() == 0) == all_written);

@@ -111,6 +111,10 @@ TEST_CASE("latent rows: dense attention is plain attention, V being the first di
   check_dense<reference::engine<separate, latent>>(1e-5);
   check_dense<cpu::engine<fused, latent>>(1e-5);
 }
+TEST_CASE("latent rows of a codec: dense attention is plain attention") {
+  // fp8 rounds to 2^-4 of a value; K and V of a page share its scale.
+  check_dense<cpu::engine<separate, latent_format<fp8_pages<bf16>, 96, 64>>>(0.4);
+}
 TEST_CASE("latent rows with 128 query heads over one KV head") {
   filled<cpu::engine<separate, latent>> cache(72, 200, 128, 1000, 1);
   CHECK(largest_difference(cache.attend(), cache.expected()) < 1e-5);

@@ -9,6 +9,7 @@
 #include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/layout/fused.hpp"
 #include "instinfer/store/memory.hpp"
 #include "tests/support/plain_cache.hpp"
 #include "tests/support/saved_engine.hpp"
@@ -75,6 +76,7 @@ TEST_CASE("endless: positions go beyond 2^32") {
 TEST_CASE_TEMPLATE("endless: what is stored is what came, however often numbers begin anew", Cache,
                    cache_of<layout::token_indexed<>, kv_format<fp16, 64>, store::memory>,
                    cache_of<layout::dual<>, kv_format<fp16, 64>, store::memory>,
+                   cache_of<layout::fused_dual<>, kv_format<fp16, 64>, store::memory>,
                    cache_of<layout::dual<>, kv_format<int8_pages<fp16>, 64>, store::memory>) {
   const double error = Cache::format::plain ? 0 : 1.0 / 254 + 0x1p-11;
   Cache cache({.layers = 1, .q_heads = 2, .kv_heads = 2},

@@ -9,6 +9,7 @@
 
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/layout/fused.hpp"
 #include "instinfer/store/cache_file.hpp"
 #include "instinfer/store/memory.hpp"
 #include "tests/support/plain_cache.hpp"
@@ -53,7 +54,7 @@ std::uint64_t taken(const Cache& cache) {
 }  // namespace
 
 TEST_CASE_TEMPLATE("fork: each goes on for itself, and the last owner frees a page", Cache,
-                   rows_cache, cache_of<layout::dual<>>,
+                   rows_cache, cache_of<layout::dual<>>, cache_of<layout::fused_dual<>>,
                    cache_of<layout::dual<>, kv_format<int8_pages<fp16>, 64>>) {
   Cache cache(shape, room, 8);
   std::mt19937 random(1);

@@ -21,7 +21,7 @@ concept Engine =
       e.reclaim(seq);
       e.reclaim(seq, range);
       { c.tokens(seq, 0) } -> std::convertible_to<std::uint32_t>;
-      { c.positions(seq, 0) } -> std::convertible_to<std::uint32_t>;
+      { c.positions(seq, 0) } -> std::convertible_to<std::uint64_t>;
     };
 
 }  // namespace instinfer

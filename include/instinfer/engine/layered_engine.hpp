@@ -169,9 +169,9 @@ class layered_engine {
     const sequence_parts& parts = parts_of(seq);
     engines_.for_each([&](auto& engine, auto kind) { engine.save(parts[kind], out, model); });
   }
-  // Into an open, empty sequence of an engine with the same kinds of layers; returns the receipt of
-  // each kind. Throws as an engine's load, and bad_file for a layer of another kind; the sequence is
-  // then as before.
+  // Into an open, empty sequence of an engine with the same kinds of layers. Returns the receipt of
+  // each kind. Throws as an engine's load, and bad_file for a layer of another kind. It then leaves
+  // the sequence as it was.
   auto load(sequence seq, std::istream& in, std::string_view model = {})
     requires Pages::holds_data
   {
