@@ -36,20 +36,20 @@ inline void merge_attention(std::span<float> out, std::span<float> log_sum_exp,
           });
   for (std::size_t r = 0; r < rows; ++r) {
     for (const float x : {log_sum_exp[r], other_log_sum_exp[r]}) {
-      require(is_finite(x) || x == lowest, [&] {
+      require(is_finite(x) || x <= lowest, [&] {
         return "merge_attention: log_sum_exp must be finite or -inf, is " + std::to_string(x) +
                " in row " + std::to_string(r);
       });
     }
   }
   for (std::size_t r = 0; r < rows; ++r) {
-    if (other_log_sum_exp[r] == lowest) {
+    if (other_log_sum_exp[r] <= lowest) {
       continue;
     }
     const std::size_t v_dim = out.size() / rows;
     const std::span<float> to = out.subspan(r * v_dim, v_dim);
     const std::span<const float> from = other.subspan(r * v_dim, v_dim);
-    if (log_sum_exp[r] == lowest) {
+    if (log_sum_exp[r] <= lowest) {
       std::copy(from.begin(), from.end(), to.begin());
       log_sum_exp[r] = other_log_sum_exp[r];
       continue;
