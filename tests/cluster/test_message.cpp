@@ -40,6 +40,16 @@ TEST_CASE("values arrive in their order, each at a multiple of 8 bytes") {
   }
 }
 
+TEST_CASE("memory is kept, but for that of large messages") {
+  message m;
+  for (const std::size_t bytes : {std::size_t{10} << 20, std::size_t{40} << 20}) {
+    m.room<char>(bytes);
+    CHECK(m.memory() >= bytes);
+    m.clear();
+    CHECK((m.memory() >= bytes) == (bytes == std::size_t{10} << 20));
+  }
+}
+
 template <class E>
 void check_type(const E& e) {
   message m;

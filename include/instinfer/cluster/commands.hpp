@@ -37,7 +37,7 @@ struct command {
   std::int32_t layer = 0;         // append, attend, build
   std::uint32_t requests = 0;     // attend
   store::reclaim_range layers{};  // reclaim, truncate: tokens_before in tokens of the drive
-  std::uint64_t tokens = 0;       // append, and positions of the drive that truncate keeps
+  std::uint64_t tokens = 0;       // truncate: positions of the drive that stay
   std::uint64_t bytes = 0;        // load: of the drive's file
 };
 

@@ -86,6 +86,7 @@ class communicator {
     MPI_Message matched;
     MPI_Status status;
     check(MPI_Mprobe(from, tag, comm_, &matched, &status), "wait for a message");
+    m.clear();
     int bytes = 0;
     MPI_Get_count(&status, MPI_BYTE, &bytes);
     check(MPI_Mrecv(room(m, static_cast<std::size_t>(bytes)).data(), bytes, MPI_BYTE, &matched,

@@ -1,5 +1,6 @@
 #pragma once
-// The bytes of a command or of its outcome, on their way from rank to rank. It keeps its memory.
+// The bytes of a command or of its outcome, on their way from rank to rank. It keeps its memory,
+// but for that of large ones.
 
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +22,11 @@ class message {
  public:
   message() { clear(); }
 
+  // Gives back what a large message took: a prompt, or a file.
   void clear() {
+    if (bytes_.size() > most_kept) {
+      bytes_ = std::vector<std::byte>();
+    }
     size_ = sizeof(std::uint64_t);  // the size itself comes first
     grow(size_);
     rewind();
@@ -87,6 +92,7 @@ class message {
   }
 
   std::size_t size() const { return size_; }
+  std::size_t memory() const { return bytes_.size(); }
   // For communicators: the bytes, with the size in front.
   std::span<std::byte> to_send() {
     const std::uint64_t size = size_;
@@ -108,6 +114,8 @@ class message {
 
  private:
   static constexpr std::size_t unit = 8;
+  // Queries of 1,000 sequences with 32 heads of 128 dims take as much.
+  static constexpr std::size_t most_kept = 16 << 20;
 
   void grow(std::size_t bytes) {
     if (bytes > bytes_.size()) {
