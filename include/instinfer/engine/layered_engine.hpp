@@ -90,6 +90,7 @@ class layered_engine {
 
   // The calls of an engine (engine/engine.hpp), each for a layer of the model.
   sequence open() {
+    sequences_.reserve();
     return sequences_.take(in_all_kinds([](auto& engine, auto) { return engine.open(); }));
   }
 
@@ -144,6 +145,7 @@ class layered_engine {
 
   // A sequence with the same tokens in all layers. If one kind cannot, none has the copy.
   sequence fork(sequence seq) {
+    sequences_.reserve();
     return sequences_.take(
         in_all_kinds([&](auto& engine, auto kind) { return engine.fork(parts_of(seq)[kind]); }));
   }
