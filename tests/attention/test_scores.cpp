@@ -68,6 +68,10 @@ TEST_CASE("a query group: its heads, and its index queries, own or of the group"
   CHECK(own.index_of_dims(4).weights.size() == 2);
   CHECK_THROWS_WITH_AS(own.index_of_dims(3), "attend: index queries must be [2, 3], got 8 values",
                        bad_argument);
+  // Rows of one value and a zero of padding are no index queries of two dims.
+  const query_group padded{.values = values, .group = 3, .logits = {}, .true_dims = 1};
+  CHECK_THROWS_WITH_AS(padded.index_of_dims(2),
+                       "attend: index queries must be [3, 2], got 3 values", bad_argument);
 }
 
 TEST_CASE("rotation: pair i turns by position times base to the power of -2i over dims") {

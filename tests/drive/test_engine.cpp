@@ -9,6 +9,7 @@
 
 #include "faulty_calls.hpp"
 #include "instinfer/drive.hpp"
+#include "instinfer/engine/layered_engine.hpp"
 #include "instinfer/layout/fused.hpp"
 #include "tests/support/shared_attends.hpp"
 
@@ -151,6 +152,46 @@ TEST_CASE_TEMPLATE("attends over a drive have the bits of those over memory", En
   expected.attend(same_batch, 0, same_work, parallel::serial{});
   CHECK(out[0] == expected_out[0]);
   CHECK(out[1] == expected_out[1]);
+}
+
+template <class Format, class Store>
+using engine_of_kind = engine<insta, Format, cpu::path, Store>;
+
+TEST_CASE("layers of two kinds share a drive, with the bits of those over memory") {
+  const std::vector<std::uint32_t> kind_of_layer{0, 1};
+  const std::array<layer_kind, 2> kinds{layer_kind{6, 2, {.window = 100}}, layer_kind{6, 2}};
+  layered_engine<engine_of_kind, drive_files, format, format> on_drive(kind_of_layer, kinds, room,
+                                                                       pages_on(small_buffers()));
+  layered_engine<engine_of_kind, store::memory, format, format> in_memory(kind_of_layer, kinds,
+                                                                          room, channels);
+  const auto results_of = [](auto& engine) {
+    std::mt19937 random(8);
+    std::vector<float> all, out(6 * 64);
+    const auto attend = [&](sequence seq) {
+      for (int l = 0; l < 2; ++l) {
+        engine.attend(seq, l, drawn_q(random), out);
+        all.insert(all.end(), out.begin(), out.end());
+      }
+    };
+    const auto append = [&](sequence seq, std::size_t tokens) {
+      for (int l = 0; l < 2; ++l) {
+        engine.append(seq, l, drawn(random, tokens), drawn(random, tokens));
+      }
+    };
+    const sequence seq = engine.open();
+    append(seq, 700);
+    const sequence copy = engine.fork(seq);
+    engine.truncate(copy, 333);
+    append(copy, 90);
+    attend(copy);
+    engine.reclaim(seq, {.tokens_before = 600});
+    attend(seq);
+    engine.reclaim(seq);
+    attend(copy);
+    return all;
+  };
+  CHECK(results_of(on_drive) == results_of(in_memory));
+  CHECK(on_drive.pages().bytes_read() > 0);
 }
 
 TEST_CASE("a read error ends one attend, and the next one works") {

@@ -199,7 +199,13 @@ TEST_CASE("fork and truncate go through all kinds, or through none") {
   }
   const sequence copy = engine.fork(seq);
   std::vector<layer_values> of_copy = model;
-  engine.truncate(seq, 70);
+  const auto receipts = engine.truncate(seq, 70);
+  // Token 70 cuts a page of K and one of V of each head.
+  REQUIRE(receipts.size() == 4);
+  for (std::size_t l = 0; l < 4; ++l) {
+    CHECK(receipts[l].traffic.pages_read == (l == 2 ? 2 : 4));
+  }
+  CHECK(engine.truncate(copy, {.first_layer = 1, .end_layer = 3, .tokens = 150}).size() == 2);
   for (layer_values& of : model) {
     of.k.resize(static_cast<std::size_t>(70 * of.kv_heads * of.dim));
     of.v.resize(of.k.size());
@@ -218,6 +224,17 @@ TEST_CASE("fork and truncate go through all kinds, or through none") {
   engine.reclaim(seq);
   of_copy[0].check(engine, copy, 0, random);
   of_copy[2].check(engine, copy, 2, random);
+}
+
+TEST_CASE("a given store replaces the bytes of the capacity") {
+  engine_type engine(kind_of_layer, kinds, {.bytes = 0, .context_tokens = 256},
+                     store::memory(2, 3, 4096));
+  CHECK(engine.pages().capacity_pages() == 6);
+  const sequence seq = engine.open();
+  const std::vector<fp16> rows(64 * 64);
+  engine.append(seq, 2, rows, rows);  // two pages of K, two of V
+  CHECK(engine.pages().free_pages() == 2);
+  CHECK_THROWS_AS(engine.append(seq, 0, rows, rows), drive_full);  // two heads: four pages
 }
 
 TEST_CASE("save and load: all kinds, or none") {

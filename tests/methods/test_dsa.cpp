@@ -88,6 +88,20 @@ TEST_CASE("index scores are those of fp64 but for the rounding of the codes") {
   }
 }
 
+TEST_CASE("K is the index key if its true rows are long enough, whatever the rows of V are") {
+  const auto append = []<class Format>(std::type_identity<Format>) {
+    engine_base<design<own_dsa, layout::token_indexed<>, flash::instcsd, transfer::in_storage>,
+                Format, store::memory>
+        cache({.layers = 1, .q_heads = 1, .kv_heads = 1}, {.bytes = 1 << 20});
+    const sequence seq = cache.open();
+    const std::vector<float> k(Format::k_dim, 1.0f), v(Format::v_dim, 1.0f);
+    return test::refusal_of([&] { cache.append(seq, 0, k, v); });
+  };
+  CHECK(append(std::type_identity<kv_format<fp32, 64, 20>>{}) == "no error");
+  CHECK(test::says(append(std::type_identity<kv_format<fp32, 50, 64>>{}),
+                   "index keys must be [1, 64], got 0 values"));
+}
+
 TEST_CASE("index keys and queries of another shape are refused, and the cache is as before") {
   const workload::index_sample s = workload::index_topics{.tokens = 20, .heads = 4, .queries = 1}();
   const test::random_cache<method_format> data(131, 20, 1, 1);

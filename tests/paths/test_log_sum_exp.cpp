@@ -190,6 +190,27 @@ TEST_CASE_TEMPLATE("SparF and SparQ give their estimate for all tokens: the kept
   CHECK(attend_part(none, data, 0, tokens).log_sum_exp == std::vector<float>(3, lowest));
 }
 
+TEST_CASE_TEMPLATE("logarithms beyond fp32 are its largest number, and merge", Engine, cpu_dense,
+                   reference_dense) {
+  constexpr float largest = std::numeric_limits<float>::max();
+  const std::vector<float> q(64, 1e30f);
+  const std::vector<bf16> v(64, from_float<bf16>(2.0f));
+  for (const float sign : {1.0f, -1.0f}) {
+    const std::vector<bf16> k(64, from_float<bf16>(sign * 1e30f));
+    Engine engine({.layers = 1, .q_heads = 1, .kv_heads = 1}, {});
+    const sequence seq = engine.open();
+    engine.append(seq, 0, k, v);
+    std::vector<float> out(64), lse(1);
+    const attend_request request{.seq = seq, .q = q, .out = out, .log_sum_exp = lse};
+    typename Engine::scratch work;
+    engine.attend(std::span(&request, 1), 0, work, parallel::serial{});
+    CHECK(lse[0] == sign * largest);
+    std::vector<float> other(64, 4.0f), of_other(1, 0.0f);
+    merge_attention(other, of_other, out, lse);
+    CHECK(other == std::vector<float>(64, sign > 0 ? 2.0f : 4.0f));
+  }
+}
+
 TEST_CASE("a path without data gives what no tokens give, and a wrong length is refused") {
   flash::engine<insta, format> clock({.layers = 1, .q_heads = 2, .kv_heads = 1}, {});
   const sequence seq = clock.open();

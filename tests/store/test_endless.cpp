@@ -174,6 +174,29 @@ void check_method(const any_method& method) {
 
 }  // namespace
 
+TEST_CASE("endless: an append that is refused leaves the numbers as they were") {
+  // 96 tokens have numbers, in tiles of 32; the drive has 8 pages.
+  cache_of<layout::token_indexed<>, kv_format<fp16, 64>, store::ledger, attention::page_bounds<16>>
+      cache({.layers = 1, .q_heads = 1, .kv_heads = 1},
+            {.bytes = 8 * 4096, .address = address_codec({.token = 3})}, 8);
+  std::vector<page_id> written;
+  const sequence other = cache.open();
+  cache.append_count(other, 0, 64, written);
+  const sequence seq = cache.open();
+  cache.append_count(seq, 0, 90, written);
+  cache.reclaim(seq, {.tokens_before = 50});
+  cache.append_count(other, 0, 32, written);  // now all pages are taken
+  CHECK_THROWS_AS(cache.append_count(seq, 0, 32, written), drive_full);
+  CHECK_THROWS_AS(cache.append_count(seq, 0, 1000, written), address_overflow);
+  CHECK(cache.at(seq, 0).base() == 0);
+  CHECK(cache.at(seq, 0).first() == 50);
+  cache.reclaim(other);
+  cache.append_count(seq, 0, 32, written);
+  CHECK(cache.at(seq, 0).base() == 32);
+  CHECK(cache.at(seq, 0).first() == 18);
+  CHECK(cache.at(seq, 0).positions() == 122);
+}
+
 TEST_CASE("endless: every method goes on as if numbers had no end") {
   SUBCASE("sparf") { check_method({attention::sparf{}}); }
   SUBCASE("quest") {

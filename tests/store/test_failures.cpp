@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/engine/layered_engine.hpp"
 #include "tests/support/counted_allocations.hpp"
 #include "tests/support/shared_attends.hpp"
 
@@ -126,6 +127,42 @@ TEST_CASE("load under failing allocations") {
         }) > 0);
   CHECK(stayed_empty);
   CHECK(look(e, seq, q).out == look(from, saved, q).out);
+}
+
+template <class Format, class Store>
+using engine_of_kind = engine<insta_sparf, Format, reference::path, Store>;
+
+TEST_CASE("forks of layers that differ under failing allocations: all kinds, or none") {
+  layered_engine<engine_of_kind, store::memory, format, format> e(
+      {0, 1}, {{{2, 2, {.window = 30}}, {2, 1}}}, {.bytes = 2 << 20, .context_tokens = 256}, 4);
+  const sequence seq = e.open();
+  const std::vector<fp16> rows(300 * 2 * 64, from_float<fp16>(0.5f));
+  e.append(seq, 0, rows, rows);
+  e.append(seq, 1, rows, rows);
+  const std::uint64_t free_pages = e.pages().free_pages();
+  std::vector<sequence> opened;  // several, so that every table grows once
+  opened.reserve(4);
+  int failures = 0;
+  while (opened.size() < 4) {
+    for (int n = 0;; ++n) {
+      allocations_left = n;
+      try {
+        opened.push_back(opened.size() < 2 ? e.fork(seq) : e.open());
+        allocations_left = -1;
+        break;
+      } catch (const std::bad_alloc&) {
+        allocations_left = -1;
+        ++failures;
+      }
+    }
+  }
+  CHECK(failures > 20);
+  CHECK(e.pages().free_pages() == free_pages);
+  for (const sequence s : opened) {
+    e.reclaim(s);
+  }
+  e.reclaim(seq);
+  CHECK(e.pages().free_pages() == e.pages().capacity_pages());
 }
 
 TEST_CASE("attend allocates nothing once it has grown, and little while the cache grows") {

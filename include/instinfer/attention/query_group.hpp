@@ -49,14 +49,15 @@ struct query_group {
     return index.weights.empty() ? group : static_cast<std::uint32_t>(index.weights.size());
   }
   // The index queries, or the group's own queries. Throws bad_argument unless they are
-  // [index_heads, dims].
+  // [index_heads, dims], own queries without the zeros at the end of their rows.
   index_query index_of_dims(int dims) const {
-    const index_query own{index.queries.empty() ? values : index.queries, index.weights};
-    require(own.queries.size() == std::size_t{index_heads()} * static_cast<std::size_t>(dims), [&] {
+    const std::size_t got =
+        index.queries.empty() ? std::size_t{group} * this->dims() : index.queries.size();
+    require(got == std::size_t{index_heads()} * static_cast<std::size_t>(dims), [&] {
       return "attend: index queries must be [" + std::to_string(index_heads()) + ", " +
-             std::to_string(dims) + "], got " + std::to_string(own.queries.size()) + " values";
+             std::to_string(dims) + "], got " + std::to_string(got) + " values";
     });
-    return own;
+    return {index.queries.empty() ? values : index.queries, index.weights};
   }
 
   std::span<const float> head(std::uint32_t h) const {

@@ -56,7 +56,7 @@ class engine_base {
                  std::span<const element> v = {}, std::span<const float> index_keys = {}) {
     attention::check_index_keys<typename policy::summaries>(
         index_keys, k.size() / cache_.shape().kv_values(Format::k_dim),
-        Format::is_padded ? 0 : Format::k_dim);
+        Format::padded::k_dim == Format::k_dim ? Format::k_dim : 0);
     written_.clear();
     traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
     moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();

@@ -1,4 +1,5 @@
 #pragma once
+// long because: it has the calls of every engine, each for a kind of layer.
 // An engine for models whose layers differ in heads, head sizes or windows: one engine for each
 // kind of layer, on one drive, with one budget and one handle a sequence.
 
@@ -56,9 +57,21 @@ class layered_engine {
   layered_engine(std::vector<std::uint32_t> kind_of_layer,
                  const std::array<layer_kind, kinds>& of_kind, const store::capacity& capacity,
                  std::uint32_t channels, const policy& attention = {}, const Args&... args)
+      : layered_engine{
+            std::move(kind_of_layer),
+            of_kind,
+            capacity,
+            Pages{channels, store::pages_per_channel(capacity, layout::page_bytes, channels),
+                  layout::page_bytes},
+            attention,
+            args...} {}
+  // The same over a given store, a real drive for example; it replaces `capacity.bytes`.
+  template <class... Args>
+  layered_engine(std::vector<std::uint32_t> kind_of_layer,
+                 const std::array<layer_kind, kinds>& of_kind, const store::capacity& capacity,
+                 Pages pages, const policy& attention = {}, const Args&... args)
       : kind_of_layer_{(check_kinds(kind_of_layer), std::move(kind_of_layer))},
-        drive_{channels, store::pages_per_channel(capacity, layout::page_bytes, channels),
-               layout::page_bytes, capacity.buffer_bytes},
+        drive_{std::move(pages), capacity.buffer_bytes},
         engines_{engines::with_kinds([&](auto... kind) {
           return std::tuple{engine_of<Formats>{
               model_shape{layers(), of_kind[kind].q_heads, of_kind[kind].kv_heads}, capacity,
@@ -77,6 +90,7 @@ class layered_engine {
 
   // The calls of an engine (engine/engine.hpp), each for a layer of the model.
   sequence open() {
+    sequences_.reserve();
     return sequences_.take(in_all_kinds([](auto& engine, auto) { return engine.open(); }));
   }
 
@@ -131,6 +145,7 @@ class layered_engine {
 
   // A sequence with the same tokens in all layers. If one kind cannot, none has the copy.
   sequence fork(sequence seq) {
+    sequences_.reserve();
     return sequences_.take(
         in_all_kinds([&](auto& engine, auto kind) { return engine.fork(parts_of(seq)[kind]); }));
   }
@@ -143,13 +158,20 @@ class layered_engine {
                [](auto& engine, sequence part, auto of) { engine.check_reclaim(part, of); });
     each_layer(seq, range, [](auto& engine, sequence part, auto of) { engine.reclaim(part, of); });
   }
-  // Layer by layer. If memory or the group buffer runs out on the way, the layers before are cut
-  // already, and a further call cuts the others.
-  void truncate(sequence seq, std::uint64_t tokens) {
-    const store::truncate_range range{.tokens = tokens};
+  // Layer by layer. Returns the receipt of each. If memory or the group buffer runs out on the way,
+  // the layers before are cut already, and a further call cuts the others.
+  auto truncate(sequence seq, const store::truncate_range& range) {
     each_layer(seq, range,
                [](auto& engine, sequence part, auto of) { engine.check_truncate(part, of); });
-    each_layer(seq, range, [](auto& engine, sequence part, auto of) { engine.truncate(part, of); });
+    std::vector<decltype(std::declval<first_engine&>().truncate(seq, range))> receipts;
+    receipts.reserve(kind_of_layer_.size());
+    each_layer(seq, range, [&](auto& engine, sequence part, auto of) {
+      receipts.push_back(engine.truncate(part, of));
+    });
+    return receipts;
+  }
+  auto truncate(sequence seq, std::uint64_t tokens) {
+    return truncate(seq, store::truncate_range{.tokens = tokens});
   }
 
   std::uint32_t tokens(sequence seq, int layer) const {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -158,7 +159,7 @@ class arithmetic : public score_pool {
         out[static_cast<std::size_t>(h * blended.size() + i)] = static_cast<float>(blended[i]);
       }
       if (!log_sum_exp.empty()) {
-        log_sum_exp[at] = static_cast<float>(all);
+        log_sum_exp[at] = in_fp32(all);
       }
     }
   }
@@ -201,6 +202,14 @@ class arithmetic : public score_pool {
         });
       }
     }
+  }
+
+  // Logarithms beyond fp32 become its largest number of their sign, as on the CPU path. -inf stays:
+  // nothing was folded.
+  static float in_fp32(double log_sum_exp) {
+    constexpr double largest = std::numeric_limits<float>::max();
+    return static_cast<float>(std::isinf(log_sum_exp) ? log_sum_exp
+                                                      : std::clamp(log_sum_exp, -largest, largest));
   }
 
   std::span<double> output(Eigen::Index h) {

@@ -122,7 +122,8 @@ class layer_cache {
     for_each_stream([&](stream_cache<Format>& s) { s.reclaim(store, new_first); });
   }
 
-  // Token n gets the number 0: a multiple of all tiles and groups, at most first().
+  // Token n gets the number 0: a multiple of all tiles and groups, at most first(). What reserve()
+  // allocated stays enough.
   void rebase(std::uint32_t n) {
     for_each_stream([&](stream_cache<Format>& s) { s.rebase(n); });
     summaries_.for_each([&](auto& state) { attention::rebase(state, n); });

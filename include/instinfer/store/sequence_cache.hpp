@@ -357,10 +357,10 @@ class sequence_cache {
       return {};
     }
     const std::uint64_t more = std::min(count, most_tokens);
-    if (to.tokens() + more > numbered_tokens_ && rebase_tokens_ > 0) {
-      to.rebase(static_cast<std::uint32_t>(to.first() / rebase_tokens_ * rebase_tokens_));
-    }
-    const std::uint64_t total = to.tokens() + more;
+    const std::uint64_t renumbered = to.tokens() + more > numbered_tokens_ && rebase_tokens_ > 0
+                                         ? to.first() / rebase_tokens_ * rebase_tokens_
+                                         : 0;
+    const std::uint64_t total = to.tokens() - renumbered + more;
     require_countable(total);
     require_addresses(address_, tiles_, shape_, padded::k_dim, padded::v_dim, seq,
                       static_cast<std::uint32_t>(layer_index), total);
@@ -373,6 +373,9 @@ class sequence_cache {
     const counted_growth<layer> growth(buffer(), to);
     to.reserve(n, Store::holds_data, written);
     begin_writes(seq);
+    if (renumbered > 0) {
+      to.rebase(static_cast<std::uint32_t>(renumbered));
+    }
     return to.append(store_, static_cast<std::uint32_t>(layer_index) + seq.slot, k, v, index_keys,
                      n, written);
   }

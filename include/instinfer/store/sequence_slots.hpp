@@ -22,11 +22,18 @@ class sequence_slots {
   std::uint32_t next() const {
     return free_.empty() ? static_cast<std::uint32_t>(slots_.size()) : free_.front();
   }
+  // Allocates all memory that the next take() and its give_back() need.
+  void reserve() {
+    if (free_.empty()) {
+      reserve_scratch(free_, slots_.size() + 1);
+      reserve_scratch(slots_, slots_.size() + 1);
+    }
+  }
   // Opens a sequence in slot next().
   sequence take(std::vector<Layer>&& layers) {
+    reserve();
     const std::uint32_t slot = next();
     if (free_.empty()) {
-      reserve_scratch(free_, slots_.size() + 1);  // so that give_back cannot fail
       slots_.emplace_back();
     } else {
       std::pop_heap(free_.begin(), free_.end(), lowest_on_top);
