@@ -64,6 +64,10 @@ void print_row(const decode_case& c, const methods::exact_answers& exact) {
 
 int main(int argc, char** argv) {
   return program::run("bench codecs", [&] {
+    if (argc > 1 && std::string_view(argv[1]) == "--help") {
+      std::puts("bench_codecs [TRACE.safetensors]: the error of each codec on the trace");
+      return 0;
+    }
     const decode_case c =
         methods::of_trace(trace::read(argc > 1 ? argv[1] : INSTINFER_DEFAULT_TRACE), 64);
     require(c.head_dim == 64, [&] {

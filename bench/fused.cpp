@@ -31,6 +31,11 @@ void measure(const decode_case& c, std::vector<std::vector<measurement>>& result
 
 int main(int argc, char** argv) {
   return program::run("bench fused", [&] {
+    if (argc > 1 && std::string_view(argv[1]) == "--help") {
+      std::puts(
+          "bench_fused [TRACE.safetensors]: what each method reads with separate and with fused rows");
+      return 0;
+    }
     const std::string trace = argc > 1 ? argv[1] : INSTINFER_DEFAULT_TRACE;
     const decode_case c = methods::of_trace(trace::read(trace), 64);
     std::vector<std::vector<measurement>> results;  // separate and fused, by page size
