@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace instinfer::test_machine {
 
@@ -173,15 +174,6 @@ query_group query(const logit_rule& rule = {}) {
   return {.values = values, .group = 3, .logits = rule};
 }
 
-std::string refusal(auto&& call) {
-  try {
-    call();
-  } catch (const bad_argument& e) {
-    return e.what();
-  }
-  return "";
-}
-
 }  // namespace
 
 TEST_CASE(
@@ -202,10 +194,10 @@ TEST_CASE(
   CHECK(on.path.over == group_reduction::sum);
   CHECK(on.seen.all == std::vector<note>{{operation::top_tokens, {0, 1, 2, 3, 4, 5}},
                                          {operation::top_chunks, {0, 1}}});
-  CHECK(refusal([&] { on.m.top_dims(query(), 2.0); }).find("keep_dims: ") == 0);
-  CHECK(refusal([&] { on.m.top_tokens(s, 2.0); }).find("keep_tokens: ") == 0);
-  CHECK(refusal([&] { on.m.top_chunks(s, 2.0); }).find("keep_chunks: ") == 0);
-  CHECK(refusal([&] { on.m.top_tokens(s, 0.5, 2.0); }).find("newest: ") == 0);
+  CHECK(test::refusal_of([&] { on.m.top_dims(query(), 2.0); }).find("keep_dims: ") == 0);
+  CHECK(test::refusal_of([&] { on.m.top_tokens(s, 2.0); }).find("keep_tokens: ") == 0);
+  CHECK(test::refusal_of([&] { on.m.top_chunks(s, 2.0); }).find("keep_chunks: ") == 0);
+  CHECK(test::refusal_of([&] { on.m.top_tokens(s, 0.5, 2.0); }).find("newest: ") == 0);
 }
 
 TEST_CASE("chunks above a threshold") {

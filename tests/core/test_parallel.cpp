@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "instinfer/core/parallel.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace instinfer::test_parallel {
 
@@ -19,15 +20,6 @@ struct claims {
   std::size_t workers() const { return workers_count; }
   void for_each(std::size_t, auto&&) const {}
 };
-
-std::string refusal(auto&& call) {
-  try {
-    call();
-  } catch (const bad_argument& e) {
-    return e.what();
-  }
-  return "";
-}
 
 }  // namespace
 
@@ -76,11 +68,11 @@ TEST_CASE("a pool gets the count and the task; fixed parts pass through to the p
 
 TEST_CASE("no workers, too many, and parts that are none are refused") {
   CHECK(parallel::parts_of(claims{1 << 16}) == 1 << 16);
-  CHECK(refusal([] { parallel::parts_of(claims{0}); }) ==
+  CHECK(test::refusal_of([] { parallel::parts_of(claims{0}); }) ==
         "attend: the parallel policy must have 1 to 65536 workers, has 0");
-  CHECK(refusal([] { parallel::parts_of(claims{(1 << 16) + 1}); }).find("has 65537") !=
+  CHECK(test::refusal_of([] { parallel::parts_of(claims{(1 << 16) + 1}); }).find("has 65537") !=
         std::string::npos);
-  CHECK(refusal([] { parallel::parts_of(parallel::in_parts(0, claims{1})); }) ==
+  CHECK(test::refusal_of([] { parallel::parts_of(parallel::in_parts(0, claims{1})); }) ==
         "attend: the parallel policy must have 1 to 65536 parts, has 0");
   CHECK(parallel::parts_of(parallel::in_parts(1 << 16, claims{1})) == 1 << 16);
 }

@@ -10,6 +10,7 @@
 
 #include "faulty_calls.hpp"
 #include "filled_store.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace instinfer::test_drive_files {
 
@@ -24,16 +25,6 @@ namespace {
 
 // Where the tests' files are; they have no names.
 drive_files::options here() { return {.folders = {"."}}; }
-
-template <class Error, class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 struct way {
   bool direct;
@@ -125,11 +116,11 @@ TEST_CASE("pages stay valid for as long as the kernel said") {
     }
     CHECK(wrong == 0);
     // What was given up long ago is refused, and never another page in its place.
-    CHECK(message<error>([&] {
+    CHECK(test::refusal_of<error>([&] {
             ahead.reads->at(plan.reads()[0]);
           }).starts_with("drive_files: read 0 of a plan was asked for after read 699"));
   }
-  CHECK(message<bad_argument>([&] { test::reads_of_plan(store, plan, 61); })
+  CHECK(test::refusal_of<bad_argument>([&] { test::reads_of_plan(store, plan, 61); })
             .starts_with("drive_files: an operation uses 61 pages of 512 bytes at a time, a reader "
                          "has room for 60;"));
   CHECK(wrong_pages(store, plan, bytes) == 0);
@@ -233,18 +224,18 @@ TEST_CASE("the mode is what the system allowed") {
 }
 
 TEST_CASE("what cannot be a store is refused") {
-  CHECK(message<bad_argument>([] { drive_files({}, 2, 4, 4096); }) ==
+  CHECK(test::refusal_of<bad_argument>([] { drive_files({}, 2, 4, 4096); }) ==
         "drive_files: no folder was given");
-  CHECK(message<bad_argument>([] { drive_files(here(), 2, 4, 1000); }) ==
+  CHECK(test::refusal_of<bad_argument>([] { drive_files(here(), 2, 4, 1000); }) ==
         "drive_files: a page must be a multiple of 512 bytes, got 1000");
-  CHECK(message<io_error>([] {
+  CHECK(test::refusal_of<io_error>([] {
           drive_files({.folders = {"./no such folder"}}, 2, 4, 4096);
         }).ends_with("failed: No such file or directory"));
   drive_files::options small = here();
   small.buffer_bytes = 4 * 4096;
   small.readers = 3;
   CHECK(
-      message<bad_argument>([&] { drive_files(small, 2, 4, 4096); }) ==
+      test::refusal_of<bad_argument>([&] { drive_files(small, 2, 4, 4096); }) ==
       "drive_files: buffer_bytes = 16384 has no room for a page of 4096 bytes of each of 3 readers "
       "and two that are written");
 }

@@ -12,6 +12,7 @@
 #include "faulty_calls.hpp"
 #include "filled_store.hpp"
 #include "instinfer/store/reserved_memory.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace instinfer::test_drive_faults {
 
@@ -35,16 +36,6 @@ drive_files::options way(int number, test::faulty_calls& calls) {
   options.buffer_bytes = 64 * bytes;
   options.calls = &calls;
   return options;
-}
-
-template <class Error, class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 // Reads or writes the bytes of a page behind the store's back.
@@ -124,7 +115,7 @@ TEST_CASE("another page, an old page, a torn page and zeros are found") {
     for (std::vector<std::byte>* wrong : {&old_of_first, &other, &torn, &zeros}) {
       on_file(calls, pages[0], true, wrong->data());
       CHECK(read_one(store, pages[0], 1) == outcome::damaged);
-      CHECK(message<page_damaged>([&] { store.view(pages[0]); }) ==
+      CHECK(test::refusal_of<page_damaged>([&] { store.view(pages[0]); }) ==
             "drive_files: page " + std::to_string(static_cast<std::uint32_t>(pages[0])) +
                 " (channel " + std::to_string(channel_of(pages[0], channels)) + ", byte " +
                 std::to_string(slot_of(pages[0], channels) * bytes) +
@@ -169,7 +160,7 @@ TEST_CASE("a page file that is cut off ends reads with an error, and the rest ca
         const bool gone = channel_of(page, channels) == 1 &&
                           slot_of(page, channels) >= static_cast<std::uint32_t>(left);
         const std::string what =
-            message<io_error>([&] { (void)wrong_pages(store, plan_of({page}), bytes); });
+            test::refusal_of<io_error>([&] { (void)wrong_pages(store, plan_of({page}), bytes); });
         CHECK(what ==
               (gone ? "drive_files: reading page " +
                           std::to_string(static_cast<std::uint32_t>(page)) + " (channel 1, byte " +
@@ -245,7 +236,9 @@ TEST_CASE("interrupted and short transfers go on where they stopped, at every ca
   const std::vector<page_id> pages = fill(store, 8, bytes);
   store.flush();
   calls.fail(call::read, 0, -EINTR, INT_MAX);  // not for ever
-  CHECK(message<io_error>([&] { store.view(pages[0]); }).ends_with("Interrupted system call"));
+  CHECK(test::refusal_of<io_error>([&] {
+          store.view(pages[0]);
+        }).ends_with("Interrupted system call"));
 }
 
 TEST_CASE("pages that the drive refuses, at every call, are read from memory until it takes them") {
@@ -266,7 +259,7 @@ TEST_CASE("pages that the drive refuses, at every call, are read from memory unt
           CHECK((store.kept_pages() == 0) == all_written);
           CHECK(wrong_pages(store, plan_of(pages), bytes) == 0);
           if (times > 1 && !all_written) {
-            const std::string what = message<io_error>([&] { store.begin_writes(0); });
+            const std::string what = test::refusal_of<io_error>([&] { store.begin_writes(0); });
             CHECK(what.ends_with(
                 std::to_string(store.kept_pages()) +
                 " pages are kept in memory until it succeeds: " + drive::reason(code)));
@@ -290,7 +283,7 @@ TEST_CASE("a store that cannot have its files or space is not made, at every cal
       test::faulty_calls calls;
       for (int n = 0; n < 4; ++n) {
         calls.fail(kind, n, -code);
-        CHECK(message<io_error>([&] {
+        CHECK(test::refusal_of<io_error>([&] {
                 drive_files(way(2, calls), 4, 8, bytes);
               }).ends_with("failed: " + drive::reason(code)));
       }

@@ -6,11 +6,18 @@
 #include <random>
 #include <vector>
 
+#include "instinfer/layout/dim_indexed.hpp"
 #include "suite.hpp"
 
 namespace instinfer::test {
 
 using called_format = kv_format<fp16, 64>;
+using cpu_dense = cpu::engine<insta, called_format>;
+using cpu_by_dims = cpu::engine<
+    design<attention::dense, layout::dim_indexed<>, flash::instcsd, transfer::in_storage>,
+    called_format>;
+using cpu_sparf = cpu::engine<insta_sparf, called_format>;
+using reference_dense = reference::engine<insta, called_format>;
 inline constexpr double lowest = -std::numeric_limits<double>::infinity();
 
 inline std::vector<float> random_values(unsigned seed, std::size_t n, float scale) {

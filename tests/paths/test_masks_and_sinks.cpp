@@ -6,7 +6,6 @@
 
 #include "defined_call.hpp"
 #include "instinfer/flash/engine.hpp"
-#include "instinfer/layout/dim_indexed.hpp"
 
 using namespace instinfer;
 
@@ -18,13 +17,11 @@ using test::extras;
 using test::random_values;
 using test::token_bias;
 
-using by_dims =
-    design<attention::dense, layout::dim_indexed<>, flash::instcsd, transfer::in_storage>;
 using format = test::called_format;
-using cpu_dense = cpu::engine<insta, format>;
-using cpu_by_dims = cpu::engine<by_dims, format>;
-using cpu_sparf = cpu::engine<insta_sparf, format>;
-using reference_dense = reference::engine<insta, format>;
+using test::cpu_by_dims;
+using test::cpu_dense;
+using test::cpu_sparf;
+using test::reference_dense;
 
 }  // namespace
 

@@ -11,21 +11,13 @@
 
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/flash/engine.hpp"
+#include "tests/support/refusal.hpp"
 #include "tests/support/saved_engine.hpp"
 
 namespace instinfer::test_cache_file {
 
 namespace {
 
-template <class Error>
-std::string refusal_of(auto&& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error of this kind";
-}
 void check_says(const std::string& message, const std::string& part) {
   INFO(message);
   CHECK(message.find(part) != std::string::npos);
@@ -182,7 +174,7 @@ template <class Error = bad_file>
 std::string refusal(small_engine& e, const std::string& file, const std::string& good,
                     std::string_view model = "model A") {
   const std::uint64_t free_before = e.free_pages();
-  const std::string message = refusal_of<Error>([&] { e.load(file, model); });
+  const std::string message = test::refusal_of<Error>([&] { e.load(file, model); });
   CHECK(e.free_pages() == free_before);
   CHECK(e.engine.written().empty());
   CHECK(e.engine.tokens(e.seq, 0) == 0);
@@ -258,12 +250,12 @@ TEST_CASE("files of others are refused by name") {
     store::load(cache, cache.open(), "model A", in, written);
   };
   check_says(
-      refusal_of<bad_file>([&] { load(other_method); }),
+      test::refusal_of<bad_file>([&] { load(other_method); }),
       "page_bounds of 16, cluster_index, cluster_tree, wave_buffer, heavy_hitters, "
       "moving_weights, index_keys of 64 dims in blocks of 32\", the engine \"summaries: mean_value\"");
   using int8 = kv_format<int8_pages<fp16>, 64>;
   store::kv_cache<int8, layout_type, std::tuple<>, store::memory> coded(one_head, room, 8);
-  check_says(refusal_of<bad_file>([&] { load(coded); }),
+  check_says(test::refusal_of<bad_file>([&] { load(coded); }),
              "\"stored as: fp16\", the engine \"stored as: int8\"");
 }
 
@@ -277,13 +269,13 @@ TEST_CASE("load refuses what it cannot do, and leaves everything as it was") {
   const sequence empty = full.engine.open();
   const std::uint64_t free_before = full.free_pages();
   std::istringstream in(good);
-  check_says(refusal_of<drive_full>([&] { full.engine.load(empty, in, "model A"); }),
+  check_says(test::refusal_of<drive_full>([&] { full.engine.load(empty, in, "model A"); }),
              "load: the sequence needs");
   CHECK(full.free_pages() == free_before);
   CHECK(full.engine.tokens(empty, 0) == 0);
 
   in.seekg(0);
-  check_says(refusal_of<bad_argument>([&] { full.engine.load(full.seq, in, "model A"); }),
+  check_says(test::refusal_of<bad_argument>([&] { full.engine.load(full.seq, in, "model A"); }),
              "tokens already; open another one");
   CHECK(in.tellg() == 0);
   full.engine.reclaim(full.seq);
@@ -297,7 +289,7 @@ TEST_CASE("load refuses what it cannot do, and leaves everything as it was") {
   CHECK_FALSE(refusal<address_overflow>(near, good, "").empty());
 
   std::ifstream missing("there is no such file");
-  check_says(refusal_of<bad_file>([&] { near.engine.load(near.seq, missing, "model A"); }),
+  check_says(test::refusal_of<bad_file>([&] { near.engine.load(near.seq, missing, "model A"); }),
              "was it opened?");
 }
 
@@ -309,7 +301,7 @@ TEST_CASE("save says when the stream does not take it") {
   std::ostream out(&disk);
   small_engine e;
   e.fill();
-  check_says(refusal_of<bad_file>([&] { e.engine.save(e.seq, out); }), "is the disk full?");
+  check_says(test::refusal_of<bad_file>([&] { e.engine.save(e.seq, out); }), "is the disk full?");
   CHECK(saved(e.engine, e.seq) == small_file());
 }
 

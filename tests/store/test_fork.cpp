@@ -19,6 +19,9 @@ namespace instinfer::test_fork {
 
 namespace {
 
+using test::append;
+using test::saved;
+
 constexpr model_shape shape{.layers = 2, .q_heads = 2, .kv_heads = 2};
 constexpr std::size_t row = 2 * 64;
 const store::capacity room{.bytes = 32 << 20, .context_tokens = 256};
@@ -29,22 +32,10 @@ using rows_cache = cache_of<layout::token_indexed<>>;
 using counts_cache = cache_of<layout::token_indexed<>, kv_format<fp16, 64>, store::ledger>;
 
 template <class Cache>
-traffic append(Cache& cache, sequence seq, int layer,
-               const test::plain_tokens<typename Cache::element>& tokens) {
-  std::vector<page_id> written;
-  return cache.append(seq, layer, tokens.joined(tokens.k), tokens.joined(tokens.v), written);
-}
-template <class Cache>
 void truncate(Cache& cache, sequence seq, int layer, std::size_t tokens) {
   std::vector<page_id> read;
   const auto l = static_cast<std::uint32_t>(layer);
   cache.truncate(seq, {l, l + 1, static_cast<std::uint32_t>(tokens)}, read, [](auto) {});
-}
-template <class Cache>
-std::string saved(const Cache& cache, sequence seq) {
-  std::ostringstream out;
-  store::save(cache, seq, "", out);
-  return out.str();
 }
 template <class Cache>
 std::uint64_t taken(const Cache& cache) {

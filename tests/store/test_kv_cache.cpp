@@ -7,6 +7,7 @@
 #include "instinfer/store/memory.hpp"
 #include "instinfer/summaries/concepts.hpp"
 #include "instinfer/summaries/mean_value.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace instinfer::test_kv_cache {
 
@@ -26,16 +27,6 @@ std::vector<fp16> ramp(std::size_t n, float start) {
     x[i] = from_float<fp16>(start + static_cast<float>(i % 1000) * 0.01f);
   }
   return x;
-}
-
-template <class Error, class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 // All that a caller can see of a cache.
@@ -130,7 +121,7 @@ TEST_CASE("a full drive is a typed error that leaves the cache as it was") {
   const std::vector<fp16> x = ramp(256u * 2 * 64, 0.0f);
   c.append(seq, 0, x, x, written);
   const snapshot before = look(c, seq);
-  CHECK(message<drive_full>([&] {
+  CHECK(test::refusal_of<drive_full>([&] {
           c.append(seq, 0, ramp(256u * 2 * 64, 1.0f), ramp(256u * 2 * 64, 1.0f), written);
         }) == "append: 256 tokens need 48 pages, the drive has 16 free of 64");
   CHECK(look(c, seq) == before);
@@ -153,33 +144,34 @@ TEST_CASE("bad input: what, where, what was expected; state unchanged") {
   const snapshot before = look(c, seq);
 
   CHECK(
-      message<bad_argument>([&] {
+      test::refusal_of<bad_argument>([&] {
         c.append(seq, 0, std::span(x).first(130), x, written);
       }).find("k must be [new_tokens, 2, 64] and v [new_tokens, 2, 64], got 130 and 5120 elements") !=
       std::string::npos);
-  CHECK(message<bad_argument>([&] {
+  CHECK(test::refusal_of<bad_argument>([&] {
           c.append(seq, 0, std::span(x).first(128), std::span(x).first(256), written);
         }).find("got 128 and 256") != std::string::npos);
   std::vector<fp16> bad = x;
   bad[3 * 128 + 64 + 5] = fp16{0x7E00};
-  CHECK(message<bad_argument>([&] { c.append(seq, 0, x, bad, written); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { c.append(seq, 0, x, bad, written); }) ==
         "append: v must be finite, is not at [token 3, head 1, dim 5]");
   bad[3 * 128 + 64 + 5] = fp16{0xFC00};
-  CHECK(message<bad_argument>([&] {
+  CHECK(test::refusal_of<bad_argument>([&] {
           c.append(seq, 0, bad, x, written);
         }).find("k must be finite") != std::string::npos);
-  CHECK(message<bad_argument>([&] { c.append(seq, 2, x, x, written); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { c.append(seq, 2, x, x, written); }) ==
         "layer must be in [0, 2), got 2");
-  CHECK(message<unknown_sequence>([&] {
+  CHECK(test::refusal_of<unknown_sequence>([&] {
           c.append({7, 0}, 0, x, x, written);
         }).find("sequence 7 (generation 0) is not open") == 0);
-  CHECK(message<address_overflow>([&] {
+  CHECK(test::refusal_of<address_overflow>([&] {
           c.append(seq, 0, ramp(300u * 2 * 64, 0), ramp(300u * 2 * 64, 0), written);
         }) == "address: field Token holds 0 to 9, got 10");
-  CHECK(message<address_overflow>([&] { c.open(); }) == "address: field Batch holds 0 to 0, got 1");
-  CHECK(message<bad_argument>([&] { c.reclaim(seq, {0, 3, 0}); }) ==
+  CHECK(test::refusal_of<address_overflow>([&] { c.open(); }) ==
+        "address: field Batch holds 0 to 0, got 1");
+  CHECK(test::refusal_of<bad_argument>([&] { c.reclaim(seq, {0, 3, 0}); }) ==
         "reclaim: layers [0, 3) must be one layer or more within [0, 2)");
-  CHECK(message<bad_argument>([&] { c.reclaim(seq, {0, 1, 41}); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { c.reclaim(seq, {0, 1, 41}); }) ==
         "reclaim: layer 0 has 40 tokens, cannot give up 41");
   CHECK(look(c, seq) == before);
 

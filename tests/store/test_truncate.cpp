@@ -16,11 +16,15 @@
 #include "instinfer/store/memory.hpp"
 #include "tests/paths/odd_layouts.hpp"
 #include "tests/support/plain_cache.hpp"
+#include "tests/support/refusal.hpp"
 #include "tests/support/saved_engine.hpp"
 
 namespace instinfer::test_truncate {
 
 namespace {
+
+using test::append;
+using test::saved;
 
 using fp16_format = kv_format<fp16, 64>;
 constexpr model_shape shape{.layers = 2, .q_heads = 2, .kv_heads = 2};
@@ -33,21 +37,9 @@ template <class S>
 using kept = typename S::template state<fp16_format>;
 
 template <class Cache>
-void append(Cache& cache, sequence seq, int layer,
-            const test::plain_tokens<typename Cache::element>& tokens) {
-  std::vector<page_id> written;
-  cache.append(seq, layer, tokens.joined(tokens.k), tokens.joined(tokens.v), written);
-}
-template <class Cache>
 traffic truncate(Cache& cache, sequence seq, const store::truncate_range& range) {
   std::vector<page_id> read;
   return cache.truncate(seq, range, read, [](auto) {});
-}
-template <class Cache>
-std::string saved(const Cache& cache, sequence seq) {
-  std::ostringstream out;
-  store::save(cache, seq, "", out);
-  return out.str();
 }
 
 // Pages of all heads in which `have` tokens, cut after `tokens`, cut a sealed tile.
@@ -68,20 +60,6 @@ template <class Cache>
 bool alike(const Cache& cache, sequence a, sequence b) {
   const layout::tile& tile = cache.tiles().v_by_token;
   return tile.elements() != tile.tokens * tile.dims || saved(cache, a) == saved(cache, b);
-}
-
-template <class Error>
-std::string refusal(auto&& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error of this kind";
-}
-bool says(const std::string& message, const std::string& part) {
-  INFO(message);
-  return message.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -156,10 +134,10 @@ TEST_CASE("truncate: after old tokens went, up to the oldest live one") {
       append(cache, seq, 0, tokens);
       cache.reclaim(seq, {.end_layer = 1, .tokens_before = first});
       const std::string before = saved(cache, seq);
-      CHECK(says(refusal<bad_argument>(
-                     [&] { truncate(cache, seq, {.end_layer = 1, .tokens = first - 1}); }),
-                 "layer 0 has tokens at positions [" + std::to_string(first) +
-                     ", 700), cannot keep the first " + std::to_string(first - 1)));
+      CHECK(test::says(test::refusal_of<bad_argument>(
+                           [&] { truncate(cache, seq, {.end_layer = 1, .tokens = first - 1}); }),
+                       "layer 0 has tokens at positions [" + std::to_string(first) +
+                           ", 700), cannot keep the first " + std::to_string(first - 1)));
       CHECK(saved(cache, seq) == before);
       truncate(cache, seq, {.end_layer = 1, .tokens = stay});
       tokens.truncate(stay);
@@ -312,13 +290,15 @@ TEST_CASE("truncate: what is asked for must be there, and the group buffer have 
   append(cache, seq, 1, tokens.part(0, 40));
   const std::string before = saved(cache, seq);
   const std::uint64_t buffered = cache.buffered_bytes();
-  CHECK(says(refusal<bad_argument>([&] { truncate(cache, seq, {.tokens = 41}); }),
-             "truncate: layer 1 has tokens at positions [0, 40), cannot keep the first 41"));
-  CHECK(says(refusal<bad_argument>(
-                 [&] { truncate(cache, seq, {.first_layer = 1, .end_layer = 3, .tokens = 1}); }),
-             "truncate: layers [1, 3) must be one layer or more within [0, 2)"));
-  CHECK(says(refusal<drive_full>([&] { truncate(cache, seq, {.end_layer = 1, .tokens = 20}); }),
-             "truncate: opening the pages at token 20 needs 16384 bytes of the group buffer"));
+  CHECK(test::says(test::refusal_of<bad_argument>([&] { truncate(cache, seq, {.tokens = 41}); }),
+                   "truncate: layer 1 has tokens at positions [0, 40), cannot keep the first 41"));
+  CHECK(test::says(test::refusal_of<bad_argument>([&] {
+                     truncate(cache, seq, {.first_layer = 1, .end_layer = 3, .tokens = 1});
+                   }),
+                   "truncate: layers [1, 3) must be one layer or more within [0, 2)"));
+  CHECK(test::says(
+      test::refusal_of<drive_full>([&] { truncate(cache, seq, {.end_layer = 1, .tokens = 20}); }),
+      "truncate: opening the pages at token 20 needs 16384 bytes of the group buffer"));
   CHECK_THROWS_AS(truncate(cache, sequence{}, {.tokens = 1}), unknown_sequence);
   CHECK(saved(cache, seq) == before);
   CHECK(cache.buffered_bytes() == buffered);
@@ -339,7 +319,7 @@ using test_cache_file::engine_type;
 // Of the engine that keeps every summary.
 std::string refused(engine_type& engine, sequence seq, std::uint32_t tokens) {
   const std::string before = test_cache_file::saved(engine, seq);
-  const std::string why = refusal<bad_argument>([&] { engine.truncate(seq, tokens); });
+  const std::string why = test::refusal_of<bad_argument>([&] { engine.truncate(seq, tokens); });
   CHECK(test_cache_file::saved(engine, seq) == before);
   return why;
 }
@@ -363,7 +343,7 @@ TEST_CASE("truncate: methods that learn take back what no query has seen, also a
     const sequence loaded = engine.open();
     engine.load(loaded, file, "model A");
     for (const sequence seq : {d.seq, loaded}) {
-      CHECK(says(refused(engine, seq, 127), "layer 0 cannot go back to 127 tokens"));
+      CHECK(test::says(refused(engine, seq, 127), "layer 0 cannot go back to 127 tokens"));
       CHECK(engine.truncate(seq, 128).traffic.pages_written == 0);
       CHECK(engine.positions(seq, 1) == 128);
       CHECK(test_cache_file::saved(engine, seq) == before);
@@ -398,8 +378,8 @@ TEST_CASE(
     d.step();
   }
   REQUIRE(blocks.used() > 0);
-  CHECK(says(refused(engine, d.seq, indexed.last - 1),
-             "layer 1 cannot go back to " + std::to_string(indexed.last - 1) + " tokens"));
+  CHECK(test::says(refused(engine, d.seq, indexed.last - 1),
+                   "layer 1 cannot go back to " + std::to_string(indexed.last - 1) + " tokens"));
   engine.truncate(d.seq, indexed.last);
   CHECK(index.indexed() == indexed);
   const std::uint32_t tile = engine.cache().tiles().k_by_token.tokens;

@@ -8,6 +8,7 @@
 #include "instinfer/summaries/cluster_index.hpp"
 #include "support/workload.hpp"
 #include "tests/paths/suite.hpp"
+#include "tests/support/refusal.hpp"
 #include "tests/support/rows.hpp"
 #include "tests/support/token_lists.hpp"
 
@@ -327,20 +328,6 @@ void check_offset_invariant(const Policy& policy, int prompt = 300, int steps = 
   };
   check.template operator()<reference::path>();
   check.template operator()<cpu::path>();
-}
-
-// The message of the bad_argument that a call throws.
-std::string refusal_of(auto&& call) {
-  try {
-    call();
-  } catch (const bad_argument& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-inline bool says(const std::string& message, const char* part) {
-  return message.find(part) != std::string::npos;
 }
 
 }  // namespace instinfer::test

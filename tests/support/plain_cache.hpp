@@ -6,10 +6,13 @@
 #include <cmath>
 #include <cstdint>
 #include <random>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
 
+#include "instinfer/store/cache_file.hpp"
 #include "instinfer/store/kv_cache.hpp"
 
 namespace instinfer::test {
@@ -60,6 +63,21 @@ plain_tokens<E> drawn_tokens(std::mt19937& random, std::size_t count, std::size_
     }
   }
   return drawn;
+}
+
+template <class Cache>
+traffic append(Cache& cache, sequence seq, int layer,
+               const plain_tokens<typename Cache::element>& tokens) {
+  std::vector<page_id> written;
+  return cache.append(seq, layer, tokens.joined(tokens.k), tokens.joined(tokens.v), written);
+}
+
+// The file of a sequence: all its pages, counts and summaries.
+template <class Cache>
+std::string saved(const Cache& cache, sequence seq) {
+  std::ostringstream out;
+  store::save(cache, seq, "", out);
+  return out.str();
 }
 
 // Every stored value of the live tokens of a layer, at positions [first, tokens.size()), is what

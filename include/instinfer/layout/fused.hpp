@@ -2,7 +2,7 @@
 // Fused rows: K and V of a token lie in one page. A method that folds scattered tokens then reads
 // one page where separate rows take two, and a page of separate rows has twice the tokens.
 
-#include "instinfer/layout/dim_indexed.hpp"
+#include "instinfer/layout/dual.hpp"
 
 namespace instinfer::layout {
 
@@ -36,16 +36,6 @@ struct fused {
 
 // The same with a copy of K by dim, for SparF.
 template <std::uint32_t PageBytes = 4096, std::uint32_t Dims = dims_by_context>
-struct fused_dual {
-  static constexpr std::uint32_t page_bytes = PageBytes;
-
-  template <class Format>
-  static constexpr tiling tiles(std::uint32_t context_tokens) {
-    tiling both = fused<PageBytes>::template tiles<Format>(context_tokens);
-    both.k_by_dim = dim_tile<Format>(dim_indexed<PageBytes, Dims>::page_bytes, Dims, context_tokens,
-                                     both.v_by_token.tokens);
-    return both;
-  }
-};
+struct fused_dual : with_k_by_dim<fused<PageBytes>, Dims> {};
 
 }  // namespace instinfer::layout

@@ -18,22 +18,14 @@ class kv_cache : public sequence_cache<Format, SummaryStates, Store> {
   // Throws bad_argument if the shape is not valid, the layout breaks its contract, or the capacity
   // is less than one page per channel.
   kv_cache(const model_shape& shape, const capacity& cap, std::uint32_t channels)
-      : sequence_cache<Format, SummaryStates,
-                       Store>{shape, cap,
-                              (shape.validate(), require_context(cap),
-                               layout::checked_tiles<typename Format::padded, Layout>(
-                                   cap.context_tokens)),
-                              Layout::page_bytes, channels},
+      : sequence_cache<Format, SummaryStates, Store>{shape, cap, checked_tiles(shape, cap),
+                                                     Layout::page_bytes, channels},
         context_tokens_{cap.context_tokens} {}
 
   // The same over a given store of pages of the layout's size; it replaces `cap.bytes`.
   kv_cache(const model_shape& shape, const capacity& cap, Store pages)
-      : sequence_cache<Format, SummaryStates,
-                       Store>{shape, cap,
-                              (shape.validate(), require_context(cap),
-                               layout::checked_tiles<typename Format::padded, Layout>(
-                                   cap.context_tokens)),
-                              Layout::page_bytes, std::move(pages)},
+      : sequence_cache<Format, SummaryStates, Store>{shape, cap, checked_tiles(shape, cap),
+                                                     Layout::page_bytes, std::move(pages)},
         context_tokens_{cap.context_tokens} {}
 
   std::uint32_t context_tokens() const { return context_tokens_; }
@@ -43,6 +35,12 @@ class kv_cache : public sequence_cache<Format, SummaryStates, Store> {
   }
 
  private:
+  static layout::tiling checked_tiles(const model_shape& shape, const capacity& cap) {
+    shape.validate();
+    require_context(cap);
+    return layout::checked_tiles<typename Format::padded, Layout>(cap.context_tokens);
+  }
+
   std::uint32_t context_tokens_;
 };
 

@@ -12,10 +12,6 @@ namespace instinfer::store {
 // The drive. It must outlive the caches on it, and must not move.
 template <PageStore Store>
 struct shared_drive {
-  shared_drive(std::uint32_t channels, std::uint64_t pages_per_channel, std::uint32_t page_bytes,
-               std::uint64_t buffer_bytes)
-      : pages{channels, pages_per_channel, page_bytes}, buffer{buffer_bytes} {}
-  // The same over a given store.
   shared_drive(Store given, std::uint64_t buffer_bytes)
       : pages{std::move(given)}, buffer{buffer_bytes} {}
   shared_drive(const shared_drive&) = delete;

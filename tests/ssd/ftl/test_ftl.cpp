@@ -13,6 +13,7 @@
 
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/ftl/ftl.hpp"
+#include "tests/support/refusal.hpp"
 
 namespace instinfer::test_ftl {
 
@@ -23,16 +24,6 @@ static_assert(FaultModel<no_faults> && FaultModel<random_faults> && !FaultModel<
 static_assert(FtlPages<no_pages> && FtlPages<page_array> && !FtlPages<int>);
 
 namespace {
-
-template <class Error, class F>
-std::string message(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 // What the host knows: its live pages, and a stamp that it wrote into each.
 using model = std::map<std::uint32_t, std::uint64_t>;
@@ -288,9 +279,9 @@ TEST_CASE("FTL: bad blocks of the factory, and a failed block's pages rewritten"
   CHECK(f.blocks().count(0, block_state::bad) == 2);
   CHECK(f.capacity_pages() == 88);
   CHECK(f.overprovisioning() == doctest::Approx((14 + 16) * 4 / 88.0 - 1));
-  CHECK(message<bad_argument>([&] { ftl<>(g, 45, {}, bad); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { ftl<>(g, 45, {}, bad); }) ==
         "ftl: channel 0 has blocks for 44 pages beside the bad and spare ones, 45 are asked for");
-  CHECK(message<bad_argument>([&] {
+  CHECK(test::refusal_of<bad_argument>([&] {
           ftl<>(g, 4, {}, std::vector<location>{{.channel = 2}});
         }).find("ftl: bad block at channel 2, chip 0") == 0);
   for (std::uint32_t i = 0; i < 88; ++i) {
@@ -323,28 +314,28 @@ TEST_CASE("FTL: bad blocks of the factory, and a failed block's pages rewritten"
 
 TEST_CASE("FTL: bad input: what, where, what was expected; state unchanged") {
   constexpr geometry g{.channels = 2, .blocks = 8, .pages = 4};
-  CHECK(message<bad_argument>([&] { ftl<>(g, 0); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { ftl<>(g, 0); }) ==
         "ftl: a channel of 32 pages holds 1 to 20 beside its spare blocks, got 0");
-  CHECK(message<bad_argument>([&] { ftl<>(g, 21); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { ftl<>(g, 21); }) ==
         "ftl: a channel of 32 pages holds 1 to 20 beside its spare blocks, got 21");
-  CHECK(message<bad_argument>([&] { ftl<>(g, 4, {.frontiers = 0}); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { ftl<>(g, 4, {.frontiers = 0}); }) ==
         "ftl: a policy has 1 to 65536 frontiers and keeps at least 1 block free, got 0 and 2");
   CHECK_THROWS_AS(ftl<>(g, 4, {.kept_blocks = 0}), bad_argument);
   CHECK_THROWS_AS(ftl<>(geometry{.channels = 0}, 4), bad_argument);
   CHECK_THROWS_AS(ftl<>(geometry{.channels = 1, .blocks = 2}, 1), bad_argument);
-  CHECK(message<bad_argument>([&] {
+  CHECK(test::refusal_of<bad_argument>([&] {
           ftl<>(geometry{.channels = 1 << 16, .blocks = 1 << 8, .pages = 1 << 8}, 1);
         }).find("flash blocks: a drive has at most 2^32 - 2 pages, got 4294967296") == 0);
 
   ftl<> f(g, 20);
-  CHECK(message<bad_argument>([&] { f.release(page_id{5}); }) ==
+  CHECK(test::refusal_of<bad_argument>([&] { f.release(page_id{5}); }) ==
         "ftl: release of page 5, which holds nothing");
   CHECK_THROWS_AS(f.release(no_page), bad_argument);
   for (std::uint32_t i = 0; i < 40; ++i) {
     f.write(i % 3, 0);  // channel 1 takes what channel 0 cannot
   }
   const ftl_counters before = f.counters();
-  CHECK(message<drive_full>([&] { f.write(0, 1); }) ==
+  CHECK(test::refusal_of<drive_full>([&] { f.write(0, 1); }) ==
         "ftl: the drive is full, 40 pages of 40 are taken");
   CHECK(f.counters() == before);
   CHECK(f.live_pages() == 40);
