@@ -207,7 +207,7 @@ class arithmetic : public score_pool {
   // Logarithms beyond fp32 become its largest number of their sign, as on the CPU path. -inf stays:
   // nothing was folded.
   static float in_fp32(double log_sum_exp) {
-    constexpr double largest = std::numeric_limits<float>::max();
+    constexpr auto largest = static_cast<double>(std::numeric_limits<float>::max());
     return static_cast<float>(std::isinf(log_sum_exp) ? log_sum_exp
                                                       : std::clamp(log_sum_exp, -largest, largest));
   }
