@@ -36,7 +36,8 @@ struct head_range {
 //                           opened in, or the home of the sequence that it was forked from
 //   tokens_of(count, d, n)  how many of a sequence's first `count` tokens the drive has; never
 //                           decreases with the count
-//   splits_tokens           whether a head's tokens lie on several drives, whose results merge
+//   splits_tokens           whether a head's tokens lie on several drives, whose results merge;
+//                           two drives have then the same heads, or none in common
 //   name()                  tells splits apart that place tokens differently
 //   validate(shape, n)      throws bad_argument if n drives cannot share the model
 template <class S>
