@@ -132,6 +132,10 @@ TEST_CASE("by_sequences has the bits of one engine") {
   check_life<sparf>(cluster::by_sequences{}, 0);
 }
 
+TEST_CASE("by_heads_and_sequences has the bits of one engine") {
+  check_life<dense>(cluster::by_heads_and_sequences{.head_groups = 2}, 0);
+}
+
 TEST_CASE("by_tokens is within rounding of one engine") {
   // Each output is a mean of up to 400 values, summed in another order: 2^-24 times a few tens.
   check_life<dense>(cluster::by_tokens{.block = 16}, 1e-5);
