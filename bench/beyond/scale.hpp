@@ -80,7 +80,7 @@ inline constexpr std::int64_t pool_batch = 1'024;
 inline constexpr std::int64_t pool_context = 128 << 10;
 inline const std::vector<int> pool_drives{1, 4, 16, 32, 64, 128, 256, 512, 1'000};
 
-inline int hosts_of(int drives) { return (drives + drives_a_host - 1) / drives_a_host; }
+inline int hosts_of(int count) { return (count + drives_a_host - 1) / drives_a_host; }
 
 // KV heads first, then sequences.
 inline pool pool_of(std::int64_t batch, int count, int hosts, const system::network_spec& network) {
