@@ -161,7 +161,7 @@ TEST_CASE("drives that share tokens read the bytes of one, each its part of the 
   CHECK(quarters.drive_s == doctest::Approx(whole.drive_s / 4).epsilon(0.05));
   CHECK_THROWS_WITH_AS(
       kv_access<insta_sparf>(model, job, split),
-      "kv_access: drives can share the tokens of a head only where the method folds all visible tokens",
+      "kv_access: drives share the tokens of a head only where the method folds all visible tokens",
       bad_argument);
 }
 

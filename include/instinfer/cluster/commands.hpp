@@ -43,8 +43,8 @@ struct command {
 };
 
 // A request of an attend. Follow: q [queries, q_heads of the drive, k_dim]; the index query; the
-// bias [queries, q_heads of the drive, bias_tokens]; the runs of the visible set, which are positions
-// among the drive's own tokens of the sequence.
+// bias [queries, q_heads of the drive, bias_tokens]; the runs of the visible set, which are
+// positions among the drive's own tokens of the sequence.
 struct request_line {
   std::uint32_t slot = 0;
   std::uint32_t queries = 0;

@@ -46,8 +46,8 @@ class drive {
 
   const Engine& engine() const { return *engine_; }
 
-  // Carries out a command; its outcome replaces the content of `out`. Does not throw, but for memory
-  // where other drives wait for rows().
+  // Carries out a command; its outcome replaces the content of `out`. Does not throw, but for
+  // memory where other drives wait for rows().
   void execute(message& in, message& out) {
     const auto start = std::chrono::steady_clock::now();
     out.clear();

@@ -45,9 +45,9 @@ class drive_batch {
   }
   void clear_rows() { tree::clear(rows_); }
 
-  // Takes the requests of a command, which point into `in`. sequence_of(slot) is the engine's. Makes
-  // room for the results: for each request its output [queries, q_heads, v_dim], and log_sum_exp
-  // [queries, q_heads] if it is asked for, or if results merge.
+  // Takes the requests of a command, which point into `in`. sequence_of(slot) is the engine's.
+  // Makes room for the results: for each request its output [queries, q_heads, v_dim], and
+  // log_sum_exp [queries, q_heads] if it is asked for, or if results merge.
   void take(const command& c, message& in, message& out, const Engine& engine, auto&& sequence_of) {
     lines_.clear();
     inputs_.clear();

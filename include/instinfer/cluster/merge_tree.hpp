@@ -1,5 +1,6 @@
 #pragma once
-// Merges the results of drives that have tokens of the same heads, along a tree: that of MPI_Reduce.
+// Merges the results of drives that have tokens of the same heads, along a tree: that of
+// MPI_Reduce.
 
 #include <cstddef>
 #include <limits>
@@ -10,8 +11,8 @@
 
 namespace instinfer::cluster {
 
-// The host and some drives. Which ranks merge first is MPI's choice, and changes results by rounding
-// only. The host reads one result, whatever the number of drives.
+// The host and some drives. Which ranks merge first is MPI's choice, and changes results by
+// rounding only. The host reads one result, whatever the number of drives.
 template <int v_dim>
 class merge_tree {
  public:

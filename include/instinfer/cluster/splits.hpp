@@ -3,7 +3,7 @@
 //
 //   by_heads                 each drive has some KV heads of all sequences (the paper's, §IV-D)
 //   by_sequences             each drive has whole sequences
-//   by_tokens                each drive has some tokens of all sequences and heads (context parallel)
+//   by_tokens                each drive has some tokens of all sequences (context parallel)
 //   by_heads_and_sequences   some drives share the sequences, with some heads of each
 //   by_heads_and_tokens      some drives share the tokens of some heads
 //

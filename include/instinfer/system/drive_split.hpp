@@ -38,9 +38,9 @@ inline void check_counts(const char* who, int drives, const model_shape& shape,
   });
 }
 
-// KV heads first, as in InstInfer §IV-D; if there are more drives than heads, sequences too. This is
-// cluster::by_heads_and_sequences on as many of the drives as fit. Throws bad_argument if a count
-// is not positive.
+// KV heads first, as in InstInfer §IV-D; if there are more drives than heads, sequences too. This
+// is cluster::by_heads_and_sequences on as many of the drives as fit. Throws bad_argument if a
+// count is not positive.
 inline drive_split split_over(int drives, const model_shape& shape, std::int64_t batch) {
   check_counts("split_over", drives, shape, batch);
   drive_split split;

@@ -48,8 +48,8 @@ class insta_system {
     const double drives = static_cast<double>(kv_.split().drives_used());
     const kv_load load = kv_.at(context);
 
-    // Drives that share the tokens of a head get the same q, and give back a part of the output with
-    // its log-sum-exp in fp32.
+    // Drives that share the tokens of a head get the same q, and give back a part of the output
+    // with its log-sum-exp in fp32.
     const int parts = kv_.split().token_parts;
     const double down = batch * model.element_bytes *
                         static_cast<double>(model.q_width() * parts + 2 * model.kv_width());

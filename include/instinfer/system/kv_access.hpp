@@ -80,8 +80,8 @@ class kv_access {
                   drive,
                   attention,
                   rules} {}
-  // The same with a split of the caller's. It throws bad_argument, too, if drives share the tokens of
-  // a head and the method selects tokens by the whole context.
+  // The same with a split of the caller's. It throws bad_argument, too, if drives share the tokens
+  // of a head and the method selects tokens by the whole context.
   kv_access(const model_spec& model, const workload& job, const drive_split& split,
             const flash::drive_spec& drive = D::drive,
             const typename D::attention_policy& attention = {},
@@ -99,7 +99,7 @@ class kv_access {
             });
     require(split.token_parts == 1 || attention::folds_all_visible<typename D::attention_policy>, [] {
       return std::string(
-          "kv_access: drives can share the tokens of a head only where the method folds all visible tokens");
+          "kv_access: drives share the tokens of a head only where the method folds all visible tokens");
     });
     for (int i = 0; i < nodes; ++i) {
       const std::uint64_t context = split_.tokens_of(
