@@ -97,10 +97,12 @@ class kv_access {
                      std::to_string(model.kv_element_bytes) + " bytes, the format has " +
                      std::to_string(Format::k_dim) + " of " + std::to_string(stored_bytes<Format>);
             });
-    require(split.token_parts == 1 || attention::folds_all_visible<typename D::attention_policy>, [] {
-      return std::string(
-          "kv_access: drives share the tokens of a head only where the method folds all visible tokens");
-    });
+    require(split.token_parts == 1 || attention::folds_all_visible<typename D::attention_policy>,
+            [] {
+              return std::string(
+                  "kv_access: drives share the tokens of a head only where the method folds all "
+                  "visible tokens");
+            });
     for (int i = 0; i < nodes; ++i) {
       const std::uint64_t context = split_.tokens_of(
           static_cast<std::uint64_t>(job.input_tokens + job.output_tokens * i / (nodes - 1)));
