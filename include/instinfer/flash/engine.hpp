@@ -265,6 +265,10 @@ class engine {
   std::uint32_t tokens(sequence seq, int layer) const { return inner_.tokens(seq, layer); }
   std::uint64_t positions(sequence seq, int layer) const { return inner_.positions(seq, layer); }
 
+  // Like instinfer::engine's.
+  const policy& attention() const { return inner_.attention(); }
+  void set_policy(const policy& attention) { inner_.set_policy(attention); }
+
   // The inner engine: for attends with your own parallel policy, workspace or observer.
   const inner_type& inner() const { return inner_; }
   const drive_spec& drive() const { return drive_; }
