@@ -120,7 +120,7 @@ class drive_batch {
           .seq = seq,
           .q = from.q.subspan(p * rows * k_dim, rows * k_dim),
           .out = results.subspan(p * rows * v_dim, rows * v_dim),
-          .index = from.index,
+          .index = from.index.of(p, parts),
           .log_sum_exp = sums.empty() ? sums : sums.subspan(p * rows, rows),
           .bias = from.bias.subspan(p * rows * line.bias_tokens, rows * line.bias_tokens),
           .causal = line.causal != 0};

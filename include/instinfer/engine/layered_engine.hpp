@@ -16,6 +16,7 @@
 #include "instinfer/core/parallel.hpp"
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/by_kind.hpp"
+#include "instinfer/engine/new_tokens.hpp"
 #include "instinfer/store/capacity_checks.hpp"
 #include "instinfer/store/sequence_slots.hpp"
 #include "instinfer/store/shared_drive.hpp"
@@ -114,6 +115,19 @@ class layered_engine {
               [&](auto& engine, auto kind) { return engine.build(parts_of(seq)[kind], layer); });
   }
 
+  auto prefill(sequence seq, int layer, std::span<const element> k, std::span<const element> v = {},
+               std::span<const float> q = {}, std::span<float> out = {}) {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.prefill(parts_of(seq)[kind], layer, k, v, q, out);
+    });
+  }
+  auto decode(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
+              std::span<const float> q, std::span<float> out) {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.decode(parts_of(seq)[kind], layer, k, v, q, out);
+    });
+  }
+
   // q [q_heads, k_dim] and out [q_heads, v_dim] of the layer's kind.
   auto attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
     return at(layer, [&](auto& engine, auto kind) {
@@ -131,6 +145,15 @@ class layered_engine {
     return at(layer, [&](auto& engine, auto kind) {
       to_kind(batch, kind, work.requests);
       return engine.attend(work.requests, layer, std::get<kind>(work.of_kind), workers, watch);
+    });
+  }
+  template <parallel::Parallel P, class Watch = no_observer>
+  receipt decode(std::span<const new_tokens<element>> tokens, std::span<const attend_request> batch,
+                 int layer, scratch& work, const P& workers, Watch&& watch = {}) {
+    return at(layer, [&](auto& engine, auto kind) {
+      to_kind(batch, kind, work.requests);
+      return engine.decode(tokens, work.requests, layer, std::get<kind>(work.of_kind), workers,
+                           watch);
     });
   }
   // A batch on the flash path.
@@ -172,6 +195,18 @@ class layered_engine {
   }
   auto truncate(sequence seq, std::uint64_t tokens) {
     return truncate(seq, store::truncate_range{.tokens = tokens});
+  }
+
+  // In all kinds, or in none.
+  const policy& attention() const { return engines_.at(0, attention_of); }
+  void set_policy(const policy& attention) {
+    const policy old = this->attention();
+    try {
+      engines_.for_each([&](auto& engine, auto) { engine.set_policy(attention); });
+    } catch (...) {
+      engines_.for_each([&](auto& engine, auto) { engine.set_policy(old); });
+      throw;
+    }
   }
 
   std::uint32_t tokens(sequence seq, int layer) const {
@@ -223,6 +258,9 @@ class layered_engine {
   const Pages& pages() const { return drive_.pages; }
 
  private:
+  static constexpr auto attention_of = [](auto& engine, auto) -> const policy& {
+    return engine.attention();
+  };
   using engines = by_kind<engine_of<Formats>...>;
   using sequence_parts = std::vector<sequence>;  // the handle in each kind's engine
 
