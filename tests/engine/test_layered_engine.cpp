@@ -300,7 +300,8 @@ TEST_CASE("save and load: all kinds, or none") {
     model[static_cast<std::size_t>(l)].check(other, to, l, random);
   }
   std::istringstream again(file);
-  CHECK_THROWS_AS(other.load(to, again, "mine"), bad_argument);
+  CHECK_THROWS_WITH_AS(other.load(to, again, "mine"),
+                       "load: the sequence has 100 tokens already; open another one", bad_argument);
 
   engine_type mixed_up({0, 1, 1, 0}, kinds, room, point::drive.geometry.channels);
   const sequence wrong = mixed_up.open();
@@ -309,6 +310,40 @@ TEST_CASE("save and load: all kinds, or none") {
                        "load: layer 1 of the file is of kind 0, the engine's of kind 1", bad_file);
   CHECK(mixed_up.pages().free_pages() == free_pages);
   CHECK(mixed_up.positions(wrong, 0) == 0);
+}
+
+TEST_CASE("endless: a visible set counts from where the layer's numbers begin") {
+  // Addresses for 6 pages: 192 tokens of a wide layer have numbers.
+  engine_type engine(
+      kind_of_layer, kinds,
+      {.bytes = 4 << 20, .context_tokens = 256, .address = address_codec({.token = 6})},
+      point::drive.geometry.channels);
+  const sequence seq = engine.open();
+  const std::vector<fp16> k(10 * 64);  // equal keys: the output is the mean of V
+  std::uint64_t tokens = 0;
+  for (int round = 0; round < 60; ++round) {
+    std::vector<fp16> v;
+    for (std::uint64_t end = tokens + 10; tokens < end; ++tokens) {
+      v.insert(v.end(), 64, from_float<fp16>(static_cast<float>(tokens)));
+    }
+    engine.append(seq, 2, k, v);
+    engine.reclaim(seq, {.first_layer = 2, .end_layer = 3, .tokens_before = tokens - 10});
+  }
+  REQUIRE(engine.positions(seq, 2) == 600);
+  const std::uint64_t from = engine.numbered_from(seq, 2);
+  CHECK(from > 600 - 192);
+  CHECK(from <= 590);
+  CHECK(engine.numbered_from(seq, 1) == 0);
+  index_set shown;
+  for (const std::uint32_t position : {591u, 592u, 599u}) {
+    shown.add(static_cast<std::uint32_t>(position - from));
+  }
+  const std::vector<float> q(128, 1.0f);
+  std::vector<float> out(128);
+  const attend_request request{.seq = seq, .q = q, .out = out, .visible = &shown};
+  engine_type::scratch work;
+  engine.attend({&request, 1}, 2, work, parallel::serial{});
+  CHECK(out[0] == doctest::Approx((591 + 592 + 599) / 3.0));
 }
 
 TEST_CASE("the flash path times each layer with the heads and dims of its kind") {

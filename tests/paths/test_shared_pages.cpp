@@ -51,10 +51,13 @@ struct filled {
   Engine engine;
   sequence seq;
 
-  filled(unsigned seed, int tokens, int group, int piece = 1000, int kv_heads = 2)
+  filled(unsigned seed, int tokens, int group, int piece = 1000, int kv_heads = 2,
+         const logit_rule& rule = {})
       : data{seed, tokens, kv_heads * group, kv_heads},
         engine{{.layers = 1, .q_heads = kv_heads * group, .kv_heads = kv_heads},
-               test::small_capacity},
+               test::small_capacity,
+               {},
+               rule},
         seq{engine.open()} {
     append(0, tokens, piece);
   }
@@ -69,10 +72,11 @@ struct filled {
     moved = engine.attend(seq, 0, data.q, out).traffic;
     return out;
   }
-  std::vector<double> expected(int first = 0) const {
+  std::vector<double> expected(int first = 0, std::function<double(int, int)> bias = {}) const {
     const auto v = attended_v(data);
     const auto from = static_cast<std::size_t>(first * data.kv_heads);
-    const test::plain_attention plain{data.kv_heads, data.q_heads, format::k_dim, format::v_dim};
+    const test::plain_attention plain{data.kv_heads, data.q_heads, format::k_dim, format::v_dim,
+                                      std::move(bias)};
     return plain(std::span(data.k).subspan(from * format::k_dim),
                  std::span(v).subspan(from * format::v_dim), std::span<const float>(data.q),
                  data.tokens - first);
@@ -118,6 +122,23 @@ TEST_CASE("latent rows of a codec: dense attention is plain attention") {
 TEST_CASE("latent rows with 128 query heads over one KV head") {
   filled<cpu::engine<separate, latent>> cache(72, 200, 128, 1000, 1);
   CHECK(largest_difference(cache.attend(), cache.expected()) < 1e-5);
+}
+
+TEST_CASE_TEMPLATE("biases over rows that share pages: slope times distance, of each query head",
+                   Engine, cpu::engine<fused, rows_of_64>, cpu::engine<separate, latent>,
+                   reference::engine<fused, rows_of_64>, reference::engine<separate, latent>) {
+  for (const int group : {1, 3, 8}) {
+    std::vector<float> slopes;
+    for (int h = 0; h < 2 * group; ++h) {
+      slopes.push_back(0.125f * static_cast<float>(h + 1));
+    }
+    for (const int tokens : {1, 17, 150}) {
+      filled<Engine> cache(85, tokens, group, 1000, 2, {.slopes = slopes});
+      CHECK(largest_difference(cache.attend(), cache.expected(0, [&](int h, int t) {
+              return -static_cast<double>(slopes[static_cast<std::size_t>(h)]) * (tokens - 1 - t);
+            })) < 1e-5);
+    }
+  }
 }
 
 TEST_CASE("fused rows give the bits of separate rows") {

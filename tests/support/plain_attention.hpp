@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct plain_attention {
   int q_heads;
   int k_dim;
   int v_dim;
+  std::function<double(int head, int token)> bias{};  // added to the logits
 
   // out [q_heads, v_dim], of the first `tokens` tokens.
   template <class E>
@@ -36,7 +38,7 @@ struct plain_attention {
           logit += static_cast<double>(to_float(k[at(t * kv_heads + head, k_dim, i)])) *
                    static_cast<double>(q[at(h, k_dim, i)]);
         }
-        weights.push_back(logit / std::sqrt(k_dim));
+        weights.push_back(logit / std::sqrt(k_dim) + (bias ? bias(h, t) : 0.0));
       }
       const double most = *std::max_element(weights.begin(), weights.end());
       double sum = 0;

@@ -31,9 +31,9 @@ struct attend_request {
   // tokens are those that were not reclaimed, oldest first; entries of tokens that a query does not
   // see are not used. Finite: tokens are hidden by `visible`.
   std::span<const float> bias{};
-  // Tokens that may be seen, or null for all: their positions, less the layer's base() in streams
-  // so long that token numbers began anew (store/layer_cache.hpp). Those that are not live do not
-  // matter. Pages without a visible token are not read. Windows stay as they are.
+  // Tokens that may be seen, or null for all: their positions, less the engine's numbered_from() of
+  // the layer, which is 0 except in endless streams. Those that are not live do not matter. Pages
+  // without a visible token are not read. Windows stay as they are.
   const index_set* visible = nullptr;
   // false: the queries need no tokens of their own, and each sees what the newest token's query
   // sees. They stand at its position.

@@ -70,6 +70,8 @@ class engine_base {
   void check_reclaim(sequence seq, const store::reclaim_range& range) const {
     cache_.check_reclaim(seq, range);
   }
+  // Throws what load would for a sequence with tokens.
+  void check_load(sequence seq) const { cache_.require_empty(seq); }
 
   // Takes back the newest tokens of all layers, or of some, so that the first `tokens` positions
   // stay: rejected drafts, edits, retries. A token is taken back from all heads. Where it cuts a
@@ -102,10 +104,15 @@ class engine_base {
   }
 
   // Tokens ever appended to a layer, without those taken back. This is the position of the next
-  // token; reclaim_range::tokens_before counts in the same way, without an end. Plans and observers
-  // number tokens from position cache().at(seq, layer).base() on.
+  // token; reclaim_range::tokens_before counts in the same way, without an end.
   std::uint64_t positions(sequence seq, int layer) const {
     return cache_.at(seq, layer).positions();
+  }
+
+  // The position of token number 0 of a layer. Plans, observers and attend_request::visible number
+  // tokens from it on. It moves on where an endless stream runs out of numbers.
+  std::uint64_t numbered_from(sequence seq, int layer) const {
+    return cache_.at(seq, layer).base();
   }
 
   const policy& attention() const { return attention_; }

@@ -218,6 +218,11 @@ class layered_engine {
       return engine.positions(parts_of(seq)[kind], layer);
     });
   }
+  std::uint64_t numbered_from(sequence seq, int layer) const {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.numbered_from(parts_of(seq)[kind], layer);
+    });
+  }
 
   // The parts of all kinds one after the other (store/cache_file.hpp).
   void save(sequence seq, std::ostream& out, std::string_view model = {}) const
@@ -232,11 +237,8 @@ class layered_engine {
   auto load(sequence seq, std::istream& in, std::string_view model = {})
     requires Pages::holds_data
   {
-    for (int l = 0; l < layers(); ++l) {
-      require(positions(seq, l) == 0, [] {
-        return std::string("load: the sequence has tokens already; open another one");
-      });
-    }
+    const sequence_parts& empty = parts_of(seq);
+    engines_.for_each([&](auto& engine, auto kind) { engine.check_load(empty[kind]); });
     std::array<decltype(std::declval<first_engine&>().load(seq, in, model)), kinds> receipts;
     sequence_parts loaded = in_all_kinds([&](auto& engine, auto kind) {
       const sequence part = engine.open();

@@ -260,10 +260,14 @@ class engine {
   void check_reclaim(sequence seq, const store::reclaim_range& range) const {
     inner_.check_reclaim(seq, range);
   }
+  void check_load(sequence seq) const { inner_.check_load(seq); }
 
   // Like instinfer::engine's.
   std::uint32_t tokens(sequence seq, int layer) const { return inner_.tokens(seq, layer); }
   std::uint64_t positions(sequence seq, int layer) const { return inner_.positions(seq, layer); }
+  std::uint64_t numbered_from(sequence seq, int layer) const {
+    return inner_.numbered_from(seq, layer);
+  }
 
   // Like instinfer::engine's.
   const policy& attention() const { return inner_.attention(); }

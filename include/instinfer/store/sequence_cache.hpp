@@ -243,7 +243,7 @@ class sequence_cache {
   }
 
   // For load() (store/cache_file.hpp), like the next two. Throws bad_argument if there are tokens.
-  void require_empty(sequence seq) {
+  void require_empty(sequence seq) const {
     for (const layer& l : slots_.at(seq)) {
       require(l.tokens() == 0, [&] {
         return "load: the sequence has " + std::to_string(l.tokens()) +
