@@ -7,6 +7,7 @@
 //   rel_error           of the worst query head, in the 2-norm
 //   vs_dense            sparse cases: the time of our dense attention on the same pages over theirs
 //   time_over_f16       quantised pages: the time over that of fp16 pages of the same shape
+//   of_copy             append/: a copy of the same k and v over the append (cpu_calls.hpp)
 //   vs_single           several new tokens at once: the time of as many single queries over theirs
 //
 // Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each
@@ -21,6 +22,7 @@
 #include <instinfer/layout/fused.hpp>
 
 #include "baselines.hpp"
+#include "cpu_calls.hpp"
 #include "filled_cache.hpp"
 #include "processor.hpp"
 #include "run_benchmarks.hpp"
@@ -206,6 +208,11 @@ int main(int argc, char** argv) {
       add_baseline<Eigen::half>("eigen", "f16", {q, kv, {32768}}, {1, 2});
       add_baseline<fp16>("scalar", "f16", {q, kv, {32768}}, {1});
     }
+    using dual = design<attention::dense, layout::dual<>, flash::instcsd, transfer::in_storage>;
+    add_append<insta, f16>("f16", 32768, 8);
+    add_append<dual, f16>("f16_dual", 32768, 8);
+    add_append<insta, kv_format<int8_pages<fp16>, 128>>("i8", 32768, 8);
+    add_append<insta, kv_format<int4_groups<fp16>, 128>>("i4", 32768, 8);
     return run_benchmarks(argc, argv, [] { add_machine_to_header(); });
   });
 }

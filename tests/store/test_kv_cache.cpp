@@ -51,8 +51,8 @@ TEST_CASE("what was appended lies where the mapping says, sealed or open") {
   std::vector<fp16> k;
   std::vector<fp16> v;
   std::vector<page_id> written;
-  while (k.size() < 700u * 2 * 64) {  // appends of random length
-    const std::size_t n = random() % 40;
+  while (k.size() < 2000u * 2 * 64) {  // appends of random length, some of more than two tiles
+    const std::size_t n = random() % 6 == 0 ? 300 + random() % 400 : random() % 40;
     const std::vector<fp16> new_k = ramp(n * 2 * 64, static_cast<float>(random() % 90));
     const std::vector<fp16> new_v = ramp(n * 2 * 64, static_cast<float>(random() % 90));
     c.append(seq, 1, new_k, new_v, written);
@@ -66,7 +66,7 @@ TEST_CASE("what was appended lies where the mapping says, sealed or open") {
     for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
       const layout::tile& tile = head.tiles.of(s);
       const auto& values = s == stream::v_by_token ? v : k;
-      for (std::uint32_t t = 0; t < tokens; t += 3) {
+      for (std::uint32_t t = 0; t < tokens; t += 7) {
         for (std::uint32_t i = 0; i < 64; ++i) {
           const bool buffered = t >= head.of(s).sealed_tokens;
           const std::uint32_t tt = t / tile.tokens;

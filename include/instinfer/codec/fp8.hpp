@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "instinfer/codec/element.hpp"
+#include "instinfer/codec/round.hpp"
 
 namespace instinfer {
 
@@ -27,17 +28,17 @@ constexpr float to_float(fp8 x) {
 // Nearest fp8 to x, ties to even. Values beyond 448 become 448; NaN stays NaN.
 constexpr fp8 to_fp8(float x) {
   constexpr std::uint32_t largest = 0x7E;
+  constexpr std::uint32_t least_normal = 0x3C80'0000u;  // 2^-6
   const auto bits = std::bit_cast<std::uint32_t>(x);
   const std::uint32_t magnitude = bits & 0x7FFF'FFFFu;
-  std::uint32_t code = 0;
-  if (magnitude > 0x7F80'0000u) {
-    code = 0x7F;
-  } else if (magnitude >= 0x3C80'0000u) {  // normal: 2^-6 and above; rebias 127 -> 7
-    code = std::min(detail::round_shift(magnitude - (120u << 23), 20), largest);
-  } else if (magnitude > 0x3A80'0000u) {  // subnormal: above 2^-10, in units of 2^-9
-    const int shift = 141 - static_cast<int>(magnitude >> 23);
-    code = detail::round_shift((magnitude & 0x7F'FFFFu) | 0x80'0000u, shift);
-  }
+  // Both ways for every value, and no branch, so that loops over it vectorise.
+  const std::uint32_t normal =
+      std::min(detail::round_shift(std::max(magnitude, least_normal) - (120u << 23), 20), largest);
+  const float small = std::bit_cast<float>(std::min(magnitude, least_normal));
+  const auto subnormal = static_cast<std::uint32_t>(round_to_int(small * 0x1p9f));
+  const std::uint32_t code = magnitude > 0x7F80'0000u    ? 0x7F
+                             : magnitude >= least_normal ? normal
+                                                         : subnormal;
   return {static_cast<std::uint8_t>((bits >> 24 & 0x80u) | code)};
 }
 

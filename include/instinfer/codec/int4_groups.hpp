@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <utility>
 
 #include "instinfer/codec/page_codec.hpp"
 #include "instinfer/codec/round.hpp"
@@ -56,9 +57,9 @@ struct int4_groups {
     for (; at < values.size(); at += int4_group::size) {
       std::array<float, int4_group::size> x{};
       const std::size_t n = std::min(x.size(), values.size() - at);
-      std::transform(values.begin() + static_cast<std::ptrdiff_t>(at),
-                     values.begin() + static_cast<std::ptrdiff_t>(at + n), x.begin(),
-                     [](E e) { return to_float(e); });
+      for (std::size_t i = 0; i < n; ++i) {
+        x[i] = to_float(values[at + i]);
+      }
       *groups++ = encoded(x);
     }
     const std::size_t used = at / int4_group::size * sizeof(int4_group);
@@ -69,7 +70,7 @@ struct int4_groups {
   static constexpr bool holds(float x) { return x >= -largest && x <= largest; }
 
   static int4_group encoded(const std::array<float, int4_group::size>& x) noexcept {
-    const auto [min, max] = std::ranges::minmax(x);
+    const auto [min, max] = bounds(x);
     int4_group g{
         .codes = {}, .step = from_float<fp16>((max - min) / 15.0f), .low = from_float<fp16>(min)};
     const float step = to_float(g.step);
@@ -83,6 +84,22 @@ struct int4_groups {
       g.codes[i] = static_cast<std::uint8_t>(code(x[2 * i]) << 4u | code(x[2 * i + 1]));
     }
     return g;
+  }
+
+ private:
+  // The smallest and the largest value, of every 16th first: compilers vectorise that.
+  static std::pair<float, float> bounds(const std::array<float, int4_group::size>& x) noexcept {
+    constexpr std::size_t n = 16;
+    std::array<float, n> least, most;
+    std::copy_n(x.begin(), n, least.begin());
+    most = least;
+    for (std::size_t first = n; first < x.size(); first += n) {
+      for (std::size_t i = 0; i < n; ++i) {
+        least[i] = x[first + i] < least[i] ? x[first + i] : least[i];
+        most[i] = x[first + i] > most[i] ? x[first + i] : most[i];
+      }
+    }
+    return {*std::ranges::min_element(least), *std::ranges::max_element(most)};
   }
 };
 

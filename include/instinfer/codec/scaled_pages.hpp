@@ -48,10 +48,7 @@ struct scaled_pages {
   }
 
   static void encode(std::span<const E> values, std::span<std::byte> page) noexcept {
-    float most = 0.0f;
-    for (const E x : values) {
-      most = std::max(most, std::abs(to_float(x)));
-    }
+    const float most = largest_magnitude(values);
     // The scale is never denormal: its inverse is then finite, and results do not depend on whether
     // the processor flushes denormals. Nor is the largest code times the scale ever infinite.
     constexpr float largest_scale =
@@ -68,6 +65,16 @@ struct scaled_pages {
   }
 
   static constexpr bool holds(float) { return true; }
+
+ private:
+  // By bits, because a maximum of integers vectorises.
+  static float largest_magnitude(std::span<const E> values) noexcept {
+    decltype(magnitude_bits(E{})) most = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      most = std::max(most, magnitude_bits(values[i]));
+    }
+    return to_float(std::bit_cast<E>(most));
+  }
 };
 
 template <Element E = fp16>

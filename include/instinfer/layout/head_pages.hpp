@@ -75,20 +75,6 @@ view_of<Format> make_view(const std::byte* bytes, const tile& shape, std::uint32
   }
 }
 
-// Copies the first `tokens` tokens of a page to another with the same tokens and dims.
-template <class E>
-void copy_tile(const E* from, const tile& as, E* to, const tile& as_to, std::uint32_t tokens) {
-  if (as == as_to && in_rows_of_tokens(as)) {
-    std::copy_n(from, shortened_elements(as, tokens), to);
-    return;
-  }
-  for (std::uint32_t i = 0; i < as.dims; ++i) {
-    for (std::uint32_t t = 0; t < tokens; ++t) {
-      to[as_to.offset(t, i)] = from[as.offset(t, i)];
-    }
-  }
-}
-
 // One stream of one head. Tiles [0, sealed_tokens / tile.tokens) are in flash; the next tile is the
 // open page in the group buffer, which grows with its tokens. Entries of reclaimed tiles stay in
 // the table as no_page, or are left out of it at its begin.

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/layout/head_pages.hpp"
+#include "instinfer/layout/copy_tile.hpp"
 #include "instinfer/store/page_grid.hpp"
 
 namespace instinfer::store {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "instinfer/layout/copy_tile.hpp"
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/store/page_grid.hpp"
 
@@ -17,21 +18,22 @@ struct token_values {
   std::span<const E> guest;
 };
 
-// Copies row `row` of x to token `to` of a page, whose strides are those of `tile`.
+// Copies `count` rows of one head to the tokens from `to` on of a page, whose strides are those of
+// `tile`: row `row` of x, and every kv_heads-th after it.
 template <class Format>
-void copy_row(const page_grid<Format>& grid, typename Format::element* page,
-              const layout::tile& tile, std::uint32_t to,
-              const token_values<typename Format::element>& x, std::size_t row,
-              std::uint32_t dim_tile) {
-  const auto copy = [&](const layout::tile& as, const typename Format::element* from) {
-    for (std::uint32_t i = 0; i < as.dims; ++i) {
-      page[as.offset(to, i)] = from[i];
-    }
+void copy_rows(const page_grid<Format>& grid, typename Format::element* page,
+               const layout::tile& tile, std::uint32_t to,
+               const token_values<typename Format::element>& x, std::size_t row,
+               std::uint32_t count, std::uint32_t dim_tile) {
+  const auto copy = [&](layout::tile as, std::span<const typename Format::element> from,
+                        std::uint32_t head_dim, std::uint32_t first_dim) {
+    as.origin += to * as.token_stride;
+    layout::copy_tile(from.data() + row * head_dim + first_dim,
+                      {count, as.dims, grid.kv_heads * head_dim, 1}, page, as, count);
   };
-  const std::size_t head_dim = std::size_t{grid.dim_tiles()} * grid.tile.dims;
-  copy(tile, x.own.data() + row * head_dim + std::size_t{dim_tile} * tile.dims);
+  copy(tile, x.own, grid.dim_tiles() * tile.dims, dim_tile * tile.dims);
   if (grid.guest.stored()) {  // its rows have the same strides in open pages
-    copy(grid.guest, x.guest.data() + row * grid.guest.dims);
+    copy(grid.guest, x.guest, grid.guest.dims, 0);
   }
 }
 
@@ -39,10 +41,12 @@ void copy_row(const page_grid<Format>& grid, typename Format::element* page,
 template <class Format>
 void copy_entries(const layout::view_of<Format>& page, std::uint32_t t,
                   std::span<typename Format::decoded::element> row) {
-  for (std::uint32_t i = 0; i < page.shape.dims; ++i) {
-    if constexpr (Format::plain) {
-      row[i] = page.data[page.shape.offset(t, i)];
-    } else {
+  if constexpr (Format::plain) {
+    layout::tile entries = page.shape;
+    entries.origin = page.shape.offset(t, 0);
+    layout::copy_tile(page.data, entries, row.data(), layout::by_token(1, entries.dims), 1);
+  } else {
+    for (std::uint32_t i = 0; i < page.shape.dims; ++i) {
       row[i] = page(t, i);
     }
   }

@@ -11,6 +11,7 @@
 
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/layout/page_reader.hpp"
+#include "instinfer/store/column_strip.hpp"
 #include "instinfer/store/concepts.hpp"
 #include "instinfer/store/open_pages.hpp"
 #include "instinfer/store/page_grid.hpp"
@@ -57,6 +58,7 @@ class stream_cache {
     table_.reserve(pages_to_append(have, count));
     if (holds_data) {
       open_.reserve(have % grid_.tile.tokens, count);
+      strip_.reserve(grid_.tile, grid_.dim_tiles() * grid_.tile.dims, count);
     }
   }
 
@@ -75,7 +77,7 @@ class stream_cache {
               std::uint32_t count, std::vector<page_id>& written, Sealed&& sealed) {
     const std::uint32_t at = have % grid_.tile.tokens;
     std::uint32_t done = at == 0 ? 0 : std::min(grid_.tile.tokens - at, count);
-    fill_open<Store>(at, x, 0, done);
+    fill_open<Store>(at, x, {0, done});
     if (at > 0 && at + done == grid_.tile.tokens) {
       write_tiles(store, start_channel, 1, written,
                   [&](std::uint32_t, std::uint32_t h, std::uint32_t dim_tile,
@@ -87,17 +89,19 @@ class stream_cache {
         store, start_channel, whole, written,
         [&](std::uint32_t i, std::uint32_t h, std::uint32_t dim_tile, std::span<std::byte> page) {
           const std::uint32_t first = done + i * grid_.tile.tokens;
+          const index_run all{done, done + whole * grid_.tile.tokens};
           if constexpr (Format::plain) {
-            copy_tokens(reinterpret_cast<element*>(page.data()), grid_.tile, 0, x, first,
+            copy_tokens(reinterpret_cast<element*>(page.data()), grid_.tile, 0, x, all, first,
                         grid_.tile.tokens, h, dim_tile);
           } else {  // through the open page, which is free now
-            copy_tokens(open_.page(h, dim_tile), grid_.tile, 0, x, first, grid_.tile.tokens, h,
+            copy_tokens(open_.page(h, dim_tile), grid_.tile, 0, x, all, first, grid_.tile.tokens, h,
                         dim_tile);
             seal(h, dim_tile, page);
           }
         });
     done += whole * grid_.tile.tokens;
-    fill_open<Store>(0, x, done, count - done);
+    fill_open<Store>(0, x, {done, count});
+    strip_.free();
   }
 
   // Releases the pages with all tokens before `new_first`.
@@ -230,8 +234,8 @@ class stream_cache {
         }
         for (std::uint32_t token = std::max(run.first, t * grid_.tile.tokens);
              page != nullptr && token < std::min(run.last, (t + 1) * grid_.tile.tokens); ++token) {
-          copy_row(grid_, page, tile, token % grid_.tile.tokens, rows, order[token - run.first],
-                   dim_tile);
+          copy_rows(grid_, page, tile, token % grid_.tile.tokens, rows, order[token - run.first], 1,
+                    dim_tile);
         }
       }
     }
@@ -294,12 +298,24 @@ class stream_cache {
 
  private:
   // Copies tokens [first, first + chunk) of x to the page of one tile, starting at its token `to`.
+  // The tokens of `all` come to the pages of the same dims one part after the other.
   void copy_tokens(element* page, const layout::tile& tile, std::uint32_t to, const token_values& x,
-                   std::uint32_t first, std::uint32_t chunk, std::uint32_t h,
-                   std::uint32_t dim_tile) const {
-    for (std::uint32_t t = 0; t < chunk; ++t) {
-      copy_row(grid_, page, tile, to + t, x, std::size_t{first + t} * grid_.kv_heads + h, dim_tile);
+                   index_run all, std::uint32_t first, std::uint32_t chunk, std::uint32_t h,
+                   std::uint32_t dim_tile) {
+    const auto row = [&](std::uint32_t t) { return std::size_t{t} * grid_.kv_heads + h; };
+    if (!strip_.serves(tile, all.size())) {
+      copy_rows(grid_, page, tile, to, x, row(first), chunk, dim_tile);
+      return;
     }
+    if (dim_tile == 0 && first == all.first) {
+      const std::uint32_t head_dim = grid_.dim_tiles() * tile.dims;
+      strip_.fill(x.own.data() + row(first) * head_dim, std::size_t{grid_.kv_heads} * head_dim,
+                  head_dim, all.size());
+    }
+    layout::tile as = tile;
+    as.origin += to;
+    layout::copy_tile(strip_.at(dim_tile * tile.dims, first - all.first, all.size()),
+                      strip_.tile(chunk, tile.dims, all.size()), page, as, chunk);
   }
 
   // The row of one token in one page, whose entries lie as `tile` says.
@@ -314,13 +330,13 @@ class stream_cache {
   }
 
   template <PageStore Store>
-  void fill_open(std::uint32_t to, const token_values& x, std::uint32_t first,
-                 std::uint32_t chunk) {
+  void fill_open(std::uint32_t to, const token_values& x, index_run tokens) {
     if constexpr (Store::holds_data) {
       const layout::tile& tile = open_.tile();
-      for (std::uint32_t h = 0; chunk > 0 && h < grid_.kv_heads; ++h) {
+      for (std::uint32_t h = 0; tokens.size() > 0 && h < grid_.kv_heads; ++h) {
         for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
-          copy_tokens(open_.page(h, dim_tile), tile, to, x, first, chunk, h, dim_tile);
+          copy_tokens(open_.page(h, dim_tile), tile, to, x, tokens, tokens.first, tokens.size(), h,
+                      dim_tile);
         }
       }
     }
@@ -385,6 +401,7 @@ class stream_cache {
   page_grid<Format> grid_;
   page_table table_;
   open_pages<Format> open_;
+  column_strip<element> strip_;  // during an append
   std::uint32_t sealed_tokens_ = 0;
 };
 

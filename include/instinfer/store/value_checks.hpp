@@ -26,23 +26,45 @@ namespace instinfer::store {
                      where);
 }
 
+// Whether the format can store x: it is finite and in the codec's range.
+template <class Format>
+bool storable(typename Format::element x) {
+  constexpr bool holds_all = [] {
+    if constexpr (requires { Format::codec::largest; }) {
+      return Format::codec::largest >= largest_finite<typename Format::element>;
+    } else {
+      return Format::plain;
+    }
+  }();
+  if constexpr (holds_all) {
+    return is_finite(x);
+  } else {
+    return is_finite(x) & Format::codec::holds(to_float(x));
+  }
+}
+// The number of values that it cannot store. No branch depends on them, so the loop vectorises.
+template <class Format>
+unsigned not_storable(std::span<const typename Format::element> x) {
+  unsigned n = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    n += storable<Format>(x[i]) ? 0u : 1u;
+  }
+  return n;
+}
+
 // Throws bad_argument, with the position, unless x [tokens, kv_heads, head_dim] is finite and in
 // the codec's range.
 template <class Format>
 void require_storable(std::span<const typename Format::element> x, const char* name, int head_dim,
                       int kv_heads) {
-  using element = typename Format::element;
-  const auto storable = [](element e) {
-    if constexpr (Format::plain) {
-      return is_finite(e);
-    } else {
-      return is_finite(e) && Format::codec::holds(to_float(e));
+  constexpr std::size_t block = 4096;
+  for (std::size_t first = 0; first < x.size(); first += block) {
+    const auto some = x.subspan(first, std::min(block, x.size() - first));
+    if (not_storable<Format>(some) > 0) [[unlikely]] {
+      const auto at = std::ranges::find_if_not(some, storable<Format>);
+      throw_not_storable(name, first + static_cast<std::size_t>(at - some.begin()), head_dim,
+                         kv_heads, is_finite(*at) ? Format::codec::name : nullptr, to_float(*at));
     }
-  };
-  const auto at = std::ranges::find_if_not(x, storable);
-  if (at != x.end()) [[unlikely]] {
-    throw_not_storable(name, static_cast<std::size_t>(at - x.begin()), head_dim, kv_heads,
-                       is_finite(*at) ? Format::codec::name : nullptr, to_float(*at));
   }
 }
 

@@ -11,6 +11,7 @@
 #include "instinfer/cuda/engine/page_homes.cuh"
 #include "instinfer/cuda/kernels/paged_stream.hpp"
 #include "instinfer/cuda/launch/sparse_arguments.hpp"
+#include "instinfer/layout/copy_tile.hpp"
 #include "instinfer/layout/head_pages.hpp"
 
 namespace instinfer::cuda {

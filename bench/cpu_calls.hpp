@@ -1,0 +1,134 @@
+#pragma once
+// The calls of an engine on the CPU path other than attend: how long they take, against the limit of
+// what they move or multiply.
+
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+#include "filled_cache.hpp"
+#include "processor.hpp"
+
+namespace instinfer::bench {
+
+// A prompt's K and V for one layer, [tokens, heads, dims] each, in memory like that of a store:
+// huge pages where the system gives them.
+template <class Format>
+class prompt {
+ public:
+  using element = typename Format::element;
+
+  prompt(int tokens, int heads)
+      : size_{static_cast<std::size_t>(tokens * heads * Format::k_dim)},
+        memory_{2 * size_ * sizeof(element)} {
+    static_assert(Format::k_dim == Format::v_dim);
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<element> some(1u << 20);
+    for (element& x : some) {
+      x = from_float<element>(normal(random));
+    }
+    for (std::size_t i = 0; i < 2 * size_; ++i) {
+      data()[i] = some[(i + i / some.size() * 77) % some.size()];
+    }
+  }
+  std::span<const element> k() const { return {data(), size_}; }
+  std::span<const element> v() const { return {data() + size_, size_}; }
+
+ private:
+  element* data() const { return reinterpret_cast<element*>(memory_.data()); }
+
+  std::size_t size_;
+  store::reserved_memory memory_;
+};
+
+// The relative error of a query head's attention over a prompt, in the 2-norm, that the storage may
+// cause. Rows in wrong places cause 1 and more.
+template <class Format>
+inline constexpr double rounding_of = Format::plain                          ? 1e-4
+                                      : sizeof(typename Format::packed) == 1 ? 0.05
+                                                                             : 0.5;
+
+// That error for head 0, against fp64 on the prompt. The query is a key: it has a clear maximum.
+template <class Engine, class Format>
+double error_of_head_0(Engine& engine, sequence seq, const prompt<Format>& x, int heads) {
+  constexpr auto d = static_cast<std::size_t>(Format::k_dim);
+  const std::size_t row = static_cast<std::size_t>(heads) * d;
+  const std::size_t tokens = x.k().size() / row;
+  std::vector<float> q(row), out(row);
+  for (std::size_t i = 0; i < d; ++i) {
+    q[i] = to_float(x.k()[tokens / 3 * row + i]);
+  }
+  engine.attend(seq, 0, q, out);
+  reference::row_vector query(d);
+  reference::matrix k(tokens, d), v(tokens, d);
+  for (std::size_t i = 0; i < d; ++i) {
+    const auto to = static_cast<Eigen::Index>(i);
+    query[to] = static_cast<double>(q[i]);
+    for (std::size_t t = 0; t < tokens; ++t) {
+      k(static_cast<Eigen::Index>(t), to) = static_cast<double>(to_float(x.k()[t * row + i]));
+      v(static_cast<Eigen::Index>(t), to) = static_cast<double>(to_float(x.v()[t * row + i]));
+    }
+  }
+  const reference::row_vector exact = reference::exact_attention(query, k, v);
+  double difference = 0;
+  for (std::size_t i = 0; i < d; ++i) {
+    difference += std::pow(static_cast<double>(out[i]) - exact[static_cast<Eigen::Index>(i)], 2);
+  }
+  return std::sqrt(difference) / exact.norm();
+}
+
+// append/: a prompt in one call, of all heads of a layer. The pages that it is written to were
+// written before. Counters:
+//   bytes_per_second   bytes of k and v
+//   of_copy            a copy of k and v, to memory that was written before, over the append
+template <class D, class Format>
+void run_append(benchmark::State& state, int tokens, int heads) {
+  const worker_pool pool(1);
+  const prompt<Format> x(tokens, heads);
+  const std::size_t bytes = x.k().size_bytes() + x.v().size_bytes();
+  const store::reserved_memory to(bytes);
+  cpu::engine<D, Format> engine(
+      {.layers = 1, .q_heads = heads, .kv_heads = heads},
+      {.bytes = 2 * bytes + (64u << 20), .context_tokens = static_cast<std::uint32_t>(tokens)});
+  double best = 1e9;
+  double copy = 1e9;
+  const auto append = [&] {
+    const sequence seq = engine.open();
+    best = std::min(best, seconds(pool, [&] { engine.append(seq, 0, x.k(), x.v()); }));
+    engine.reclaim(seq);
+    copy = std::min(copy, seconds(pool, [&] {
+                      std::memcpy(to.data(), x.k().data(), x.k().size_bytes());
+                      std::memcpy(to.data() + bytes / 2, x.v().data(), x.v().size_bytes());
+                      benchmark::DoNotOptimize(to.data());
+                    }));
+  };
+  for (auto _ : state) {
+    append();
+  }
+  for (int i = 0; i < 5; ++i) {
+    append();
+  }
+  const sequence seq = engine.open();
+  engine.append(seq, 0, x.k(), x.v());
+  if (!(error_of_head_0(engine, seq, x, heads) <= rounding_of<Format>)) {
+    state.SkipWithError("attention over what was appended is wrong");
+    return;
+  }
+  state.counters["bytes_per_second"] = static_cast<double>(bytes) / best;
+  state.counters["of_copy"] = copy / best;
+}
+
+template <class D, class Format>
+void add_append(const char* name, int tokens, int heads) {
+  const std::string full = std::string("append/") + name + "/kv" + std::to_string(heads) + "/d" +
+                           std::to_string(Format::k_dim) + "/t" + std::to_string(tokens);
+  benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
+    run_append<D, Format>(state, tokens, heads);
+  })->Unit(benchmark::kMillisecond);
+}
+
+}  // namespace instinfer::bench
