@@ -38,7 +38,9 @@ TEST_CASE("the page cache holds what weights and buffers leave, or nothing") {
   CHECK(at_limit.step(641).bytes.drive_link > 0.9 * kv);
   CHECK(at_limit.step(641).time.total_s() > at_limit.step(640).time.total_s());
   // GDS goes past it.
-  CHECK(!flexgen_gds_system<>(tiny(), paper_server(), job).in_page_cache(1));
+  const flexgen_gds_system<> past(tiny(), paper_server(), job);
+  CHECK(!past.in_page_cache(1));
+  CHECK(past.step(640).time.kv_link_s == 0);
   CHECK(at_limit.memory().fits());  // slower, but it runs
 }
 

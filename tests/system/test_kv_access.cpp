@@ -57,8 +57,44 @@ TEST_CASE("dense attention reads every byte of the cache once") {
     // flash.
     CHECK(load.page_bytes <= dense * (1 + 8.0 / context));
     CHECK(load.page_bytes >= dense * (1 - 24.0 / context));
+    // q.K^T and s.V: 2 x 2 FLOP for each of 128 dims.
+    const auto& units = insta::drive.units;
+    const double flops = 3 * context * 10 * 4 * 128;
+    CHECK(load.gemv_s == doctest::Approx(flops / static_cast<double>(units.gemv_flops_per_s) /
+                                         units.attention_kernels)
+                             .epsilon(8.0 / context));
   }
   CHECK(kv.footprint() == 1);
+}
+
+TEST_CASE("of 17 sequences as many are longer as are shorter than the context") {
+  // A page holds 16 tokens of a head's K or V: the 9 that are as long or longer have 32 full pages,
+  // the 8 that are shorter have 31.
+  const kv_access<insta> kv(small_model(), {.batch = 17, .input_tokens = 512, .output_tokens = 64},
+                            1);
+  CHECK(kv.at(512).page_bytes == doctest::Approx((9 * 32 + 8 * 31) * 10 * 2 * 4096.0));
+}
+
+TEST_CASE("between two simulated contexts every cost is on the line between theirs") {
+  const kv_access<insta_sparf> kv(small_model(),
+                                  {.batch = 2, .input_tokens = 64, .output_tokens = 2048}, 1);
+  const kv_load a = kv.at(64), b = kv.at(576), quarter = kv.at(192);
+  for (const auto field :
+       {&kv_load::flash_s, &kv_load::stalled_s, &kv_load::filter_s, &kv_load::gemv_s,
+        &kv_load::softmax_s, &kv_load::top_k_s, &kv_load::drive_s, &kv_load::page_bytes,
+        &kv_load::wanted_bytes, &kv_load::buffered_bytes}) {
+    CHECK(quarter.*field == doctest::Approx(0.75 * a.*field + 0.25 * b.*field));
+  }
+  for (std::size_t u = 0; u < flash::unit_count; ++u) {
+    CHECK(quarter.units.busy_ns[u] ==
+          doctest::Approx(0.75 * a.units.busy_ns[u] + 0.25 * b.units.busy_ns[u]));
+  }
+  for (std::size_t r = 0; r < flash::resource_count; ++r) {
+    CHECK(quarter.bounds.busy_ns[r] ==
+          doctest::Approx(0.75 * a.bounds.busy_ns[r] + 0.25 * b.bounds.busy_ns[r]));
+  }
+  CHECK(a.top_k_s < b.top_k_s);
+  CHECK(a.gemv_s < b.gemv_s);
 }
 
 TEST_CASE("SparF wants an eighth, and keeps K twice") {
@@ -185,6 +221,12 @@ TEST_CASE("drives split heads, then sequences") {
   CHECK(grouped.sequences == 5);
   CHECK_THROWS_WITH_AS(system::split_over(0, shape, 8),
                        doctest::Contains("must be positive, got 0 and 8"), bad_argument);
+  CHECK_THROWS_WITH_AS(system::split_over(8, shape, 0),
+                       doctest::Contains("must be positive, got 8 and 0"), bad_argument);
+  const system::drive_split whole_drive;
+  CHECK(whole_drive.kv_heads == 1);
+  CHECK(whole_drive.sequences == 1);
+  CHECK(whole_drive.drives_used() == 1);
 
   // Work is conserved: two drives read the bytes of one, in half the time.
   const system::model_spec model = small_model();

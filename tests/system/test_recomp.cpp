@@ -18,6 +18,17 @@ TEST_CASE("Recomp runs at the GPU's speed while the cache fits, and pays for wha
         doctest::Approx(gpu_time(rtx_a6000).model_s(opt_13b, 8) +
                         40 * gpu_time(rtx_a6000).decode_attention_s(opt_13b, 8, 2048)));
   CHECK(many.step(2048).time.total_s() > 100 * few.step(2048).time.total_s());
+  // 26 groups of at most 10. The tokens of 246 sequences pass again through the matrices, and each
+  // sees half of its context on average.
+  const gpu_time gpu(rtx_a6000);
+  const double again = (256 - 10) * xeon_5320.software.recomputed_tokens;
+  const double attention_flops = again * 40 * 4.0 * 5120 * 2048 / 2;
+  CHECK(many.step(2048).time.total_s() ==
+        doctest::Approx(26 * gpu.model_s(opt_13b, 10) +
+                        40 * gpu.decode_attention_s(opt_13b, 256, 2048) +
+                        40 * gpu.layer_s(opt_13b, again) +
+                        attention_flops / (154.8e12 * gpu_efficiency{}.arithmetic))
+            .epsilon(1e-12));
 }
 
 }  // namespace instinfer::test_recomp

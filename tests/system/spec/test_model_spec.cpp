@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "instinfer/system/spec/models.hpp"
@@ -76,6 +77,63 @@ TEST_CASE("bad specs say what is wrong") {
   host.software.pageable_bytes_per_s = 0;
   CHECK_THROWS_WITH_AS(host.validate(), doctest::Contains("pageable_bytes_per_s"), bad_argument);
   CHECK_THROWS_WITH_AS(pcie(2, 16), doctest::Contains("got generation 2 x16"), bad_argument);
+}
+
+// A copy of a valid part with one field changed.
+template <class Part>
+void check_refused(const Part& valid, auto Part::* field, double value) {
+  Part part = valid;
+  part.*field = static_cast<std::remove_reference_t<decltype(part.*field)>>(value);
+  CAPTURE(value);
+  CHECK_THROWS_AS(part.validate(), bad_argument);
+}
+
+TEST_CASE("each size must be positive, each cost may be zero") {
+  for (const auto field : {&model_spec::hidden, &model_spec::ffn, &model_spec::vocabulary}) {
+    check_refused(opt_13b, field, 0);
+  }
+  check_refused(opt_13b, &model_spec::head_dim, 0);
+  check_refused(opt_13b, &model_spec::element_bytes, 0);
+  check_refused(opt_13b, &model_spec::kv_element_bytes, 0);
+  check_refused(opt_13b, &model_spec::positions, -1);
+  for (const auto field :
+       {&gpu_spec::memory_bytes, &gpu_spec::memory_bytes_per_s, &gpu_spec::flops_per_s}) {
+    check_refused(t4, field, 0);
+  }
+  check_refused(t4, &gpu_spec::watts, -1);
+  check_refused(server{}, &server::gpus, 0);
+  check_refused(server{}, &server::drives, 0);
+  for (const transfer::link_spec bad : {transfer::link_spec{.bytes_per_s = 0, .latency_ns = 0},
+                                        {.bytes_per_s = 1, .latency_ns = -1}}) {
+    server on;
+    on.gpu_link = bad;
+    CHECK_THROWS_WITH_AS(on.validate(), doctest::Contains("gpu_link"), bad_argument);
+  }
+  for (const auto field :
+       {&host_spec::memory_bytes, &host_spec::request_bytes, &host_spec::swap_page_bytes}) {
+    check_refused(xeon_5320, field, 0);
+  }
+  check_refused(xeon_5320, &host_spec::copy_threads, 0);
+  check_refused(xeon_5320, &host_spec::copy_buffer_bytes, -1);
+  check_refused(xeon_5320, &host_spec::nvme_command_ns, -1);
+  host_spec free = xeon_5320;
+  free.copy_buffer_bytes = free.nvme_command_ns = 0;
+  free.software = {.cached_request_ns = 0, .swapped_page_ns = 0, .recomputed_tokens = 0};
+  CHECK_NOTHROW(free.validate());
+  for (const auto field : {&host_software::cached_request_ns, &host_software::swapped_page_ns,
+                           &host_software::recomputed_tokens}) {
+    host_spec host = xeon_5320;
+    host.software.*field = -1;
+    CHECK_THROWS_WITH_AS(host.validate(), doctest::Contains("software costs"), bad_argument);
+  }
+}
+
+TEST_CASE("a server has one GPU and one drive unless told otherwise") {
+  CHECK(server{}.gpus == 1);
+  CHECK(server{}.drives == 1);
+  CHECK(paper_server().drives == 1);
+  CHECK(paper_server(3).drives == 3);
+  CHECK(paper_server(3, 2).gpu_memory_bytes() == 2 * 48e9);
 }
 
 }  // namespace instinfer::test_model_spec
