@@ -48,8 +48,8 @@ class commit_files {
                        EWOULDBLOCK);
       }
       check(locked, "locking " + path_ + ".drive");
-      superblocks::image image = read_superblocks();
-      if (superblocks::newest(image, current_)) {
+      superblocks::image image{};
+      if (read_superblocks(image) && superblocks::newest(image, current_)) {
         take_up(image, geometry);
       } else {
         superblocks::check_version(image, path_ + ".drive");
@@ -118,20 +118,20 @@ class commit_files {
     return path_ + "." + std::to_string(slot) + ".state";
   }
 
-  superblocks::image read_superblocks() {
-    superblocks::image image{};
+  // Whether the file has all of its bytes.
+  bool read_superblocks(superblocks::image& image) {
     const int error =
         transfer_all(calls_, super_, false, image.data(), superblocks::file_bytes, 0);
     check(error == io_request::ended_early ? 0 : -error, "reading " + path_ + ".drive");
-    return image;
+    return error == 0;
   }
-
-  void write_slot(std::uint64_t commit, std::array<std::byte, superblocks::slot_bytes> bytes) {
-    check(-std::max(transfer_all(calls_, super_, true, bytes.data(), bytes.size(),
-                                 superblocks::slot_offset(commit)),
-                    0),
-          "writing " + path_ + ".drive");
+  void write_superblocks(std::span<std::byte> bytes, std::uint64_t offset) {
+    const int error = transfer_all(calls_, super_, true, bytes.data(), bytes.size(), offset);
+    check(-std::max(error, 0), "writing " + path_ + ".drive");
     sync_file(calls_, super_, path_ + ".drive");
+  }
+  void write_slot(std::uint64_t commit, std::array<std::byte, superblocks::slot_bytes> bytes) {
+    write_superblocks(bytes, superblocks::slot_offset(commit));
   }
 
   void take_up(const superblocks::image& image, const drive_geometry& geometry) {
@@ -168,7 +168,9 @@ class commit_files {
     current_ = {};
     current_.store = drawn_number();
     current_.geometry = geometry;
-    write_slot(0, superblocks::slot_of(current_));
+    superblocks::image image{};
+    std::ranges::copy(superblocks::slot_of(current_), image.begin());
+    write_superblocks(image, 0);
     sync_folder(calls_, folders[0]);
   }
 
