@@ -12,7 +12,7 @@
 
 namespace instinfer::test {
 
-enum class call { open, reserve, read, write };
+enum class call { open, reserve, read, write, sync, lock };
 
 class faulty_calls : public drive::system_calls {
  public:
@@ -49,6 +49,14 @@ class faulty_calls : public drive::system_calls {
     std::int64_t result = 0;
     return hit(call::reserve, result) ? static_cast<int>(result)
                                       : system_calls::reserve(file, bytes);
+  }
+  int sync(int file) override {
+    std::int64_t result = 0;
+    return hit(call::sync, result) ? static_cast<int>(result) : system_calls::sync(file);
+  }
+  int lock(int file) override {
+    std::int64_t result = 0;
+    return hit(call::lock, result) ? static_cast<int>(result) : system_calls::lock(file);
   }
   std::int64_t read(int file, std::byte* to, std::size_t bytes, std::uint64_t offset) override {
     std::int64_t result = 0;

@@ -1,6 +1,7 @@
 #pragma once
 // The files of a drive: one for each flash channel, with its space reserved.
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -13,14 +14,52 @@
 
 namespace instinfer::drive {
 
-// The files have no name: they are removed from the folder as soon as they are open. So nothing is
-// left behind, whatever ends the program.
+// The result of a call that a signal may interrupt.
+template <class Call>
+int retried(Call&& call) {
+  int result = -EINTR;
+  for (int attempt = 0; attempt < 100 && (result == -EINTR || result == -EAGAIN); ++attempt) {
+    result = call();
+  }
+  return result;
+}
+
+// Throws io_error.
+inline void sync_file(system_calls& calls, int file, const std::string& path) {
+  const int result = retried([&] { return calls.sync(file); });
+  if (result < 0) {
+    throw io_error("drive_files: syncing " + path + " failed: " + reason(-result), -result);
+  }
+}
+// Makes the names of new files last.
+inline void sync_folder(system_calls& calls, const std::string& folder) {
+  const int file = calls.open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (file < 0) {
+    throw io_error("drive_files: opening " + folder + " failed: " + reason(-file), -file);
+  }
+  const int result = retried([&] { return calls.sync(file); });
+  (void)calls.close(file);
+  if (result < 0 && result != -EINVAL) {  // a file system that cannot sync folders
+    throw io_error("drive_files: syncing " + folder + " failed: " + reason(-result), -result);
+  }
+}
+
+// The file of a channel of a drive that lasts.
+inline std::string page_path(std::span<const std::string> folders, const std::string& name,
+                             std::uint32_t channel) {
+  return folders[channel % folders.size()] + "/" + name + "." + std::to_string(channel) + ".pages";
+}
+
+// Files of a scratch drive have no name: they are removed from the folder as soon as they are open.
+// So nothing is left behind, whatever ends the program.
 class channel_files {
  public:
-  // Channel c is in folder c % folders. Throws bad_argument without a folder; io_error if a file
-  // cannot be made, or if its space cannot be had.
-  channel_files(system_calls& calls, std::span<const std::string> folders, std::uint32_t channels,
-                std::uint64_t pages_per_channel, std::uint32_t page_bytes, bool direct)
+  // Channel c is in folder c % folders. Files of a name that is not empty last: they are opened, or
+  // made if `make`. Throws bad_argument without a folder; io_error if a file cannot be had, or its
+  // space.
+  channel_files(system_calls& calls, std::span<const std::string> folders, const std::string& name,
+                bool make, std::uint32_t channels, std::uint64_t pages_per_channel,
+                std::uint32_t page_bytes, bool direct)
       : calls_{calls}, channels_{channels}, page_bytes_{page_bytes}, direct_{direct} {
     require(!folders.empty(), [] { return std::string("drive_files: no folder was given"); });
     // Sums and direct requests take pages of whole sectors.
@@ -34,7 +73,19 @@ class channel_files {
     });
     try {
       for (std::uint32_t channel = 0; channel < channels; ++channel) {
-        add(folders[channel % folders.size()], channel, bytes);
+        const std::string& folder = folders[channel % folders.size()];
+        if (name.empty()) {
+          add_nameless(folder);
+        } else {
+          add_named(page_path(folders, name, channel), make);
+        }
+        reserve(bytes, "reserving " + std::to_string(bytes) + " bytes for channel " +
+                           std::to_string(channel) + " in " + folder);
+      }
+      if (make && !name.empty()) {
+        sync();
+        std::for_each(folders.begin(), folders.end(),
+                      [&](const std::string& folder) { sync_folder(calls_, folder); });
       }
       if (direct && (!direct_ || !takes_direct())) {
         for (const int file : files_) {
@@ -62,11 +113,29 @@ class channel_files {
            std::to_string(offset_of(page)) + ")";
   }
 
+  // All pages that were written last when this returns. Throws io_error. What was written since the
+  // last success may then be lost, although a later sync says nothing of it.
+  void sync() const {
+    for (std::size_t channel = 0; channel < files_.size(); ++channel) {
+      sync_file(calls_, files_[channel], "the pages of channel " + std::to_string(channel));
+    }
+  }
+
   bool direct() const { return direct_; }      // requests pass the page cache of the system
   bool reserved() const { return reserved_; }  // no write can find the drive full
 
  private:
-  void add(const std::string& folder, std::uint32_t channel, std::uint64_t bytes) {
+  void add_named(const std::string& path, bool make) {
+    const int flags = O_RDWR | O_CLOEXEC | (make ? O_CREAT : 0);
+    int file = calls_.open(path.c_str(), direct_ ? flags | O_DIRECT : flags);
+    if (file == -EINVAL && direct_) {  // a file system without O_DIRECT
+      direct_ = false;
+      file = calls_.open(path.c_str(), flags);
+    }
+    check(file, "opening " + path);
+    files_.push_back(file);
+  }
+  void add_nameless(const std::string& folder) {
     int file = -EEXIST;
     for (unsigned number = 0; file == -EEXIST; ++number) {
       const std::string path = folder + "/instinfer-" + std::to_string(::getpid()) + "-" +
@@ -84,15 +153,12 @@ class channel_files {
         check(calls_.unlink(path.c_str()), "removing " + path);
       }
     }
-    const std::string what = "reserving " + std::to_string(bytes) + " bytes for channel " +
-                             std::to_string(channel) + " in " + folder;
-    int result = -EINTR;
-    for (int attempt = 0; attempt < 100 && result == -EINTR; ++attempt) {
-      result = calls_.reserve(file, bytes);
-    }
+  }
+  void reserve(std::uint64_t bytes, const std::string& what) {
+    const int result = retried([&] { return calls_.reserve(files_.back(), bytes); });
     if (result == -EOPNOTSUPP) {
       reserved_ = false;
-      check(calls_.resize(file, bytes), what);
+      check(calls_.resize(files_.back(), bytes), what);
     } else {
       check(result, what);
     }

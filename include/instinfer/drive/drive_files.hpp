@@ -4,15 +4,24 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "instinfer/drive/page_files.hpp"
 #include "instinfer/store/concepts.hpp"
 
 namespace instinfer::store {
 
-// A scratch store: its files have no names, and are gone with it. To keep a sequence, save it
-// (engine.save). Its size is the budget of bytes: the files take it when the store is made, and no
-// more later. An engine is given the store.
+// Its size is the budget of bytes: the files take it when the store is made, and no more later. An
+// engine is given the store.
+//
+// Without a name in the options it is a scratch store: its files have no names, and are gone with
+// it. To keep a sequence, save it (engine.save).
+//
+// With a name it lasts. engine.commit() makes all that the engine holds safe against the end of the
+// process and a loss of power. An engine over a store of the same name and folders has the
+// sequences of the last commit, and nothing of what came after it. Pages that the last commit has
+// are not written again before the next one: where they are released, they become free by it. One
+// store at a time may have a drive open. See docs/storage.md.
 //
 // An operation announces its plan. Its pages are then read in large requests ahead of the kernel,
 // which folds them in the buffers that the drive has filled, with the same bits as from memory.
@@ -30,8 +39,9 @@ class drive_files {
   static constexpr bool holds_data = true;
 
   // Throws bad_argument as ledger does, without a folder, for pages that are no multiple of 512
-  // bytes and for too small buffers; io_error where the files cannot be made or their space is not
-  // there.
+  // bytes and for too small buffers; io_error where the files cannot be had, their space is not
+  // there, or another store has the drive open; bad_file where a drive that lasts is damaged or has
+  // another size.
   drive_files(const options& wanted, std::uint32_t channels, std::uint64_t pages_per_channel,
               std::uint32_t page_bytes)
       : files_{
@@ -43,7 +53,11 @@ class drive_files {
   std::uint64_t capacity_pages() const { return files_->ledger().capacity_pages(); }
   std::uint32_t channels() const { return files_->ledger().channels(); }
 
-  void begin_writes(std::uint32_t /*slot*/) { files_->settle(); }
+  // Throws bad_argument while a commit waits to be reopened.
+  void begin_writes(std::uint32_t /*slot*/) {
+    files_->require_reopened();
+    files_->settle();
+  }
   // Valid until the next call of write or flush, or until something is read.
   std::span<std::byte> write(page_id page) { return files_->write(page); }
   // Valid until the thread's eighth view after it, and until the next write.
@@ -55,6 +69,31 @@ class drive_files {
 
   // Hands all written pages to the drive. This is done before each operation anyway.
   void flush() { files_->flush(); }
+
+  // What a drive that lasts needs of its owner; engine.commit() calls it (store/commit.hpp).
+  // commit(content) makes all pages that are allocated last, with the bytes that content(out)
+  // writes to a stream. Throws bad_argument for a scratch drive; io_error and what content throws,
+  // and the commit before is then the newest one, or this one is, as a whole; page_damaged if a
+  // page was lost on its way to the drive. A failed sync of the pages ends commits for good.
+  // It must not run at the same time as any other call.
+  template <class Content>
+  void commit(Content&& content) {
+    files_->commit(content);
+  }
+  // Whether the drive had a commit when it was opened, which reopen(content) has not taken up yet.
+  // content(in) reads what the commit's content wrote.
+  bool to_reopen() const { return files_->to_reopen(); }
+  template <class Content>
+  void reopen(Content&& content) {
+    files_->reopen(content);
+  }
+  const std::string& name() const { return files_->name(); }
+  std::uint64_t commits() const { return files_->commits(); }          // since the drive was made
+  std::uint64_t commit_bytes() const { return files_->state_bytes(); }  // that the last one wrote
+  std::uint64_t held_pages() const { return files_->held_pages(); }     // free after the next one
+
+  // Whether the page is on the drive.
+  bool holds(page_id page) const { return files_->holds(page); }
 
   // O_DIRECT or buffered, ring or threads: what is, not what was asked for.
   const drive::effective_mode& mode() const { return files_->mode(); }

@@ -12,6 +12,9 @@ namespace instinfer::drive {
 struct options {
   // Channel c is a file in folder c % folders: give one folder for each drive.
   std::vector<std::string> folders;
+  // Of a drive that lasts: its files are FOLDER/NAME.*, and a store of the same name and folders
+  // opens them again. Take the model's name, as for a cache file. Empty: a scratch drive.
+  std::string name{};
   bool direct = true;  // O_DIRECT: past the system's page cache
   bool ring = true;    // io_uring
   // Threads that read and write where there is no io_uring. With 0, the caller's own does, one

@@ -1,8 +1,6 @@
 #pragma once
 // The parts of a store on a real drive: files, checksums, writes, and readers for several threads.
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <array>
 #include <condition_variable>
@@ -13,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "instinfer/drive/commit_files.hpp"
 #include "instinfer/drive/drive_options.hpp"
 #include "instinfer/drive/io_pool.hpp"
 #include "instinfer/drive/io_ring.hpp"
@@ -28,8 +27,21 @@ class page_files {
              std::uint32_t page_bytes)
       : calls_{wanted.calls != nullptr ? *wanted.calls : own_calls_},
         ledger_{channels, pages_per_channel, page_bytes},
-        files_{calls_, wanted.folders, channels, pages_per_channel, page_bytes, wanted.direct},
-        records_{drawn_number(), ledger_.capacity_pages(), page_bytes},
+        commits_{calls_,
+                 wanted.folders,
+                 wanted.name,
+                 {pages_per_channel, channels, static_cast<std::uint32_t>(wanted.folders.size()),
+                  page_bytes}},
+        files_{calls_,
+               wanted.folders,
+               wanted.name,
+               commits_.commits() == 0,
+               channels,
+               pages_per_channel,
+               page_bytes,
+               wanted.direct},
+        records_{commits_.store(), ledger_.capacity_pages(), page_bytes},
+        name_{wanted.name},
         buffer_{wanted.buffer_bytes},
         alone_{calls_} {
     const unsigned cores = std::max(std::thread::hardware_concurrency(), 1u);
@@ -66,6 +78,10 @@ class page_files {
     }
     usable_readers_ = mode_.readers;
     mode_.registered = mode_.registered && mode_.ring;
+    if (commits_.commits() > 0) {
+      state_ = std::make_unique<state_reader>(commits_.reader());
+      read_records();
+    }
   }
   page_files(const page_files&) = delete;
   page_files& operator=(const page_files&) = delete;
@@ -80,7 +96,14 @@ class page_files {
   void release(page_id page) noexcept {
     const std::lock_guard lock(mutex_);
     writes_->release(page);
-    ledger_.release(page);
+    page_record& record = records_[page];
+    if (record.committed != 0) {
+      record.sum = static_cast<std::uint32_t>(std::exchange(held_, page));
+      record.place = page_place::held;
+      ++held_pages_;
+    } else {
+      ledger_.release(page);
+    }
   }
   void settle() {
     const std::lock_guard lock(mutex_);
@@ -89,6 +112,64 @@ class page_files {
   void flush() {
     const std::lock_guard lock(mutex_);
     writes_->flush();
+  }
+
+  bool lasts() const { return commits_.lasts(); }
+  const std::string& name() const { return name_; }
+  std::uint64_t commits() const { return commits_.commits(); }
+  std::uint64_t state_bytes() const { return commits_.state_bytes(); }
+  std::uint64_t held_pages() const { return held_pages_; }
+  bool holds(page_id page) const { return records_[page].place == page_place::on_drive; }
+  bool to_reopen() const { return state_ != nullptr; }
+
+  // Calls content(out) with the stream of the new commit's state.
+  template <class Content>
+  void commit(Content&& content) {
+    const std::lock_guard lock(mutex_);
+    require(lasts(), [] {
+      return std::string(
+          "commit: the drive has no name and goes with its store, see drive::options::name");
+    });
+    writes_->flush();
+    writes_->settle();
+    for_each_allocated([&](page_id page, page_record& record) {
+      if (record.place == page_place::lost) {
+        records_.throw_damaged(page, files_);
+      }
+    });
+    sync_pages();
+    // From here on the drive may have the commit, whatever this call can tell of it.
+    for_each_allocated([](page_id, page_record& record) {
+      record.committed = record.place == page_place::on_drive ? 1 : record.committed;
+    });
+    commits_.write([&](state_writer& out) {
+      write_records(out);
+      content(out);
+    });
+    while (held_ != no_page) {
+      page_record& record = records_[held_];
+      const page_id page = std::exchange(held_, page_id{static_cast<std::uint32_t>(record.sum)});
+      record.place = page_place::nowhere;
+      record.committed = 0;
+      ledger_.release(page);
+    }
+    held_pages_ = 0;
+    state_.reset();
+  }
+
+  // Calls content(in) with what the newest commit's content wrote.
+  template <class Content>
+  void reopen(Content&& content) {
+    require(to_reopen(), [] { return std::string("reopen: the drive has nothing to reopen"); });
+    content(*state_);
+    state_.reset();
+  }
+  // Throws bad_argument while a commit waits to be reopened: a write could not be told from it.
+  void require_reopened() const {
+    require(!to_reopen(), [&] {
+      return "drive_files: " + name_ + " holds commit " + std::to_string(commits()) +
+             ", which nothing has reopened; an engine of the same kind does";
+    });
   }
 
   // One page, for callers that have no plan. Each thread keeps its last pages.
@@ -228,18 +309,84 @@ class page_files {
     return std::make_unique<io_pool::queue>(calls_, *pool_);
   }
 
-  // Differs from store to store, unless the system has no random numbers.
-  static std::uint64_t drawn_number() {
-    std::uint64_t number = 0;
-    (void)!::getrandom(&number, sizeof(number), 0);
-    return number;
+  // What a commit keeps of a page.
+  struct kept_record {
+    page_id page;
+    std::uint32_t generation;
+    std::uint64_t sum;
+  };
+
+  template <class F>
+  void for_each_allocated(F&& f) const {
+    for (std::uint32_t channel = 0; channel < ledger_.channels(); ++channel) {
+      for (std::uint32_t slot = 0; slot < ledger_.used_slots(channel); ++slot) {
+        const page_id page = make_page_id(channel, slot, ledger_.channels());
+        if (ledger_.taken(page)) {
+          f(page, records_[page]);
+        }
+      }
+    }
+  }
+
+  // A sync that failed may have dropped pages, and the next one would not tell: so there is none.
+  void sync_pages() {
+    if (sync_failed_) {
+      throw io_error(
+          "commit: a sync of the pages has failed, so some of them may be lost; the commit before "
+          "stays. Save the sequences (engine.save), or open the drive again",
+          EIO);
+    }
+    sync_failed_ = true;
+    files_.sync();
+    sync_failed_ = false;
+  }
+
+  void write_records(state_writer& out) const {
+    store::file_writer to{out};
+    std::uint64_t count = 0;
+    for_each_allocated([&](page_id, const page_record& record) {
+      count += record.place == page_place::on_drive ? 1 : 0;
+    });
+    to(count);
+    for_each_allocated([&](page_id page, const page_record& record) {
+      if (record.place == page_place::on_drive) {
+        kept_record kept{page, record.generation, record.sum};
+        to(kept);
+      }
+    });
+    to.end_block();
+  }
+
+  // Throws bad_file for what no commit writes.
+  void read_records() {
+    store::file_reader from{*state_};
+    std::uint64_t count = 0;
+    from(count);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      kept_record kept{};
+      from(kept);
+      const auto number = static_cast<std::uint32_t>(kept.page);
+      require<bad_file>(number < ledger_.capacity_pages() &&
+                            records_[kept.page].place == page_place::nowhere,
+                        [&] {
+                          return "drive_files: commit " + std::to_string(commits()) + " of " +
+                                 name_ + " has page " + std::to_string(number) +
+                                 " twice, or beyond the drive's " +
+                                 std::to_string(ledger_.capacity_pages()) + " pages";
+                        });
+      records_[kept.page] = {kept.sum, kept.generation, page_place::on_drive, 1};
+    }
+    from.end_block();
+    ledger_.restore([&](page_id page) { return records_[page].place == page_place::on_drive; });
   }
 
   system_calls own_calls_;
   system_calls& calls_;
   store::ledger ledger_;
+  commit_files commits_;  // before the pages: it has the lock, and the drive's number
   channel_files files_;
   page_records records_;
+  std::string name_;
   store::reserved_memory buffer_;
   io_in_turn alone_;  // without state
   effective_mode mode_;
@@ -253,6 +400,11 @@ class page_files {
   unsigned usable_readers_ = 0;
   std::map<std::thread::id, recent_pages> recent_;
   std::uint64_t bytes_read_ = 0;
+
+  std::unique_ptr<state_reader> state_;  // of a commit that waits to be reopened
+  page_id held_ = no_page;               // a list, by page_record::sum
+  std::uint64_t held_pages_ = 0;
+  bool sync_failed_ = false;
 };
 
 }  // namespace instinfer::drive

@@ -12,18 +12,21 @@
 
 namespace instinfer::drive {
 
-enum class page_place : std::uint32_t {
+enum class page_place : std::uint16_t {
   nowhere,    // never written, or released
   in_memory,  // written, but not yet on the drive
   on_drive,
   lost,  // the drive refused it, and there was no memory to keep it in
+  held,  // released, but the last commit has it: free after the next one
 };
 
 // 16 bytes a page. All bytes are zero at first, and pages that are never used take no memory.
 struct page_record {
-  std::uint64_t sum;  // of a page on the drive; its address in memory, of a page in memory
+  // Of a page on the drive. Its address, of a page in memory. The number of the next, of one held.
+  std::uint64_t sum;
   std::uint32_t generation;
   page_place place;
+  std::uint16_t committed;  // 1: a commit may have it, so it must not be written
 
   std::byte* address() const { return reinterpret_cast<std::byte*>(sum); }
 };

@@ -6,6 +6,7 @@
 #endif
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -30,6 +31,10 @@ class system_calls {
   virtual int resize(int file, std::uint64_t bytes) {
     return checked(::ftruncate(file, static_cast<off_t>(bytes)));
   }
+  // What was written to the file before lasts when this returns, also if power is lost then.
+  virtual int sync(int file) { return checked(::fdatasync(file)); }
+  // One owner at a time, in all processes, until the file is closed.
+  virtual int lock(int file) { return checked(::flock(file, LOCK_EX | LOCK_NB)); }
   virtual int leave_direct(int file) { return checked(::fcntl(file, F_SETFL, 0)); }
 
   virtual std::int64_t read(int file, std::byte* to, std::size_t bytes, std::uint64_t offset) {

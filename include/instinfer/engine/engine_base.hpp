@@ -10,6 +10,7 @@
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/design.hpp"
 #include "instinfer/engine/new_tokens.hpp"
+#include "instinfer/store/commit.hpp"
 #include "instinfer/store/kv_cache.hpp"
 
 namespace instinfer {
@@ -33,12 +34,35 @@ class engine_base {
       : attention_{attention},
         logits_{(check_logits(shape, logits), scaled_for_true_size(logits))},
         cache_{shape, capacity, channels} {}
-  // The same over a given store; its pages have the layout's size. It replaces `capacity.bytes`.
+  // The same over a given store; its pages have the layout's size. It replaces `capacity.bytes`. A
+  // drive that was committed is reopened: throws bad_file if it has another cache.
   engine_base(const model_shape& shape, const store::capacity& capacity, Store pages,
               const policy& attention = {}, const logit_rule& logits = {})
       : attention_{attention},
         logits_{(check_logits(shape, logits), scaled_for_true_size(logits))},
-        cache_{shape, capacity, std::move(pages)} {}
+        cache_{shape, capacity, std::move(pages)} {
+    if constexpr (store::LastingStore<Store> && store::savable<summaries>) {
+      if (cache_.pages().to_reopen()) {
+        cache_.pages().reopen(
+            [&](auto& in) { store::read_state(cache_, cache_.pages().name(), in); });
+      }
+    }
+  }
+
+  // The open sequences, by slot. In an engine over a drive that was committed, these are at first
+  // the sequences of the last commit, in the slots that they had.
+  std::vector<sequence> sequences() const { return cache_.sequences(); }
+
+  // Makes all that the engine holds last: when it returns, an engine over the same drive has the
+  // same sequences, whatever happens. A commit takes time and space for 20 bytes of each sealed
+  // page, for open pages and for summaries (docs/storage.md). Throws as the store's commit, and the
+  // drive then has the commit before, or this one as a whole.
+  void commit()
+    requires store::LastingStore<Store>
+  {
+    cache_.pages().commit(
+        [&](auto& out) { store::write_state(cache_, cache_.pages().name(), out); });
+  }
 
   sequence open() { return cache_.open(); }
 

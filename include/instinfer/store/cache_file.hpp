@@ -105,7 +105,8 @@ std::uint32_t context_of_file(std::string_view file, const Cache& cache, std::st
 
 // Throws bad_file, with the first line that differs, and the context if that is the reason.
 template <class Cache>
-void require_same_description(std::string_view file, const Cache& cache, std::string_view model) {
+void require_same_description(std::string_view file, const Cache& cache, std::string_view model,
+                              const std::string& who = "load: the file") {
   const std::string engine = file_description(cache, model, cache.tiles());
   if (file == engine) {
     return;
@@ -123,7 +124,7 @@ void require_same_description(std::string_view file, const Cache& cache, std::st
              " would do, the engine's is " + std::to_string(cache.context_tokens());
     }
   }
-  throw bad_file("load: the file is of " + what + ": it has \"" + line_at(file, in_file) +
+  throw bad_file(who + " is of " + what + ": it has \"" + line_at(file, in_file) +
                  "\", the engine \"" + line_at(engine, in_engine) + "\"");
 }
 

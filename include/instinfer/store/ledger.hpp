@@ -2,6 +2,7 @@
 // The ledger of a drive's free pages, by channel.
 // Used as a store it holds no data: for timing a cache that is larger than this machine's memory.
 
+#include <algorithm>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -58,6 +59,27 @@ class ledger {
     next_recycled_[static_cast<std::uint32_t>(page)] =
         std::exchange(to.recycled, slot_of(page, channels()));
     ++free_pages_;
+  }
+
+  // Slots of a channel that were ever allocated are the first so many.
+  std::uint32_t used_slots(std::uint32_t of) const { return channels_[of].fresh; }
+  bool taken(page_id page) const { return taken_[static_cast<std::uint32_t>(page)]; }
+  // Of a new ledger: allocates the pages for which is_taken(page).
+  template <class Taken>
+  void restore(Taken&& is_taken) {
+    for (std::uint32_t c = 0; c < channels(); ++c) {
+      channel& of = channels_[c];
+      for (std::uint32_t slot = pages_per_channel_; slot-- > 0;) {
+        const page_id page = make_page_id(c, slot, channels());
+        if (is_taken(page)) {
+          of.fresh = std::max(of.fresh, slot + 1);
+          taken_[static_cast<std::uint32_t>(page)] = true;
+          --free_pages_;
+        } else if (of.fresh > 0) {
+          next_recycled_[static_cast<std::uint32_t>(page)] = std::exchange(of.recycled, slot);
+        }
+      }
+    }
   }
 
   std::uint64_t free_pages() const { return free_pages_; }

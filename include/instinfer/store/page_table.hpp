@@ -27,6 +27,7 @@ class page_table {
 
   // From first_tile() on.
   std::span<const page_id> pages() const { return pages_; }
+  std::span<page_id> pages() { return pages_; }
   std::uint32_t first_tile() const { return first_tile_; }
   std::uint32_t reclaimed_tiles() const { return reclaimed_tiles_; }
 

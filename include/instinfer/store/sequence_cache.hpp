@@ -255,8 +255,20 @@ class sequence_cache {
   // bad_file if a sequence of this cache cannot have them, address_overflow, and drive_full.
   std::vector<layer> room_for(sequence seq, std::span<const layer_extent> extents,
                               std::vector<page_id>& written) {
+    std::vector<layer> layers = layers_for(seq, extents);
+    std::uint64_t pages = 0;
+    for (const layer_extent& e : extents) {
+      pages += e.pages;
+    }
+    require_free(store_, pages, [] { return std::string("load: the sequence needs "); });
+    reserve_scratch(written, written.size() + pages);
+    begin_writes(seq);
+    return layers;
+  }
+  // The same where the pages are there already (store/commit.hpp).
+  std::vector<layer> layers_for(sequence seq, std::span<const layer_extent> extents) {
     require_extents(extents, shape_.layers);
-    std::uint64_t pages = 0, open_bytes = 0;
+    std::uint64_t open_bytes = 0;
     std::vector<layer> layers;
     layers.reserve(extents.size());
     for (const layer_extent& e : extents) {
@@ -266,19 +278,29 @@ class sequence_cache {
                         e.tokens);
       layers.push_back(empty_layer(e));
       require_pages(e, layers.back().pages_holding(), number);
-      pages += e.pages;
       open_bytes += layers.back().open_bytes_after(0);
     }
-    const auto who = [] { return std::string("load: the sequence needs "); };
-    require_free(store_, pages, who);
-    buffer().require_free(open_bytes, who);
-    reserve_scratch(written, written.size() + pages);
-    begin_writes(seq);
+    buffer().require_free(open_bytes, [] { return std::string("load: the sequence needs "); });
     return layers;
   }
   void adopt(sequence seq, std::vector<layer>&& layers) {
     std::ranges::for_each(layers, [&](const layer& l) { buffer().count(0, l.open_bytes()); });
     slots_.at(seq) = std::move(layers);
+  }
+
+  // The open sequences, by slot.
+  std::vector<sequence> sequences() const { return slots_.open_ones(); }
+  // For commits (store/commit.hpp): the slots, and all sequences of a cache that has none yet.
+  // Throws address_overflow, and what layers_of throws.
+  std::vector<slot_state> slot_states() const { return slots_.states(); }
+  template <class LayersOf>
+  void reopen(std::span<const slot_state> states, LayersOf&& layers_of) {
+    slots_.restore(states, [&](sequence seq) {
+      (void)address_.encode(address_fields{.batch = seq.slot});
+      std::vector<layer> layers = layers_of(seq);
+      std::ranges::for_each(layers, [&](const layer& l) { buffer().count(0, l.open_bytes()); });
+      return layers;
+    });
   }
 
   // The cache of one layer. Throws unknown_sequence or bad_argument.

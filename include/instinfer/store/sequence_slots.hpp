@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,12 @@
 #include "instinfer/store/capacity_checks.hpp"
 
 namespace instinfer::store {
+
+// What a commit keeps of a slot (store/commit.hpp).
+struct slot_state {
+  std::uint32_t generation = 0;
+  std::uint32_t open = 0;
+};
 
 // Layer is what a sequence has of each layer, or of each kind of layer.
 template <class Layer>
@@ -49,6 +56,38 @@ class sequence_slots {
     ++slots_[seq.slot].generation;
     free_.push_back(seq.slot);
     std::push_heap(free_.begin(), free_.end(), lowest_on_top);
+  }
+
+  // The open sequences, by slot.
+  std::vector<sequence> open_ones() const {
+    std::vector<sequence> all;
+    for (std::uint32_t slot = 0; slot < slots_.size(); ++slot) {
+      if (slots_[slot].open) {
+        all.push_back({slot, slots_[slot].generation, identity_.data()});
+      }
+    }
+    return all;
+  }
+  std::vector<slot_state> states() const {
+    std::vector<slot_state> all;
+    for (const slot_content& s : slots_) {
+      all.push_back({s.generation, s.open ? 1u : 0u});
+    }
+    return all;
+  }
+  // Gives slots that nobody has taken yet the states of others, and layers_of(handle) to the open
+  // ones. If it throws, the object must not be used.
+  template <class LayersOf>
+  void restore(std::span<const slot_state> states, LayersOf&& layers_of) {
+    for (const slot_state& s : states) {
+      const auto slot = static_cast<std::uint32_t>(slots_.size());
+      slots_.push_back({{}, s.generation, s.open != 0});
+      if (s.open != 0) {
+        slots_.back().layers = layers_of(sequence{slot, s.generation, identity_.data()});
+      } else {
+        free_.push_back(slot);  // in rising order, as a heap may be
+      }
+    }
   }
 
   // The layers of an open sequence. Throws unknown_sequence.

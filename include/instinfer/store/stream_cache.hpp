@@ -291,6 +291,32 @@ class stream_cache {
     }
   }
 
+  // The numbers of the sealed pages that were not reclaimed.
+  std::span<const page_id> live() const {
+    return table_.pages().last(static_cast<std::size_t>(live_pages()));
+  }
+  // As save and load, with the numbers of pages in place of their bytes (store/commit.hpp).
+  template <class File>
+  void write_state(std::uint32_t have, File& to) const {
+    to.bytes(std::as_bytes(live()));
+    if (have % grid_.tile.tokens > 0) {
+      to.bytes(open_.first(have % grid_.tile.tokens).bytes());
+    }
+  }
+  template <class File>
+  void read_state(std::uint32_t first, std::uint32_t have, File& from) {
+    const std::uint32_t reclaimed = std::min(first, have) / grid_.tile.tokens;
+    const std::uint32_t tiles = have / grid_.tile.tokens;
+    sealed_tokens_ = tiles * grid_.tile.tokens;
+    table_.begin_at(reclaimed);
+    table_.add((tiles - reclaimed) * grid_.pages_per_tile());
+    from.bytes(std::as_writable_bytes(table_.pages()));
+    if (have % grid_.tile.tokens > 0) {
+      open_.resize(have % grid_.tile.tokens);
+      from.bytes(open_.bytes());
+    }
+  }
+
   // DRAM of the open pages and the L2P entries.
   std::uint64_t resident_bytes() const {
     return open_.bytes().size() + table_.pages().size_bytes();
