@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -93,6 +94,26 @@ class beside_one_engine {
       CHECK(m == o);
     }
     return m;
+  }
+
+  void decode(both s, int layer, std::size_t tokens) {
+    const std::vector<element> k = rows(tokens, 1.5f);
+    const std::vector<element> v = rows(tokens, 1.0f);
+    std::vector<float> q(tokens * static_cast<std::size_t>(shape_.q_heads) * dim);
+    for (float& x : q) {
+      x = normal_(random_);
+    }
+    std::vector<float> mine(q.size()), theirs(q.size());
+    const traffic m = many_.decode(s.many, layer, k, v, q, mine).traffic;
+    const traffic o = one_.decode(s.one, layer, k, v, q, theirs).traffic;
+    check_close(mine, theirs);
+    if (tolerance_ == 0) {
+      CHECK(m == o);
+    }
+    check_counts(s, layer);
+    q.front() = std::numeric_limits<float>::infinity();
+    CHECK_THROWS_AS(many_.decode(s.many, layer, k, v, q, mine), bad_argument);
+    check_counts(s, layer);
   }
 
   template <class... Arguments>

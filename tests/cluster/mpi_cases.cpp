@@ -94,6 +94,8 @@ void check_life(const Split& split, double tolerance, const logit_rule& logits =
       both.truncate(f, 350);
       both.append_all(f, 3);
       both.attend({f}, 0, 3);
+      both.decode(f, 0, 2);
+      both.attend({f, a}, 0, 1);
       both.reclaim(b);
       const auto again = both.open();  // in b's slot
       both.append_all(again, 64);

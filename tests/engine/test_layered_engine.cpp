@@ -148,6 +148,40 @@ TEST_CASE("a batch of a layer goes to the layer's kind") {
   CHECK(std::equal(alone.begin(), alone.end(), both.begin() + 128));
 }
 
+TEST_CASE("prefill and decode of a layer go to its kind, and have the bits of append and attend") {
+  const store::capacity capacity{.bytes = 4 << 20, .context_tokens = 256};
+  engine_type in_one(kind_of_layer, kinds, capacity, point::drive.geometry.channels);
+  engine_type apart(kind_of_layer, kinds, capacity, point::drive.geometry.channels);
+  const sequence a = in_one.open();
+  const sequence b = apart.open();
+  for (int l = 0; l < 3; ++l) {
+    const auto tokens = std::size_t{40};
+    std::vector<fp16> k(tokens * 64), v(k.size());  // both kinds have 64 values a token
+    for (std::size_t i = 0; i < k.size(); ++i) {
+      k[i] = from_float<fp16>(static_cast<float>(i % 13) * 0.25f - 1.0f);
+      v[i] = from_float<fp16>(static_cast<float>(i % 7));
+    }
+    const auto prompt = std::span<const fp16>(k).first(39 * 64);
+    const auto of_v = std::span<const fp16>(v).first(39 * 64);
+    in_one.prefill(a, l, prompt, of_v);
+    apart.append(b, l, prompt, of_v);
+    std::vector<float> q(128, 0.5f), out(128), expected(128);
+    in_one.decode(a, l, std::span(k).last(64), std::span(v).last(64), q, out);
+    apart.append(b, l, std::span(k).last(64), std::span(v).last(64));
+    apart.attend(b, l, q, expected);
+    CHECK(out == expected);
+
+    engine_type::scratch work;
+    const new_tokens<fp16> rows{std::span(k).first(64), std::span(v).first(64)};
+    const attend_request queries{a, q, out};
+    in_one.decode({&rows, 1}, {&queries, 1}, l, work, parallel::serial{});
+    apart.append(b, l, rows.k, rows.v);
+    apart.attend(b, l, q, expected);
+    CHECK(out == expected);
+    CHECK(in_one.tokens(a, l) == 41);
+  }
+}
+
 TEST_CASE("all kinds take pages and group buffer from one budget") {
   // 64 pages. A token of a narrow layer takes 128 bytes of K: 64 tokens a page of a head, two
   // heads, K and V; a wide one 32 tokens a page of one head.

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <limits>
 #include <map>
 #include <tuple>
 #include <vector>
@@ -161,6 +162,55 @@ TEST_CASE_TEMPLATE(
   for (const unsigned seed : {21u, 22u}) {
     check_decode<D>(seed);
   }
+}
+
+TEST_CASE("flash engine: decode and prefill take the times of their appends and attends") {
+  using timed = flash::engine<insta_sparf, format, cpu::path>;
+  const test::random_cache<format> data(23, 303, shape.q_heads, shape.kv_heads);
+  timed together(shape, capacity), apart(shape, capacity);
+  const sequence a = together.open();
+  const sequence b = apart.open();
+  const auto k = [&](int first, int last) { return data.k_tokens(first, last); };
+  const auto v = [&](int first, int last) { return data.v_tokens(first, last); };
+  const flash::receipt prompt = together.prefill(a, 1, k(0, 300), v(0, 300));
+  CHECK(prompt.total_ns() == apart.append(b, 1, k(0, 300), v(0, 300)).total_ns());
+
+  std::vector<float> q(2 * data.q.size()), out(q.size()), expected(q.size());
+  for (std::size_t i = 0; i < q.size(); ++i) {
+    q[i] = data.q[i % data.q.size()] * (i < data.q.size() ? 1.0f : -0.5f);
+  }
+  const auto row = data.q.size();
+  const flash::receipt two = together.decode(a, 1, k(300, 302), v(300, 302), q, out);
+  double ns = 0;
+  std::uint64_t pages = 0;
+  std::size_t phases = 0;
+  for (int i = 0; i < 2; ++i) {
+    const auto at = static_cast<std::size_t>(i) * row;
+    ns += apart.append(b, 1, k(300 + i, 301 + i), v(300 + i, 301 + i)).total_ns();
+    const flash::receipt attended =
+        apart.attend(b, 1, std::span(q).subspan(at, row), std::span(expected).subspan(at, row));
+    ns += attended.total_ns();
+    pages += attended.traffic.pages_read;
+    phases += attended.phases.size();
+  }
+  CHECK(out == expected);
+  CHECK(two.total_ns() == doctest::Approx(ns).epsilon(1e-12));
+  CHECK(two.traffic.pages_read == pages);
+  CHECK(two.phases.size() == phases);
+
+  // A refused query takes the token back, and the next decode is as if it had not been there.
+  q[3] = std::numeric_limits<float>::quiet_NaN();
+  const new_tokens<fp16> next{k(302, 303), v(302, 303)};
+  const attend_request queries{a, std::span(q).first(row), std::span(out).first(row)};
+  CHECK_THROWS_AS(together.decode_batch(1, {&next, 1}, {&queries, 1}), bad_argument);
+  CHECK(together.tokens(a, 1) == 302);
+  q[3] = 0.25f;
+  const flash::receipt one = together.decode_batch(1, {&next, 1}, {&queries, 1});
+  const flash::receipt appended = apart.append(b, 1, next.k, next.v);
+  const flash::receipt attended = apart.attend(b, 1, queries.q, std::span(expected).first(row));
+  CHECK(out == expected);
+  CHECK(one.total_ns() ==
+        doctest::Approx(appended.total_ns() + attended.total_ns()).epsilon(1e-12));
 }
 
 }  // namespace instinfer::test_decode

@@ -215,7 +215,7 @@ class drive {
       attend_request r{.seq = local_.at(line.slot),
                        .q = from.q.subspan(p * rows * format::k_dim, rows * format::k_dim),
                        .out = results.subspan(p * rows * format::v_dim, rows * format::v_dim),
-                       .index = from.index,
+                       .index = from.index.of(p, parts),
                        .log_sum_exp = sums.empty() ? sums : sums.subspan(p * rows, rows),
                        .causal = line.causal != 0};
       const std::uint64_t later = parts - 1 - p;

@@ -15,6 +15,7 @@
 #include "instinfer/cluster/placement.hpp"
 #include "instinfer/cluster/posted_batch.hpp"
 #include "instinfer/cluster/slices.hpp"
+#include "instinfer/engine/new_tokens.hpp"
 #include "instinfer/store/value_checks.hpp"
 
 namespace instinfer::cluster {
@@ -175,6 +176,25 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   receipt attend(std::span<const attend_request> batch, int layer) {
     post(layer, batch);
     return wait();
+  }
+
+  // Appends the new tokens of a sequence, one or n, and attends for them. If it throws, the layer
+  // is as before.
+  receipt decode(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
+                 std::span<const float> q, std::span<float> out) {
+    const auto heads = static_cast<std::size_t>(shape().q_heads);
+    const std::size_t n = count_of<format>(new_tokens<element>{k, v}, shape().kv_heads);
+    require_query_each(q.size() / (heads * static_cast<std::size_t>(format::k_dim)), n);
+    const std::uint64_t before = positions(seq, layer);
+    receipt done = append(seq, layer, k, v);
+    try {
+      done.traffic += attend(seq, layer, q, out).traffic;
+      return done;
+    } catch (...) {
+      const auto number = static_cast<std::uint32_t>(layer);
+      truncate(seq, store::truncate_range{number, number + 1, before});
+      throw;
+    }
   }
 
   // Sends the queries of a batch, one message to each drive that has some of its tokens, and

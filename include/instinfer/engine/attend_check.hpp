@@ -19,11 +19,13 @@ std::uint32_t queries_of(const attend_request& r, const model_shape& shape) {
   return static_cast<std::uint32_t>(r.q.size() / shape.q_values(Format::k_dim));
 }
 
-// For policies that learn from their queries (h2o, hgca, retro_infer). Throws bad_argument where a
-// sequence stands twice in a batch: which query comes first would decide the result, and two
-// workers would write to one summary. `slots` is scratch.
-inline void require_distinct(std::span<const attend_request> batch,
-                             std::vector<std::uint32_t>& slots) {
+// For decode, and for policies that learn from their queries (h2o, hgca, retro_infer). Throws
+// bad_argument where a sequence stands twice in a batch: which query comes first would decide the
+// result, and two workers would write to one summary. `slots` is scratch.
+inline void require_distinct(
+    std::span<const attend_request> batch, std::vector<std::uint32_t>& slots,
+    const char* who = "attend",
+    const char* why = "a method that learns from its queries takes one request a sequence") {
   slots.clear();
   for (const attend_request& r : batch) {
     slots.push_back(r.seq.slot);
@@ -31,8 +33,16 @@ inline void require_distinct(std::span<const attend_request> batch,
   std::sort(slots.begin(), slots.end());
   const auto twice = std::adjacent_find(slots.begin(), slots.end());
   require(twice == slots.end(), [&] {
-    return "attend: sequence " + std::to_string(*twice) +
-           " stands twice in the batch; a method that learns from its queries takes one request a sequence";
+    return std::string(who) + ": sequence " + std::to_string(*twice) +
+           " stands twice in the batch; " + why;
+  });
+}
+
+// For decode: each request has the queries of `tokens` new tokens, no more and no fewer.
+inline void require_query_each(std::size_t queries, std::size_t tokens) {
+  require(queries == tokens, [&] {
+    return "decode: q must be of the new tokens, one query each, got " + std::to_string(queries) +
+           " queries for " + std::to_string(tokens) + " tokens";
   });
 }
 
@@ -40,9 +50,8 @@ inline void require_distinct(std::span<const attend_request> batch,
 struct request_rules {
   std::size_t k_dim;
   std::size_t v_dim;
-  bool sees_less;         // the policy can answer a query that does not see the newest tokens
-  bool shares_selection;  // by the heads of a group
-  bool own_window;        // or an order of tokens of its own
+  bool sees_less;   // the policy can answer a query that does not see the newest tokens
+  bool own_window;  // or an order of tokens of its own
 };
 
 // Throws bad_argument unless the bias is empty or n times `row` finite values, and unless the
@@ -93,9 +102,9 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
            "; the policy's summaries cannot leave out the tokens after a query's own";
   });
   r.index.validate();
-  require(n == 1 || (r.index.queries.empty() && rules.shares_selection), [&] {
-    return "attend: one query a call with an index query or heads that select alone, got " +
-           std::to_string(n);
+  require(r.index.weights.size() % n == 0, [&] {
+    return "attend: the index query must have weights [" + std::to_string(n) +
+           ", heads], a row for each query, got " + std::to_string(r.index.weights.size());
   });
 }
 
@@ -112,17 +121,32 @@ inline void check_request(const attend_request& r, const model_shape& shape, std
                      std::to_string(i % k_dim) + "]");
 }
 
-// The same, of a policy on a format. Query is the type to which the path rounds q.
-template <class Policy, class Format, class Query = fp32>
-void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens) {
+// Whether a policy can ever answer several new tokens' queries in one call. Summaries that learn
+// get the later tokens again after each query, from their rows, which hold no index keys.
+template <class Policy, class Summaries>
+inline constexpr bool sees_less =
+    attention::folds_all_visible<Policy> ||
+    (attention::takes_back<Summaries> &&
+     !(attention::learns<Summaries> && attention::index_dims<typename Policy::summaries> > 0));
+
+struct goes_back_always {
+  bool operator()(std::uint32_t /*tokens*/) const { return true; }
+};
+
+// The same, of a policy on a format. Query is the type to which the path rounds q. goes_back(n):
+// whether the summaries can leave out the n newest tokens as they are now.
+template <class Policy, class Format, class Query = fp32, class GoesBack = goes_back_always>
+void check_request(const attend_request& r, const model_shape& shape, std::uint32_t tokens,
+                   const GoesBack& goes_back = {}) {
   using summaries = typename Policy::summaries::template states<typename Format::padded>;
-  check_request(r, shape, tokens,
-                {.k_dim = Format::k_dim,
-                 .v_dim = Format::v_dim,
-                 .sees_less = attention::folds_all_visible<Policy> ||
-                              attention::forgets_in_any_order<summaries>,
-                 .shares_selection = attention::shares_selection<Policy>,
-                 .own_window = attention::own_window<Policy>});
+  const std::uint32_t n = queries_of<Format>(r, shape);
+  check_request(
+      r, shape, tokens,
+      {.k_dim = Format::k_dim,
+       .v_dim = Format::v_dim,
+       .sees_less = sees_less<Policy, summaries> && (attention::folds_all_visible<Policy> ||
+                                                     n <= 1 || n > tokens || goes_back(n - 1)),
+       .own_window = attention::own_window<Policy>});
   const auto finite = [](float x) { return is_finite(from_float<Query>(x)); };
   if (const auto bad = std::ranges::find_if_not(r.q, finite); bad != r.q.end()) [[unlikely]] {
     throw_not_finite(

@@ -18,7 +18,7 @@ struct attend_request {
   sequence seq;
   std::span<const float> q;        // [queries, q_heads, k_dim]
   std::span<float> out;            // [queries, q_heads, v_dim]
-  attention::index_query index{};  // for policies with a trained indexer; one query per call
+  attention::index_query index{};  // for policies with a trained indexer; of each query
 
   // [queries, q_heads], or empty if not asked for. Natural log of the sum by which `out` is
   // divided: of exp(logit) over what was folded; -inf if that is nothing. A policy that corrects

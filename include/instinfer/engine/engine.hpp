@@ -1,19 +1,15 @@
 #pragma once
-// The engine of the compute paths that attend one KV head at a time. engine/engine_base.hpp has the
-// calls that it shares with the GPU's.
+// The engine of the compute paths: attends (engine/attending_engine.hpp), and the calls that change
+// a sequence. engine/engine_base.hpp has those that it shares with the GPU's.
 
-#include <exception>
 #include <iosfwd>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "instinfer/core/team.hpp"
-#include "instinfer/engine/attend_call.hpp"
-#include "instinfer/engine/attend_check.hpp"
+#include "instinfer/engine/attending_engine.hpp"
 #include "instinfer/engine/concepts.hpp"
-#include "instinfer/engine/engine_base.hpp"
-#include "instinfer/engine/head_attend.hpp"
+#include "instinfer/methods/dense.hpp"
 #include "instinfer/store/cache_file.hpp"
 #include "instinfer/store/memory.hpp"
 
@@ -25,21 +21,22 @@ namespace instinfer {
 // Attends of one engine may run at the same time, each with its own workspace; those of a policy
 // that learns (h2o, hgca, retro_infer) not on the same layer of the same sequence. Reads of counts
 // may run beside them. save, and reads of summaries, must not run beside attends of a policy that
-// learns. open, fork, append, truncate, build, load and reclaim must not run at the same time as
-// any other call on the engine, and invalidate the spans and views that it returned.
+// learns. open, fork, append, prefill, decode, truncate, build, load, reclaim and set_policy must
+// not run at the same time as any other call on the engine, and invalidate the spans and views that
+// it returned.
 template <Design D, class Format, class Path, class Store = store::memory>
-class engine : public engine_base<D, Format, Store> {
-  using base = engine_base<D, Format, Store>;
+class engine : public attending_engine<D, Format, Path, Store> {
+  using base = attending_engine<D, Format, Path, Store>;
   using base::attention_;
   using base::cache_;
-  using base::logits_;
+  using base::own_;
   using base::written_;
+  using typename base::before;
 
  public:
   using typename base::element;
   using typename base::policy;
-  using path = Path;
-  using scratch = workspace<Path, Format>;
+  using typename base::scratch;
 
   using base::base;
 
@@ -51,29 +48,71 @@ class engine : public engine_base<D, Format, Store> {
   receipt build(sequence seq, int layer)
     requires requires { typename policy::indexed_by; }
   {
-    using index_type = typename policy::indexed_by;
     written_.clear();
-    traffic moved;
     const auto& cache = cache_.at(seq, layer);
     require(cache.tokens() > cache.first(), [&] {
       return "build: layer " + std::to_string(layer) + " has no tokens; append the prompt first";
     });
-    for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
-      for (;;) {
-        const auto& index =
-            std::get<typename index_type::template state<typename Format::padded::decoded>>(
-                cache.summaries(h));
-        const index_run run = attention_.to_index(index.indexed(), cache.first(), cache.tokens());
-        if (run.size() == 0) {
-          break;
-        }
-        moved += cache_.template build<index_type>(
-            seq, layer, h, run,
-            [&](std::span<const float> keys, int dim) { return attention_.group(keys, dim); },
-            written_);
+    return {build_heads(seq, layer)};
+  }
+
+  // The prompt of a sequence, or the next part of it: appends it, teaches methods that learn from
+  // past queries (h2o, hgca) with its queries, and builds the index of methods that need one, as
+  // far as it is due. q [n, q_heads, k_dim] are the queries of its n newest tokens; without them
+  // nothing is taught. The first token that is taught sees a cache of all tokens before it.
+  // Unless it is empty, `out` [n, q_heads, v_dim] gets the attention of these queries, causal and
+  // exact: models attend to their prompts densely, whatever the method decodes with.
+  // Throws what append, attend and build do. The layer is then as before, but if build() of a later
+  // part fails: the part then stays, and a further build() continues.
+  receipt prefill(sequence seq, int layer, std::span<const element> k,
+                  std::span<const element> v = {}, std::span<const float> q = {},
+                  std::span<float> out = {}) {
+    return prefill(seq, layer, {k, v}, q, out, own_, parallel::serial{});
+  }
+  template <parallel::Parallel P>
+  receipt prefill(sequence seq, int layer, const new_tokens<element>& prompt,
+                  std::span<const float> q, std::span<float> out, scratch& work, const P& workers) {
+    written_.clear();
+    before undo(cache_, seq, layer);
+    return undone_on_failure({&undo, 1}, [&] {
+      traffic moved = append_and_teach(seq, layer, prompt, q, out, work, workers);
+      if constexpr (requires { typename policy::indexed_by; }) {
+        moved += build_heads(seq, layer);
       }
+      return receipt{moved};
+    });
+  }
+
+  // A step of decoding: appends the new token of a sequence, and attends for it, as append() and
+  // attend() do. k [kv_heads, k_dim], v [kv_heads, v_dim], q [q_heads, k_dim], out [q_heads,
+  // v_dim]; for n tokens each [n, ...]. Throws what they do, and then leaves the layer as it was, unless a
+  // drive cannot be read while the tokens are taken back.
+  receipt decode(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
+                 std::span<const float> q, std::span<float> out) {
+    const new_tokens<element> one{k, v};
+    const attend_request queries{seq, q, out};
+    return decode({&one, 1}, {&queries, 1}, layer, own_, parallel::serial{});
+  }
+  // The same for a batch of different sequences: batch[i] has the queries of tokens[i]. If one
+  // fails, none has the new tokens.
+  template <parallel::Parallel P, class Watch = no_observer>
+  receipt decode(std::span<const new_tokens<element>> tokens, std::span<const attend_request> batch,
+                 int layer, scratch& work, const P& workers, Watch&& watch = {}) {
+    check_decode(tokens, batch, layer, work);
+    written_.clear();
+    std::vector<before> undo;
+    undo.reserve(batch.size());
+    for (const attend_request& r : batch) {
+      undo.emplace_back(cache_, r.seq, layer);
     }
-    return {moved};
+    return undone_on_failure(undo, [&] {
+      traffic moved;
+      for (std::size_t i = 0; i < batch.size(); ++i) {
+        moved += base::append_rows(batch[i].seq, layer, tokens[i]);
+      }
+      moved += base::attend(batch, layer, work, workers, watch).traffic;
+      return receipt{moved};
+    });
   }
 
   // Appends `count` tokens without values, for stores that hold no data.
@@ -85,56 +124,6 @@ class engine : public engine_base<D, Format, Store> {
     moved.link_bytes =
         count * static_cast<std::uint64_t>(cache_.shape().kv_heads * Format::appended_bytes);
     return {moved};
-  }
-
-  // Decode attention over the whole cache of a layer.
-  // For the newest token of a sequence: q [q_heads, k_dim], out [q_heads, v_dim]. The token must be
-  // appended before.
-  // For the newest n tokens at once, causal among themselves: q [n, q_heads, k_dim], out [n,
-  // q_heads, v_dim], oldest first.
-  // An empty cache gives zeros. Throws unknown_sequence or bad_argument, and then leaves out
-  // unchanged. What else a call may ask for is in a request: engine/attend_request.hpp.
-  // Uses the engine's own workspace, so two such calls must not run at the same time.
-  receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
-    return attend(seq, layer, q, out, own_, parallel::serial{}, no_observer{});
-  }
-
-  template <parallel::Parallel P, class Watch = no_observer>
-  receipt attend(sequence seq, int layer, std::span<const float> q, std::span<float> out,
-                 scratch& work, const P& workers, Watch&& watch = {}) const {
-    const attend_request one{seq, q, out};
-    return attend({&one, 1}, layer, work, workers, watch);
-  }
-
-  // The same for a batch of sequences. Work is divided by bytes (core/work_split.hpp): if whole
-  // heads would leave workers idle, the longest heads are split into page ranges. Under
-  // parallel::in_parts all long heads are, so that a sequence has the same bits in every batch. If
-  // one request throws, all outputs stay unchanged.
-  template <parallel::Parallel P, class Watch = no_observer>
-  receipt attend(std::span<const attend_request> batch, int layer, scratch& work, const P& workers,
-                 Watch&& watch = {}) const {
-    const std::uint32_t parts = parallel::parts_of(workers);
-    list_jobs(batch, layer, work, workers.workers());
-    const auto job = [&](std::size_t j, typename scratch::worker& worker, const team& with) {
-      try {
-        const head_job& of = work.jobs[j];
-        auto&& observer = head_watch(watch, of.request, of.kv_head);
-        attend_job(batch[of.request], layer, j, work, worker, with, observer);
-      } catch (...) {
-        work.failed[j] = std::current_exception();
-      }
-    };
-    // First the longest heads, one after the other, each by all workers; then the others, each by
-    // one worker, with a fixed number of parts in the same parts.
-    const team alone = parallel::fixes_parts<P> ? team{parts} : team{};
-    const auto sharing = static_cast<std::uint32_t>(workers.workers());
-    const std::size_t cut = deal(work.jobs, can_share ? sharing : 1, work.loads);
-    for (std::size_t j = 0; j < cut; ++j) {
-      job(j, work.workers.front(), team{workers, parts, work.part_failures});
-    }
-    workers.for_each(work.jobs.size() - cut,
-                     [&](std::size_t j, std::size_t w) { job(cut + j, work.workers[w], alone); });
-    return base::receipt_of(work.finish(batch), batch);
   }
 
   // Writes a sequence to a binary stream, and loads it into an open, empty sequence of this engine
@@ -163,44 +152,107 @@ class engine : public engine_base<D, Format, Store> {
   }
 
  private:
-  using arithmetic = typename Path::template arithmetic<typename Format::padded>;
-  // Whether several workers can share one operation.
-  static constexpr bool can_share = requires(arithmetic& a, const team& t) { a.work_with(t); };
+  // Queries of a prompt that attend in one go: each of their pages is read once for all of them,
+  // and as many appends in between cost little.
+  static constexpr std::size_t queries_together = 64;
 
-  // Checks the requests and lists their heads. Writes no output.
-  void list_jobs(std::span<const attend_request> batch, int layer, scratch& work,
-                 std::size_t workers) const {
-    if constexpr (attention::learns<typename base::summaries>) {
-      require_distinct(batch, work.slots);
-    }
-    work.clear_jobs();
-    for (const attend_request& r : batch) {
-      const auto& cache = cache_.at(r.seq, layer);
-      const std::uint32_t tokens = cache.tokens() - cache.first();
-      check_request<policy, Format>(r, cache_.shape(), tokens);
-      work.add_heads(r, cache_.shape().kv_heads, tokens, Format::token_bytes, logits_);
-    }
-    work.make_room();
-    if (work.workers.size() < workers) {
-      work.workers.resize(workers);
+  // f(). If it throws, puts back what the layers were.
+  template <class F>
+  receipt undone_on_failure(std::span<before> undo, F&& f) {
+    try {
+      return f();
+    } catch (...) {
+      for (before& b : undo) {
+        b.put_back(*this);
+      }
+      throw;
     }
   }
 
-  // Computes one KV head of one request: by one worker, or split into page ranges by a team.
-  void attend_job(const attend_request& r, int layer, std::size_t j, scratch& work,
-                  typename scratch::worker& worker, const team& with,
-                  attention::observer_ref watch) const {
-    if constexpr (can_share) {
-      worker.arithmetic.work_with(with);
+  // Throws what a decode can know before it appends.
+  void check_decode(std::span<const new_tokens<element>> tokens,
+                    std::span<const attend_request> batch, int layer, scratch& work) const {
+    require(tokens.size() == batch.size(), [&] {
+      return "decode: every request needs the rows of its new tokens, got " +
+             std::to_string(tokens.size()) + " and " + std::to_string(batch.size()) + " requests";
+    });
+    require_distinct(batch, work.slots, "decode", "its new tokens go into one request");
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const auto count = count_of<Format>(tokens[i], cache_.shape().kv_heads);
+      const std::uint32_t live = base::tokens(batch[i].seq, layer);
+      check_request<policy, Format>(batch[i], cache_.shape(),
+                                    live + static_cast<std::uint32_t>(count));
+      require_query_each(queries_of<Format>(batch[i], cache_.shape()), count);
     }
-    const head_attend head(attention_, logits_, cache_, cache_.at(r.seq, layer),
-                           static_cast<std::uint32_t>(layer), work.jobs[j].kv_head, r, worker,
-                           work.traffic_of[j]);
-    head(queries_of<Format>(r, cache_.shape()), work.out_of(j, r), work.log_sum_exp_of(j, r),
-         watch);
   }
 
-  scratch own_;
+  // A prompt without its index.
+  template <parallel::Parallel P>
+  traffic append_and_teach(sequence seq, int layer, const new_tokens<element>& prompt,
+                           std::span<const float> q, std::span<float> out, scratch& work,
+                           const P& workers) {
+    constexpr bool teaches = attention::learns_results<typename base::summaries>;
+    const model_shape& shape = cache_.shape();
+    const std::size_t count = count_of<Format>(prompt, shape.kv_heads);
+    const std::size_t q_row = shape.q_values(Format::k_dim);
+    const std::size_t out_row = shape.q_values(Format::v_dim);
+    const std::size_t queries = q.size() / q_row;
+    require(q.size() % q_row == 0 && queries <= count &&
+                (out.empty() || out.size() == queries * out_row),
+            [&] {
+              return "prefill: q must be [n, " + std::to_string(shape.q_heads) + ", " +
+                     std::to_string(Format::k_dim) + "], n at most " + std::to_string(count) +
+                     ", and out empty or [n, " + std::to_string(shape.q_heads) + ", " +
+                     std::to_string(Format::v_dim) + "], got " + std::to_string(q.size()) +
+                     " and " + std::to_string(out.size()) + " elements";
+            });
+    if (queries == 0 || (out.empty() && !teaches)) {
+      return base::append_rows(seq, layer, prompt);
+    }
+    traffic moved = base::append_rows(seq, layer, prompt.part(0, count - queries, count));
+    std::vector<float> results(out.size());  // `out` is written last
+    std::vector<float> unused;
+    for (std::size_t first = 0; first < queries; first += queries_together) {
+      const std::size_t n = std::min(queries_together, queries - first);
+      const std::size_t at = count - queries + first;
+      moved += base::append_rows(seq, layer, prompt.part(at, at + n, count));
+      const auto attend_to = [&](const auto& by, std::span<float> to) {
+        const attend_request r{seq, q.subspan(first * q_row, n * q_row), to};
+        this->attend_by(by, {&r, 1}, layer, work, workers, no_observer{});
+      };
+      if constexpr (teaches) {
+        unused.resize(n * out_row);
+        attend_to(attention_, unused);
+      }
+      if (!out.empty()) {
+        attend_to(attention::dense{}, std::span(results).subspan(first * out_row, n * out_row));
+      }
+    }
+    std::ranges::copy(results, out.begin());
+    return moved;
+  }
+
+  traffic build_heads(sequence seq, int layer) {
+    using index_type = typename policy::indexed_by;
+    const auto& cache = cache_.at(seq, layer);
+    traffic moved;
+    for (std::uint32_t h = 0; h < static_cast<std::uint32_t>(cache_.shape().kv_heads); ++h) {
+      for (;;) {
+        const auto& index =
+            std::get<typename index_type::template state<typename Format::padded::decoded>>(
+                cache.summaries(h));
+        const index_run run = attention_.to_index(index.indexed(), cache.first(), cache.tokens());
+        if (run.size() == 0) {
+          break;
+        }
+        moved += cache_.template build<index_type>(
+            seq, layer, h, run,
+            [&](std::span<const float> keys, int dim) { return attention_.group(keys, dim); },
+            written_);
+      }
+    }
+    return moved;
+  }
 };
 
 }  // namespace instinfer

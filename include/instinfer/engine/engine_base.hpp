@@ -9,6 +9,7 @@
 #include "instinfer/core/logit_rule.hpp"
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/design.hpp"
+#include "instinfer/engine/new_tokens.hpp"
 #include "instinfer/store/kv_cache.hpp"
 
 namespace instinfer {
@@ -54,16 +55,11 @@ class engine_base {
   // then leaves the cache unchanged.
   receipt append(sequence seq, int layer, std::span<const element> k,
                  std::span<const element> v = {}, std::span<const float> index_keys = {}) {
-    attention::check_index_keys<typename policy::summaries>(
-        index_keys, k.size() / cache_.shape().kv_values(Format::k_dim),
-        Format::padded::k_dim == Format::k_dim ? Format::k_dim : 0);
     written_.clear();
-    traffic moved = cache_.append(seq, layer, k, v, index_keys, written_);
-    moved.link_bytes = k.size_bytes() + v.size_bytes() + index_keys.size_bytes();
-    return {moved};
+    return {append_rows(seq, layer, {k, v, index_keys})};
   }
 
-  // Pages that the last append, build or load wrote, in this order.
+  // Pages that the last append, decode, prefill, build or load wrote, in this order.
   std::span<const page_id> written() const { return written_; }
 
   // Frees a sequence, or the oldest tokens of some of its layers. Throws unknown_sequence or
@@ -117,6 +113,16 @@ class engine_base {
   const cache_type& cache() const { return cache_; }
 
  protected:
+  // append, without forgetting which pages were written before.
+  traffic append_rows(sequence seq, int layer, const new_tokens<element>& rows) {
+    attention::check_index_keys<typename policy::summaries>(
+        rows.index_keys, rows.k.size() / cache_.shape().kv_values(Format::k_dim),
+        Format::padded::k_dim == Format::k_dim ? Format::k_dim : 0);
+    traffic moved = cache_.append(seq, layer, rows.k, rows.v, rows.index_keys, written_);
+    moved.link_bytes = rows.k.size_bytes() + rows.v.size_bytes() + rows.index_keys.size_bytes();
+    return moved;
+  }
+
   // The arithmetic sees padded rows, so the default scale is set here for the true head size.
   static logit_rule scaled_for_true_size(logit_rule logits) {
     if (Format::is_padded) {

@@ -111,16 +111,58 @@ class head_attend {
     return all.empty() ? all : all.subspan(i * size, size);
   }
 
-  // One query: the whole group together, or its heads one by one if each has its own selection.
-  void run_one(std::span<const float> q, std::span<float> out, std::span<float> log_sum_exp,
-               std::uint32_t true_dims, attention::observer_ref& watch) const {
+  // Results of all rows: out [rows, v_dim], log_sum_exp [rows] or empty.
+  struct results {
+    std::span<float> out;
+    std::span<float> log_sum_exp;
+  };
+
+  // Query i of `all`: the whole group together, or its heads one by one if each has its own
+  // selection.
+  template <class Summaries>
+  void run_query(const attention::query_group& all, std::uint32_t i, const layout::head_pages& head,
+                 Summaries& summaries, const results& to, attention::observer_ref& watch) const {
     const std::uint32_t together = attention::shares_selection<Policy> ? group_ : 1;
-    const std::size_t out_size = out.size() / group_ * together;
-    const attention::query_group all = queries_of(1, q, true_dims);
-    for (std::uint32_t i = 0; i < group_ / together; ++i) {
-      run_program(rows_of(all, i * together, together, 0), layer_.head(kv_head_),
-                  layer_.summaries(kv_head_), out.subspan(i * out_size, out_size),
-                  part(log_sum_exp, i, together), watch);
+    const std::size_t out_size = to.out.size() / all.group * together;
+    for (std::uint32_t row = i * group_; row < (i + 1) * group_; row += together) {
+      attention::query_group query = rows_of(all, row, together, 0);
+      query.index = all.index.of(i, all.group / group_);
+      run_program(query, head, summaries, to.out.subspan(row / together * out_size, out_size),
+                  part(to.log_sum_exp, row / together, together), watch);
+    }
+  }
+
+  // n queries one after the other, each as if the tokens after its own had not come yet. Summaries
+  // that learn do so from each query in turn. From others, whose layer other attends may read, the
+  // newest tokens are taken from a copy, so the newest query is first.
+  void run_each(const attention::query_group& all, std::uint32_t n, const results& to,
+                attention::observer_ref& watch) const {
+    layout::head_pages head = layer_.head(kv_head_);
+    auto& own = layer_.summaries(kv_head_);
+    if (!request_.causal || n == 1) {
+      for (std::uint32_t i = 0; i < n; ++i) {
+        run_query(all, i, head, own, to, watch);
+      }
+    } else if constexpr (attention::learns<std::remove_cvref_t<decltype(own)>>) {
+      const std::uint32_t first = head.tokens - (n - 1);
+      layer_.take_back(source_, kv_head_, {first, head.tokens}, own);
+      head.tokens = first;
+      for (std::uint32_t i = 0;; ++i) {
+        run_query(all, i, head, own, to, watch);
+        if (i + 1 == n) {
+          return;
+        }
+        layer_.give_again(source_, kv_head_, head.tokens++, own);
+      }
+    } else if constexpr (attention::takes_back<std::remove_cvref_t<decltype(own)>>) {
+      auto states = own;
+      for (std::uint32_t i = n; i-- > 0;) {
+        run_query(all, i, head, states, to, watch);
+        if (i > 0) {
+          layer_.take_back(source_, kv_head_, {head.tokens - 1, head.tokens}, states);
+          --head.tokens;
+        }
+      }
     }
   }
 
@@ -203,9 +245,10 @@ void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<f
   const rows_of_heads q_rows{q.size() / rows, format::k_dim, group_};
   const rows_of_heads out_rows{out.size() / rows, format::v_dim, group_};
   if (n == 1 && !q_rows.padded() && !out_rows.padded()) {
-    run_one(q.subspan(kv_head_ * q_rows.size(), q_rows.size()),
-            out.subspan(kv_head_ * out_rows.size(), out_rows.size()),
-            part(log_sum_exp, kv_head_, group_), true_dims, watch);
+    run_each(queries_of(1, q.subspan(kv_head_ * q_rows.size(), q_rows.size()), true_dims), 1,
+             {out.subspan(kv_head_ * out_rows.size(), out_rows.size()),
+              part(log_sum_exp, kv_head_, group_)},
+             watch);
     return;
   }
   const std::size_t out_size = out_rows.size();
@@ -215,27 +258,10 @@ void head_attend<Policy, Layer, Worker>::operator()(std::uint32_t n, std::span<f
   for (std::size_t i = 0; i < n; ++i) {
     q_rows.copy_in(q, i * kv_heads_ + kv_head_, worker_.q.data() + i * q_rows.size());
   }
-  if (n == 1) {
-    run_one(worker_.q, worker_.out, worker_.log_sum_exp, true_dims, watch);
-  } else if constexpr (attention::folds_all_visible<Policy>) {
+  if constexpr (attention::folds_all_visible<Policy>) {
     fold_together(n, true_dims, watch);
   } else {
-    const attention::query_group all = queries_of(n, worker_.q, true_dims);
-    for (std::uint32_t i = 0; i < n; ++i) {
-      layout::head_pages head = layer_.head(kv_head_);
-      const auto run = [&](auto& summaries) {
-        run_program(rows_of(all, i * group_, group_, 0), head, summaries,
-                    std::span(worker_.out).subspan(i * out_size, out_size),
-                    part(worker_.log_sum_exp, i, group_), watch);
-      };
-      if (request_.causal) {
-        head.tokens -= n - 1 - i;
-        auto summaries = layer_.summaries_before(source_, kv_head_, head.tokens);
-        run(summaries);
-      } else {
-        run(layer_.summaries(kv_head_));
-      }
-    }
+    run_each(queries_of(n, worker_.q, true_dims), n, {worker_.out, worker_.log_sum_exp}, watch);
   }
   for (std::size_t i = 0; i < n; ++i) {
     out_rows.copy_out(worker_.out.data() + i * out_size, i * kv_heads_ + kv_head_, out);

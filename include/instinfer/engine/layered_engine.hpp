@@ -16,6 +16,7 @@
 #include "instinfer/core/parallel.hpp"
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/by_kind.hpp"
+#include "instinfer/engine/new_tokens.hpp"
 #include "instinfer/store/capacity_checks.hpp"
 #include "instinfer/store/sequence_slots.hpp"
 #include "instinfer/store/shared_drive.hpp"
@@ -114,6 +115,19 @@ class layered_engine {
               [&](auto& engine, auto kind) { return engine.build(parts_of(seq)[kind], layer); });
   }
 
+  auto prefill(sequence seq, int layer, std::span<const element> k, std::span<const element> v = {},
+               std::span<const float> q = {}, std::span<float> out = {}) {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.prefill(parts_of(seq)[kind], layer, k, v, q, out);
+    });
+  }
+  auto decode(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
+              std::span<const float> q, std::span<float> out) {
+    return at(layer, [&](auto& engine, auto kind) {
+      return engine.decode(parts_of(seq)[kind], layer, k, v, q, out);
+    });
+  }
+
   // q [q_heads, k_dim] and out [q_heads, v_dim] of the layer's kind.
   auto attend(sequence seq, int layer, std::span<const float> q, std::span<float> out) {
     return at(layer, [&](auto& engine, auto kind) {
@@ -131,6 +145,15 @@ class layered_engine {
     return at(layer, [&](auto& engine, auto kind) {
       to_kind(batch, kind, work.requests);
       return engine.attend(work.requests, layer, std::get<kind>(work.of_kind), workers, watch);
+    });
+  }
+  template <parallel::Parallel P, class Watch = no_observer>
+  receipt decode(std::span<const new_tokens<element>> tokens, std::span<const attend_request> batch,
+                 int layer, scratch& work, const P& workers, Watch&& watch = {}) {
+    return at(layer, [&](auto& engine, auto kind) {
+      to_kind(batch, kind, work.requests);
+      return engine.decode(tokens, work.requests, layer, std::get<kind>(work.of_kind), workers,
+                           watch);
     });
   }
   // A batch on the flash path.

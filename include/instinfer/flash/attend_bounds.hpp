@@ -36,6 +36,12 @@ struct attend_bounds {
     return static_cast<resource>(std::max_element(busy_ns.begin(), busy_ns.end()) -
                                  busy_ns.begin());
   }
+  constexpr attend_bounds& operator+=(const attend_bounds& other) {
+    for (std::size_t i = 0; i < resource_count; ++i) {
+      busy_ns[i] += other.busy_ns[i];
+    }
+    return *this;
+  }
   friend constexpr bool operator==(const attend_bounds&, const attend_bounds&) = default;
 };
 

@@ -27,6 +27,24 @@ struct call_times {
   std::uint64_t backlog = 0;  // background writes that are not done at the end of the attend
 
   double total_ns() const { return link_ns + attention_ns + flash_write_ns + moving_ns + erase_ns; }
+
+  // Both calls, `next` after this one: times add up, phases follow one another, and the state of
+  // the background is that after `next`.
+  call_times& operator+=(const call_times& next) {
+    phases.insert(phases.end(), next.phases.begin(), next.phases.end());
+    link_ns += next.link_ns;
+    attention_ns += next.attention_ns;
+    flash_write_ns += next.flash_write_ns;
+    moving_ns += next.moving_ns;
+    erase_ns += next.erase_ns;
+    units += next.units;
+    bounds += next.bounds;
+    stalled_ns += next.stalled_ns;
+    delay_ns += next.delay_ns;
+    background_ns = next.background_ns;
+    backlog = next.backlog;
+    return *this;
+  }
 };
 
 }  // namespace instinfer::flash

@@ -15,7 +15,13 @@
 namespace instinfer::flash {
 
 // Traffic and times of a call.
-struct receipt : instinfer::receipt, call_times {};
+struct receipt : instinfer::receipt, call_times {
+  receipt& operator+=(const receipt& next) {
+    traffic += next.traffic;
+    call_times::operator+=(next);
+    return *this;
+  }
+};
 
 // Path decides the selection. By default it is random, without data. A compute path (cpu::path,
 // reference::path) attends as in its own engine, and its accesses are timed. The work of the GPU is
@@ -87,6 +93,51 @@ class engine {
     requires requires(inner_type& e) { e.build(seq, layer); }
   {
     return timed_write(inner_.build(seq, layer));
+  }
+
+  // Like instinfer::engine's, with the time of its writes. The attention of a prompt is the GPU's.
+  receipt prefill(sequence seq, int layer, std::span<const element> k,
+                  std::span<const element> v = {}, std::span<const float> q = {},
+                  std::span<float> out = {}) {
+    return timed_write(inner_.prefill(seq, layer, k, v, q, out));
+  }
+
+  // Like instinfer::engine's, with the times of appends and attends. Several new tokens come one
+  // after the other. If one fails, none stays; the outputs before it are then already written.
+  receipt decode(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
+                 std::span<const float> q, std::span<float> out) {
+    const new_tokens<element> all{k, v};
+    const model_shape& shape = inner_.cache().shape();
+    const std::size_t n = count_of<Format>(all, shape.kv_heads);
+    const std::size_t q_row = shape.q_values(Format::k_dim);
+    const std::size_t out_row = shape.q_values(Format::v_dim);
+    require_query_each(q.size() % q_row == 0 ? q.size() / q_row : n + 1, n);
+    require_query_each(out.size() % out_row == 0 ? out.size() / out_row : n + 1, n);
+    layer_before undo(inner_.cache(), seq, layer);
+    return undone_on_failure({&undo, 1}, [&](receipt& done) {
+      for (std::size_t i = 0; i < n; ++i) {
+        const new_tokens<element> one = all.part(i, i + 1, n);
+        done += append(seq, layer, one.k, one.v);
+        done += attend(seq, layer, q.subspan(i * q_row, q_row), out.subspan(i * out_row, out_row));
+      }
+    });
+  }
+  // The next token of each of several sequences; batch[i] has the query of tokens[i].
+  receipt decode_batch(int layer, std::span<const new_tokens<element>> tokens,
+                       std::span<const attend_request> batch) {
+    require_query_each(batch.size(), tokens.size());
+    require_distinct(batch, slots_, "decode", "its new token goes into one request");
+    std::vector<layer_before<typename inner_type::cache_type>> undo;
+    undo.reserve(batch.size());
+    for (const attend_request& r : batch) {
+      undo.emplace_back(inner_.cache(), r.seq, layer);
+    }
+    return undone_on_failure(undo, [&](receipt& done) {
+      for (std::size_t i = 0; i < batch.size(); ++i) {
+        done += append(batch[i].seq, layer, tokens[i].k, tokens[i].v, tokens[i].index_keys);
+      }
+      done += attend_batch(layer, batch);
+    });
   }
 
   // Like instinfer::engine's. A load is timed as writes; a save is no part of decoding.
@@ -240,6 +291,24 @@ class engine {
                ", the drive's " + to_string(drive.geometry);
       });
       inner_.translation().record_operations(true);
+    }
+  }
+
+  // The receipt that f(receipt) fills. If it throws, the layers are put back; that takes no time.
+  template <class F>
+  receipt undone_on_failure(std::span<layer_before<typename inner_type::cache_type>> undo, F&& f) {
+    try {
+      receipt done;
+      f(done);
+      return done;
+    } catch (...) {
+      for (auto& before : undo) {
+        before.put_back(inner_);
+      }
+      if constexpr (LocatingStore<Store>) {
+        inner_.translation().clear_operations();
+      }
+      throw;
     }
   }
 

@@ -164,18 +164,9 @@ class layer_cache {
   // reserve_truncate, and checked may_truncate.
   template <PageStore Store>
   void truncate(Store& store, std::uint32_t tokens) {
-    if constexpr (summarises<Store> && forgets_newest) {
-      token_row<Format> row;
-      for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-        for (std::uint32_t token = tokens; token < tokens_; ++token) {
-          rows().read(store, h, token, row);
-          summaries_.for_each(summaries_.of(h), [&]<class State>(State& state) {
-            if constexpr (attention::forgets_in_any_order<State>) {
-              state.forget(row.k, row.v);
-            }
-          });
-        }
-      }
+    const index_run gone{tokens, tokens_};
+    for (std::uint32_t h = 0; h < kv_heads_; ++h) {
+      forget_newest(store, h, gone, summaries_.of(h));
     }
     for_each_stream([&](stream_cache<Format>& s) {
       s.truncate(store, tokens, [&] {
@@ -184,28 +175,26 @@ class layer_cache {
         }
       });
     });
-    const std::uint32_t had = std::exchange(tokens_, tokens);
+    tokens_ = tokens;
     for (std::uint32_t h = 0; h < kv_heads_; ++h) {
-      SummaryStates& states = summaries_.of(h);
-      summaries_.for_each(states, [&]<class State>(State& state) {
-        if constexpr (!attention::forgets_in_any_order<State>) {
-          const std::uint32_t whole = attention::whole_before(state, tokens);
-          state.truncate(whole, states);
-          if constexpr (Store::holds_data) {
-            token_row<Format> row;
-            for (std::uint32_t token = whole; token < tokens; ++token) {
-              rows().read(store, h, token, row);
-              attention::append_to(state, std::span<const stored_element>(row.k),
-                                   std::span<const stored_element>(row.v), {});
-            }
-          } else {
-            attention::append_count(state, tokens - whole);
-          }
-        } else if constexpr (!Store::holds_data) {
-          attention::forget_count(state, had - tokens);
-        }
-      });
+      go_back(store, h, gone, summaries_.of(h));
     }
+  }
+
+  // For queries of tokens that are not the newest. States of head h, its own or a copy, that know
+  // the tokens before gone.last, go back to gone.first. The caller must have checked may_truncate.
+  void take_back(layout::page_source pages, std::uint32_t h, index_run gone,
+                 SummaryStates& states) const {
+    forget_newest(pages, h, gone, states);
+    go_back(pages, h, gone, states);
+  }
+  // They get a token again.
+  void give_again(layout::page_source pages, std::uint32_t h, std::uint32_t token,
+                  SummaryStates& states) const {
+    summaries_.for_each(states, [&](auto& state) {
+      attention::reserve_summary(state, 1);
+      append_again(pages, h, {token, token + 1}, state);
+    });
   }
 
   // The rows of a run of one head's tokens.
@@ -285,14 +274,6 @@ class layer_cache {
     }
   }
 
-  // A copy of the summaries without the tokens at positions `tokens` and later.
-  SummaryStates summaries_before(layout::page_source pages, std::uint32_t h,
-                                 std::uint32_t tokens) const {
-    SummaryStates before = summaries_.of(h);
-    forget(pages, h, {tokens, tokens_}, before);
-    return before;
-  }
-
   // Fast memory of the summaries of all heads; DRAM of group buffer, L2P entries and summaries.
   std::uint64_t summary_bytes() const { return summaries_.bytes(); }
   std::uint64_t resident_bytes() const {
@@ -346,6 +327,48 @@ class layer_cache {
         rows().read(pages, h, token, row);
         std::apply([&](auto&... s) { (s.forget(row.k, row.v), ...); }, states);
       }
+    }
+  }
+
+  // The states that forget in any order forget the newest tokens.
+  void forget_newest(layout::page_source pages, std::uint32_t h, index_run gone,
+                     SummaryStates& states) const {
+    if constexpr (forgets_newest) {
+      token_row<Format> row;
+      for (std::uint32_t token = gone.first; pages.holds_data() && token < gone.last; ++token) {
+        rows().read(pages, h, token, row);
+        summaries_.for_each(states, [&]<class State>(State& state) {
+          if constexpr (attention::forgets_in_any_order<State>) {
+            state.forget(row.k, row.v);
+          }
+        });
+      }
+    }
+  }
+  // The other states go back, as far as they can without rows, and get the tokens from there again.
+  void go_back(layout::page_source pages, std::uint32_t h, index_run gone,
+               SummaryStates& states) const {
+    summaries_.for_each(states, [&]<class State>(State& state) {
+      if constexpr (!attention::forgets_in_any_order<State>) {
+        const std::uint32_t whole = attention::whole_before(state, gone.first);
+        state.truncate(whole, states);
+        append_again(pages, h, {whole, gone.first}, state);
+      } else if (!pages.holds_data()) {
+        attention::forget_count(state, gone.size());
+      }
+    });
+  }
+  template <class State>
+  void append_again(layout::page_source pages, std::uint32_t h, index_run run, State& state) const {
+    if (!pages.holds_data()) {
+      attention::append_count(state, run.size());
+      return;
+    }
+    token_row<Format> row;
+    for (std::uint32_t token = run.first; token < run.last; ++token) {
+      rows().read(pages, h, token, row);
+      attention::append_to(state, std::span<const stored_element>(row.k),
+                           std::span<const stored_element>(row.v), {});
     }
   }
 

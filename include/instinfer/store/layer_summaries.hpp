@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <tuple>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "instinfer/summaries/concepts.hpp"
@@ -14,7 +16,17 @@ namespace instinfer::store {
 // writes observed weights and block cache contents to them, and this does not change the cache.
 template <class States>
 class layer_summaries {
+  struct unchanged {};
+  template <class... S>
+  static std::tuple<std::conditional_t<attention::only_built<S>, unchanged, S>...> changing(
+      std::type_identity<std::tuple<S...>>);
+
  public:
+  // What queries change of the states of a head; nothing, unless a state learns.
+  using learned =
+      std::conditional_t<attention::learns<States>,
+                         decltype(changing(std::type_identity<States>{})), std::tuple<>>;
+
   explicit layer_summaries(std::uint32_t kv_heads) : heads_(kv_heads) {}
 
   States& of(std::uint32_t h) const { return heads_[h]; }
@@ -27,6 +39,26 @@ class layer_summaries {
   void for_each(F&& f) const {
     for (States& states : heads_) {
       for_each(states, f);
+    }
+  }
+
+  // A copy of what queries change, which put_back() needs to undo them.
+  std::vector<learned> copy_learned() const {
+    std::vector<learned> copies(std::tuple_size_v<learned> > 0 ? heads_.size() : 0);
+    for (std::size_t h = 0; h < copies.size(); ++h) {
+      each_learned([&]<std::size_t I>() { std::get<I>(copies[h]) = std::get<I>(heads_[h]); });
+    }
+    return copies;
+  }
+  // `renumbered`: what was token n of the copies is token 0 now.
+  void put_back(std::vector<learned>& copies, std::uint32_t renumbered = 0) const noexcept {
+    for (std::size_t h = 0; h < copies.size(); ++h) {
+      each_learned([&]<std::size_t I>() {
+        if (renumbered > 0) {
+          attention::rebase(std::get<I>(copies[h]), renumbered);
+        }
+        std::swap(std::get<I>(copies[h]), std::get<I>(heads_[h]));
+      });
     }
   }
 
@@ -88,6 +120,19 @@ class layer_summaries {
   }
 
  private:
+  // f<I>() for every part I of `learned` that is a state.
+  template <class F>
+  static void each_learned(F&& f) {
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      [[maybe_unused]] const auto one = [&]<std::size_t J>() {
+        if constexpr (!std::is_same_v<std::tuple_element_t<J, learned>, unchanged>) {
+          f.template operator()<J>();
+        }
+      };
+      (one.template operator()<I>(), ...);
+    }(std::make_index_sequence<std::tuple_size_v<learned>>{});
+  }
+
   mutable std::vector<States> heads_;  // [kv_heads]
 };
 

@@ -18,6 +18,7 @@ class centroid_rows {
   using element = typename Format::element;
   static constexpr std::size_t row_dim = Format::k_dim;
   static constexpr std::size_t row_bytes = row_dim * sizeof(float);
+  static constexpr bool only_built = true;
 
   void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
   void forget(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}

@@ -96,9 +96,19 @@ inline constexpr bool learns = requires { requires State::learns; };
 template <class... S>
 inline constexpr bool learns<std::tuple<S...>> = (learns<S> || ...);
 
-// A state with `any_order` true can forget tokens in any order. A policy can serve the queries of
-// several new tokens in one call only with such summaries, because no query may see the tokens
-// after its own.
+// Whether a prompt's queries teach a state anything that later results depend on. A cache has
+// `only_caches` true: they do not.
+template <class State>
+inline constexpr bool learns_results = learns<State> && !requires { requires State::only_caches; };
+template <class... S>
+inline constexpr bool learns_results<std::tuple<S...>> = (learns_results<S> || ...);
+
+// A state with `only_built` true changes with engine::build and truncate alone: tokens that come,
+// and queries, do not change it.
+template <class State>
+inline constexpr bool only_built = requires { requires State::only_built; };
+
+// A state with `any_order` true can forget tokens in any order.
 template <class State>
 inline constexpr bool forgets_in_any_order = requires { requires State::any_order; };
 template <class... S>

@@ -11,11 +11,19 @@
 
 namespace instinfer::attention {
 
-// The queries and weights of a trained indexer. If empty, the group's own queries are the index
-// queries, each with weight 1.
+// The queries and weights of a trained indexer, for each query of an attend. If empty, the group's
+// own queries are the index queries, each with weight 1.
 struct index_query {
-  std::span<const float> queries;  // [heads, index_dim]
-  std::span<const float> weights;  // [heads]; may be negative
+  std::span<const float> queries;  // [queries, heads, index_dim]
+  std::span<const float> weights;  // [queries, heads]; may be negative
+
+  // Those of query i of n.
+  index_query of(std::size_t i, std::size_t n) const {
+    const auto part = [&](std::span<const float> all) {
+      return all.subspan(i * (all.size() / n), all.size() / n);
+    };
+    return {part(queries), part(weights)};
+  }
 
   // Throws bad_argument unless every weight has a query and all values are finite.
   void validate() const {

@@ -22,6 +22,7 @@ struct wave_buffer {
    public:
     using element = typename Format::element;
     static constexpr bool learns = true;
+    static constexpr bool only_caches = true;
     static constexpr bool ignores_values = true;
 
     void append(std::span<const element> /*k*/, std::span<const element> /*v*/) noexcept {}
