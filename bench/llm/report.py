@@ -1,0 +1,139 @@
+"""docs/accuracy.md from the results of run.py."""
+
+import json
+import math
+import random
+import sys
+from collections import defaultdict
+
+BLOCK = 16  # tokens; neighbours are alike, so whole blocks are drawn
+
+
+def interval(values, statistic, draws=1000):
+    """The middle 95 % of a statistic over drawn samples of the values."""
+    draw = random.Random(1)
+    found = sorted(statistic(draw.choices(values, k=len(values))) for _ in range(draws))
+    return found[draws // 40], found[-1 - draws // 40]
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def wilson(right, asked):
+    """The 95 % interval of a share."""
+    z, share = 1.96, right / asked
+    middle = (share + z * z / (2 * asked)) / (1 + z * z / asked)
+    half = z / (1 + z * z / asked) * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
+    return middle - half, middle + half
+
+
+def blocks(results):
+    """[(sum of nll - nll of dense, tokens)] of neighbouring tokens."""
+    found = []
+    for r in results:
+        difference = [a - b for a, b in zip(r["nll"], r["dense_nll"])]
+        found += [difference[i:i + BLOCK] for i in range(0, len(difference), BLOCK)]
+    return found
+
+
+def ratio(of_blocks):
+    return math.exp(sum(map(sum, of_blocks)) / sum(map(len, of_blocks)))
+
+
+def group(results):
+    groups = defaultdict(list)
+    for r in results:
+        groups[r["variant"], r["budget"]].append(r)
+    return groups
+
+
+def perplexity_rows(results):
+    for (variant, budget), part in sorted(group(results).items(), key=lambda item: (-item[0][1], item[0][0] != "dense")):
+        nll = [x for r in part for x in r["nll"]]
+        of_blocks = blocks(part)
+        low, high = interval(of_blocks, ratio)
+        use = {name: sum(r["usage"][name] for r in part) for name in part[0]["usage"]}
+        tokens = use["attends"] / part[0]["layers"]
+        per_token = lambda name: use[name] / tokens / 1e6  # noqa: E731
+        untimed = use["attends"] - use["timed_attends"]
+        each = lambda name: use[name] / max(use["timed_attends"], 1) * part[0]["layers"] / 1e6  # noqa: E731
+        yield {
+            "variant": variant, "budget": budget, "perplexity": math.exp(mean(nll)), "ratio": ratio(of_blocks),
+            "low": low, "high": high, "kl": mean([x for r in part for x in r["kl"]]), "tokens": len(nll),
+            "wanted": use["wanted_bytes"] / use["dense_bytes"], "read": use["array_bytes"] / use["dense_bytes"],
+            "fast": use["fast_bytes"] / use["dense_bytes"], "summaries": use["summary_bytes"] / use["dense_bytes"],
+            "dense_mb": per_token("dense_bytes"), "drive_ms": each("attend_ns"), "fast_ms": each("attend_fast_ns"),
+            "cpu_ms": use["processor_ns"] / max(untimed, 1) * part[0]["layers"] / 1e6,
+        }
+
+
+def share(budget):
+    return "all" if budget == 1 else f"1/{1 / budget:.0f}"
+
+
+def perplexity_table(rows):
+    lines = ["| method | budget | perplexity | over dense, 95 % | KL | wanted | read | fast | summaries | drive ms | "
+             "keeps up, ms | CPU ms |", "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        lines.append(
+            f"| {r['variant']} | {share(r['budget'])} | {r['perplexity']:.2f} | {r['ratio']:.3f} ({r['low']:.3f} to "
+            f"{r['high']:.3f}) | {r['kl']:.3f} | {r['wanted']:.3f} | {r['read']:.3f} | {r['fast']:.3f} | "
+            f"{r['summaries']:.3f} | {r['drive_ms']:.1f} | {r['fast_ms']:.1f} | {r['cpu_ms']:.1f} |")
+    return lines
+
+
+def lookup_table(results):
+    lines = ["| method | budget | right | of | share, 95 % | wanted |", "|---|---|---|---|---|---|"]
+    for (variant, budget), part in sorted(group(results).items(), key=lambda item: (-item[0][1], item[0][0] != "dense")):
+        answers = [x for r in part for x in r["right"]]
+        low, high = wilson(sum(answers), len(answers))
+        wanted = sum(r["usage"]["wanted_bytes"] for r in part) / sum(r["usage"]["dense_bytes"] for r in part)
+        lines.append(f"| {variant} | {share(budget)} | {sum(answers)} | {len(answers)} | {sum(answers) / len(answers):.2f} "
+                     f"({low:.2f} to {high:.2f}) | {wanted:.3f} |")
+    return lines
+
+
+HEAD = """\
+# Accuracy on a real model
+
+Written by `./dev bench llm` from its results; do not edit by hand. Every method decodes the same model: its K and V lie in
+the engine's pages, and its attention is the engine's. Prompts attend exactly.
+
+- **perplexity** of the tokens after the prompt, teacher-forced, and **over dense**: its ratio to the exact attention's, with
+  the middle 95 % of 1000 samples of blocks of 16 tokens. Where two intervals overlap, the order of two methods is noise.
+- **KL**: mean divergence of the next token's distribution from the exact one, in nats.
+- **wanted**, **read**, **fast**, **summaries**: bytes as shares of all K and V (dense wants 1): entries that the method asks
+  for, whole pages that are read for them, K and V that the method keeps in fast memory, and rows of summaries.
+- **drive ms**: modelled attention time of a token in all layers, on the paper's drive; **keeps up**: with an accelerator
+  that is never the bottleneck. **CPU ms**: measured processor time of one thread.
+- A **budget** is the setting's share of K and V. Methods differ in what they want at the same budget: compare by **wanted**.
+"""
+
+
+def write(options):
+    with open(options.results) as file:
+        results = list({r["key"]: r for r in map(json.loads, file)}.values())
+    if not results:
+        sys.exit(f"./dev bench llm: {options.results} has no results")
+    lines = [HEAD]
+    for model, storage, context in sorted({(r["model"], r["storage"], r["context"]) for r in results
+                                           if r["task"] == "perplexity"}):
+        of_model = [r for r in results if (r["model"], r["storage"], r["context"]) == (model, storage, context) and
+                    r["task"] == "perplexity"]
+        for text in sorted({r["text"] for r in of_model}):
+            part = [r for r in of_model if r["text"] == text]
+            rows = list(perplexity_rows(part))
+            lines += [f"## {model}, {storage}: {text}, prompts of {context} tokens", "",
+                      f"{rows[0]['tokens']} tokens; dense wants {rows[0]['dense_mb']:.1f} MB a token.", "",
+                      *perplexity_table(rows), ""]
+    for model, storage, context in sorted({(r["model"], r["storage"], r["context"]) for r in results
+                                           if r["task"] == "look-up"}):
+        part = [r for r in results if (r["model"], r["storage"], r["context"]) == (model, storage, context) and
+                r["task"] == "look-up"]
+        lines += [f"## {model}, {storage}: look-up in prompts of {context} tokens", "",
+                  "Facts such as \"The secret number of Paris is 4711.\" stand in a text; each is asked for.", "",
+                  *lookup_table(part), ""]
+    with open(options.doc, "w") as file:
+        file.write("\n".join(lines).rstrip() + "\n")
+    print(f"wrote {options.doc} of {len(results)} results")

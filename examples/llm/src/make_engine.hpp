@@ -1,0 +1,29 @@
+#pragma once
+// Makes the engine of a method by its name, for one storage and head size.
+
+#include "typed_engine.hpp"
+
+namespace instinfer::llm {
+
+template <class Storage, int HeadDim, class... M>
+std::unique_ptr<any_engine> make_engine_of(method_list<M...>, const std::string& name,
+                                           const engine_settings& with) {
+  std::unique_ptr<any_engine> made;
+  const method_context context{with.budget, with.capacity.context_tokens, with.rope_base};
+  const auto one = [&]<class Policy>(std::type_identity<Policy>) {
+    if (name == method<Policy>::name) {
+      Policy policy = method<Policy>::at(context);
+      apply_settings(policy, with.settings);
+      made = std::make_unique<typed_engine<Policy, kv_format<Storage, HeadDim>>>(policy, with);
+    }
+  };
+  (one(std::type_identity<M>{}), ...);
+  return made;
+}
+
+template <class Storage, int HeadDim>
+std::unique_ptr<any_engine> make_engine(const std::string& name, const engine_settings& with) {
+  return make_engine_of<Storage, HeadDim>(methods_of<HeadDim>{}, name, with);
+}
+
+}  // namespace instinfer::llm
