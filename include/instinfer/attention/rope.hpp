@@ -2,9 +2,10 @@
 // Rotary position embedding (Su et al., 2021), by which methods that renumber positions rotate
 // queries.
 
-#include <cmath>
 #include <cstdint>
 #include <span>
+
+#include "instinfer/core/math.hpp"
 
 namespace instinfer::attention {
 
@@ -23,13 +24,13 @@ struct rope {
     const std::size_t n = dims == 0 ? x.size() : dims;
     for (std::size_t i = 0; i < n / 2; ++i) {
       const double angle = static_cast<double>(positions) *
-                           std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(n));
+                           math::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(n));
       float& a = x[interleaved ? 2 * i : i];
       float& b = x[interleaved ? 2 * i + 1 : i + n / 2];
       const double x0 = static_cast<double>(a);
       const double x1 = static_cast<double>(b);
-      a = static_cast<float>(x0 * std::cos(angle) - x1 * std::sin(angle));
-      b = static_cast<float>(x0 * std::sin(angle) + x1 * std::cos(angle));
+      a = static_cast<float>(x0 * math::cos(angle) - x1 * math::sin(angle));
+      b = static_cast<float>(x0 * math::sin(angle) + x1 * math::cos(angle));
     }
   }
 };

@@ -3,7 +3,6 @@
 // The scale maps the largest magnitude of the page to the largest code.
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "instinfer/codec/fp8.hpp"

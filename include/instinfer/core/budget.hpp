@@ -3,12 +3,12 @@
 // used; the error carries the user's name for the budget.
 
 #include <algorithm>
-#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <string>
 
 #include "instinfer/core/errors.hpp"
+#include "instinfer/core/math.hpp"
 
 namespace instinfer {
 
@@ -36,7 +36,7 @@ class budget {
         return std::string(what) + ": a share must lie in [0, 1], got " + std::to_string(share_);
       });
       // 1e-9 absorbs the rounding of shares like 1/3 so that 1/3 of 96 is 32, not 33.
-      const auto kept = static_cast<std::uint32_t>(std::ceil(share_ * available - 1e-9));
+      const auto kept = static_cast<std::uint32_t>(math::ceil(share_ * available - 1e-9));
       return std::clamp(kept, share_ > 0.0 ? std::min(1u, available) : 0u, available);
     }
     require(count_ >= 0, [&] {

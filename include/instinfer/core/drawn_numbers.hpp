@@ -2,9 +2,10 @@
 // Numbers drawn from a seed, in place of data that is not there. The same on every machine, up to
 // the last bits of log and cos.
 
-#include <cmath>
 #include <cstdint>
 #include <numbers>
+
+#include "instinfer/core/math.hpp"
 
 namespace instinfer {
 
@@ -27,7 +28,7 @@ class drawn_numbers {
     const std::uint64_t bits = next();
     const double u = (static_cast<double>(bits >> 32) + 0.5) * 0x1p-32;  // in (0, 1)
     const double turn = static_cast<double>(bits & 0xFFFF'FFFFu) * 0x1p-32;
-    return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * turn);
+    return math::sqrt(-2.0 * math::log(u)) * math::cos(2.0 * std::numbers::pi * turn);
   }
 
  private:

@@ -3,7 +3,6 @@
 // and learned sinks.
 
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -11,6 +10,7 @@
 #include "instinfer/codec/element.hpp"
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/index_set.hpp"
+#include "instinfer/core/math.hpp"
 
 namespace instinfer {
 
@@ -40,12 +40,12 @@ struct logit_rule {
   // The scale in the precision T of the path.
   template <class T = float>
   T scale_for(int k_dim) const {
-    return scale > 0.0f ? static_cast<T>(scale) : T{1} / std::sqrt(static_cast<T>(k_dim));
+    return scale > 0.0f ? static_cast<T>(scale) : T{1} / math::sqrt(static_cast<T>(k_dim));
   }
 
   template <class T>
   T capped(T logit) const {
-    return soft_cap > 0.0f ? static_cast<T>(soft_cap) * std::tanh(logit / static_cast<T>(soft_cap))
+    return soft_cap > 0.0f ? static_cast<T>(soft_cap) * math::tanh(logit / static_cast<T>(soft_cap))
                            : logit;
   }
 

@@ -2,13 +2,13 @@
 // Attention weights of tokens and chunks whose keys are not there, for methods that look at them:
 // thresholds, and summaries that learn.
 
-#include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "instinfer/core/drawn_numbers.hpp"
 #include "instinfer/core/index_set.hpp"
+#include "instinfer/core/math.hpp"
 #include "instinfer/core/scratch.hpp"
 
 namespace instinfer::flash {
@@ -40,7 +40,7 @@ class drawn_weights {
       std::size_t at = 0;
       candidates.for_each([&](std::uint32_t c) {
         drawn_numbers draw(mixed_bits(head_ << 32 | c));
-        weights_[at++] = static_cast<float>(std::exp(s * draw.normal() - s * s / 2) / total);
+        weights_[at++] = static_cast<float>(math::exp(s * draw.normal() - s * s / 2) / total);
       });
     }
     return weights_;
