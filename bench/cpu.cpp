@@ -213,6 +213,10 @@ int main(int argc, char** argv) {
     add_append<dual, f16>("f16_dual", 32768, 8);
     add_append<insta, kv_format<int8_pages<fp16>, 128>>("i8", 32768, 8);
     add_append<insta, kv_format<int4_groups<fp16>, 128>>("i4", 32768, 8);
+    for (const int tokens : {8192, 32768}) {
+      add_build<attention::retro_infer, f16>("retro_infer", tokens);
+      add_build<attention::squeezed, f16>("squeezed", tokens);
+    }
     return run_benchmarks(argc, argv, [] { add_machine_to_header(); });
   });
 }

@@ -1,6 +1,5 @@
 #pragma once
-// The calls of an engine on the CPU path other than attend: how long they take, against the limit of
-// what they move or multiply.
+// The calls of an engine on the CPU path other than attend: how long they take.
 
 #include <cstring>
 #include <random>
@@ -128,6 +127,41 @@ void add_append(const char* name, int tokens, int heads) {
                            std::to_string(Format::k_dim) + "/t" + std::to_string(tokens);
   benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
     run_append<D, Format>(state, tokens, heads);
+  })->Unit(benchmark::kMillisecond);
+}
+
+// build/: the clusters of one head's prompt. Counter:
+//   tokens_per_second
+template <class Policy, class Format>
+void run_build(benchmark::State& state, int tokens) {
+  using D = design<Policy, layout::token_indexed<>, flash::instcsd, transfer::in_storage>;
+  const worker_pool pool(1);
+  const prompt<Format> x(tokens, 1);
+  cpu::engine<D, Format> engine({.layers = 1, .q_heads = 1, .kv_heads = 1},
+                                {.bytes = 4 * x.k().size_bytes() + (64u << 20),
+                                 .context_tokens = static_cast<std::uint32_t>(tokens)});
+  double best = 1e9;
+  for (auto _ : state) {
+    const sequence seq = engine.open();
+    engine.append(seq, 0, x.k(), x.v());
+    best = std::min(best, seconds(pool, [&] { engine.build(seq, 0); }));
+    const auto& index =
+        std::get<attention::cluster_index::state<Format>>(engine.cache().at(seq, 0).summaries(0));
+    if (index.chunks() == 0) {
+      state.SkipWithError("build made no clusters");
+      return;
+    }
+    engine.reclaim(seq);
+  }
+  state.counters["tokens_per_second"] = tokens / best;
+}
+
+template <class Policy, class Format>
+void add_build(const char* name, int tokens) {
+  const std::string full = std::string("build/") + name + "/kv1/d" + std::to_string(Format::k_dim) +
+                           "/t" + std::to_string(tokens);
+  benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
+    run_build<Policy, Format>(state, tokens);
   })->Unit(benchmark::kMillisecond);
 }
 

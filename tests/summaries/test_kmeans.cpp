@@ -236,6 +236,50 @@ TEST_CASE("clusters are those of the definitions, written down in double") {
   }
 }
 
+TEST_CASE("rows of any magnitude, also beyond what fp32 can multiply") {
+  const std::vector<float> x = random_rows(21, 90, 13);
+  for (const float scale : {0x1p-140f, 0x1p-80f, 0x1p-20f, 1.0f, 0x1p60f, 0x1p100f}) {
+    std::vector<float> scaled = x;
+    for (float& value : scaled) {
+      value *= scale;
+    }
+    CAPTURE(scale);
+    const segmented_kmeans how{.clusters = 30, .iterations = 0, .centred = false};
+    CHECK(how(scaled, 13).cluster_of == transcribed_segmented(scaled, 13, how));
+  }
+}
+
+TEST_CASE("products that fp32 cannot tell apart are told apart") {
+  // Centroid 1 is centroid 0 with one dim larger by its last bit.
+  const int dim = 100;
+  const std::vector<float> rows = random_rows(22, 200, dim);
+  std::vector<float> centroids = random_rows(23, 1, dim);
+  centroids.insert(centroids.end(), centroids.begin(), centroids.end());
+  centroids[dim + 31] = std::nextafter(centroids[31], 1e9f);
+  std::vector<std::uint32_t> assigned(200, 7);
+  CHECK(attention::detail::assign(rows, dim, centroids, std::vector(2, 0.0), assigned));
+  for (std::size_t r = 0; r < assigned.size(); ++r) {
+    CHECK(assigned[r] == (rows[r * dim + 31] > 0 ? 1 : 0));
+  }
+  CHECK_FALSE(attention::detail::assign(rows, dim, centroids, std::vector(2, 0.0), assigned));
+}
+
+TEST_CASE("segments are clustered as if each were alone") {
+  const std::vector<float> x = random_rows(24, 150, 9);
+  const clustering both = cosine_kmeans{.clusters = 21, .seed = 3, .segments = 2}(x, 9);
+  const std::span<const float> all(x);
+  const clustering first = cosine_kmeans{.clusters = 10, .seed = 3}(all.first(75 * 9), 9);
+  const clustering second = cosine_kmeans{.clusters = 11, .seed = 3}(all.subspan(75 * 9), 9);
+  std::vector<std::uint32_t> wanted = first.cluster_of;
+  for (const std::uint32_t c : second.cluster_of) {
+    wanted.push_back(10 + c);
+  }
+  CHECK(both.cluster_of == wanted);
+  check_books(both, 150, 21);
+  CHECK(message_of([&] { (void)cosine_kmeans{.clusters = 3, .segments = 4}(x, 9); }) ==
+        "cosine_kmeans: 3 clusters make 1 to 3 segments, got 4");
+}
+
 TEST_CASE("each iteration of Lloyd lowers the inertia, and the last one changes nothing") {
   const int dim = 8;
   const std::vector<float> x = random_rows(3, 400, dim);

@@ -3,6 +3,7 @@
 // A query attends to the clusters whose keys have more than a calibrated probability, and to all
 // tokens after the prompt.
 
+#include <algorithm>
 #include <string>
 
 #include "instinfer/attention/concepts.hpp"
@@ -15,7 +16,8 @@ namespace instinfer::attention {
 // peaked weights few. With coarse clusters, only the fine clusters of the coarse clusters above
 // their threshold are scored. Thresholds come from methods/threshold_calibration.hpp; 0 keeps
 // everything. engine::build makes the clusters, once; it does not cluster the last `window` tokens
-// of the prompt.
+// of the prompt. A prompt of more than 12,288 tokens is clustered in segments, where the paper
+// clusters it as a whole: so the time grows with its length, and not with the square.
 struct squeezed {
   double threshold = 0.0;
   double coarse_threshold = 0.0;
@@ -23,6 +25,7 @@ struct squeezed {
   budget coarse_clusters = 0.0;  // share of the clustered tokens: 0 for one level, 0.01 for two
   std::uint32_t window = 100;
   std::uint64_t seed = 1;
+  std::uint32_t segment_tokens = 8192;  // of a long prompt, clustered apart
 
   using summaries = summary_list<cluster_index, cluster_tree>;
   using indexed_by = cluster_index;
@@ -60,17 +63,23 @@ struct squeezed {
     return indexed.size() > 0 || end <= first ? index_run{end, end} : index_run{first, end};
   }
 
-  // keys [n, dim]. Throws bad_argument for more clusters than keys.
+  // keys [n, dim]. Throws bad_argument for more clusters than keys, and for empty segments.
   cluster_levels group(std::span<const float> keys, int dim) const {
+    require(segment_tokens > 0,
+            [] { return std::string("squeezed: segment_tokens must be positive, got 0"); });
     const auto n = static_cast<std::uint32_t>(keys.size() / static_cast<std::size_t>(dim));
-    const clustering fine =
-        cosine_kmeans{.clusters = clusters.of(n, "clusters"), .seed = seed}(keys, dim);
+    const auto of = [&](std::uint32_t count, std::uint32_t rows) {
+      const std::uint32_t segments =
+          std::min(segments_of(rows, segment_tokens), std::max(1u, count));
+      return cosine_kmeans{.clusters = count, .seed = seed, .segments = segments};
+    };
+    const clustering fine = of(clusters.of(n, "clusters"), n)(keys, dim);
     const std::uint32_t coarse = coarse_clusters.of(n, "coarse_clusters");
     if (coarse == 0) {
       return {cluster_major(fine)};
     }
-    const clustering parents =
-        cosine_kmeans{.clusters = coarse, .seed = seed}(cluster_means(keys, dim, fine), dim);
+    const auto means = static_cast<std::uint32_t>(fine.sizes.size());
+    const clustering parents = of(coarse, means)(cluster_means(keys, dim, fine), dim);
     return nested(fine, parents);
   }
 
