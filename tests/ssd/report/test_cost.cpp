@@ -15,6 +15,8 @@ TEST_CASE("cost: of holding, wearing and computing, from stated prices") {
   CHECK(drive.usd_per_byte_second() == doctest::Approx(100e-12 / (5 * 365 * 86'400.0)));
   CHECK(drive.usd_per_token_second(819'200) ==
         doctest::Approx(819'200 * drive.usd_per_byte_second()));
+  CHECK(memory_price{.usd = 200, .bytes = 0.5, .service_years = 0.25}.usd_per_byte_second() ==
+        doctest::Approx(200 / 0.5 / (0.25 * 365 * 86'400.0)));
   CHECK(drive.usd_of_energy(3.6e6) == doctest::Approx(0.1));
   CHECK(usd_of_wear_per_token(drive, paper_endurance) ==
         doctest::Approx(800 / paper_endurance.lifetime_tokens()));

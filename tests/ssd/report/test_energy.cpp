@@ -44,6 +44,10 @@ TEST_CASE("energy: each part from its own count") {
   sum += e;
   CHECK(sum.total_j() == doctest::Approx(2 * e.total_j()));
   CHECK(energy_of({}, {}, t).total_j() == 0);
+  // 5 pJ a bit of the link, 3.69 of the bus, 1.3 nJ for 8 bytes of DRAM.
+  CHECK(energy_rates{}.link_j_per_byte == doctest::Approx(40e-12));
+  CHECK(energy_rates{}.bus_j_per_byte == doctest::Approx(29.52e-12));
+  CHECK(energy_rates{}.dram_j_per_byte == doctest::Approx(162.5e-12));
 }
 
 TEST_CASE("energy: the same bytes take the same array energy, whatever the page size") {

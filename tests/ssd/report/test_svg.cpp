@@ -27,7 +27,12 @@ TEST_CASE("drawing: what is drawn reads back, text with every special character"
   const auto words = test::read_svg(svg, "text");
   REQUIRE(words.size() == 1);
   CHECK(words[0].text == "a <b> & \"c\" ");
-  CHECK(test::read_svg(svg, "polyline").front().attributes.at("points") == "0,0 1.5,-2.25");
+  const auto lines = test::read_svg(svg, "polyline");
+  REQUIRE(lines.size() == 3);
+  CHECK(lines[0].attributes.at("points") == "0,0 1.5,-2.25");
+  // The cross: both diagonals of the square of 10 pixels around its point.
+  CHECK(lines[1].attributes.at("points") == "5,5 15,15");
+  CHECK(lines[2].attributes.at("points") == "5,15 15,5");
   // The reader is strict itself.
   for (const char* broken : {"<svg>", "<svg></sv>", "<svg a=1/>", "<svg/><svg/>", "<svg>&x;</svg>",
                              "<svg><a></svg></a>", "<svg a=\"1\" a=\"2\"/>"}) {

@@ -21,6 +21,29 @@ TEST_CASE("accelerator: Table I, one head and 16 tokens") {
   CHECK(units.softmax_units == 22);
 }
 
+TEST_CASE("accelerator: softmax and top-k units may be missing, kernels and filters may not") {
+  using flash::accelerator_spec;
+  const auto with = [](auto accelerator_spec::* field, int value) {
+    accelerator_spec units = flash::instcsd.units;
+    units.*field = value;
+    return units;
+  };
+  CHECK_NOTHROW(flash::validate(with(&accelerator_spec::top_k_elements_per_s, 0)));
+  CHECK_NOTHROW(flash::validate(with(&accelerator_spec::softmax_units, 0)));
+  CHECK_NOTHROW(flash::validate(with(&accelerator_spec::softmax_flops_per_s, 0)));
+  CHECK_NOTHROW(flash::validate(with(&accelerator_spec::heads_at_once, 0)));
+  for (const auto& bad :
+       {with(&accelerator_spec::top_k_elements_per_s, -1),
+        with(&accelerator_spec::softmax_units, -1),
+        with(&accelerator_spec::softmax_flops_per_s, -1),
+        with(&accelerator_spec::heads_at_once, -1), with(&accelerator_spec::filter_bytes_per_s, 0),
+        with(&accelerator_spec::gemv_flops_per_s, 0),
+        with(&accelerator_spec::filter_buffer_pages, 0),
+        with(&accelerator_spec::kernel_buffer_pages, 0)}) {
+    CHECK_THROWS_AS(flash::validate(bad), instinfer::bad_argument);
+  }
+}
+
 TEST_CASE("accelerator: keep up with the measured 7.66 GB/s, and one softmax unit fewer does not") {
   flash::accelerator_spec units = flash::instcsd.units;
   const std::int64_t tokens = 7'660'000'000 / 512;  // of one second

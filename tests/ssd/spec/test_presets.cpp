@@ -87,6 +87,16 @@ TEST_CASE("presets: an accelerator for a drive is never the reason that its flas
   }
 }
 
+TEST_CASE("presets: what data sheets give") {
+  const flash::timing& v6 = flash::vnand_v6_timing;
+  CHECK(v6.read_ps == 45 * flash::ps_per_us);
+  CHECK(v6.program_ps == 450 * flash::ps_per_us);
+  CHECK(v6.erase_ps == 3'500 * flash::ps_per_us);
+  CHECK(v6.bus_bytes_per_s == 1'400'000'000);
+  CHECK(flash::slc_low_latency.geometry.bytes() == std::int64_t{1} << 40);
+  CHECK(flash::slc_low_latency.timing.read_ps == 3 * flash::ps_per_us);
+}
+
 TEST_CASE("presets: bad links and memories are refused") {
   drive_spec drive = flash::instcsd;
   drive.link_bytes_per_s = 0;

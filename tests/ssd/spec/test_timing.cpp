@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "instinfer/ssd/spec/suspension.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::test_timing {
@@ -99,6 +100,88 @@ TEST_CASE("timing: a bad field is named") {
   CHECK(complaint(t).empty());
   t.program_next_plane_ps = std::numeric_limits<std::int64_t>::max();
   CHECK(complaint(t).find("program_next_plane_ps") != std::string::npos);
+  // Array times are positive, the others may be zero; none is longer than 1,000 s.
+  struct field {
+    const char* name;
+    std::int64_t timing::* value;
+    std::int64_t least;
+  };
+  for (const field f : {field{"read_ps", &timing::read_ps, 1},
+                        {"program_ps", &timing::program_ps, 1},
+                        {"erase_ps", &timing::erase_ps, 1},
+                        {"page_transfer_ps", &timing::page_transfer_ps, 0},
+                        {"read_command_ps", &timing::read_command_ps, 0},
+                        {"read_address_ps", &timing::read_address_ps, 0},
+                        {"read_next_plane_ps", &timing::read_next_plane_ps, 0},
+                        {"read_turnaround_ps", &timing::read_turnaround_ps, 0},
+                        {"program_command_ps", &timing::program_command_ps, 0},
+                        {"program_next_plane_ps", &timing::program_next_plane_ps, 0},
+                        {"erase_command_ps", &timing::erase_command_ps, 0},
+                        {"erase_next_plane_ps", &timing::erase_next_plane_ps, 0},
+                        {"cache_move_ps", &timing::cache_move_ps, 0},
+                        {"decode_ps", &timing::decode_ps, 0}}) {
+    CAPTURE(f.name);
+    for (const std::int64_t value :
+         {f.least - 1, f.least, 1'000 * flash::ps_per_s, 1'000 * flash::ps_per_s + 1}) {
+      CAPTURE(value);
+      t = v6;
+      t.*f.value = value;
+      const bool in_range = value >= f.least && value <= 1'000 * flash::ps_per_s;
+      CHECK(flash::valid(t) == in_range);
+      CHECK((complaint(t).find(std::string(" ") + f.name + " must lie") == std::string::npos) ==
+            in_range);
+    }
+  }
+}
+
+TEST_CASE("timing: page types have times of their own, or none") {
+  timing t = v6;
+  t.types = {.count = 2, .read_upper_ps = 1};
+  CHECK(flash::valid(t));
+  t.types.program_upper_ps = -1;
+  CHECK(!flash::valid(t));
+  t.types = {.count = 3, .read_middle_ps = 1, .read_upper_ps = 1};
+  CHECK(flash::valid(t));
+  t.types.read_middle_ps = 0;
+  CHECK(!flash::valid(t));
+  t.types = {.count = 1, .program_upper_ps = 1};
+  CHECK(!flash::valid(t));
+}
+
+TEST_CASE("timing: command cycles are MQSim's unless told otherwise") {
+  const timing t;
+  CHECK(t.read_command_ps == 140'000);
+  CHECK(t.read_address_ps == 150'000);
+  CHECK(t.read_next_plane_ps == 500'000);
+  CHECK(t.read_turnaround_ps == 20'000);
+  CHECK(t.program_command_ps == 361'000);
+  CHECK(t.program_next_plane_ps == 816'000);
+  CHECK(t.erase_command_ps == 220'000);
+  CHECK(t.erase_next_plane_ps == 700'000);
+  CHECK(t.cache_move_ps == 3'000'000);
+}
+
+TEST_CASE("suspension: durations of 0 to 1,000 s, each by its name") {
+  using flash::suspension;
+  struct field {
+    const char* name;
+    std::int64_t suspension::* value;
+  };
+  for (const field f : {field{"program_ps", &suspension::program_ps},
+                        {"erase_ps", &suspension::erase_ps},
+                        {"command_ps", &suspension::command_ps},
+                        {"resume_ps", &suspension::resume_ps},
+                        {"least_run_ps", &suspension::least_run_ps}}) {
+    suspension s;
+    for (const std::int64_t value : {std::int64_t{0}, 1'000 * flash::ps_per_s}) {
+      s.*f.value = value;
+      CHECK_NOTHROW(flash::validate(s));
+    }
+    for (const std::int64_t value : {std::int64_t{-1}, 1'000 * flash::ps_per_s + 1}) {
+      s.*f.value = value;
+      CHECK_THROWS_WITH_AS(flash::validate(s), doctest::Contains(f.name), instinfer::bad_argument);
+    }
+  }
 }
 
 }  // namespace instinfer::test_timing
