@@ -21,6 +21,26 @@ flash::call_times call() {
   return done;
 }
 
+// One channel, one die of one plane; pages of 4 KiB at 1 GB/s, tR 10 us. A command has the bus for
+// 1 us.
+flash::drive_spec one_die() {
+  return {.geometry = {.blocks = 4, .pages = 8},
+          .timing = {.read_ps = 10'000'000,
+                     .program_ps = 1,
+                     .erase_ps = 1,
+                     .bus_bytes_per_s = 1'000'000'000,
+                     .read_command_ps = 1'000'000,
+                     .read_address_ps = 0,
+                     .read_turnaround_ps = 0},
+          .units = {.filter_bytes_per_s = 2'048'000'000,
+                    .attention_kernels = 2,
+                    .gemv_flops_per_s = 500'000'000,
+                    .softmax_units = 1,
+                    .softmax_flops_per_s = 250'000'000,
+                    .top_k_elements_per_s = 1},
+          .link_bytes_per_s = 1};
+}
+
 }  // namespace
 
 TEST_CASE("bottleneck: one resource that works for 0.9 of the attend") {
@@ -70,24 +90,9 @@ TEST_CASE("bottleneck: phases in turn, each with its longest part") {
   CHECK(found.ns == 500);
 }
 
-// One channel, one die of one plane; eight pages of 4 KiB at 1 GB/s, tR 10 us. A command has the
-// bus for 1 us. Each page is a set of 100 scores and of 1000 elements, so 2000 FLOP.
+// Eight pages. Each is a set of 100 scores and of 1000 elements, so 2000 FLOP.
 TEST_CASE("bounds of an attend, by hand") {
-  flash::drive_spec drive{.geometry = {.blocks = 4, .pages = 8},
-                          .timing = {.read_ps = 10'000'000,
-                                     .program_ps = 1,
-                                     .erase_ps = 1,
-                                     .bus_bytes_per_s = 1'000'000'000,
-                                     .read_command_ps = 1'000'000,
-                                     .read_address_ps = 0,
-                                     .read_turnaround_ps = 0},
-                          .units = {.filter_bytes_per_s = 2'048'000'000,
-                                    .attention_kernels = 2,
-                                    .gemv_flops_per_s = 500'000'000,
-                                    .softmax_units = 1,
-                                    .softmax_flops_per_s = 250'000'000,
-                                    .top_k_elements_per_s = 1},
-                          .link_bytes_per_s = 1};
+  const flash::drive_spec drive = one_die();
   flash::attend_work work;
   std::vector<flash::location> pages;
   for (std::uint32_t i = 0; i < 8; ++i) {
@@ -124,6 +129,32 @@ TEST_CASE("bounds of an attend, by hand") {
   CHECK(times.ns(times.makespan_ticks) * 1e-3 == doctest::Approx(15.096 + 2 + 8 * 40));
   CHECK(times.busy_ticks[static_cast<std::size_t>(flash::unit::attend)] * 2 ==
         times.bound_ticks[static_cast<std::size_t>(resource::gemv)]);
+}
+
+TEST_CASE("a phase of buffered pages alone has no time of flash") {
+  flash::attend_work work;
+  work.pages = {{.page = no_page, .elements = 1000, .set = 0},
+                {.page = page_id{0}, .elements = 1000, .set = 1}};
+  work.sets = {{.pages = 1}, {.pages = 1, .load = 1}};
+  work.loads = {{.last_page = 1, .sets = 1},
+                {.phase = 1, .first_page = 1, .last_page = 2, .sets = 1}};
+  flash::drive_spec drive = one_die();
+  drive.dram_bytes_per_s = 1'000'000'000;
+  flash::attend_timeline<> attends{drive, 1, 2};
+  const flash::attend_times times = attends.run(work, std::vector<flash::location>(2));
+  REQUIRE(times.phases.size() == 2);
+  CHECK(times.phases[0].pages == 0);
+  CHECK(times.phases[0].flash == 0);
+  CHECK(times.phases[0].reading == 0);
+  CHECK(times.phases[1].pages == 1);
+  CHECK(times.ns(times.phases[1].flash) * 1e-3 == doctest::Approx(15.096));
+}
+
+TEST_CASE("a call without work takes no time") {
+  const flash::call_times none;
+  CHECK(none.total_ns() == 0);
+  CHECK(none.stalled_ns == 0);
+  CHECK(none.delay_ns == 0);
 }
 
 // The rows of the convoy: the same work takes about the sum of array and bus time with data first,

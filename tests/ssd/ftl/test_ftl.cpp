@@ -272,6 +272,28 @@ TEST_CASE("FTL: erases wait for idle time, or until free blocks fall below the t
   CHECK(left_open.blocks().count(0, block_state::free) == 3);
 }
 
+TEST_CASE("FTL: without a free block, one that is half dead is collected before sequences mix") {
+  constexpr geometry g{.channels = 1, .blocks = 8, .pages = 4};
+  for (const std::size_t second_dead : {1, 4}) {  // in the block of the first, or in the next one
+    CAPTURE(second_dead);
+    ftl<> f(g, 20, {.frontiers = 2, .kept_blocks = 2});
+    std::vector<page_id> pages;
+    for (int i = 0; i < 16; ++i) {
+      pages.push_back(f.write(0, 0));
+    }
+    f.write(1, 0);  // the other sequence's block has room for three pages
+    f.release(pages[0]);
+    f.release(pages[second_dead]);
+    for (int i = 0; i < 4; ++i) {
+      f.write(0, 0);
+    }
+    CHECK(f.blocks().count(0, block_state::free) == 2);  // which are kept
+    CHECK(f.counters().moved() == 0);
+    f.write(0, 0);
+    CHECK(f.counters().moved() == (second_dead == 1 ? 2 : 0));
+  }
+}
+
 TEST_CASE("FTL: bad blocks of the factory, and a failed block's pages rewritten") {
   constexpr geometry g{.channels = 2, .planes = 2, .blocks = 8, .pages = 4};
   const std::vector<location> bad{{.block = 3}, {.plane = 1, .block = 0}, {.block = 3}};

@@ -77,6 +77,13 @@ TEST_CASE("gantt: bars lie where their times say") {
     CHECK(has(words, word));
   }
   CHECK(!has(words, "program"));  // the legend has what is there
+  // The axis and the legend stand below the last row.
+  const double bottom = unit[0].number("y") + unit[0].number("height");
+  for (const auto& word : test::read_svg(svg, "text")) {
+    if (word.text == "time (\u00b5s)" || word.text == "array read") {
+      CHECK(word.number("y") > bottom);
+    }
+  }
 }
 
 TEST_CASE("gantt: the bus above the planes, planes by their numbers, groups by first use") {
