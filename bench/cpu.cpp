@@ -20,6 +20,7 @@
 #include <instinfer/codec/int4_groups.hpp>
 #include <instinfer/codec/scaled_pages.hpp>
 #include <instinfer/layout/fused.hpp>
+#include <instinfer/methods.hpp>
 
 #include "baselines.hpp"
 #include "cpu_calls.hpp"

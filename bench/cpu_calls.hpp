@@ -8,6 +8,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <instinfer/summaries/cluster_index.hpp>
+
 #include "filled_cache.hpp"
 #include "processor.hpp"
 

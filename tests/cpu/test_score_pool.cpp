@@ -1,4 +1,4 @@
-// Scores of summary rows and of index keys against the definitions in double, for all numbers of
+// Scores of summary rows, index keys and rows of pages against the definitions in double, for all numbers of
 // heads and for sets with holes.
 
 #include <doctest/doctest.h>
@@ -8,7 +8,9 @@
 #include <random>
 #include <vector>
 
+#include "instinfer/cpu/row_passes-inl.hpp"
 #include "instinfer/cpu/score_pool-inl.hpp"
+#include "instinfer/layout/head_pages.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
 #include "instinfer/summaries/index_keys.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
@@ -121,5 +123,44 @@ TEST_CASE("index keys: the weighted sum of the heads' positive products") {
       });
       CHECK(wide(scores.head(0)[at++]) == doctest::Approx(wanted).epsilon(1e-4).scale(1));
     });
+  }
+}
+
+TEST_CASE("rows of a page: scores, and sums with weights, also where elements are not in rows") {
+  using layout::tile;
+  constexpr std::uint32_t tokens = 37;
+  for (const tile& shape : {layout::by_token(tokens, dims), tile{tokens, dims, dims + 16, 1, 5},
+                            layout::by_dim(tokens, dims)}) {
+    std::vector<fp16> page(shape.elements());
+    std::ranges::transform(random_values(7, page.size()), page.begin(), from_float<fp16>);
+    const layout::tile_view<fp16> view{page.data(), shape, tokens};
+    index_set all_dims;
+    all_dims.add(0, dims);
+    for (std::uint32_t group = 1; group <= 17; ++group) {
+      const index_set set = set_with_holes(tokens, group % 4);
+      const std::size_t stride = set.count() + 3;
+      const std::vector<float> q = random_values(group, group * dims);
+      const std::vector<float> weights = random_values(group + 1, group * stride);
+      std::vector<float> products(group * stride), sums(group * dims, 1.0f);
+      cpu::score_page<dims>(view, set, all_dims, group, q.data(), products.data(), stride);
+      cpu::add_page<dims>(view, set, group, weights.data(), stride, sums.data());
+      for (std::uint32_t h = 0; h < group; ++h) {
+        std::vector<double> wanted(dims, 1.0);
+        std::size_t n = 0;
+        set.view().for_each([&](std::uint32_t t) {
+          double product = 0;
+          for (std::uint32_t i = 0; i < dims; ++i) {
+            const double x = wide(view(t, i));
+            product += x * wide(q[h * dims + i]);
+            wanted[i] += x * wide(weights[h * stride + n]);
+          }
+          CHECK(wide(products[h * stride + n++]) ==
+                doctest::Approx(product).epsilon(1e-5).scale(10));
+        });
+        for (std::uint32_t i = 0; i < dims; ++i) {
+          CHECK(wide(sums[h * dims + i]) == doctest::Approx(wanted[i]).epsilon(1e-5).scale(10));
+        }
+      }
+    }
   }
 }
