@@ -1,5 +1,5 @@
-// Scores of summary rows, index keys and rows of pages against the definitions in double, for all numbers of
-// heads and for sets with holes.
+// Scores of summary rows, index keys and rows of pages against the definitions in double, for all
+// numbers of heads and for sets with holes.
 
 #include <doctest/doctest.h>
 

@@ -37,8 +37,8 @@ bool has_row(const Page& page) {
   }
 }
 
-// products[h * stride + n] += q_h . K[t, dims] for the n-th of some tokens of a page. q [group, Dims]
-// starts at the page's first dim. Plain rows are set, not added to.
+// products[h * stride + n] += q_h . K[t, dims] for the n-th of a page's tokens. Products are 0 at
+// first. q [group, Dims] starts at the page's first dim.
 template <std::uint32_t Dims, class Page>
 void score_page(const Page& page, index_view tokens, index_view dims, std::uint32_t group,
                 const float* q, float* products, std::size_t stride) {
