@@ -4,10 +4,12 @@
 // call (one thread: by its processor time; more: by wall time):
 //   bytes_per_second    each byte of K and V (dense) once
 //   of_read_bandwidth   that over a streaming read of as many bytes by as many threads
+//   of_roof             the time that reads or multiply-adds of fp32 take at least, over ours
 //   rel_error           of the worst query head, in the 2-norm
 //   vs_dense            sparse cases: the time of our dense attention on the same pages over theirs
 //   time_over_f16       quantised pages: the time over that of fp16 pages of the same shape
 //   of_copy             append/: a copy of the same k and v over the append (cpu_calls.hpp)
+//   time_over_dense     method/: the time over that of dense attention on the same pages
 //   vs_single           several new tokens at once: the time of as many single queries over theirs
 //
 // Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each
@@ -20,6 +22,7 @@
 #include <instinfer/codec/int4_groups.hpp>
 #include <instinfer/codec/scaled_pages.hpp>
 #include <instinfer/layout/fused.hpp>
+#include <instinfer/methods.hpp>
 
 #include "baselines.hpp"
 #include "cpu_calls.hpp"
@@ -100,6 +103,12 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
     best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
     bandwidth = std::max(bandwidth, read_bandwidth(bytes, pool));
     state.counters["of_read_bandwidth"] = cache.bytes() / best / bandwidth;
+    static const double flops_of_core = flops_per_second();
+    const double flops =
+        2.0 * s.all_tokens() * s.q_heads * s.queries * (Format::k_dim + Format::v_dim);
+    state.counters["of_roof"] = std::max(cache.bytes() / bandwidth,
+                                         flops / (flops_of_core * static_cast<double>(workers))) /
+                                best;
     if constexpr (!Format::plain) {
       filled_cache<D, kv_format<fp16, Format::k_dim, Format::v_dim>> wide(s, {});
       best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
@@ -213,6 +222,11 @@ int main(int argc, char** argv) {
     add_append<dual, f16>("f16_dual", 32768, 8);
     add_append<insta, kv_format<int8_pages<fp16>, 128>>("i8", 32768, 8);
     add_append<insta, kv_format<int4_groups<fp16>, 128>>("i4", 32768, 8);
+    // An eighth of the tokens, or of the bytes.
+    add_method<f16>("quest", 32768, attention::quest{.keep_pages = 1.0 / 8});
+    add_method<f16>("dsa", 32768, attention::dsa{.keep_tokens = 1.0 / 8});
+    add_method<f16>("top_values", 32768, attention::top_values{.keep_values = 1.0 / 8});
+    add_method<f16>("hgca", 32768, attention::hgca{.window = 4096});
     for (const int tokens : {8192, 32768}) {
       add_build<attention::retro_infer, f16>("retro_infer", tokens);
       add_build<attention::squeezed, f16>("squeezed", tokens);

@@ -8,6 +8,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <instinfer/summaries/cluster_index.hpp>
+
 #include "filled_cache.hpp"
 #include "processor.hpp"
 
@@ -162,6 +164,48 @@ void add_build(const char* name, int tokens) {
                            "/t" + std::to_string(tokens);
   benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
     run_build<Policy, Format>(state, tokens);
+  })->Unit(benchmark::kMillisecond);
+}
+
+// method/: attention by a method that scores summaries or all of K first, 8 query heads over 2 KV
+// heads. Counters:
+//   time_over_dense   over that of dense attention on the same pages
+//   rel_error         as elsewhere; not of a method that learns from every query
+template <class Policy, class Format>
+void run_method(benchmark::State& state, int tokens, const Policy& policy) {
+  using D = design<Policy, layout::token_indexed<>, flash::instcsd, transfer::in_storage>;
+  using cache_type = filled_cache<D, Format>;
+  const worker_pool pool(1);
+  cache_type cache({8, 2, {tokens}}, policy);
+  auto out = cache.make_outputs();
+  if constexpr (!attention::learns<typename cache_type::engine_type::summaries>) {
+    const double error = cache.error(pool);
+    if (!(error <= 64 * std::sqrt(tokens) * 0x1p-24)) {
+      state.SkipWithError(("wrong result: relative error " + std::to_string(error)).c_str());
+      return;
+    }
+    state.counters["rel_error"] = error;
+  }
+  for (auto _ : state) {
+    cache.attend(out, pool);
+  }
+  double dense = 1e9;
+  double best = 1e9;
+  for (int round = 0; round < 3; ++round) {
+    dense = std::min(dense, best_seconds(pool, [&] {
+                       cache.template attend_as<cpu::path>(attention::dense{}, out, pool);
+                     }));
+    best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
+  }
+  state.counters["time_over_dense"] = best / dense;
+}
+
+template <class Format, class Policy>
+void add_method(const char* name, int tokens, const Policy& policy) {
+  const std::string full = std::string("method/") + name + "/q8_kv2/d" +
+                           std::to_string(Format::k_dim) + "/t" + std::to_string(tokens);
+  benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
+    run_method<Policy, Format>(state, tokens, policy);
   })->Unit(benchmark::kMillisecond);
 }
 

@@ -23,11 +23,16 @@ def entries(report: dict) -> list[dict]:
 
 
 def cpu_table(report: dict) -> str:
-    lines = ["| case | GB/s | of read bandwidth | rel. error | ratio |", "|---|---|---|---|---|"]
-    for e in entries(report):
-        share = f"{e['of_read_bandwidth']:.2f}" if "of_read_bandwidth" in e else ""
-        ratio = next((f"{e[k]:.2f} {k}" for k in ("vs_dense", "vs_single", "time_over_f16") if k in e), "")
-        lines.append(f"| `{e['name']}` | {e['bytes_per_second'] / 1e9:.1f} | {share} | {e['rel_error']:.1e} | {ratio} |")
+    ratios = ("vs_dense", "vs_single", "time_over_f16", "time_over_dense", "of_copy", "tokens_per_second")
+    lines = ["| case | GB/s | of read bandwidth | of roof | rel. error | ratio |", "|---|---|---|---|---|---|"]
+    for e in report["benchmarks"]:
+        if e.get("error_occurred"):
+            continue
+        rate = f"{e['bytes_per_second'] / 1e9:.1f}" if "bytes_per_second" in e else ""
+        read, roof = (f"{e[k]:.2f}" if k in e else "" for k in ("of_read_bandwidth", "of_roof"))
+        error = f"{e['rel_error']:.1e}" if "rel_error" in e else ""
+        ratio = next((f"{e[k]:.{0 if e[k] > 1000 else 2}f} {k}" for k in ratios if k in e), "")
+        lines.append(f"| `{e['name']}` | {rate} | {read} | {roof} | {error} | {ratio} |")
     return "\n".join(lines)
 
 

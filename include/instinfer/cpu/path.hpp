@@ -202,13 +202,11 @@ auto arithmetic<Format>::score_tokens(const attention::query_group& q, index_vie
   const scores logits = new_scores(tokens, group_);
   std::ranges::fill(logits.values, 0.0f);
   const std::size_t n = tokens.count();
-  for_each_row(
-      plan, pages,
-      [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t at) HWY_ATTR {
-        dot_token<Format::k_dim>(page, t, plan.dims(read), group_,
-                                 q.values.data() + std::size_t{read.dim_tile} * page.shape.dims,
-                                 logits.values.data() + at, n);
-      });
+  for_each_page(plan, pages, [&](const page_read& read, const auto& page, std::size_t at) {
+    score_page<Format::k_dim>(page, plan.tokens(read), plan.dims(read), group_,
+                              q.values.data() + std::size_t{read.dim_tile} * page.shape.dims,
+                              logits.values.data() + at, n);
+  });
   scale_logits(logits.values.data(), logits.values.size(), q.logits.scale_for(Format::k_dim),
                q.logits.soft_cap);
   for (std::uint32_t h = 0; h < group_ && q.bias; ++h) {
@@ -249,13 +247,10 @@ void arithmetic<Format>::fold_scored(const scores& logits, index_view tokens,
     state.max = max_of(row, n);
     state.sum = exponentials(row, row, n, state.max, sums_.shift());
   }
-  for_each_row(plan, pages,
-               [&](const page_read& read, const auto& page, std::uint32_t t, std::size_t row)
-                   HWY_ATTR {
-                     add_token<Format::v_dim>(
-                         page, t, group_, products_.data() + row, n,
-                         sums_.row(0).data() + std::size_t{read.dim_tile} * page.shape.dims);
-                   });
+  for_each_page(plan, pages, [&](const page_read& read, const auto& page, std::size_t first) {
+    add_page<Format::v_dim>(page, plan.tokens(read), group_, products_.data() + first, n,
+                            sums_.row(0).data() + std::size_t{read.dim_tile} * page.shape.dims);
+  });
   state_.merge(sums_);
 }
 

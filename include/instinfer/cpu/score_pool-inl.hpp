@@ -8,7 +8,9 @@
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/scores.hpp"
 #include "instinfer/core/scratch.hpp"
+#include "instinfer/cpu/index_score-inl.hpp"
 #include "instinfer/cpu/row_passes-inl.hpp"
+#include "instinfer/cpu/score_block-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 #include "instinfer/cpu/top_k-inl.hpp"
 #include "instinfer/summaries/chunks.hpp"
@@ -51,19 +53,22 @@ class score_pool {
         "instinfer: rows of a summary must be a multiple of 16 long, see summaries/chunks.hpp");
     const scores logits = new_scores(chunks, q.group);
     resize_scratch(prepared_, q.group * dims);
-    resize_scratch(row_, dims);
+    resize_scratch(rows_, score_rows_at_once * dims);
     for (std::uint32_t h = 0; h < q.group; ++h) {
       Table::prepare(q.head(h), std::span(prepared_).subspan(h * dims, dims));
     }
-    std::size_t at = 0;
-    chunks.for_each([&](std::uint32_t u) {
-      const float* row = std::span<const float>(table.row(u, row_)).data();
-      for_head_blocks(q.group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-        dot_row<Heads>(row, prepared_.data() + h * dims, dims,
-                       logits.values.data() + h * chunks.count() + at, chunks.count());
-      });
-      ++at;
-    });
+    const auto row_of = [&](std::uint32_t u, std::uint32_t i) {
+      if constexpr (requires { table.stored_row(u); }) {
+        return table.stored_row(u);
+      } else {
+        return std::span<const float>(table.row(u, std::span(rows_).subspan(i * dims, dims)))
+            .data();
+      }
+    };
+    using row_element = std::remove_cvref_t<decltype(*row_of(0, 0))>;
+    score_set<dims, row_element>(
+        chunks, prepared_.data(), q.group, [&](std::size_t n) { return logits.values.data() + n; },
+        chunks.count(), row_of, [](std::size_t, std::uint32_t) {});
     const float scale = q.logits.scale_for(static_cast<int>(q.values.size() / q.group));
     scale_logits(logits.values.data(), logits.values.size(), scale, q.logits.soft_cap);
     return logits;
@@ -73,7 +78,11 @@ class score_pool {
   scores score_index(const attention::index_query& q, index_view heads, index_view tokens,
                      const Index& index) {
     const scores sums = new_scores(tokens, 1);
-    index.score(q, heads, tokens, sums.values);
+    if constexpr (requires { index.key(0u).codes; }) {
+      index_scorer_.score(q, heads, tokens, index, sums.values);
+    } else {
+      index.score(q, heads, tokens, sums.values);
+    }
     return sums;
   }
 
@@ -119,7 +128,8 @@ class score_pool {
   std::size_t used_ = 0;
   std::vector<float> rank_;      // [candidates]
   std::vector<float> prepared_;  // [group, row_dim]
-  std::vector<float> row_;       // [row_dim]
+  std::vector<float> rows_;      // of a block, decoded [score_rows_at_once, row_dim]
+  index_scorer index_scorer_;
   index_set positions_;
   top_k_scratch top_k_;
 };

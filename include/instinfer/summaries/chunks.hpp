@@ -15,6 +15,7 @@ namespace instinfer::attention {
 //   chunks()              number of chunks
 //   first_chunk()         optional: chunks before it are gone, with all their members
 //   row(u, scratch)       the row as fp32 [row_dim]; decoded into `scratch` [row_dim] if needed
+//   stored_row(u)         optional: a pointer to the row as stored, for kernels that widen it
 //   prepare(q, out)       the query [k_dim] in the form of rows: logit = scale * prepare(q).row
 //   weight(u)             number of tokens that the chunk stands for
 //   members(u)            its tokens (at a coarse level: its chunks of the finer level)

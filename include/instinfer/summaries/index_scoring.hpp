@@ -37,29 +37,37 @@ T dot_by_lane(const T* a, const T* b, std::size_t n) {
 
 }  // namespace detail
 
-// to [tokens]: the sum over `heads` of w_h relu(q_h . k), in head order. Queries are rotated and
-// coded like keys.
+// The queries [heads, Dims] and weights [heads] of some heads. Queries are rotated and coded like
+// keys, and decoded again.
+template <int Dims, class T>
+void decode_index_queries(const index_query& q, index_view heads, std::vector<T>& queries,
+                          std::vector<T>& weights) {
+  static_assert(Dims % 16 == 0,
+                "instinfer: index keys are a multiple of 16 long, see summaries/index_scoring.hpp");
+  queries.clear();
+  weights.clear();
+  heads.for_each([&](std::uint32_t h) {
+    const auto query = q.queries.subspan(std::size_t{h} * Dims).template first<Dims>();
+    const index_key<Dims> coded = encode_rotated_index_key<Dims>(query);
+    for (std::size_t i = 0; i < Dims; ++i) {
+      queries.push_back(static_cast<T>(coded[i]));
+    }
+    weights.push_back(static_cast<T>(index_weight(q, h)));
+  });
+}
+
+// to [tokens]: the sum over `heads` of w_h relu(q_h . k), in head order.
 template <int Dims, class T, class Index>
 void score_index(const index_query& q, index_view heads, index_view tokens, const Index& index,
                  std::span<T> to) {
-  static_assert(Dims % 16 == 0,
-                "instinfer: index keys are a multiple of 16 long, see summaries/index_scoring.hpp");
-  const auto decode = [](const index_key<Dims>& key, T* values) {
-    for (std::size_t i = 0; i < Dims; ++i) {
-      values[i] = static_cast<T>(key[i]);
-    }
-  };
-  std::vector<T> queries(heads.count() * std::size_t{Dims});
-  std::vector<T> weights;
-  heads.for_each([&](std::uint32_t h) {
-    const auto query = q.queries.subspan(std::size_t{h} * Dims).template first<Dims>();
-    decode(encode_rotated_index_key<Dims>(query), queries.data() + weights.size() * Dims);
-    weights.push_back(static_cast<T>(index_weight(q, h)));
-  });
+  std::vector<T> queries, weights;
+  decode_index_queries<Dims>(q, heads, queries, weights);
   std::array<T, std::size_t{Dims}> key;
   auto at = to.begin();
   tokens.for_each([&](std::uint32_t t) {
-    decode(index.key(t), key.data());
+    for (std::size_t i = 0; i < Dims; ++i) {
+      key[i] = static_cast<T>(index.key(t)[i]);
+    }
     T sum{0};
     for (std::size_t h = 0; h < weights.size(); ++h) {
       sum += weights[h] *

@@ -103,9 +103,12 @@ struct page_bounds {
     // [largest | smallest] . [max(q, 0) | min(q, 0)] = sum over dims of max(q * smallest, q *
     // largest).
     std::span<const float> row(std::uint32_t chunk, std::span<float> scratch) const {
-      std::ranges::transform(std::span(boxes_).subspan((chunk - freed_) * row_dim, row_dim),
-                             scratch.begin(), [](element x) { return to_float(x); });
+      std::transform(stored_row(chunk), stored_row(chunk) + row_dim, scratch.begin(),
+                     [](element x) { return to_float(x); });
       return scratch;
+    }
+    const element* stored_row(std::uint32_t chunk) const {
+      return boxes_.data() + std::size_t{chunk - freed_} * row_dim;
     }
     static void prepare(std::span<const float> q, std::span<float> out) {
       for (std::size_t i = 0; i < k_dim; ++i) {
