@@ -50,9 +50,10 @@ class faulty_calls : public drive::system_calls {
     return hit(call::reserve, result) ? static_cast<int>(result)
                                       : system_calls::reserve(file, bytes);
   }
-  int sync(int file) override {
+  // Nobody cuts the power of the test's machine: a sync that does not fail takes no time.
+  int sync(int /*file*/) override {
     std::int64_t result = 0;
-    return hit(call::sync, result) ? static_cast<int>(result) : system_calls::sync(file);
+    return hit(call::sync, result) ? static_cast<int>(result) : 0;
   }
   int lock(int file) override {
     std::int64_t result = 0;

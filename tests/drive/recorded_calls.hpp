@@ -46,7 +46,7 @@ class recorded_calls : public drive::system_calls {
   }
   int sync(int file) override {
     log.push_back({recorded_call::synced, paths_[file]});
-    return system_calls::sync(file);
+    return 0;
   }
 
  private:

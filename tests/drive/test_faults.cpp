@@ -2,6 +2,7 @@
 // and the store goes on.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <random>
 #include <string>
@@ -274,6 +275,40 @@ TEST_CASE("pages that the drive refuses, at every call, are read from memory unt
         }
       }
     }
+  }
+}
+
+TEST_CASE("requests that end late and in another order give the right pages, also at the end") {
+  class late_calls : public drive::system_calls {
+   public:
+    std::int64_t read(int file, std::byte* to, std::size_t n, std::uint64_t offset) override {
+      wait();
+      return system_calls::read(file, to, n, offset);
+    }
+    std::int64_t write(int file, const std::byte* from, std::size_t n,
+                       std::uint64_t offset) override {
+      wait();
+      return system_calls::write(file, from, n, offset);
+    }
+
+   private:
+    void wait() { ::usleep(++calls_ * 7919 % 13 * 100); }
+    std::atomic<unsigned> calls_ = 0;
+  };
+  late_calls late;
+  drive_files::options options{.folders = {"."}};
+  options.ring = false;
+  options.threads = 4;
+  options.readers = 1;
+  options.buffer_bytes = 64 * bytes;
+  options.calls = &late;
+  for (int round = 0; round < 5; ++round) {
+    drive_files store(options, channels, 100, bytes);
+    std::vector<page_id> pages = fill(store, 150, bytes);
+    std::mt19937 random(static_cast<unsigned>(round));
+    std::ranges::shuffle(pages, random);
+    CHECK(wrong_pages(store, plan_of(pages), bytes) == 0);
+    fill(store, 10, bytes);  // under way when the store goes, which waits for them
   }
 }
 

@@ -35,7 +35,7 @@ TEST_CASE("an engine over the same drive goes on with the bits of the last commi
   auto expected = in_memory(pages);
   for (unsigned step = 0; step < 40;) {
     CAPTURE(step);
-    drive::options options = lasting_options(folder);
+    drive::options options = lasting_options(folder, nullptr);
     options.ring = options.direct = step % 2 == 0;  // all ways write the same files
     options.threads = step % 4 == 1 ? 2 : 0;
     lasting_engine e = open_lasting(options, pages);
@@ -58,8 +58,8 @@ TEST_CASE("an engine over the same drive goes on with the bits of the last commi
     const std::vector<fp16> rows(64 * 100, from_float<fp16>(1.0f));
     e.append(other, 0, rows, rows);
   }
-  CHECK(folder.files() == std::vector<std::string>{"m.0.pages", "m.0.state", "m.1.pages",
-                                                   "m.1.state", "m.drive"});
+  CHECK(folder.files() ==
+        std::vector<std::string>{"m.0.pages", "m.0.state", "m.1.pages", "m.1.state", "m.drive"});
 }
 
 TEST_CASE("a released page that the last commit has is free after the next one") {
@@ -142,8 +142,8 @@ TEST_CASE("another cache and another size of the drive are refused, with both") 
   CHECK(reopened_as({.layers = 2, .q_heads = 4, .kv_heads = 1}) ==
         "reopen: the drive is of another cache: it has \"query heads: 2\", the engine \"query "
         "heads: 4\"");
-  CHECK(reopened_as(test::lasting_shape, 4096).starts_with(
-      "reopen: the drive is of a cache for another context: context_tokens = "));
+  CHECK(reopened_as(test::lasting_shape, 4096)
+            .starts_with("reopen: the drive is of a cache for another context: context_tokens = "));
   for (const std::string& name : folder.files()) {  // under another name it is another model
     ::rename((folder / name).c_str(), (folder / ("n" + name.substr(1))).c_str());
   }
@@ -205,8 +205,8 @@ TEST_CASE("files that are not a drive, and drives without their files, are refus
     const drive_files closes = std::move(gone);
   }
   ::unlink((folder / "m.1.pages").c_str());
-  CHECK(refusal() == "drive_files: opening " + folder.path() +
-                         "/m.1.pages failed: No such file or directory");
+  CHECK(refusal() ==
+        "drive_files: opening " + folder.path() + "/m.1.pages failed: No such file or directory");
   lasting_engine scratch(
       test::lasting_shape, test::lasting_room(pages),
       drive_files({.folders = {folder.path()}}, 2, pages / 2, test::lasting_page));

@@ -120,8 +120,7 @@ class commit_files {
 
   // Whether the file has all of its bytes.
   bool read_superblocks(superblocks::image& image) {
-    const int error =
-        transfer_all(calls_, super_, false, image.data(), superblocks::file_bytes, 0);
+    const int error = transfer_all(calls_, super_, false, image.data(), superblocks::file_bytes, 0);
     check(error == io_request::ended_early ? 0 : -error, "reading " + path_ + ".drive");
     return error == 0;
   }

@@ -88,7 +88,7 @@ class drive_files {
     files_->reopen(content);
   }
   const std::string& name() const { return files_->name(); }
-  std::uint64_t commits() const { return files_->commits(); }          // since the drive was made
+  std::uint64_t commits() const { return files_->commits(); }           // since the drive was made
   std::uint64_t commit_bytes() const { return files_->state_bytes(); }  // that the last one wrote
   std::uint64_t held_pages() const { return files_->held_pages(); }     // free after the next one
 

@@ -2,7 +2,6 @@
 // The parts of a store on a real drive: files, checksums, writes, and readers for several threads.
 
 #include <algorithm>
-#include <array>
 #include <condition_variable>
 #include <map>
 #include <memory>
@@ -12,10 +11,12 @@
 #include <vector>
 
 #include "instinfer/drive/commit_files.hpp"
+#include "instinfer/drive/committed_pages.hpp"
 #include "instinfer/drive/drive_options.hpp"
 #include "instinfer/drive/io_pool.hpp"
 #include "instinfer/drive/io_ring.hpp"
 #include "instinfer/drive/read_window.hpp"
+#include "instinfer/drive/recent_pages.hpp"
 #include "instinfer/drive/staged_writes.hpp"
 #include "instinfer/store/ledger.hpp"
 
@@ -32,15 +33,10 @@ class page_files {
                  wanted.name,
                  {pages_per_channel, channels, static_cast<std::uint32_t>(wanted.folders.size()),
                   page_bytes}},
-        files_{calls_,
-               wanted.folders,
-               wanted.name,
-               commits_.commits() == 0,
-               channels,
-               pages_per_channel,
-               page_bytes,
-               wanted.direct},
+        files_{calls_,   wanted.folders,    wanted.name, commits_.commits() == 0,
+               channels, pages_per_channel, page_bytes,  wanted.direct},
         records_{commits_.store(), ledger_.capacity_pages(), page_bytes},
+        committed_{ledger_, records_},
         name_{wanted.name},
         buffer_{wanted.buffer_bytes},
         alone_{calls_} {
@@ -80,7 +76,7 @@ class page_files {
     mode_.registered = mode_.registered && mode_.ring;
     if (commits_.commits() > 0) {
       state_ = std::make_unique<state_reader>(commits_.reader());
-      read_records();
+      committed_.read(*state_, wanted.name);
     }
   }
   page_files(const page_files&) = delete;
@@ -96,12 +92,7 @@ class page_files {
   void release(page_id page) noexcept {
     const std::lock_guard lock(mutex_);
     writes_->release(page);
-    page_record& record = records_[page];
-    if (record.committed != 0) {
-      record.sum = static_cast<std::uint32_t>(std::exchange(held_, page));
-      record.place = page_place::held;
-      ++held_pages_;
-    } else {
+    if (!committed_.hold(page)) {
       ledger_.release(page);
     }
   }
@@ -118,7 +109,7 @@ class page_files {
   const std::string& name() const { return name_; }
   std::uint64_t commits() const { return commits_.commits(); }
   std::uint64_t state_bytes() const { return commits_.state_bytes(); }
-  std::uint64_t held_pages() const { return held_pages_; }
+  std::uint64_t held_pages() const { return committed_.held_pages(); }
   bool holds(page_id page) const { return records_[page].place == page_place::on_drive; }
   bool to_reopen() const { return state_ != nullptr; }
 
@@ -132,28 +123,15 @@ class page_files {
     });
     writes_->flush();
     writes_->settle();
-    for_each_allocated([&](page_id page, page_record& record) {
-      if (record.place == page_place::lost) {
-        records_.throw_damaged(page, files_);
-      }
-    });
+    committed_.require_none_lost(files_);
     sync_pages();
     // From here on the drive may have the commit, whatever this call can tell of it.
-    for_each_allocated([](page_id, page_record& record) {
-      record.committed = record.place == page_place::on_drive ? 1 : record.committed;
-    });
+    committed_.add_all();
     commits_.write([&](state_writer& out) {
-      write_records(out);
+      committed_.write(out);
       content(out);
     });
-    while (held_ != no_page) {
-      page_record& record = records_[held_];
-      const page_id page = std::exchange(held_, page_id{static_cast<std::uint32_t>(record.sum)});
-      record.place = page_place::nowhere;
-      record.committed = 0;
-      ledger_.release(page);
-    }
-    held_pages_ = 0;
+    committed_.free_held();
     state_.reset();
   }
 
@@ -184,7 +162,13 @@ class page_files {
     }
     recent_pages& recent = recent_[std::this_thread::get_id()];
     lock.unlock();
-    return recent.get(page, *this);
+    bool read = false;
+    const std::span<const std::byte> bytes = recent.get(page, records_, files_, alone_, read);
+    if (read) {
+      lock.lock();
+      bytes_read_ += bytes.size();
+    }
+    return bytes;
   }
 
   // The reads of a plan, by the next reader that is free.
@@ -246,51 +230,6 @@ class page_files {
     read_window window;
   };
 
-  class recent_pages {
-   public:
-    std::span<const std::byte> get(page_id page, page_files& from) {
-      const std::size_t bytes = from.records_.page_bytes();
-      const std::uint32_t generation = from.records_[page].generation;
-      for (std::size_t i = 0; i < slots_.size(); ++i) {
-        if (slots_[i].page == page && slots_[i].generation == generation) {
-          return {memory_.data() + i * bytes, bytes};
-        }
-      }
-      if (memory_.data() == nullptr) {
-        memory_ = store::reserved_memory(slots_.size() * bytes);
-      }
-      const std::size_t i = next_++ % slots_.size();
-      slots_[i].page = no_page;  // until it is read and checked
-      io_request request;
-      request.file = from.files_.file_of(page);
-      request.offset = from.files_.offset_of(page);
-      request.data = memory_.data() + i * bytes;
-      request.bytes = bytes;
-      from.alone_.start(request);
-      if (request.error != 0) {
-        throw io_error("drive_files: reading " + from.files_.name_of(page) +
-                           " failed: " + reason(std::max(request.error, 0)),
-                       std::max(request.error, 0));
-      }
-      from.records_.check(page, request.data, from.files_);
-      slots_[i] = {page, generation};
-      {
-        const std::lock_guard lock(from.mutex_);
-        from.bytes_read_ += bytes;
-      }
-      return {request.data, bytes};
-    }
-
-   private:
-    struct slot {
-      page_id page = no_page;
-      std::uint32_t generation = 0;
-    };
-    std::array<slot, 8> slots_;
-    std::size_t next_ = 0;
-    store::reserved_memory memory_;  // [8, page_bytes]
-  };
-
   std::unique_ptr<io_queue> make_queue(std::span<std::byte> buffer, const options& wanted) {
     if (mode_.ring) {
       if (std::unique_ptr<io_ring> ring = io_ring::make(calls_, buffer)) {
@@ -309,25 +248,6 @@ class page_files {
     return std::make_unique<io_pool::queue>(calls_, *pool_);
   }
 
-  // What a commit keeps of a page.
-  struct kept_record {
-    page_id page;
-    std::uint32_t generation;
-    std::uint64_t sum;
-  };
-
-  template <class F>
-  void for_each_allocated(F&& f) const {
-    for (std::uint32_t channel = 0; channel < ledger_.channels(); ++channel) {
-      for (std::uint32_t slot = 0; slot < ledger_.used_slots(channel); ++slot) {
-        const page_id page = make_page_id(channel, slot, ledger_.channels());
-        if (ledger_.taken(page)) {
-          f(page, records_[page]);
-        }
-      }
-    }
-  }
-
   // A sync that failed may have dropped pages, and the next one would not tell: so there is none.
   void sync_pages() {
     if (sync_failed_) {
@@ -341,51 +261,13 @@ class page_files {
     sync_failed_ = false;
   }
 
-  void write_records(state_writer& out) const {
-    store::file_writer to{out};
-    std::uint64_t count = 0;
-    for_each_allocated([&](page_id, const page_record& record) {
-      count += record.place == page_place::on_drive ? 1 : 0;
-    });
-    to(count);
-    for_each_allocated([&](page_id page, const page_record& record) {
-      if (record.place == page_place::on_drive) {
-        kept_record kept{page, record.generation, record.sum};
-        to(kept);
-      }
-    });
-    to.end_block();
-  }
-
-  // Throws bad_file for what no commit writes.
-  void read_records() {
-    store::file_reader from{*state_};
-    std::uint64_t count = 0;
-    from(count);
-    for (std::uint64_t i = 0; i < count; ++i) {
-      kept_record kept{};
-      from(kept);
-      const auto number = static_cast<std::uint32_t>(kept.page);
-      require<bad_file>(number < ledger_.capacity_pages() &&
-                            records_[kept.page].place == page_place::nowhere,
-                        [&] {
-                          return "drive_files: commit " + std::to_string(commits()) + " of " +
-                                 name_ + " has page " + std::to_string(number) +
-                                 " twice, or beyond the drive's " +
-                                 std::to_string(ledger_.capacity_pages()) + " pages";
-                        });
-      records_[kept.page] = {kept.sum, kept.generation, page_place::on_drive, 1};
-    }
-    from.end_block();
-    ledger_.restore([&](page_id page) { return records_[page].place == page_place::on_drive; });
-  }
-
   system_calls own_calls_;
   system_calls& calls_;
   store::ledger ledger_;
   commit_files commits_;  // before the pages: it has the lock, and the drive's number
   channel_files files_;
   page_records records_;
+  committed_pages committed_;
   std::string name_;
   store::reserved_memory buffer_;
   io_in_turn alone_;  // without state
@@ -402,8 +284,6 @@ class page_files {
   std::uint64_t bytes_read_ = 0;
 
   std::unique_ptr<state_reader> state_;  // of a commit that waits to be reopened
-  page_id held_ = no_page;               // a list, by page_record::sum
-  std::uint64_t held_pages_ = 0;
   bool sync_failed_ = false;
 };
 

@@ -35,6 +35,7 @@ class read_window {
         requests_(slots_.size()) {}
   read_window(const read_window&) = delete;
   read_window& operator=(const read_window&) = delete;
+  ~read_window() { (void)close(); }
 
   // Starts to read. Throws bad_argument if the kernel uses more pages at once than fit.
   void open(const access_plan& plan, const layout::read_order& order) {

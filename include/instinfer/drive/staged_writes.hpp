@@ -44,6 +44,13 @@ class staged_writes {
   }
   staged_writes(const staged_writes&) = delete;
   staged_writes& operator=(const staged_writes&) = delete;
+  // Waits for what is under way: the queue uses the requests and the buffer.
+  ~staged_writes() {
+    try {
+      queue_->drain();
+    } catch (const std::exception&) {  // the queue is of no more use
+    }
+  }
 
   // Where the caller writes the bytes of a page, before the next call of any member.
   std::span<std::byte> write(page_id page) noexcept {
