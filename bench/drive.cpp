@@ -1,48 +1,58 @@
-// A real drive: pages of store::drive_files against fio on the same files, and attends from them.
+// A real drive: calibrates the flash model on it, then sets the store against fio and the model.
 //
 // --path DIR [--path DIR ...]: folders of the page files, one for each drive; the default is the
-// current one. 256 MiB are needed. Page files are read past the system's cache where it allows it;
-// the effective mode is in the header. Counters, from the best pass:
-//   bytes_per_second   of whole pages
-//   of_fio             that over fio's rate, measured just before and after on the same files, the
-//                      higher one: scattered reads of a page's size, at the better of depths 32 and
-//                      256; in order, of 512 KiB, at the better of depths 8 and 32
+// current one. 600 MiB are needed. --spec FILE: writes the calibrated drive, which plan_capacity
+// and sweep take as --drive FILE. Page files are read past the system's cache where it allows it;
+// the device and the effective mode are in the header.
+//
+// Every case has rounds of half a second of fio and half a second of its own, since other users of
+// a shared device change its rate. Counters:
+//   bytes_per_second   of whole pages, mean over all rounds
+//   of_fio             that over fio's rate in the same round, median of the rounds. Scattered
+//                      reads: fio's random reads of a page's size. In order: its reads of 512 KiB.
+//                      Writes: its writes of 512 KiB. The depth is the better of two.
 //   from_device        bytes that came from the device, as the system counts them, over those that
 //                      were read
-//   vs_dense           SparF: the time of dense attention from pages of the same size over its own
-//   bytes_vs_dense     SparF: the bytes that it reads over those of dense attention
+//   model_error        the calibrated model's time over the measured one, minus 1
+//   bytes_error        the bytes that the model reads over those that were read, minus 1
+//   vs_dense           the time of the fastest dense case with as many threads, over its own
+//   bytes_vs_dense     the bytes that it reads over those of that case
 //
 // Names: scattered/p<page bytes> and in_order/p<page bytes>: every page once, in random order, and
-// in the order of writing; one reader. write/p<page bytes>: every page once, against no fio.
-// dense/p<page bytes>/threads:<n>, sparf/...: decode attention of 8 KV heads of 128 dims in fp16
-// over 32,768 tokens, SparF at 1/8. of_fio is against reads in order for dense attention, and
-// against scattered reads for SparF, of whose pages some are neighbours.
+// in the order of writing; one reader. append/p<page bytes>: a prompt, its pages written.
+// <method>/p<page bytes>/threads:<n>: decode attention of 8 KV heads of 128 dims in fp16 over
+// 32,768 tokens, sparse methods at 1/8. fused: K and V of a token in one page.
 
 #include <chrono>
-#include <cstring>
 #include <fstream>
+#include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
-#include <instinfer/cpu.hpp>
-#include <instinfer/drive.hpp>
-
+#include "drive/attends.hpp"
+#include "drive/calibration.hpp"
 #include "drive/fio.hpp"
 #include "run_benchmarks.hpp"
 #include "support/program.hpp"
-#include "worker_pool.hpp"
 
 namespace {
 
 using namespace instinfer;
+using bench::fio_load;
 
-constexpr std::uint32_t channels = 8;
-constexpr std::uint64_t file_bytes = std::uint64_t{256} << 20;
+constexpr int rounds = 7;
+constexpr double round_s = 0.5;
 constexpr std::size_t request_bytes = std::size_t{512} << 10;  // the store's largest
 
 std::vector<std::string> folders;
+
+const bench::calibration& device() {
+  static const bench::calibration calibrated = bench::calibrate(folders);
+  return calibrated;
+}
 
 double seconds_of(auto&& work) {
   const auto start = std::chrono::steady_clock::now();
@@ -62,194 +72,147 @@ std::uint64_t device_bytes() {
   return 0;
 }
 
-// Runs `work` as Google Benchmark asks for, between two runs of fio, and sets the counters of
-// reads. Returns the best pass in seconds.
-double against_fio(benchmark::State& state, const store::drive_files& store, bool random,
-                   std::size_t bytes, auto&& work) {
-  const bool direct = store.mode().direct;
-  const auto fio = [&] {
-    return random ? bench::fio_rate(true, bytes, direct, {32, 256})
-                  : bench::fio_rate(false, bytes, direct, {8, 32});
-  };
-  const double before = fio();
-  const std::uint64_t logical_before = store.bytes_read();
-  const std::uint64_t device_before = device_bytes();
-  double best = 1e9;
-  std::uint64_t passes = 0;
-  for (auto _ : state) {
-    best = std::min(best, seconds_of(work));
-    ++passes;
-  }
-  const auto logical = static_cast<double>(store.bytes_read() - logical_before);
-  const double rate = logical / static_cast<double>(passes) / best;
-  state.counters["bytes_per_second"] = rate;
-  state.counters["from_device"] = static_cast<double>(device_bytes() - device_before) / logical;
-  state.counters["of_fio"] = rate / std::max(before, fio());
-  return best;
+double median_of(std::vector<double> x) {
+  std::ranges::nth_element(x, x.begin() + std::ssize(x) / 2);
+  return x[x.size() / 2];
 }
 
-struct filled_files {
-  explicit filled_files(std::uint32_t page_bytes)
-      : store{{.folders = folders, .readers = 1},
-              channels,
-              file_bytes / channels / page_bytes,
-              page_bytes} {
-    write();
-  }
-  void write() {
-    for (const page_id page : pages) {
-      store.release(page);
-    }
-    pages.clear();
-    for (std::uint32_t i = 0; store.free_pages() > 0; ++i) {
-      pages.push_back(store.allocate(i));
-      const std::span<std::byte> to = store.write(pages.back());
-      std::memset(to.data(), static_cast<int>(i), to.size());
-    }
-    store.flush();
-  }
-
-  store::drive_files store;
-  std::vector<page_id> pages;
+struct passes {
+  double seconds = 0;  // of a pass, median of the rounds
+  double bytes = 0;    // of a pass
 };
+
+// Runs `work` and fio in turn, and sets the counters. bytes(): a count that passes increase.
+passes against_fio(benchmark::State& state, bool direct, fio_load load, std::size_t bytes,
+                   auto&& count_bytes, auto&& work) {
+  const bool deep = load == fio_load::random_reads;
+  const int depth = bench::best_fio_depth(load, bytes, direct, deep ? 32 : 8, deep ? 256 : 32);
+  std::vector<double> ratios;
+  std::vector<double> times;
+  double all_bytes = 0;
+  double all_seconds = 0;
+  double count = 0;
+  double from_device = 0;
+  for (auto _ : state) {
+    const double fio = bench::fio_rate(load, bytes, direct, depth);
+    const std::uint64_t before = count_bytes();
+    const std::uint64_t device_before = device_bytes();
+    double seconds = 0;
+    int n = 0;
+    for (; seconds < round_s; ++n) {
+      seconds += seconds_of(work);
+    }
+    const auto moved = static_cast<double>(count_bytes() - before);
+    from_device += static_cast<double>(device_bytes() - device_before);
+    ratios.push_back(moved / seconds / fio);
+    times.push_back(seconds / n);
+    all_bytes += moved;
+    all_seconds += seconds;
+    count += n;
+    state.SetIterationTime(seconds / n);
+  }
+  state.counters["bytes_per_second"] = all_bytes / all_seconds;
+  state.counters["of_fio"] = median_of(ratios);
+  if (load != fio_load::writes) {
+    state.counters["from_device"] = from_device / all_bytes;
+  }
+  return {median_of(times), all_bytes / count};
+}
+
+void add_case(const std::string& name, auto&& run) {
+  benchmark::RegisterBenchmark(name.c_str(), run)
+      ->Unit(benchmark::kMillisecond)
+      ->UseManualTime()
+      ->Iterations(rounds);
+}
 
 void add_reads(std::uint32_t page_bytes, bool random) {
-  const std::string name = (random ? "scattered/p" : "in_order/p") + std::to_string(page_bytes);
-  benchmark::RegisterBenchmark(
-      name.c_str(),
-      [=](benchmark::State& state) {
-        filled_files files(page_bytes);
-        if (random) {
-          std::ranges::shuffle(files.pages, std::mt19937(1));
-        }
-        access_plan plan;
-        for (const page_id page : files.pages) {
-          page_read read;
-          read.page = page;
-          plan.add(read);
-        }
-        against_fio(state, files.store, random, random ? page_bytes : request_bytes, [&] {
-          layout::planned_reads* ahead = files.store.read_ahead(plan, {0, plan.reads().size()});
-          for (const page_read& read : plan.reads()) {
-            benchmark::DoNotOptimize(*ahead->at(read));
-          }
-          ahead->close();
-        });
-      })
-      ->Unit(benchmark::kMillisecond)
-      ->UseRealTime()
-      ->MinTime(2.0);
+  add_case((random ? "scattered/p" : "in_order/p") + std::to_string(page_bytes),
+           [=](benchmark::State& state) {
+             constexpr std::uint64_t file_bytes = std::uint64_t{256} << 20;
+             constexpr std::uint32_t channels = bench::attend_channels;
+             store::drive_files store({.folders = folders, .readers = 1}, channels,
+                                      file_bytes / channels / page_bytes, page_bytes);
+             std::vector<page_id> pages;
+             for (std::uint32_t i = 0; store.free_pages() > 0; ++i) {
+               pages.push_back(store.allocate(i));
+               const std::span<std::byte> to = store.write(pages.back());
+               std::memset(to.data(), static_cast<int>(i), to.size());
+             }
+             store.flush();
+             if (random) {
+               std::ranges::shuffle(pages, std::mt19937(1));
+             }
+             access_plan plan;
+             for (const page_id page : pages) {
+               page_read read;
+               read.page = page;
+               plan.add(read);
+             }
+             against_fio(
+                 state, store.mode().direct, random ? fio_load::random_reads : fio_load::reads,
+                 random ? page_bytes : request_bytes, [&] { return store.bytes_read(); },
+                 [&] {
+                   layout::planned_reads* ahead = store.read_ahead(plan, {0, plan.reads().size()});
+                   for (const page_read& read : plan.reads()) {
+                     benchmark::DoNotOptimize(*ahead->at(read));
+                   }
+                   ahead->close();
+                 });
+           });
 }
-
-void add_writes(std::uint32_t page_bytes) {
-  benchmark::RegisterBenchmark(("write/p" + std::to_string(page_bytes)).c_str(),
-                               [=](benchmark::State& state) {
-                                 filled_files files(page_bytes);
-                                 double best = 1e9;
-                                 for (auto _ : state) {
-                                   best = std::min(best, seconds_of([&] { files.write(); }));
-                                 }
-                                 state.counters["bytes_per_second"] = file_bytes / best;
-                               })
-      ->Unit(benchmark::kMillisecond)
-      ->UseRealTime();
-}
-
-constexpr flash::drive_spec drive_of(std::uint32_t page_bytes) {
-  flash::drive_spec spec = flash::instcsd;
-  spec.geometry.page_bytes = static_cast<std::int32_t>(page_bytes);
-  return spec;
-}
-
-using format = kv_format<fp16, 128>;
-constexpr std::size_t tokens = 32768;
-constexpr model_shape shape{.layers = 1, .q_heads = 8, .kv_heads = 8};
 
 template <class Policy, class Layout>
-using engine_of =
-    cpu::engine<design<Policy, Layout, drive_of(Layout::page_bytes), transfer::host_bounce>, format,
-                store::drive_files>;
-
-template <class Engine>
-std::unique_ptr<Engine> filled_engine(const typename Engine::policy& policy, sequence& seq) {
-  // As much as the tokens take: fio would read what was never written at no cost.
-  constexpr std::uint32_t page_bytes = Engine::design_type::layout_policy::page_bytes;
-  constexpr bool two_copies_of_k =
-      Engine::design_type::layout_policy::template tiles<format>(tokens).k_by_dim.stored();
-  constexpr std::size_t bytes = tokens * 8 * 128 * sizeof(fp16) * (two_copies_of_k ? 3 : 2);
-  auto engine = std::make_unique<Engine>(
-      shape, store::capacity{.context_tokens = tokens},
-      store::drive_files({.folders = folders}, channels, bytes / channels / page_bytes, page_bytes),
-      policy);
-  seq = engine->open();
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  std::vector<fp16> k(tokens * 8 * 128);
-  std::vector<fp16> v(k.size());
-  for (std::size_t i = 0; i < k.size(); ++i) {
-    k[i] = from_float<fp16>(normal(random));
-    v[i] = from_float<fp16>(normal(random));
-  }
-  engine->append(seq, 0, k, v);
-  require(engine->pages().free_pages() == 0,
-          [] { return std::string("bench_drive: some pages were never written"); });
-  return engine;
+void add_append() {
+  add_case("append/p" + std::to_string(Layout::page_bytes), [](benchmark::State& state) {
+    bench::append_case<Policy, Layout> appends(folders);
+    against_fio(
+        state, appends.pages().mode().direct, fio_load::writes, request_bytes,
+        [&] { return appends.pages().pages_written() * Layout::page_bytes; },
+        [&] { appends.append(); });
+  });
 }
 
-struct dense_pass {
-  double seconds = 0;
-  double bytes = 0;
-};
+// Of the fastest dense attention, by threads.
+std::map<std::size_t, passes> dense_passes;
 
-template <class Engine>
-void add_attend(const char* name, std::size_t workers, const typename Engine::policy& policy,
-                std::shared_ptr<dense_pass> dense) {
-  constexpr std::uint32_t page_bytes = Engine::design_type::layout_policy::page_bytes;
-  benchmark::RegisterBenchmark(
-      (std::string(name) + "/p" + std::to_string(page_bytes) +
-       "/threads:" + std::to_string(workers))
-          .c_str(),
-      [=](benchmark::State& state) {
-        sequence seq;
-        const std::unique_ptr<Engine> engine = filled_engine<Engine>(policy, seq);
-        std::mt19937 random(2);
-        std::normal_distribution<float> normal;
-        std::vector<float> q(8 * 128);
-        for (float& x : q) {
-          x = normal(random);
-        }
-        std::vector<float> out(q.size());
-        typename Engine::scratch work;
-        const bench::worker_pool pool(workers);
-        engine->attend(seq, 0, q, out, work, pool);
-        const std::uint64_t before = engine->pages().bytes_read();
-        engine->attend(seq, 0, q, out, work, pool);
-        const auto bytes = static_cast<double>(engine->pages().bytes_read() - before);
-        constexpr bool dense_policy = std::is_same_v<typename Engine::policy, attention::dense>;
-        const double best = against_fio(state, engine->pages(), !dense_policy,
-                                        dense_policy ? request_bytes : page_bytes,
-                                        [&] { engine->attend(seq, 0, q, out, work, pool); });
-        if constexpr (dense_policy) {
-          *dense = {best, bytes};
-        } else if (dense->seconds > 0) {
-          state.counters["vs_dense"] = dense->seconds / best;
-          state.counters["bytes_vs_dense"] = bytes / dense->bytes;
-        }
-      })
-      ->Unit(benchmark::kMillisecond)
-      ->UseRealTime()
-      ->MinTime(2.0);
+template <class Policy, class Layout>
+void add_attend(const char* method, std::size_t workers, const Policy& policy = {}) {
+  constexpr std::uint32_t page_bytes = Layout::page_bytes;
+  add_case(std::string(method) + "/p" + std::to_string(page_bytes) +
+               "/threads:" + std::to_string(workers),
+           [=](benchmark::State& state) {
+             constexpr bool dense = std::is_same_v<Policy, attention::dense>;
+             bench::attend_case<Policy, Layout> attends(folders, policy, workers);
+             attends.attend();
+             const passes pass = against_fio(
+                 state, attends.pages().mode().direct,
+                 dense ? fio_load::reads : fio_load::random_reads,
+                 dense ? request_bytes : page_bytes, [&] { return attends.pages().bytes_read(); },
+                 [&] { attends.attend(); });
+             const bench::modelled_reads model = attends.modelled(device());
+             state.counters["model_error"] = model.seconds / pass.seconds - 1;
+             state.counters["bytes_error"] = model.bytes / pass.bytes - 1;
+             const auto known = dense_passes.find(workers);
+             if (dense) {
+               if (known == dense_passes.end() || pass.seconds < known->second.seconds) {
+                 dense_passes[workers] = pass;
+               }
+             } else if (known != dense_passes.end()) {
+               state.counters["vs_dense"] = known->second.seconds / pass.seconds;
+               state.counters["bytes_vs_dense"] = pass.bytes / known->second.bytes;
+             }
+           });
 }
 
 template <std::uint32_t PageBytes>
-void add_attends() {
-  for (const std::size_t workers : {1u, 2u}) {
-    const auto dense = std::make_shared<dense_pass>();
-    add_attend<engine_of<attention::dense, layout::token_indexed<PageBytes>>>("dense", workers, {},
-                                                                              dense);
-    add_attend<engine_of<attention::sparf, layout::dual<PageBytes>>>(
-        "sparf", workers, attention::sparf::at_compression(8), dense);
-  }
+void add_sparse(std::size_t workers) {
+  using namespace attention;
+  add_attend<sparf, layout::dual<PageBytes>>("sparf", workers, sparf::at_compression(8));
+  add_attend<quest, layout::fused<PageBytes>>("quest_fused", workers);
+  retro_infer clusters{.retrieved = 1.0 / 8, .estimated = 1.0 / 8, .segment_tokens = 2048};
+  clusters.cached = 0.0;  // no page stays in memory from one attend to the next
+  add_attend<retro_infer, layout::fused<PageBytes>>("clusters_fused", workers, clusters);
 }
 
 }  // namespace
@@ -257,10 +220,15 @@ void add_attends() {
 int main(int argc, char** argv) {
   return program::run("bench_drive", [&] {
     std::vector<char*> others{argv[0]};
+    std::string spec;
     for (int i = 1; i < argc; ++i) {
-      if (std::string_view(argv[i]) == "--path") {
-        require(i + 1 < argc, [] { return std::string("--path needs a folder"); });
-        folders.emplace_back(argv[++i]);
+      const std::string_view option = argv[i];
+      if (option == "--path" || option == "--spec") {
+        require(i + 1 < argc, [&] {
+          return std::string(option) + (option == "--path" ? " needs a folder" : " needs a file");
+        });
+        option == "--path" ? folders.emplace_back(argv[i + 1]) : spec = argv[i + 1];
+        ++i;
       } else {
         others.push_back(argv[i]);
       }
@@ -268,16 +236,38 @@ int main(int argc, char** argv) {
     if (folders.empty()) {
       folders.emplace_back(".");
     }
+    if (!spec.empty()) {
+      program::check_writable(spec);
+    }
     for (const std::uint32_t page_bytes : {4096u, 16384u, 65536u}) {
       add_reads(page_bytes, true);
       add_reads(page_bytes, false);
-      add_writes(page_bytes);
     }
-    add_attends<4096>();
-    add_attends<65536>();
-    return bench::run_benchmarks(static_cast<int>(others.size()), others.data(), [] {
-      const store::drive_files files({.folders = folders}, channels, 2, 4096);
-      benchmark::AddCustomContext("effective_mode", to_string(files.mode()));
+    add_append<attention::dense, layout::token_indexed<4096>>();
+    add_append<attention::dense, layout::token_indexed<65536>>();
+    const std::size_t cores = std::max(std::thread::hardware_concurrency(), 1u);
+    for (const std::size_t workers : {std::size_t{1}, 2 * cores}) {
+      add_attend<attention::dense, layout::token_indexed<4096>>("dense", workers);
+      add_attend<attention::dense, layout::token_indexed<65536>>("dense", workers);
+      add_sparse<4096>(workers);
+      add_sparse<16384>(workers);
+      add_sparse<65536>(workers);
+    }
+    const bool lists = std::ranges::any_of(others, [](std::string_view option) {
+      return option.starts_with("--benchmark_list_tests");
+    });
+    return bench::run_benchmarks(static_cast<int>(others.size()), others.data(), [&] {
+      if (lists) {
+        return;
+      }
+      bench::print(device());
+      program::flush_output();
+      if (!spec.empty()) {
+        bench::write_spec(device(), spec);
+      }
+      benchmark::AddCustomContext("effective_mode", device().mode);
+      benchmark::AddCustomContext("device", device().device);
+      benchmark::AddCustomContext("model_page_size_4096", to_string(device().spec(4096).geometry));
     });
   });
 }

@@ -19,37 +19,54 @@ using trace::measurement;
 
 const std::vector<double> compressions{2, 4, 8, 16};
 
+// What the command line asks for.
+struct choices {
+  std::string trace_file = INSTINFER_DEFAULT_TRACE;
+  std::string json_file;
+  std::filesystem::path folder = "instinfer-demo";
+  std::string drive;  // a folder for page files; empty: none
+  std::size_t queries = 256;
+  std::size_t batch = 16;
+};
+
 // The four designs at one head size; sparse ones at each compression.
 template <int HeadDim>
-std::vector<measurement> compare(const trace::kv_trace& trace, std::size_t queries,
-                                 std::size_t batch, flash::chrome_trace& timeline) {
-  const trace::exact_answers exact = trace::solve_exactly(trace, queries);
+std::vector<measurement> compare(const trace::kv_trace& trace, const choices& chosen,
+                                 flash::chrome_trace& timeline) {
+  const trace::exact_answers exact = trace::solve_exactly(trace, chosen.queries);
   std::vector<measurement> rows;
-  rows.push_back(trace::replay<flexgen, HeadDim>("flexgen", 1, {}, trace, exact, batch));
+  const auto add = [&]<class D>(const char* name, double c,
+                                const typename D::attention_policy& policy,
+                                flash::chrome_trace* bars = nullptr) {
+    rows.push_back(trace::replay<D, HeadDim>(name, c, policy, trace, exact, chosen.batch, bars));
+    if (!chosen.drive.empty()) {
+      trace::replay_from_drive<D, HeadDim>(policy, trace, chosen.queries, chosen.batch,
+                                           chosen.drive, rows.back());
+    }
+  };
+  add.template operator()<flexgen>("flexgen", 1, {});
   for (const double c : compressions) {
-    rows.push_back(trace::replay<flexgen_sparq, HeadDim>(
-        "flexgen_sparq", c, attention::sparq::at_compression(c), trace, exact, batch));
+    add.template operator()<flexgen_sparq>("flexgen_sparq", c, attention::sparq::at_compression(c));
   }
-  rows.push_back(trace::replay<insta, HeadDim>("insta", 1, {}, trace, exact, batch));
+  add.template operator()<insta>("insta", 1, {});
   for (const double c : compressions) {
-    rows.push_back(trace::replay<insta_sparf, HeadDim>("insta_sparf", c,
-                                                       attention::sparf::at_compression(c), trace,
-                                                       exact, batch, c == 8 ? &timeline : nullptr));
+    add.template operator()<insta_sparf>("insta_sparf", c, attention::sparf::at_compression(c),
+                                         c == 8 ? &timeline : nullptr);
   }
   return rows;
 }
 
-std::vector<measurement> compare(const trace::kv_trace& trace, std::size_t queries,
-                                 std::size_t batch, flash::chrome_trace& timeline) {
+std::vector<measurement> compare(const trace::kv_trace& trace, const choices& chosen,
+                                 flash::chrome_trace& timeline) {
   switch (trace.head_dim()) {
     case 64:
-      return compare<64>(trace, queries, batch, timeline);
+      return compare<64>(trace, chosen, timeline);
     case 80:
-      return compare<80>(trace, queries, batch, timeline);
+      return compare<80>(trace, chosen, timeline);
     case 96:
-      return compare<96>(trace, queries, batch, timeline);
+      return compare<96>(trace, chosen, timeline);
     case 128:
-      return compare<128>(trace, queries, batch, timeline);
+      return compare<128>(trace, chosen, timeline);
     default:
       throw bad_argument(
           fmt::format("the demo is built for head sizes 64, 80, 96 and 128, the trace has {}",
@@ -66,17 +83,24 @@ const measurement& find(const std::vector<measurement>& rows, const std::string&
 
 void print_table(const std::vector<measurement>& rows) {
   const measurement& flexgen_row = rows.front();
+  const bool drive = flexgen_row.drive_us > 0;
   fmt::print(
-      "                          error       mass found              MB a step, by stage             ms a step       modelled: paper's accelerator that\n");
+      "                          error       mass found              MB a step, by stage             ms a step       modelled: paper's accelerator that{}\n",
+      drive ? "  from the drive" : "");
   fmt::print(
-      "design         asked   mean    max    mean  worst  pages  array channel filter   link  CPU, measured  drive    x FlexGen    keeps up    x FlexGen\n");
+      "design         asked   mean    max    mean  worst  pages  array channel filter   link  CPU, measured  drive    x FlexGen    keeps up    x FlexGen{}\n",
+      drive ? "  ms measured   MB" : "");
   for (const measurement& m : rows) {
     fmt::print(
-        "{:<14} 1/{:<3.0f} {:>7.1e} {:>6.1e} {:>6.3f} {:>6.3f} {:>6.0f} {:>6.1f} {:>7.1f} {:>6.1f} {:>6.2f} {:>14.1f} {:>6.1f} {:>12.1f} {:>11.1f} {:>12.1f}\n",
+        "{:<14} 1/{:<3.0f} {:>7.1e} {:>6.1e} {:>6.3f} {:>6.3f} {:>6.0f} {:>6.1f} {:>7.1f} {:>6.1f} {:>6.2f} {:>14.1f} {:>6.1f} {:>12.1f} {:>11.1f} {:>12.1f}",
         m.design, m.compression, m.rel_error_mean, m.rel_error_max, m.mass_mean, m.mass_min,
         m.pages, m.array_bytes / 1e6, m.channel_bytes / 1e6, m.filtered_bytes / 1e6,
         m.link_bytes / 1e6, m.cpu_us / 1e3, m.model_us / 1e3, flexgen_row.model_us / m.model_us,
         m.flash_us / 1e3, flexgen_row.flash_us / m.flash_us);
+    if (drive) {
+      fmt::print(" {:>12.1f} {:>4.1f}", m.drive_us / 1e3, m.drive_bytes / 1e6);
+    }
+    fmt::print("\n");
   }
 }
 
@@ -98,6 +122,10 @@ nlohmann::json as_json(const std::vector<measurement>& rows) {
                     {"modelled_us", m.model_us},
                     {"modelled_ample_accelerator_us", m.flash_us},
                     {"speed_up_over_flexgen", rows.front().model_us / m.model_us}});
+    if (m.drive_us > 0) {
+      list.back()["from_drive_us"] = m.drive_us;
+      list.back()["bytes_from_drive"] = m.drive_bytes;
+    }
   }
   return list;
 }
@@ -127,35 +155,42 @@ void explain(const trace::kv_trace& trace, std::size_t batch,
           static_cast<double>(trace.kv_heads()));
 }
 
-void run(const std::string& trace_file, const std::string& json_file,
-         const std::filesystem::path& folder, std::size_t max_queries, std::size_t max_batch) {
+void run(choices chosen) {
+  const std::filesystem::path& folder = chosen.folder;
   const std::string data = (folder / "demo.json").string();
   const std::string picture = (folder / "demo.svg").string();
   std::filesystem::create_directories(folder);
   program::check_writable(data);
   program::check_writable(folder / "timeline.json");
-  if (!json_file.empty()) {
-    program::check_writable(json_file);
+  if (!chosen.json_file.empty()) {
+    program::check_writable(chosen.json_file);
   }
 
-  const trace::kv_trace trace = trace::read(trace_file);
-  const std::size_t batch = std::min({max_batch, max_queries, trace.queries()});
-  const std::size_t queries = std::min(max_queries, trace.queries()) / batch * batch;
+  const trace::kv_trace trace = trace::read(chosen.trace_file);
+  const std::size_t batch = std::min({chosen.batch, chosen.queries, trace.queries()});
+  const std::size_t queries = std::min(chosen.queries, trace.queries()) / batch * batch;
+  chosen.batch = batch;
+  chosen.queries = queries;
   const auto about = [&](const char* key) {
     const auto at = trace.metadata.find(key);
     return at == trace.metadata.end() ? std::string("not stated") : at->second;
   };
   fmt::print(
       "trace      {}\nmodel      {}\ntext       {}\nshape      {} layers, {} query heads over {} KV heads, head size {}, {} tokens\n",
-      trace_file, about("model"), about("text"), trace.layers.size(), trace.q_heads(),
+      chosen.trace_file, about("model"), about("text"), trace.layers.size(), trace.q_heads(),
       trace.kv_heads(), trace.head_dim(), trace.tokens());
   fmt::print(
-      "replayed   the last {} positions of each layer, split over {} sequences; K and V stored as fp16; CPU path on {}\n\n",
+      "replayed   the last {} positions of each layer, split over {} sequences; K and V stored as fp16; CPU path on {}\n",
       queries, batch, cpu::target_name());
+  if (!chosen.drive.empty()) {
+    const store::drive_files here({.folders = {chosen.drive}}, 1, 2, 4096);
+    fmt::print("drive      {}: {}\n", chosen.drive, to_string(here.mode()));
+  }
+  fmt::print("\n");
   program::flush_output();
 
   flash::chrome_trace timeline;
-  const std::vector<measurement> rows = compare(trace, queries, batch, timeline);
+  const std::vector<measurement> rows = compare(trace, chosen, timeline);
   print_table(rows);
   explain(trace, batch, rows);
 
@@ -165,9 +200,9 @@ void run(const std::string& trace_file, const std::string& json_file,
   fmt::print(
       "\nwritten    {}  the table\n           {}  one SparF step on the drive; open it at https://ui.perfetto.dev\n",
       data, (folder / "timeline.json").string());
-  if (!json_file.empty()) {
-    program::write_file(json_file, as_json(rows).dump(2) + '\n');
-    fmt::print("           {}  the table\n", json_file);
+  if (!chosen.json_file.empty()) {
+    program::write_file(chosen.json_file, as_json(rows).dump(2) + '\n');
+    fmt::print("           {}  the table\n", chosen.json_file);
   }
   if (examples::draw(INSTINFER_CHARTS, data, picture)) {
     fmt::print("           {}  the figure\n", picture);
@@ -182,28 +217,30 @@ int main(int argc, char** argv) {
         "Decode attention over a KV cache in flash: four designs on the KV trace of a real model.\n"
         "Designs: flexgen (dense, pages go to the GPU), flexgen_sparq (sparse, pages go to the GPU),\n"
         "insta (dense, in the drive), insta_sparf (sparse, in the drive)."};
-    std::string trace_file = INSTINFER_DEFAULT_TRACE;
-    std::string json_file;
-    std::string folder = "instinfer-demo";
-    std::size_t queries = 256;
-    std::size_t batch = 16;
+    choices chosen;
+    std::string folder = chosen.folder.string();
     app.add_option(
-           "--trace", trace_file,
+           "--trace", chosen.trace_file,
            "safetensors file with layers.<n>.k and .v [tokens, kv_heads, head_dim] and layers.<n>.q [queries, q_heads, head_dim], "
            "post-RoPE; examples/traces/make_trace.py makes one of your text")
         ->capture_default_str();
-    app.add_option("--json", json_file, "also write the table to this file, a list of objects");
+    app.add_option("--json", chosen.json_file,
+                   "also write the table to this file, a list of objects");
     app.add_option("--out", folder, "folder for the figure and the timeline")
         ->capture_default_str();
-    app.add_option("--queries", queries, "positions to replay, at most the queries in the trace")
+    app.add_option("--queries", chosen.queries,
+                   "positions to replay, at most the queries in the trace")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
-    app.add_option("--batch", batch,
+    app.add_option("--batch", chosen.batch,
                    "sequences that the drive serves at once; they share the positions to replay")
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
+    app.add_option("--drive", chosen.drive,
+                   "also decode from page files on the drive of this folder, and measure it");
     CLI11_PARSE(app, argc, argv);
-    run(trace_file, json_file, folder, queries, batch);
+    chosen.folder = folder;
+    run(chosen);
     return 0;
   });
 }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "support/draw.hpp"
+#include "support/drive_file.hpp"
 #include "support/number_in.hpp"
 #include "support/plan.hpp"
 #include "support/program.hpp"
@@ -37,6 +38,16 @@ auto named(const char* what, const std::string& wanted, const List& list, NameOf
     known += (known.empty() ? "" : ", ") + std::string(name_of(one));
   }
   throw bad_argument(fmt::format("no {} is called {}; there are {}", what, wanted, known));
+}
+
+// A drive of a file costs as much as one of the paper's class. `name` must outlive it.
+plan::named_drive drive_called(const std::string& name) {
+  if (examples::names_drive_file(name)) {
+    const examples::drive_file file = examples::read_drive_file(name);
+    return {name, file.spec, system::ssd_pcie4, system::csd_pcie4, {.pair = file.pair}};
+  }
+  return named("drive", name, plan::drive_presets,
+               [](const plan::named_drive& d) { return d.name; });
 }
 
 std::string count_of(int drives) {
@@ -230,7 +241,9 @@ int plan_for(int argc, char** argv) {
   app.add_option("--host-gb", host_gb, "Host memory")
       ->capture_default_str()
       ->check(number_in(1e-3, 1e9));
-  app.add_option("--drive", drive, "Drive preset by name")->capture_default_str();
+  app.add_option("--drive", drive,
+                 "Drive preset by name, or a file that ./dev bench drive --spec has written")
+      ->capture_default_str();
   app.add_option("--max-drives", r.most_drives, "Up to how many drives")
       ->capture_default_str()
       ->check(number_in(1, 65536));
@@ -246,8 +259,7 @@ int plan_for(int argc, char** argv) {
                                    system::t4, system::rtx_4090};
   r.model = *named("model", model, system::all_models, [](const auto* m) { return m->name; });
   r.on.gpu = named("GPU", gpu, gpus, [](const system::gpu_spec& g) { return g.name; });
-  r.drive =
-      named("drive", drive, plan::drive_presets, [](const plan::named_drive& d) { return d.name; });
+  r.drive = drive_called(drive);
   r.on.host.memory_bytes = host_gb * 1e9;
   r.on.gpu_link = system::pcie(pcie_generation, 16);
   return run(r, json_file, plot_file);

@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include "support/draw.hpp"
+#include "support/drive_file.hpp"
 #include "support/kept_memory.hpp"
 #include "support/program.hpp"
 #include "support/progress.hpp"
@@ -43,10 +44,23 @@ std::string json_of(const row_list& rows) {
   return out.str();
 }
 
+// A drive parameter may name files in place of presets.
+void add_drive_files(const std::string& drives) {
+  std::istringstream items(drives);
+  for (std::string item; std::getline(items, item, ',');) {
+    if (names_drive_file(item)) {
+      add_drive(item, read_drive_file(item).spec);
+    }
+  }
+}
+
 std::vector<swept> axes_of(const choices& chosen) {
   std::vector<swept> axes;
   for (const parameter& p : parameters()) {
     if (const auto at = chosen.values.find(p.name); at != chosen.values.end()) {
+      if (p.name == "drive") {
+        add_drive_files(at->second);
+      }
       axes.push_back({&p, value_list::of(p, at->second)});
     }
   }
@@ -217,6 +231,9 @@ int main(int argc, char** argv) {
       std::string help = p.meaning;
       for (const std::string& word : p.words) {
         help += (&word == &p.words.front() ? ": " : ", ") + word;
+      }
+      if (p.name == "drive") {
+        help += ", or a file that ./dev bench drive --spec has written";
       }
       app.add_option("--" + p.name, chosen.values[p.name], help)->group("Parameters");
     }

@@ -12,7 +12,8 @@
 namespace instinfer::examples {
 namespace {
 
-const std::vector<std::pair<std::string, flash::drive_spec>> presets{
+// The presets, and drives that the program adds.
+std::vector<std::pair<std::string, flash::drive_spec>> presets{
     {"instcsd", flash::instcsd},       {"pcie4_ssd", flash::pcie4_ssd},
     {"tlc_ssd", flash::tlc_ssd},       {"daisyplus", flash::daisyplus},
     {"pcie5_16ch", flash::pcie5_16ch}, {"slc_low_latency", flash::slc_low_latency}};
@@ -151,15 +152,22 @@ step_cost cost_with_pages(const design_point& p, flash::chrome_trace* trace) {
 
 }  // namespace
 
-const std::vector<std::string>& drive_names() {
-  static const std::vector<std::string> names = [] {
-    std::vector<std::string> all;
-    for (const auto& [name, drive] : presets) {
-      all.push_back(name);
-    }
-    return all;
-  }();
-  return names;
+std::vector<std::string> drive_names() {
+  std::vector<std::string> all;
+  for (const auto& [name, drive] : presets) {
+    all.push_back(name);
+  }
+  return all;
+}
+
+void add_drive(const std::string& name, const flash::drive_spec& drive) {
+  flash::validate(drive);
+  const auto known = std::ranges::find(presets, name, &decltype(presets)::value_type::first);
+  if (known != presets.end()) {
+    known->second = drive;
+  } else {
+    presets.emplace_back(name, drive);
+  }
 }
 
 design_point resolved(design_point p) {

@@ -68,7 +68,11 @@ struct step_cost {
 // bad_argument for a drive that cannot be.
 step_cost cost_of(const design_point& resolved, flash::chrome_trace* trace = nullptr);
 
-// The presets by name.
-const std::vector<std::string>& drive_names();
+// The presets by name, then the drives that were added.
+std::vector<std::string> drive_names();
+
+// From now on, `name` means this drive, for example that of a drive file. Not while other threads
+// use design points. Throws bad_argument for a drive that cannot be.
+void add_drive(const std::string& name, const flash::drive_spec& drive);
 
 }  // namespace instinfer::examples

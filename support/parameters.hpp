@@ -24,7 +24,8 @@ using value = std::variant<double, std::string>;
 struct parameter {
   std::string name;
   std::string meaning;  // with the unit, for axes and help
-  std::variant<double design_point::*, std::string design_point::*> field;
+  using where = std::variant<double design_point::*, std::string design_point::*>;
+  where field;
   std::vector<std::string> words = {};  // what a word may be
   double least = 1;                     // of a number
   double most = 1e9;
@@ -163,9 +164,12 @@ class value_list {
       refuse("an empty value");
     }
     if (!parameter_.words.empty()) {
-      if (std::ranges::count(parameter_.words, item) == 0) {
+      // Drives may have been added since the parameters were listed.
+      const bool drives = parameter_.field == parameter::where(&design_point::drive);
+      const std::vector<std::string> known = drives ? drive_names() : parameter_.words;
+      if (std::ranges::count(known, item) == 0) {
         std::string words;
-        for (const std::string& word : parameter_.words) {
+        for (const std::string& word : known) {
           words += ' ' + word;
         }
         refuse("unknown \"" + std::string(item) + "\", one of" + words + " is wanted");

@@ -25,6 +25,7 @@ struct named_drive {
   flash::drive_spec spec;
   system::priced plain;
   system::priced computing;
+  flash::drive_rules rules = flash::independent_planes;
 };
 inline constexpr named_drive drive_presets[] = {
     {"instcsd", flash::instcsd, system::ssd_pcie4, system::csd_pcie4},
@@ -262,19 +263,20 @@ inline option run_one(const request& r, const std::string& name, int drives) {
     return try_system<system::deepspeed_system>(r, name, 0);
   }
   if (name == "FlexGen") {
-    return try_system<system::flexgen_system<>>(r, name, drives, attention::dense{}, drive,
-                                                prompts);
+    return try_system<system::flexgen_system<>>(r, name, drives, attention::dense{}, drive, prompts,
+                                                r.drive.rules);
   }
   if (name == "FlexGen-GDS") {
     return try_system<system::flexgen_gds_system<>>(r, name, drives, attention::dense{}, drive,
-                                                    prompts);
+                                                    prompts, r.drive.rules);
   }
   if (name == "FlexGen-SparQ") {
     return try_system<system::flexgen_sparq_system<>>(r, name, drives, attention::sparq{}, drive,
-                                                      prompts);
+                                                      prompts, r.drive.rules);
   }
   if (name == "InstA") {
-    return try_system<system::insta_system<>>(r, name, drives, attention::dense{}, drive);
+    return try_system<system::insta_system<>>(r, name, drives, attention::dense{}, drive,
+                                              r.drive.rules);
   }
   require(name == "InstA-SparF", [&] {
     std::string known;
@@ -283,7 +285,8 @@ inline option run_one(const request& r, const std::string& name, int drives) {
     }
     return "no system is called " + name + "; there are " + known;
   });
-  return try_system<system::insta_sparf_system<>>(r, name, drives, attention::sparf{}, drive);
+  return try_system<system::insta_sparf_system<>>(r, name, drives, attention::sparf{}, drive,
+                                                  r.drive.rules);
 }
 
 // Numbers of drives up to the most. With numbers in between the busiest drive has as much work as

@@ -10,6 +10,7 @@
 #include "instinfer/reference/exact.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
 #include "kv_trace.hpp"
+#include "memory_or_drive.hpp"
 
 namespace instinfer::trace {
 
@@ -88,6 +89,10 @@ struct measurement {
   double cpu_us = 0;    // measured: the batch one call after the other on one thread, median call
   double model_us = 0;  // modelled: the design's drive and route
   double flash_us = 0;  // modelled: the same with an engine that keeps up with the channels
+  // Measured over a real drive, if one was given: the batch in one call, median call, and the bytes
+  // that a call reads.
+  double drive_us = 0;
+  double drive_bytes = 0;
 };
 
 namespace detail {
@@ -134,6 +139,33 @@ inline double relative_error(std::span<const float> out,
   return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
 }
 
+// How `queries` positions of a trace become the decode of `batch` sequences.
+template <class D, int HeadDim>
+struct decode_replay {
+  using format = kv_format<fp16, HeadDim>;
+  using store_type = examples::memory_or_drive;
+  using engine = flash::engine<D, format, cpu::path, flash::data_out_first, store_type>;
+
+  const kv_trace& trace;
+  std::size_t queries;
+  std::size_t batch;
+
+  std::size_t steps() const { return queries / batch; }
+  std::size_t prompt() const { return trace.tokens() - queries; }
+  std::size_t kv_row() const { return trace.kv_heads() * trace.head_dim(); }
+  std::size_t out_row() const { return trace.q_heads() * trace.head_dim(); }
+  model_shape shape() const {
+    return {.layers = static_cast<int>(trace.layers.size()),
+            .q_heads = static_cast<int>(trace.q_heads()),
+            .kv_heads = static_cast<int>(trace.kv_heads())};
+  }
+  store::capacity capacity() const {
+    return {.bytes = 4 * batch * trace.layers.size() * trace.tokens() * kv_row() * sizeof(fp16) +
+                     (8 << 20),
+            .context_tokens = static_cast<std::uint32_t>(trace.tokens())};
+  }
+};
+
 // Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s
 // - 1 ends, and all decode side by side. Bars of the last step go to `timeline` if there is one.
 template <class D, int HeadDim>
@@ -141,20 +173,15 @@ measurement replay(const std::string& name, double compression,
                    const typename D::attention_policy& policy, const kv_trace& trace,
                    const exact_answers& exact, std::size_t batch,
                    flash::chrome_trace* timeline = nullptr) {
-  using format = kv_format<fp16, HeadDim>;
-  using engine = flash::engine<D, format, cpu::path>;
+  using engine = typename decode_replay<D, HeadDim>::engine;
   using clock = std::chrono::steady_clock;
-  const std::size_t steps = exact.heads.front().size() / batch;
-  const std::size_t prompt = trace.tokens() - steps * batch;
-  const std::size_t kv_row = trace.kv_heads() * trace.head_dim();
-  const std::size_t out_row = trace.q_heads() * trace.head_dim();
-  engine drive({.layers = static_cast<int>(trace.layers.size()),
-                .q_heads = static_cast<int>(trace.q_heads()),
-                .kv_heads = static_cast<int>(trace.kv_heads())},
-               {.bytes = 4 * batch * trace.layers.size() * trace.tokens() * kv_row * sizeof(fp16) +
-                         (8 << 20),
-                .context_tokens = static_cast<std::uint32_t>(trace.tokens())},
-               policy);
+  const std::size_t all = exact.heads.front().size() / batch * batch;
+  const decode_replay<D, HeadDim> decode{trace, all, batch};
+  const std::size_t steps = decode.steps();
+  const std::size_t prompt = decode.prompt();
+  const std::size_t kv_row = decode.kv_row();
+  const std::size_t out_row = decode.out_row();
+  engine drive(decode.shape(), decode.capacity(), policy);
   std::vector<sequence> sequences;
   for (std::size_t s = 0; s < batch; ++s) {
     sequences.push_back(drive.open());
@@ -229,6 +256,70 @@ measurement replay(const std::string& name, double compression,
   std::ranges::nth_element(cpu_us, cpu_us.begin() + std::ssize(cpu_us) / 2);
   sum.cpu_us = cpu_us[cpu_us.size() / 2] * static_cast<double>(batch);
   return sum;
+}
+
+// The same decode over pages on a real drive, in `folder`: measures its calls into drive_us and
+// drive_bytes of `row`. Heads that wait for their pages leave the processor to others, so there are
+// two threads for each core where there is OpenMP. Throws what the drive throws.
+template <class D, int HeadDim>
+void replay_from_drive(const typename D::attention_policy& policy, const kv_trace& trace,
+                       std::size_t queries, std::size_t batch, const std::string& folder,
+                       measurement& row) {
+  using replayed = decode_replay<D, HeadDim>;
+  using engine = typename replayed::engine;
+  using clock = std::chrono::steady_clock;
+  const replayed decode{trace, queries, batch};
+  const auto channels = static_cast<std::uint32_t>(D::drive.geometry.channels);
+  constexpr std::uint32_t page_bytes = D::layout_policy::page_bytes;
+  engine drive(decode.shape(), decode.capacity(),
+               typename replayed::store_type(
+                   store::drive_files({.folders = {folder}}, channels,
+                                      decode.capacity().bytes / channels / page_bytes, page_bytes)),
+               policy);
+#if defined(_OPENMP)
+  const parallel::openmp workers{.threads = 2 * omp_get_num_procs()};
+#else
+  const parallel::serial workers;
+#endif
+  const std::size_t kv_row = decode.kv_row();
+  std::vector<sequence> sequences;
+  for (std::size_t s = 0; s < batch; ++s) {
+    sequences.push_back(drive.open());
+  }
+  std::vector<float> out(batch * decode.out_row());
+  std::vector<typename engine::request> requests(batch);
+  typename engine::inner_type::scratch scratch;
+  std::vector<double> call_us;
+  double bytes = 0;
+  for (std::size_t l = 0; l < trace.layers.size(); ++l) {
+    const auto layer = static_cast<int>(l);
+    const std::vector<fp16> k = as_stored(trace.layers[l].k);
+    const std::vector<fp16> v = as_stored(trace.layers[l].v);
+    const auto append = [&](std::size_t s, std::size_t first, std::size_t last) {
+      drive.append(sequences[s], layer,
+                   std::span(k).subspan(first * kv_row, (last - first) * kv_row),
+                   std::span(v).subspan(first * kv_row, (last - first) * kv_row));
+    };
+    for (std::size_t s = 0; s < batch; ++s) {
+      append(s, 0, decode.prompt() + s * decode.steps());
+    }
+    for (std::size_t step = 0; step < decode.steps(); ++step) {
+      for (std::size_t s = 0; s < batch; ++s) {
+        const std::size_t answer = s * decode.steps() + step;
+        append(s, decode.prompt() + answer, decode.prompt() + answer + 1);
+        requests[s] = {sequences[s], trace.layers[l].q.row(trace.queries() - queries + answer),
+                       std::span(out).subspan(s * decode.out_row(), decode.out_row())};
+      }
+      const std::uint64_t before = drive.pages().files()->bytes_read();
+      const auto begin = clock::now();
+      drive.inner().attend(requests, layer, scratch, workers);
+      call_us.push_back(std::chrono::duration<double, std::micro>(clock::now() - begin).count());
+      bytes += static_cast<double>(drive.pages().files()->bytes_read() - before);
+    }
+  }
+  row.drive_bytes = bytes / static_cast<double>(call_us.size());
+  std::ranges::nth_element(call_us, call_us.begin() + std::ssize(call_us) / 2);
+  row.drive_us = call_us[call_us.size() / 2];
 }
 
 }  // namespace instinfer::trace

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -32,34 +31,40 @@ inline std::string open_page_files() {
   return list;
 }
 
-// Bytes per second of reads of so many bytes, the best of some depths. Throws bad_file if fio does
-// not run.
-inline double fio_rate(bool random, std::size_t bytes, bool direct,
-                       std::initializer_list<int> depths) {
-  const std::string files = open_page_files();
-  double best = 0;
-  for (const int depth : depths) {
-    const std::string command =
-        "fio --name=reads --readonly --ioengine=io_uring --fixedbufs --runtime=1 --time_based "
-        "--output-format=json --filename=" +
-        files + " --rw=" + (random ? "randread" : "read") + " --bs=" + std::to_string(bytes) +
-        " --iodepth=" + std::to_string(depth) + " --direct=" + (direct ? "1" : "0") + " 2>&1";
-    std::string output;
-    if (FILE* pipe = ::popen(command.c_str(), "r"); pipe != nullptr) {
-      std::array<char, 4096> part;
-      while (const std::size_t n = std::fread(part.data(), 1, part.size(), pipe)) {
-        output.append(part.data(), n);
-      }
-      ::pclose(pipe);
+enum class fio_load { random_reads, reads, writes };
+
+// Bytes per second of requests of so many bytes, for half a second. Writes destroy the files'
+// contents. Throws bad_file if fio does not run.
+inline double fio_rate(fio_load load, std::size_t bytes, bool direct, int depth) {
+  const char* const how = load == fio_load::random_reads ? " --readonly --rw=randread"
+                          : load == fio_load::reads      ? " --readonly --rw=read"
+                                                         : " --rw=write";
+  const std::string command =
+      "fio --name=load --ioengine=io_uring --fixedbufs --runtime=500ms --time_based "
+      "--output-format=json --filename=" +
+      open_page_files() + how + " --bs=" + std::to_string(bytes) +
+      " --iodepth=" + std::to_string(depth) + " --direct=" + (direct ? "1" : "0") + " 2>&1";
+  std::string output;
+  if (FILE* pipe = ::popen(command.c_str(), "r"); pipe != nullptr) {
+    std::array<char, 4096> part;
+    while (const std::size_t n = std::fread(part.data(), 1, part.size(), pipe)) {
+      output.append(part.data(), n);
     }
-    constexpr std::string_view key = "\"bw_bytes\" : ";
-    const std::size_t at = output.find(key, std::min(output.size(), output.find("\"read\" : {")));
-    require<bad_file>(at != output.npos, [&] {
-      return "fio gave no rate; is it installed? It said: " + output.substr(0, 500);
-    });
-    best = std::max(best, std::strtod(output.c_str() + at + key.size(), nullptr));
+    ::pclose(pipe);
   }
-  return best;
+  constexpr std::string_view key = "\"bw_bytes\" : ";
+  const char* const section = load == fio_load::writes ? "\"write\" : {" : "\"read\" : {";
+  const std::size_t at = output.find(key, std::min(output.size(), output.find(section)));
+  require<bad_file>(at != output.npos, [&] {
+    return "fio gave no rate; is it installed? It said: " + output.substr(0, 500);
+  });
+  return std::strtod(output.c_str() + at + key.size(), nullptr);
+}
+
+// The depth with the higher rate.
+inline int best_fio_depth(fio_load load, std::size_t bytes, bool direct, int shallow, int deep) {
+  return fio_rate(load, bytes, direct, shallow) < fio_rate(load, bytes, direct, deep) ? deep
+                                                                                      : shallow;
 }
 
 }  // namespace instinfer::bench

@@ -70,6 +70,32 @@ TEST_CASE("the paper's pages: 16 tokens of 128 dims, 2 to 8 dims of 1K to 256 to
   CHECK(dual<4096, 2>::tiles<groups>(2048).k_by_dim == tile{3584, 2, 1, 3584});
 }
 
+namespace {
+
+// A row of the paper's format has 256 bytes.
+template <std::uint32_t PageBytes>
+void check_large_pages() {
+  using paper = kv_format<fp16, 128>;
+  constexpr std::uint32_t rows = PageBytes / 256;
+  for (const std::uint32_t context : {32'768u, 1'048'576u}) {
+    CHECK(checked_tiles<paper, token_indexed<PageBytes>>(context).v_by_token ==
+          by_token(rows, 128));
+    CHECK(checked_tiles<paper, fused<PageBytes>>(context).k_by_token.tokens == rows / 2);
+    const tile by_dims = checked_tiles<paper, dual<PageBytes>>(context).k_by_dim;
+    CHECK(by_dims.elements() == PageBytes / 2);
+    CHECK(checked_tiles<paper, dim_indexed<PageBytes>>(context).k_by_dim == by_dims);
+    CHECK(checked_tiles<paper, fused_dual<PageBytes>>(context).k_by_dim == by_dims);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every layout fills pages of 64 KiB, 256 KiB and 1 MiB") {
+  check_large_pages<65'536>();
+  check_large_pages<262'144>();
+  check_large_pages<1'048'576>();
+}
+
 TEST_CASE("mappings are injective, fit the page and round-trip, for every format") {
   check_format<kv_format<fp16, 64>>();
   check_format<kv_format<bf16, 80>>();

@@ -20,7 +20,8 @@ struct options {
   // Threads that read and write where there is no io_uring. With 0, the caller's own does, one
   // request after the other.
   unsigned threads = 8;
-  // Operations that read at the same time; 0: one for each core, at most 8. Others wait.
+  // Operations that read at the same time; 0: two for each core, at most 8. Others wait. Give
+  // attends as many workers: the drive then reads for one head while another one computes.
   unsigned readers = 0;
   // Memory of all readers and of pages that are being written. Tables come on top: 16 bytes for
   // each page that was ever used.

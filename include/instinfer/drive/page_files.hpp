@@ -41,7 +41,7 @@ class page_files {
         buffer_{wanted.buffer_bytes},
         alone_{calls_} {
     const unsigned cores = std::max(std::thread::hardware_concurrency(), 1u);
-    mode_.readers = wanted.readers > 0 ? wanted.readers : std::min(cores, 8u);
+    mode_.readers = wanted.readers > 0 ? wanted.readers : std::min(2 * cores, 8u);
     // A sixteenth is for writes: 2 times 2 MiB of 64 MiB.
     const std::size_t write_bytes =
         std::max(wanted.buffer_bytes / 16, std::size_t{2} * page_bytes) / page_bytes * page_bytes;

@@ -2,6 +2,7 @@
 // The pages of one operation's plan, read ahead of the kernel that uses them.
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -11,6 +12,7 @@
 #include "instinfer/drive/channel_files.hpp"
 #include "instinfer/drive/io_queue.hpp"
 #include "instinfer/drive/page_records.hpp"
+#include "instinfer/drive/read_depth.hpp"
 #include "instinfer/layout/page_reader.hpp"
 
 namespace instinfer::drive {
@@ -56,6 +58,8 @@ class read_window {
     asked_ = 0;
     started_ = 0;
     bytes_read_ = 0;
+    waited_ = false;
+    opened_ = clock::now();
     start_groups();
   }
 
@@ -75,6 +79,7 @@ class read_window {
     });
     if (!s.checked) {
       if (s.request != nullptr) {
+        waited_ = waited_ || (!s.request->finished && n >= in_use_ + group_pages_);
         queue_->wait_for(*s.request);
         if (const int code = s.request->error; code != 0) {
           throw io_error("drive_files: reading " + files_.name_of(read.page) +
@@ -93,6 +98,9 @@ class read_window {
   // Waits for what is under way. Returns whether the buffer may be used again.
   bool close() noexcept {
     try {
+      const bool whole = asked_ >= pages_.size();
+      depth_.learn(whole ? bytes_read_ : 0,
+                   std::chrono::duration<double>(clock::now() - opened_).count(), waited_);
       queue_->drain();
     } catch (const std::exception&) {
       return false;
@@ -114,9 +122,7 @@ class read_window {
   // 16 runs of 128 KiB where K and V were appended together.
   static constexpr std::size_t group_bytes = std::size_t{2} << 20;
   static constexpr std::size_t most_group_pages = 512;
-  // Beyond what the kernel uses, this is read ahead: a drive of 10 GB/s gives it in 0.4 ms, and it
-  // is less than a core's share of most last-level caches.
-  static constexpr std::size_t ahead_bytes = std::size_t{4} << 20;
+  using clock = std::chrono::steady_clock;
   static constexpr std::size_t most_request_bytes = std::size_t{512} << 10;
 
   static constexpr std::uint32_t not_read = 0xFFFF'FFFFu;
@@ -127,7 +133,7 @@ class read_window {
     while (group_pages_ > 1 && slots_.size() < in_use_ + 3 * group_pages_) {
       group_pages_ /= 2;
     }
-    const std::size_t wanted = in_use_ + std::max<std::size_t>(ahead_bytes / page, 32);
+    const std::size_t wanted = in_use_ + std::max<std::size_t>(depth_.bytes() / page, 32);
     groups_ = std::min(slots_.size() / group_pages_, wanted / group_pages_ + 2);
     const std::size_t room = groups_ * group_pages_;
     require(room + 1 >= in_use_ + group_pages_ || room >= pages_.size(), [&] {
@@ -219,6 +225,9 @@ class read_window {
   std::size_t asked_ = 0;    // the number after the latest that was asked for
   std::size_t started_ = 0;  // groups
   std::uint64_t bytes_read_ = 0;
+  read_depth depth_;
+  bool waited_ = false;  // the kernel, for a page that was not among the first
+  clock::time_point opened_;
 };
 
 }  // namespace instinfer::drive

@@ -47,10 +47,11 @@ class flexgen_system {
 
   flexgen_system(const model_spec& model, const server& on, const workload& job,
                  const typename D::attention_policy& attention = {},
-                 const flash::drive_spec& drive = D::drive, prompts how = prompts::whole_batch)
+                 const flash::drive_spec& drive = D::drive, prompts how = prompts::whole_batch,
+                 const flash::drive_rules& rules = flash::independent_planes)
       : gpu_{model, on, job},
         drive_{drive},
-        kv_{model, job, on.drives, drive, attention},
+        kv_{model, job, on.drives, drive, attention, rules},
         prompts_{how} {}
 
   const workload& job() const { return gpu_.job(); }

@@ -25,8 +25,9 @@ class insta_system {
 
   insta_system(const model_spec& model, const server& on, const workload& job,
                const typename D::attention_policy& attention = {},
-               const flash::drive_spec& drive = D::drive)
-      : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
+               const flash::drive_spec& drive = D::drive,
+               const flash::drive_rules& rules = flash::independent_planes)
+      : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention, rules} {}
   // The same with a split of the caller's, of at most on.drives drives.
   insta_system(const model_spec& model, const server& on, const workload& job,
                const drive_split& split, const typename D::attention_policy& attention = {},
