@@ -41,9 +41,9 @@ struct modelled_reads {
   double bytes = 0;
 };
 
-// Heads go through their operations side by side, and an operation begins when all have ended the
-// one before, as on the model's host routes. Pages are merged into requests as drive/read_window.hpp
-// merges them. A request is a page of 512 KiB, of which so many codewords of 4 KiB are read, on the
+// Heads go through their operations side by side; an operation begins when all have ended the
+// one before, as on the routes to a host. Pages become requests as drive/read_window.hpp
+// makes them. A request is a page of 512 KiB, of which so many codewords of 4 KiB are read, on the
 // next server in turn. The link is busy beside the servers.
 inline modelled_reads model_reads(const read_recorder& reads, const calibration& device,
                                   std::uint32_t channels, std::uint32_t page_bytes) {
