@@ -76,14 +76,15 @@ void write_json(const std::vector<measurement>& results, const std::string& file
 }
 
 constexpr const char* usage =
-    "usage: ./dev bench methods [--trace FILE] [--json FILE] [--figures DIR]";
+    "usage: ./dev bench methods [--sparf] [--trace FILE] [--json FILE] [--figures DIR]";
 
 }  // namespace
 
 int main(int argc, char** argv) {
   return program::run("bench methods", [&] {
     std::map<std::string, std::string> options{{"--trace", INSTINFER_DEFAULT_TRACE}};
-    for (int i = 1; i < argc; i += 2) {
+    const bool sparf = argc > 1 && std::strcmp(argv[1], "--sparf") == 0;
+    for (int i = sparf ? 2 : 1; i < argc; i += 2) {
       if (std::strcmp(argv[i], "--help") == 0) {
         std::puts(usage);
         return 0;
@@ -99,10 +100,19 @@ int main(int argc, char** argv) {
       program::check_writable(options["--json"]);
     }
     std::vector<measurement> results;
-    compare(methods::of_trace(trace::read(options["--trace"]), 64), results);
-    const workload::sample topics = workload::topics{.queries = 64}();
-    compare(methods::of_sample("topics", topics), results);
-    compare(methods::of_sample("shuffled", workload::shuffled(topics)), results);
+    const decode_case traced = methods::of_trace(trace::read(options["--trace"]), 64);
+    if (sparf) {
+      require(traced.head_dim == 64, [&] {
+        return "bench methods: --sparf takes traces with head size 64, this one has " +
+               std::to_string(traced.head_dim);
+      });
+      methods::compare_sparf(traced, results);
+    } else {
+      compare(traced, results);
+      const workload::sample topics = workload::topics{.queries = 64}();
+      compare(methods::of_sample("topics", topics), results);
+      compare(methods::of_sample("shuffled", workload::shuffled(topics)), results);
+    }
     print(results);
     if (options.contains("--json")) {
       write_json(results, options["--json"]);

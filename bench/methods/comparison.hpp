@@ -39,6 +39,28 @@ class comparison {
     }
   }
 
+  // SparF's settings for the heads of a group, all at one share of wanted bytes.
+  void run_sparf() const {
+    using attention::group_reduction;
+    for (const double b : {1.0 / 4, 1.0 / 8, 1.0 / 16}) {
+      const auto with = [&](const char* name, auto&& change) {
+        attention::sparf s = attention::sparf::as_published(1 / b);
+        change(s);
+        at<Dual>(name, b, s);
+      };
+      with("as published", [](auto&) {});
+      with("max of |q|", [](auto& s) { s.dims_over = group_reduction::max; });
+      with("max of p", [](auto& s) { s.tokens_over = group_reduction::max; });
+      with("sum of logits", [](auto& s) { s.rank_logits = true; });
+      with("no blend", [](auto& s) { s.blend = false; });
+      with("local 1/4", [](auto& s) { s.local = 0.25; });
+      with("local 1/2", [](auto& s) { s.local = 0.5; });
+      with("local, no bl.", [](auto& s) { s.local = 0.25, s.blend = false; });
+      with("half the dims", [&](auto& s) { s.keep_dims = b / 2, s.keep_tokens = 0.75 * b; });
+      with("both", [&](auto& s) { s.keep_dims = b / 2, s.keep_tokens = 0.75 * b, s.local = 0.25; });
+    }
+  }
+
  private:
   template <class Layout = Rows, class Policy>
   void at(const char* method, double b, const Policy& policy) const {
@@ -101,5 +123,7 @@ class comparison {
 // One head size a unit: these are many engines (bench/methods/head_64.cpp, head_128.cpp).
 void compare_head_64(const decode_case& c, std::vector<measurement>& results);
 void compare_head_128(const decode_case& c, std::vector<measurement>& results);
+// SparF's settings, on heads of 64.
+void compare_sparf(const decode_case& c, std::vector<measurement>& results);
 
 }  // namespace instinfer::methods

@@ -66,7 +66,7 @@ struct spy {
   using format = test_machine::format;
   using scores = score_array<float>;
 
-  void top_dims(const query_group&, std::uint32_t r, index_set& out) {
+  void top_dims(const query_group&, group_reduction, std::uint32_t r, index_set& out) {
     asked = r;
     out.add(0, r);
   }

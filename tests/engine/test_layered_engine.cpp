@@ -180,6 +180,7 @@ TEST_CASE("prefill and decode of a layer go to its kind, and have the bits of ap
     CHECK(out == expected);
     CHECK(in_one.tokens(a, l) == 41);
   }
+  in_one.set_policy(in_one.attention());  // goes to all kinds
 }
 
 TEST_CASE("all kinds take pages and group buffer from one budget") {

@@ -55,6 +55,27 @@ TEST_CASE_TEMPLATE("background writes: an append costs its link only, and the ne
   CHECK(suspends < 0.5 * waits);
 }
 
+TEST_CASE("untimed: calls do all but take time, and leave nothing for the background") {
+  using timed = flash::engine<flexgen, format, flash::random_selection, flash::data_out_first,
+                              store::ledger, flash::background_writes>;
+  const store::capacity capacity{.bytes = 64 << 20, .context_tokens = 2048};
+  timed engine(few_heads, capacity), other(few_heads, capacity);
+  const sequence seq = engine.open();
+  const sequence same = other.open();
+  const flash::receipt written = engine.untimed([&] { return engine.append_count(seq, 0, 1000); });
+  CHECK(written.total_ns() == 0);
+  CHECK(written.traffic == other.append_count(same, 0, 1000).traffic);
+  CHECK(engine.backlog() == 0);
+  CHECK(other.backlog() > 0);
+  other.wait(10e6);
+  const flash::receipt read = engine.untimed([&] { return attend(engine, {&seq, 1}); });
+  CHECK(read.total_ns() == 0);
+  const flash::receipt timed_read = attend(other, {&same, 1});
+  CHECK(read.traffic == timed_read.traffic);
+  CHECK_THROWS_AS(engine.untimed([&] { engine.append_count(sequence{}, 0, 1); }), unknown_sequence);
+  CHECK(attend(engine, {&seq, 1}).total_ns() == timed_read.total_ns());  // times are back
+}
+
 TEST_CASE("background writes: host routes, too") {
   flash::engine<flexgen, format, flash::random_selection, flash::data_out_first, store::ledger,
                 flash::background_writes>

@@ -1,5 +1,7 @@
 // SparQ: what the tests of the paths leave open.
 
+#include <functional>
+
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/methods/sparf.hpp"
 #include "instinfer/methods/sparq.hpp"
@@ -8,11 +10,12 @@
 namespace instinfer::test_sparq {
 
 using namespace test;
+using attention::sparf;
 using attention::sparq;
 
 // (S r + 2 k d) / (2 S d) of dense attention's traffic: r = d/c and k = S/2c give 1/2c + 1/2c.
 TEST_CASE_TEMPLATE("a compression c keeps 1/c of the dims and 1/2c of the tokens", Policy, sparq,
-                   attention::sparf) {
+                   sparf) {
   for (const std::uint32_t c : {1u, 2u, 4u, 8u, 16u}) {
     const Policy policy = Policy::at_compression(c);
     CHECK(policy.keep_dims.of(128, "r") == 128 / c);
@@ -57,6 +60,80 @@ TEST_CASE_TEMPLATE("SparQ: mean values, constant values, bytes", Path, reference
       CHECK(static_cast<double>(x) == doctest::Approx(0.75).epsilon(1e-5));
     }
   }
+}
+
+// With all dims, scores are the exact logits, so the definitions say which tokens are best.
+TEST_CASE_TEMPLATE("SparF's settings for the heads of a group", Path, reference::path, cpu::path) {
+  using on_dual = decoder<sparf, Path, layout::dual<>>;
+  const test::random_cache<method_format> data(122, 300, 3, 1);
+  const matrix K = data.K(0, 0, 300);
+  matrix logits(3, 300), p(3, 300);
+  for (int h = 0; h < 3; ++h) {
+    logits.row(h) = data.Q(h) * K.transpose() / 8.0;
+    p.row(h) = (logits.row(h).array() - logits.row(h).maxCoeff()).exp();
+    p.row(h) /= p.row(h).sum();
+  }
+  const auto best = [](const row_vector& rank, int first, int last, int n) {
+    token_list tokens = test::tokens_from_to(first, last);
+    std::ranges::stable_sort(tokens, std::greater{}, [&](int t) { return rank[t]; });
+    tokens.resize(static_cast<std::size_t>(n));
+    std::ranges::sort(tokens);
+    return tokens;
+  };
+  const auto folded_by = [&](const sparf& settings) {
+    on_dual d(settings, 3);
+    d.append(data.k, data.v);
+    d.attend(data.q);
+    if (!settings.blend) {
+      test::check_equals_attention_over_folded(d, data);
+    }
+    return d.folded();
+  };
+  sparf s{.keep_dims = 1.0, .keep_tokens = budget::exactly(40), .blend = false};
+  const row_vector sums = p.colwise().sum(), most = p.colwise().maxCoeff(),
+                   of_logits = logits.colwise().sum(), of_one = logits.colwise().maxCoeff();
+  CHECK(best(sums, 0, 300, 40) != best(most, 0, 300, 40));
+  CHECK(best(sums, 0, 300, 40) != best(of_logits, 0, 300, 40));
+  CHECK(folded_by(s) == best(sums, 0, 300, 40));
+  s.tokens_over = attention::group_reduction::max;
+  CHECK(folded_by(s) == best(most, 0, 300, 40));
+  s.rank_logits = true;
+  CHECK(folded_by(s) == best(of_one, 0, 300, 40));
+  s.tokens_over = attention::group_reduction::sum;
+  CHECK(folded_by(s) == best(of_logits, 0, 300, 40));
+  s.local = 0.25;
+  token_list with_newest = best(of_logits, 0, 290, 30);
+  for (int t = 290; t < 300; ++t) {
+    with_newest.push_back(t);
+  }
+  CHECK(folded_by(s) == with_newest);
+
+  // |q| of three heads at dims 5, 9 and 20: the sums are 3, 4 and 2, the maxima 3, 2 and 2.
+  std::vector<float> q(3 * 64, 0.0f);
+  q[5] = -3.0f;
+  q[9] = 2.0f;
+  q[64 + 9] = 1.0f;
+  q[2 * 64 + 9] = -1.0f;
+  q[2 * 64 + 20] = 2.0f;
+  const auto dim_of = [&](attention::group_reduction over) {
+    on_dual d({.keep_dims = budget::exactly(1), .dims_over = over}, 3);
+    d.append(data.k, data.v);
+    d.attend(q);
+    return d.seen.heads[0].chosen[static_cast<int>(attention::operation::top_dims)].at(0);
+  };
+  CHECK(dim_of(attention::group_reduction::sum) == std::vector<int>{9});
+  CHECK(dim_of(attention::group_reduction::max) == std::vector<int>{5});
+}
+
+TEST_CASE("SparF as published: Alg. 1 at a compression") {
+  const sparf s = sparf::as_published(16);
+  CHECK(s.keep_dims == budget(1.0 / 16));
+  CHECK(s.keep_tokens == budget(1.0 / 32));
+  CHECK(s.local.of(100, "l") == 0);
+  CHECK(s.dims_over == attention::group_reduction::sum);
+  CHECK(s.tokens_over == attention::group_reduction::sum);
+  CHECK(!s.rank_logits);
+  CHECK(s.blend);
 }
 
 TEST_CASE(

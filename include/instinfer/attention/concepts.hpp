@@ -39,7 +39,7 @@ namespace instinfer::attention {
 //   all_tokens(q)                the visible tokens
 //   steady(q, sinks, window)     the `sinks` oldest and the `window` newest visible tokens
 //   moved_back(q, n, rope)       the query rotated to a position n earlier (StreamingLLM)
-//   top_dims(q, keep)            the dims with the largest sum of |q| over the group
+//   top_dims(q, keep, over)      the dims with the largest |q|, reduced over the group
 //   top_tokens(scores, keep, newest, over)
 //                                the candidates with the largest rank. `keep` is a budget of the
 //                                candidates. The `newest` last candidates are always kept; `newest`
@@ -90,7 +90,7 @@ concept AttentionMachine =
     requires(M& m, const typename M::query& q, typename M::dims dims, typename M::scores scores,
              typename M::tokens tokens, budget keep, residence from, group_reduction over) {
       { m.all_tokens(q) } -> std::same_as<typename M::tokens>;
-      { m.top_dims(q, keep) } -> std::same_as<typename M::dims>;
+      { m.top_dims(q, keep, over) } -> std::same_as<typename M::dims>;
       { m.score_dims(q, dims) } -> std::same_as<typename M::scores>;
       { m.softmax(scores) } -> std::same_as<typename M::scores>;
       { m.top_tokens(scores, keep, keep, over) } -> std::same_as<typename M::tokens>;
@@ -115,7 +115,7 @@ struct machine_archetype {
   tokens all_tokens(const query&);
   tokens steady(const query&, std::uint32_t, budget);
   query moved_back(const query&, std::uint32_t, const rope&);
-  dims top_dims(const query&, budget);
+  dims top_dims(const query&, budget, group_reduction = group_reduction::sum);
   tokens top_tokens(scores, budget, budget = 0.0, group_reduction = group_reduction::sum);
   chunks top_chunks(scores, budget, budget = 0.0, group_reduction = group_reduction::sum);
   chunks chunks_above(scores, double, group_reduction = group_reduction::sum);

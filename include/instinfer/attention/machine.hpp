@@ -27,7 +27,7 @@ inline bool mean_applies(const layout::head_pages& head, std::uint32_t visible) 
 // `A::scores` is a score_array (attention/scores.hpp), or the path's own type if it has no values.
 // An operation that a path lacks fails to compile if a policy uses it; the error shows its name.
 //   begin(q, head)                        new query: empties the state
-//   top_dims(q, r, out)                   choose
+//   top_dims(q, over, r, out)             choose
 //   top(scores, over, k, newest, out)     choose: candidates by rank
 //   rank(scores, over)                    [candidates] of values, for choices by threshold
 //   score_dims(q, dims, tokens, plan)     -> logits over `tokens`, read as planned
@@ -90,9 +90,9 @@ class machine : public selector<typename Arithmetic::format, Summaries, observer
     return moved;
   }
 
-  dims top_dims(const query& q, budget keep) {
+  dims top_dims(const query& q, budget keep, group_reduction over = group_reduction::sum) {
     index_set& set = scratch_.next_selection();
-    arithmetic_.top_dims(q, keep.of(q.dims(), "keep_dims"), set);
+    arithmetic_.top_dims(q, over, keep.of(q.dims(), "keep_dims"), set);
     watch_.chose(operation::top_dims, set);
     return set;
   }

@@ -57,6 +57,11 @@ class budget {
     return *this;
   }
 
+  friend constexpr bool operator==(const budget& a, const budget& b) {
+    return a.share_ <= b.share_ && b.share_ <= a.share_ && a.count_ == b.count_ &&
+           a.exact_ == b.exact_;
+  }
+
  private:
   // A number of available items large enough for exactly(n).
   constexpr std::uint32_t at_least() const {

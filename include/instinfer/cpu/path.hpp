@@ -45,10 +45,13 @@ class arithmetic : public score_pool {
     begin_scores();
   }
 
-  HWY_NOINLINE void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
+  HWY_NOINLINE void top_dims(const attention::query_group& q, attention::group_reduction over,
+                             std::uint32_t r, index_set& chosen) {
+    const bool sum = over == attention::group_reduction::sum;
     magnitude_.assign(Format::k_dim, 0.0f);
     for (std::size_t i = 0; i < q.values.size(); ++i) {
-      magnitude_[i % Format::k_dim] += std::abs(q.values[i]);
+      float& of = magnitude_[i % Format::k_dim];
+      of = sum ? of + std::abs(q.values[i]) : std::max(of, std::abs(q.values[i]));
     }
     top_of(magnitude_, r, chosen);
   }

@@ -85,8 +85,8 @@ class engine : public attending_engine<D, Format, Path, Store> {
 
   // A step of decoding: appends the new token of a sequence, and attends for it, as append() and
   // attend() do. k [kv_heads, k_dim], v [kv_heads, v_dim], q [q_heads, k_dim], out [q_heads,
-  // v_dim]; for n tokens each [n, ...]. Throws what they do, and then leaves the layer as it was, unless a
-  // drive cannot be read while the tokens are taken back.
+  // v_dim]; for n tokens each [n, ...]. Throws what they do, and then leaves the layer as it was,
+  // unless a drive cannot be read while the tokens are taken back.
   receipt decode(sequence seq, int layer, std::span<const element> k, std::span<const element> v,
                  std::span<const float> q, std::span<float> out) {
     const new_tokens<element> one{k, v};

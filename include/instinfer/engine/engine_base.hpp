@@ -109,6 +109,24 @@ class engine_base {
   }
 
   const policy& attention() const { return attention_; }
+  // Other settings of the policy, for all later calls: a budget, a threshold, a window. What the
+  // summaries hold stays, so h2o and hgca cannot get back what they dropped under smaller ones.
+  // Throws bad_argument if a sequence has an index that build() would now make in another way, and
+  // then keeps the old settings.
+  void set_policy(const policy& attention) {
+    if constexpr (requires { policy::same_index(attention_, attention); }) {
+      using index = typename policy::indexed_by::template state<typename Format::padded::decoded>;
+      require(policy::same_index(attention_, attention) || !cache_.any_layer([](const auto& layer) {
+        return layer.summaries().any_head(
+            [](const auto& states) { return std::get<index>(states).indexed().size() > 0; });
+      }),
+              [] {
+                return std::string("set_policy: a sequence has an index of other settings; keep ") +
+                       policy::index_settings + ", or reclaim the sequence";
+              });
+    }
+    attention_ = attention;
+  }
   const logit_rule& logits() const { return logits_; }
   const cache_type& cache() const { return cache_; }
 

@@ -197,6 +197,18 @@ class layered_engine {
     return truncate(seq, store::truncate_range{.tokens = tokens});
   }
 
+  // In all kinds, or in none.
+  const policy& attention() const { return engines_.at(0, attention_of); }
+  void set_policy(const policy& attention) {
+    const policy old = this->attention();
+    try {
+      engines_.for_each([&](auto& engine, auto) { engine.set_policy(attention); });
+    } catch (...) {
+      engines_.for_each([&](auto& engine, auto) { engine.set_policy(old); });
+      throw;
+    }
+  }
+
   std::uint32_t tokens(sequence seq, int layer) const {
     return at(layer,
               [&](auto& engine, auto kind) { return engine.tokens(parts_of(seq)[kind], layer); });
@@ -246,6 +258,9 @@ class layered_engine {
   const Pages& pages() const { return drive_.pages; }
 
  private:
+  static constexpr auto attention_of = [](auto& engine, auto) -> const policy& {
+    return engine.attention();
+  };
   using engines = by_kind<engine_of<Formats>...>;
   using sequence_parts = std::vector<sequence>;  // the handle in each kind's engine
 

@@ -81,11 +81,20 @@ class engine {
   instinfer::receipt append_untimed(sequence seq, int layer, std::uint64_t count)
     requires(!holds_data)
   {
-    const instinfer::receipt written = inner_.append_count(seq, layer, count);
-    if constexpr (LocatingStore<Store>) {
-      inner_.translation().clear_operations();
-    }
-    return written;
+    return untimed([&] { return append_count(seq, layer, count); });
+  }
+
+  // f(). The calls of this engine in it do all but take time: receipts have traffic alone, and
+  // nothing is left for the background. For a prompt that no figure should include.
+  template <class F>
+  decltype(auto) untimed(F&& f) {
+    struct timed_again {
+      bool& timed;
+      bool before;
+      ~timed_again() { timed = before; }
+    } const after{timed_, timed_};
+    timed_ = false;
+    return f();
   }
 
   // Like instinfer::engine::build, with times: tokens are read, and written in another order.
@@ -173,6 +182,7 @@ class engine {
     }
     receipt done;
     work_.clear();
+    locations_.clear();
     transfer::link_bytes link;
     for (const request& r : batch) {
       const auto q_values = inner_.cache().shape().q_values(Format::k_dim);
@@ -186,6 +196,10 @@ class engine {
           route::bytes({}, r.query_bytes(sizeof(element)), r.output_bytes(sizeof(element)));
       link.up += moved.up;
       link.down += moved.down;
+    }
+    if (!timed_) {
+      work_.clear();
+      return done;
     }
     done.link_ns = route_ns(link);
     draw_unit(trace, "link", "q down, output up", 0, done.link_ns);
@@ -246,9 +260,11 @@ class engine {
                                    }
                                  })
                        .traffic;
-    writes_.charge(operations_, done);
+    if (timed_) {
+      writes_.charge(operations_, done);
+      writes_.pass(done.total_ns());
+    }
     operations_.clear();
-    writes_.pass(done.total_ns());
     return done;
   }
 
@@ -264,6 +280,10 @@ class engine {
   // Like instinfer::engine's.
   std::uint32_t tokens(sequence seq, int layer) const { return inner_.tokens(seq, layer); }
   std::uint64_t positions(sequence seq, int layer) const { return inner_.positions(seq, layer); }
+
+  // Like instinfer::engine's.
+  const policy& attention() const { return inner_.attention(); }
+  void set_policy(const policy& attention) { inner_.set_policy(attention); }
 
   // The inner engine: for attends with your own parallel policy, workspace or observer.
   const inner_type& inner() const { return inner_; }
@@ -358,6 +378,12 @@ class engine {
   receipt timed_write(const instinfer::receipt& written) {
     receipt done;
     done.traffic = written.traffic;
+    if (!timed_) {
+      if constexpr (LocatingStore<Store>) {
+        inner_.translation().clear_operations();
+      }
+      return done;
+    }
     charge_writes(done);
     const double flash_ns = done.flash_write_ns + done.moving_ns + done.erase_ns;
     const double link_ns = route_ns({.up = 0, .down = written.traffic.link_bytes});
@@ -403,6 +429,7 @@ class engine {
   std::vector<std::uint32_t> slots_;  // scratch of require_distinct()
   attend_work work_;
   std::vector<location> locations_;  // of the work
+  bool timed_ = true;
   ftl_operations operations_;
 };
 

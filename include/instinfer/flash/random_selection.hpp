@@ -55,7 +55,8 @@ class random_arithmetic {
     weights_.begin(number);
   }
 
-  void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
+  void top_dims(const attention::query_group& q, attention::group_reduction /*over*/,
+                std::uint32_t r, index_set& chosen) {
     draw(index_set::range(0, q.dims()), r, 0, 1, chosen);
   }
 

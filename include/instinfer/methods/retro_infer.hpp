@@ -25,6 +25,11 @@ struct retro_infer {
 
   using summaries = summary_list<cluster_index, wave_buffer>;
   using indexed_by = cluster_index;
+  // The settings by which build() makes clusters; it decides when by the others.
+  static constexpr const char* index_settings = "cluster_tokens and segment_tokens";
+  static bool same_index(const retro_infer& a, const retro_infer& b) {
+    return a.cluster_tokens == b.cluster_tokens && a.segment_tokens == b.segment_tokens;
+  }
   static constexpr bool own_window = true;
 
   template <AttentionMachine M>

@@ -3,6 +3,7 @@
 // operations are in reference/path.hpp.
 
 #include "instinfer/attention/concepts.hpp"
+#include "instinfer/attention/scores.hpp"
 #include "instinfer/summaries/mean_value.hpp"
 
 namespace instinfer::attention {
@@ -12,10 +13,17 @@ namespace instinfer::attention {
 // without a wanted entry are not read (page filter). From the other pages, only wanted entries pass
 // the flash channel controller (entry filter). Both filters follow from the plan of each operation,
 // so the program contains only the algorithm.
+//
+// The paper has one query head a KV head. The heads of a group share both choices; the settings
+// from dims_over on say how, and are measured in docs/methods.md.
 struct sparf {
   budget keep_dims = 1.0 / 8;     // r of Alg. 1, share of head_dim
   budget keep_tokens = 1.0 / 16;  // k of Alg. 1, share of the visible tokens
   budget local = 0.0;             // share of the kept tokens that is always the newest
+  group_reduction dims_over = group_reduction::sum;    // of the heads' |q|
+  group_reduction tokens_over = group_reduction::sum;  // of what ranks tokens; the mean ranks alike
+  bool rank_logits = false;  // tokens by logits, as SparQ; false: by probabilities
+  bool blend = true;         // the mean of V stands for the other tokens; false: nothing does
 
   using summaries = summary_list<mean_value>;
 
@@ -24,14 +32,27 @@ struct sparf {
   static constexpr sparf at_compression(double compression) {
     return {.keep_dims = 1.0 / compression, .keep_tokens = 0.5 / compression};
   }
+  // The same with Alg. 1 as it stands, whatever the defaults are: no local tokens, sums, blend.
+  static constexpr sparf as_published(double compression = 8.0) {
+    sparf s = at_compression(compression);
+    s.local = 0.0;
+    s.dims_over = s.tokens_over = group_reduction::sum;
+    s.rank_logits = false;
+    s.blend = true;
+    return s;
+  }
 
   template <AttentionMachine M>
   void operator()(M& m, const typename M::query& q) const {
-    const auto dims = m.top_dims(q, keep_dims);                    // l. 1
-    const auto approx = m.softmax(m.score_dims(q, dims));          // l. 2-8
-    const auto tokens = m.top_tokens(approx, keep_tokens, local);  // l. 10
-    m.fold(q, tokens);                                             // l. 12-18
-    m.blend_mean(approx, tokens);                                  // l. 11, 19
+    const auto dims = m.top_dims(q, keep_dims, dims_over);  // l. 1
+    const auto logits = m.score_dims(q, dims);              // l. 2-7
+    const auto approx = m.softmax(logits);                  // l. 8
+    const auto tokens =
+        m.top_tokens(rank_logits ? logits : approx, keep_tokens, local, tokens_over);  // l. 10
+    m.fold(q, tokens);                                                                 // l. 12-18
+    if (blend) {
+      m.blend_mean(approx, tokens);  // l. 11, 19
+    }
   }
 };
 

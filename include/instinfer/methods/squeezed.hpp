@@ -26,6 +26,12 @@ struct squeezed {
 
   using summaries = summary_list<cluster_index, cluster_tree>;
   using indexed_by = cluster_index;
+  // The settings by which build() makes the index.
+  static constexpr const char* index_settings = "clusters, coarse_clusters, window and seed";
+  static bool same_index(const squeezed& a, const squeezed& b) {
+    return a.clusters == b.clusters && a.coarse_clusters == b.coarse_clusters &&
+           a.window == b.window && a.seed == b.seed;
+  }
   static constexpr bool own_window = true;
 
   template <AttentionMachine M>

@@ -53,6 +53,28 @@ class threshold_calibration {
     }
   }
 
+  // The clusters of a head by the queries of its group, [n, group, k_dim], one look-up for each of
+  // the n: squeezed keeps a cluster that any head of the group asks for, so its probability is the
+  // largest of theirs.
+  template <ChunkState Index>
+  void add_groups(const Index& index, std::span<const float> queries, std::uint32_t group,
+                  const logit_rule& rule = {}) {
+    const std::size_t row = group * Index::row_dim;
+    for (std::size_t at = 0; at + row <= queries.size(); at += row) {
+      const std::size_t first = clusters_.size();
+      add(index, queries.subspan(at, Index::row_dim), rule);
+      const std::size_t count = clusters_.size() - first;
+      for (std::size_t h = 1; h < group; ++h) {
+        add(index, queries.subspan(at + h * Index::row_dim, Index::row_dim), rule);
+        for (std::size_t u = first; u < first + count; ++u) {
+          clusters_[u].probability =
+              std::max(clusters_[u].probability, clusters_[u + count].probability);
+        }
+        clusters_.resize(first + count);
+      }
+    }
+  }
+
   // The threshold that drops the share `dropped` of all tokens, up to ties: clusters above it are
   // kept. It is half-way between neighbours, so that no rounding decides. Throws bad_argument
   // outside [0, 1), before anything was added, or if ties would leave nothing to keep.

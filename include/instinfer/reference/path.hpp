@@ -35,9 +35,14 @@ class arithmetic : public score_pool {
     begin_scores();
   }
 
-  // l. 1: the r largest components of |q|, summed over the group.
-  void top_dims(const attention::query_group& q, std::uint32_t r, index_set& chosen) {
-    const row_vector magnitude = rows_of(q).cwiseAbs().colwise().sum();
+  // l. 1: the r largest components of |q|, reduced over the group.
+  void top_dims(const attention::query_group& q, attention::group_reduction over, std::uint32_t r,
+                index_set& chosen) {
+    const matrix all = rows_of(q).cwiseAbs();
+    row_vector magnitude = all.colwise().sum();
+    if (over == attention::group_reduction::max) {
+      magnitude = all.colwise().maxCoeff();
+    }
     top_of({magnitude.data(), static_cast<std::size_t>(magnitude.size())}, r, chosen);
   }
 

@@ -104,6 +104,12 @@ class layer_summaries {
     return first;
   }
 
+  // Whether f(states) holds for any head.
+  template <class F>
+  bool any_head(F&& f) const {
+    return std::ranges::any_of(heads_, f);
+  }
+
   // Fast memory of all summaries.
   std::uint64_t bytes() const {
     std::uint64_t bytes = 0;

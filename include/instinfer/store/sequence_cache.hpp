@@ -286,6 +286,12 @@ class sequence_cache {
     return const_cast<sequence_cache*>(this)->layer_of(seq, layer_index);
   }
 
+  // Whether f(layer) holds for any layer of any sequence.
+  template <class F>
+  bool any_layer(F&& f) const {
+    return slots_.any([&](const std::vector<layer>& all) { return std::ranges::any_of(all, f); });
+  }
+
   const model_shape& shape() const { return shape_; }
   const layout::tiling& tiles() const { return tiles_; }
   std::uint32_t page_bytes() const { return page_bytes_; }

@@ -62,6 +62,13 @@ class sequence_slots {
     return const_cast<sequence_slots*>(this)->at(seq);
   }
 
+  // Whether f(layers) holds for any open sequence.
+  template <class F>
+  bool any(F&& f) const {
+    return std::ranges::any_of(slots_,
+                               [&](const slot_content& s) { return s.open && f(s.layers); });
+  }
+
  private:
   struct slot_content {
     std::vector<Layer> layers;

@@ -28,7 +28,8 @@ class device_choices {
 
   void begin(const attention::query_group& /*q*/, const layout::head_pages& /*head*/) {}
 
-  void top_dims(const attention::query_group& /*q*/, std::uint32_t r, index_set& chosen) {
+  void top_dims(const attention::query_group& /*q*/, attention::group_reduction /*over*/,
+                std::uint32_t r, index_set& chosen) {
     take(dims_, r, "dims", chosen);
   }
   void top(const scores& /*s*/, attention::group_reduction /*over*/, std::uint32_t k,

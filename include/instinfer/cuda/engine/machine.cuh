@@ -61,7 +61,13 @@ class machine {
 
   tokens all_tokens(const query&) { return {false, m_.visible.count()}; }
 
-  dims top_dims(const query&, budget keep) { return {keep.of(dim, "keep_dims")}; }
+  dims top_dims(const query&, budget keep,
+                attention::group_reduction over = attention::group_reduction::sum) {
+    require(over == attention::group_reduction::sum, [] {
+      return std::string("cuda::machine: top_dims ranks by sums over the group only");
+    });
+    return {keep.of(dim, "keep_dims")};
+  }
 
   scores score_dims(const query& q, dims chosen) {
     once(scored_, "scores by dims");
