@@ -1,6 +1,7 @@
 #pragma once
 // Umbrella header of all selection methods; attention/concepts.hpp has the menu.
 
+#include "instinfer/methods/at_budget.hpp"
 #include "instinfer/methods/dense.hpp"
 #include "instinfer/methods/dsa.hpp"
 #include "instinfer/methods/h2o.hpp"

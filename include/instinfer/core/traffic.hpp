@@ -21,6 +21,12 @@ struct traffic {
   std::uint64_t fast_bytes = 0;     // wanted entries that a policy keeps in fast memory
   std::uint64_t summary_bytes = 0;  // scored or folded rows of summaries
 
+  // Of K and V, wherever they lie: what the queries use of them. On routes to a host or a GPU the
+  // filter passes whole pages, and so do these.
+  constexpr std::uint64_t wanted_bytes() const {
+    return filtered_bytes + buffer_bytes + fast_bytes;
+  }
+
   friend constexpr bool operator==(const traffic&, const traffic&) = default;
 
   constexpr traffic& operator+=(const traffic& t) {

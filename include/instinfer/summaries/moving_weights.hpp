@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "instinfer/core/budget.hpp"
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/top_k.hpp"
@@ -18,13 +19,16 @@ struct salience_rule {
   double alpha = 0.5;  // weight of the newest observation in the moving average
   double beta = 0.5;  // a token is salient if its average is at least beta times the uniform weight
   std::uint32_t least_kept = 10;  // at least this many of the tokens judged together are kept
+  budget most_kept = 1.0;         // of all older tokens, at most this share is kept
 
-  // Throws bad_argument unless alpha is in (0, 1] and beta is finite and not negative.
+  // Throws bad_argument unless alpha is in (0, 1], beta is finite and not negative, and most_kept
+  // is a budget.
   void validate() const {
     require(alpha > 0.0 && alpha <= 1.0 && beta >= 0.0 && std::isfinite(beta), [&] {
       return "salience_rule: alpha must lie in (0, 1] and beta be finite and >= 0, got " +
              std::to_string(alpha) + " and " + std::to_string(beta);
     });
+    (void)most_kept.of(0xFFFF'FFFFu, "most_kept");
   }
 };
 
@@ -159,13 +163,17 @@ struct moving_weights {
     }
 
     // Adds the tokens from `first` on with a weight in weights_ of at least beta / attended, and
-    // always the least_kept tokens with the largest weight.
+    // always the least_kept tokens with the largest weight, as far as most_kept leaves room.
     void keep_salient(std::uint32_t first, std::uint32_t attended, const salience_rule& rule) {
       const double least = rule.beta / std::max(1u, attended);
       const auto salient = static_cast<std::uint32_t>(
           std::ranges::count_if(weights_, [&](double w) { return w >= least; }));
+      // A share of all, so that small blocks do not round up one by one.
+      const auto judged = static_cast<std::uint32_t>(weights_.size());
+      const std::uint32_t most = rule.most_kept.of(first - first_ + judged, "most_kept");
+      const std::uint32_t room = most - std::min(most, context_.count());
       index_set kept;
-      top_k<double>(weights_, std::max(salient, rule.least_kept), kept, keys_);
+      top_k<double>(weights_, std::min(room, std::max(salient, rule.least_kept)), kept, keys_);
       kept.view().for_each([&](std::uint32_t i) { context_.add(first + i); });
     }
 
