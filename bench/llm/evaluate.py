@@ -1,5 +1,6 @@
-"""One text or one set of questions, for one method after the other: the prompt is computed once."""
+"""One text or one set of questions, for one method after the other: a prompt is computed once, and kept on disk."""
 
+import hashlib
 import math
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as functional
 import transformers.cache_utils
 
 import instinfer_llm
+import models
 import texts
 from instinfer_llm.hugging_face import CACHE, _CacheLayer
 
@@ -30,15 +32,22 @@ class Recorder(transformers.cache_utils.Cache):
 class Evaluation:
     def __init__(self, model, ids, options):
         self.model, self.options, self.prompt = model, options, ids
-        self.recorded = Recorder(model.config.num_hidden_layers)
-        model(torch.tensor([ids]), **{CACHE: self.recorded}, logits_to_keep=1)
+        name = hashlib.sha256(f"{model.config.to_json_string()} {ids}".encode()).hexdigest()[:16]
+        file = models.BUILD / "prompts" / f"{name}.pt"
+        if not file.exists():
+            recorder = Recorder(model.config.num_hidden_layers)
+            model(torch.tensor([ids]), **{CACHE: recorder}, logits_to_keep=1)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save([[x.contiguous() for x in rows] for rows in recorder.rows], file.with_suffix(".part"))
+            file.with_suffix(".part").rename(file)
+        self.recorded = torch.load(file, mmap=True)  # of each layer: k, v, q [tokens, heads, dim]
 
     def cache(self, method, settings, budget, time_every):
         """A cache with the prompt in it."""
         cache = instinfer_llm.Cache(self.model.config, method, budget, self.options.storage, settings,
                                     context_tokens=len(self.prompt), batch=2, threads=1, time_every=time_every)
         cache.sequences = [cache.engine.open()]
-        for layer, (k, v, q) in enumerate(self.recorded.rows):
+        for layer, (k, v, q) in enumerate(self.recorded):
             cache.engine.prefill(layer, [(cache.sequences[0], k, v, q, None)])
             cache.layers[layer].seen = len(self.prompt)
         cache.engine.reset_usage()

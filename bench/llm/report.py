@@ -41,6 +41,11 @@ def ratio(of_blocks):
     return math.exp(sum(map(sum, of_blocks)) / sum(map(len, of_blocks)))
 
 
+def exact_perplexity(results):
+    of_parts = {r["part"]: r["dense_nll"] for r in results}
+    return math.exp(mean([x for nll in of_parts.values() for x in nll]))
+
+
 def group(results):
     groups = defaultdict(list)
     for r in results:
@@ -97,17 +102,23 @@ def lookup_table(results):
 HEAD = """\
 # Accuracy on a real model
 
-Written by `./dev bench llm` from its results; do not edit by hand. Every method decodes the same model: its K and V lie in
-the engine's pages, and its attention is the engine's. Prompts attend exactly.
+```sh
+./dev bench llm                                  # writes this page; a run that was stopped goes on where it was
+```
 
-- **perplexity** of the tokens after the prompt, teacher-forced, and **over dense**: its ratio to the exact attention's, with
-  the middle 95 % of 1000 samples of blocks of 16 tokens. Where two intervals overlap, the order of two methods is noise.
+Every method decodes the same model ([llm.md](llm.md)): its K and V lie in the engine's pages, and its attention is the
+engine's. Prompts attend exactly.
+
+- **perplexity** of the tokens after the prompt, teacher-forced, and **over dense**: its ratio to that of exact
+  attention, with the middle 95 % of 1000 samples of blocks of 16 tokens. Where two intervals overlap, the order of two
+  methods is noise.
 - **KL**: mean divergence of the next token's distribution from the exact one, in nats.
-- **wanted**, **read**, **fast**, **summaries**: bytes as shares of all K and V (dense wants 1): entries that the method asks
-  for, whole pages that are read for them, K and V that the method keeps in fast memory, and rows of summaries.
-- **drive ms**: modelled attention time of a token in all layers, on the paper's drive; **keeps up**: with an accelerator
-  that is never the bottleneck. **CPU ms**: measured processor time of one thread.
-- A **budget** is the setting's share of K and V. Methods differ in what they want at the same budget: compare by **wanted**.
+- **wanted**, **read**, **fast**, **summaries**: bytes as shares of all K and V (dense wants 1): entries that the method
+  uses, wherever they lie; whole pages that are read from flash for them; those of the entries that the method keeps in
+  fast memory; and rows of summaries that are scored.
+- **drive ms**: modelled attention time of a token in all layers, on the paper's drive; **keeps up**: with an
+  accelerator that is never the bottleneck. **CPU ms**: measured processor time of one thread.
+- A **budget** is the share of bytes that a method is set to want (`methods::at_budget`); **wanted** is what came of it.
 """
 
 
@@ -125,7 +136,8 @@ def write(options):
             part = [r for r in of_model if r["text"] == text]
             rows = list(perplexity_rows(part))
             lines += [f"## {model}, {storage}: {text}, prompts of {context} tokens", "",
-                      f"{rows[0]['tokens']} tokens; dense wants {rows[0]['dense_mb']:.1f} MB a token.", "",
+                      f"{rows[0]['tokens']} tokens, of which exact attention has a perplexity of "
+                      f"{exact_perplexity(part):.2f}; dense wants {rows[0]['dense_mb']:.1f} MB a token.", "",
                       *perplexity_table(rows), ""]
     for model, storage, context in sorted({(r["model"], r["storage"], r["context"]) for r in results
                                            if r["task"] == "look-up"}):

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 sys.path[:0] = [os.path.join(ROOT, "examples/llm"), os.path.dirname(os.path.abspath(__file__))]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -26,12 +26,13 @@ VARIANTS = {name: (name, "") for name in (
 SPARF = {
     "sparf by head": ("sparf_per_head", ""),
     "sparf, local": ("sparf", "local=0.25"),
-    "sparf, no mean": ("sparf_grouped", "local=0"),
-    "sparf, local, no mean": ("sparf_grouped", "local=0.25"),
-    "sparf, half local, no mean": ("sparf_grouped", "local=0.5"),
-    "sparf, local, no mean, maximum": ("sparf_grouped", "local=0.25,by_maximum=1"),
-    "sparf, local, no mean, logits": ("sparf_grouped", "local=0.25,by_logits=1"),
-    "sparf, local, no mean, maximum of logits": ("sparf_grouped", "local=0.25,by_logits=1,by_maximum=1"),
+    "sparf, no mean": ("sparf", "blend=0"),
+    "sparf, local, no mean": ("sparf", "local=0.25,blend=0"),
+    "sparf, half local, no mean": ("sparf", "local=0.5,blend=0"),
+    "sparf, local, no mean, maximum": ("sparf", "local=0.25,blend=0,tokens_over=1"),
+    "sparf, local, no mean, logits": ("sparf", "local=0.25,blend=0,rank_logits=1"),
+    "sparf, local, no mean, maximum of logits": ("sparf", "local=0.25,blend=0,rank_logits=1,tokens_over=1"),
+    "sparf, local, no mean, maximum of dims": ("sparf", "local=0.25,blend=0,dims_over=1"),
 }
 
 
@@ -41,6 +42,7 @@ def arguments():
     parser.add_argument("--model", metavar="DIR|GGUF", help="default: SmolLM2-135M from PyPI")
     parser.add_argument("--methods", default=",".join([*VARIANTS, "variants"]),
                         help="separated by commas; `variants` are those of SparF on grouped queries; default: all")
+    parser.add_argument("--texts", default="devil,jargon", help="default: %(default)s")
     parser.add_argument("--budgets", default="4,8,16", help="divisors; default: %(default)s")
     parser.add_argument("--storage", default="fp16")
     parser.add_argument("--context", type=int, default=4096, help="tokens of a prompt; default: %(default)s")
@@ -86,6 +88,7 @@ def measure(options):
     import torch
 
     import evaluate
+    import instinfer_llm
     import models
     import texts
 
@@ -96,7 +99,9 @@ def measure(options):
         with open(options.results) as file:
             done = {json.loads(line)["key"] for line in file}
     tasks = []
-    for text in texts.TEXTS:
+    for text in filter(None, options.texts.split(",")):
+        if text not in texts.TEXTS:
+            sys.exit(f"./dev bench llm: no text '{text}'; there are: {', '.join(texts.TEXTS)}")
         for w in range(options.windows):
             tasks.append(("perplexity", text, w))
     tasks += [("look-up", "facts", p) for p in range(options.prompts)]
@@ -114,7 +119,11 @@ def measure(options):
             evaluation = evaluate.prepare(task, model, tokenizer, options)
             for (variant, budget), key in configs_left:
                 method, settings = {**VARIANTS, **SPARF}[variant]
-                found = evaluation.run(method, settings, budget)
+                try:
+                    found = evaluation.run(method, settings, budget)
+                except instinfer_llm.BadArgument as refused:  # some methods cannot want so little
+                    progress.step(f"{variant} at 1/{1 / budget:.0f}: {refused}")
+                    continue
                 file.write(json.dumps({"key": key, "model": name, "storage": options.storage, "task": task[0],
                                        "text": task[1], "part": task[2], "variant": variant, "budget": budget,
                                        **found}) + "\n")

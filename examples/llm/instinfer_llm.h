@@ -80,8 +80,8 @@ typedef struct {
   /* of these attends */
   uint64_t pages_read;
   uint64_t array_bytes;   /* whole pages that were read */
-  uint64_t wanted_bytes;  /* wanted entries of K and V, from pages or from the group buffer */
-  uint64_t fast_bytes;    /* K and V that the method keeps in fast memory */
+  uint64_t wanted_bytes;  /* wanted entries of K and V, wherever they lie */
+  uint64_t fast_bytes;    /* of them, those that the method keeps in fast memory */
   uint64_t summary_bytes; /* rows of summaries that were scored or folded */
   uint64_t dense_bytes;   /* K and V of all visible tokens */
   uint64_t wall_ns;       /* of the attends that are not timed: measured, */

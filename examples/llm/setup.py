@@ -17,8 +17,7 @@ class BuildWithBridge(build_py):
     def run(self):
         super().run()
         folder = pathlib.Path(self.get_finalized_command("build").build_temp).resolve()
-        options = [f"-D{name}={os.environ[name]}" for name in ("INSTINFER_LLM_FORMATS",) if name in os.environ]
-        subprocess.run(["cmake", "-S", str(HERE), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release", *options], check=True)
+        subprocess.run(["cmake", "-S", str(HERE), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release"], check=True)
         subprocess.run(["cmake", "--build", str(folder), "--target", "instinfer_llm", "--parallel",
                         str(max(1, len(os.sched_getaffinity(0))))], check=True)
         self.copy_file(str(folder / "libinstinfer_llm.so"),

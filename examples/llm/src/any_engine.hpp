@@ -47,7 +47,7 @@ class any_engine {
 
   // What instinfer_llm_prefill and instinfer_llm_decode do, in one layer. They add to `usage`.
   virtual void prefill(std::span<const token_rows> batch, int layer,
-                       const bench::worker_pool& workers, instinfer_llm_usage& usage) = 0;
+                       instinfer_llm_usage& usage) = 0;
   virtual void decode(std::span<const token_rows> batch, int layer, bool timed,
                       const bench::worker_pool& workers, instinfer_llm_usage& usage) = 0;
 };

@@ -75,7 +75,7 @@ const std::string& formats() {
   }();
   return all;
 }
-const std::string& methods() {
+const std::string& method_names() {
   static const std::string all = llm::methods_of<64>::names();
   return all;
 }
@@ -84,22 +84,20 @@ std::unique_ptr<any_engine> make(const std::string& storage, int head_dim, const
                                  const llm::engine_settings& with) {
   bool known = false;
   std::unique_ptr<any_engine> made;
-#define FORMAT(its_name, its_storage, its_head_dim)                   \
-  if (storage == its_name && head_dim == its_head_dim) {              \
-    known = true;                                                     \
-    made = llm::make_engine<its_storage, its_head_dim>(name, with);   \
+#define FORMAT(its_name, its_storage, its_head_dim)                 \
+  if (storage == its_name && head_dim == its_head_dim) {            \
+    known = true;                                                   \
+    made = llm::make_engine<its_storage, its_head_dim>(name, with); \
   }
   INSTINFER_LLM_TABLE(FORMAT)
 #undef FORMAT
   require(known, [&] {
     return "instinfer_llm: storage '" + storage + "' with head size " + std::to_string(head_dim) +
-           " is not in this build, which has: " + formats() +
-           "; build with -DINSTINFER_LLM_FORMATS=\"" + storage + ":" + std::to_string(head_dim) +
-           ";...\"";
+           " is not in this build, which has: " + formats() + "; set INSTINFER_LLM_FORMATS=\"" +
+           storage + ":" + std::to_string(head_dim) + ";...\" and build again";
   });
-  require(made != nullptr, [&] {
-    return "instinfer_llm: no method '" + name + "'; there are: " + methods();
-  });
+  require(made != nullptr,
+          [&] { return "instinfer_llm: no method '" + name + "'; there are: " + method_names(); });
   return made;
 }
 
@@ -114,8 +112,8 @@ struct instinfer_llm {
   explicit instinfer_llm(const instinfer_llm_config& c)
       : workers{static_cast<std::size_t>(threads_of(c))} {
     require(c.layers > 0 && c.of_layer != nullptr, [&] {
-      return "config: layers must be positive and of_layer given, got " +
-             std::to_string(c.layers) + " layers";
+      return "config: layers must be positive and of_layer given, got " + std::to_string(c.layers) +
+             " layers";
     });
     std::map<decltype(kind_of(*c.of_layer)), std::size_t> known;
     for (int l = 0; l < c.layers; ++l) {
@@ -129,9 +127,8 @@ struct instinfer_llm {
   }
 
   static int threads_of(const instinfer_llm_config& c) {
-    require(c.threads >= 1 && c.threads <= 1024, [&] {
-      return "config: threads must be 1 to 1024, got " + std::to_string(c.threads);
-    });
+    require(c.threads >= 1 && c.threads <= 1024,
+            [&] { return "config: threads must be 1 to 1024, got " + std::to_string(c.threads); });
     return c.threads;
   }
   static std::unique_ptr<any_engine> engine_of(const instinfer_llm_layer& layer,
@@ -212,7 +209,7 @@ struct instinfer_llm {
 extern "C" {
 
 const char* instinfer_llm_error(void) { return last_error.c_str(); }
-const char* instinfer_llm_methods(void) { return methods().c_str(); }
+const char* instinfer_llm_methods(void) { return method_names().c_str(); }
 const char* instinfer_llm_formats(void) { return formats().c_str(); }
 const char* instinfer_llm_target(void) { return instinfer::cpu::target_name(); }
 
@@ -238,12 +235,11 @@ int instinfer_llm_fork(instinfer_llm* model, instinfer_llm_sequence from,
     require_given(model, "fork: model");
     require_given(sequence, "fork: sequence");
     const auto& parts = model->parts_of(from);
-    *sequence = model->open_in_all(
-        [&](any_engine& e, std::size_t kind) { return e.fork(parts[kind]); });
+    *sequence =
+        model->open_in_all([&](any_engine& e, std::size_t kind) { return e.fork(parts[kind]); });
   });
 }
-int instinfer_llm_truncate(instinfer_llm* model, instinfer_llm_sequence sequence,
-                           uint64_t tokens) {
+int instinfer_llm_truncate(instinfer_llm* model, instinfer_llm_sequence sequence, uint64_t tokens) {
   return guarded([&] {
     require_given(model, "truncate: model");
     const auto& parts = model->parts_of(sequence);
@@ -275,8 +271,7 @@ int instinfer_llm_prefill(instinfer_llm* model, int32_t layer, int32_t type, siz
                           const instinfer_llm_tokens* rows) {
   return guarded([&] {
     require_given(model, "prefill: model");
-    model->at(layer).prefill(model->rows_of(layer, type, batch, rows), layer, model->workers,
-                             model->usage);
+    model->at(layer).prefill(model->rows_of(layer, type, batch, rows), layer, model->usage);
   });
 }
 int instinfer_llm_decode(instinfer_llm* model, int32_t layer, int32_t type, size_t batch,

@@ -29,8 +29,9 @@ class either_store {
                std::uint32_t page_bytes)
       : store_{folder.empty()
                    ? either(std::in_place_index<0>, channels, pages_per_channel, page_bytes)
-                   : either(std::in_place_index<1>, store::drive_files::options{.folders = {folder}},
-                            channels, pages_per_channel, page_bytes)} {}
+                   : either(std::in_place_index<1>,
+                            store::drive_files::options{.folders = {folder}}, channels,
+                            pages_per_channel, page_bytes)} {}
 
   page_id allocate(std::uint32_t channel) {
     return on([&](auto& s) { return s.allocate(channel); });

@@ -9,10 +9,15 @@ template <class Storage, int HeadDim, class... M>
 std::unique_ptr<any_engine> make_engine_of(method_list<M...>, const std::string& name,
                                            const engine_settings& with) {
   std::unique_ptr<any_engine> made;
-  const method_context context{with.budget, with.capacity.context_tokens, with.rope_base};
   const auto one = [&]<class Policy>(std::type_identity<Policy>) {
     if (name == method<Policy>::name) {
-      Policy policy = method<Policy>::at(context);
+      // Dense attention reads everything, whatever the budget is.
+      const double budget = std::is_same_v<Policy, attention::dense> ? 1.0 : with.budget;
+      auto policy = methods::at_budget<Policy>(budget, with.capacity.context_tokens,
+                                               static_cast<std::uint32_t>(with.shape.group()));
+      if constexpr (std::is_same_v<Policy, attention::streaming_llm>) {
+        policy.rotation.base = with.rope_base;
+      }
       apply_settings(policy, with.settings);
       made = std::make_unique<typed_engine<Policy, kv_format<Storage, HeadDim>>>(policy, with);
     }

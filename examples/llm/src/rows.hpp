@@ -65,8 +65,10 @@ std::span<const To> packed(const instinfer_llm_rows& rows, int type, std::size_t
       gather(static_cast<const bf16*>(rows.data));
       break;
     default:
-      throw bad_argument(std::string(what) + ": the element type must be 0 (fp32), 1 (fp16) or 2 "
-                                             "(bf16), got " + std::to_string(type));
+      throw bad_argument(std::string(what) +
+                         ": the element type must be 0 (fp32), 1 (fp16) or 2 "
+                         "(bf16), got " +
+                         std::to_string(type));
   }
   return copy;
 }

@@ -12,6 +12,7 @@
 #include "either_store.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/flash/engine.hpp"
+#include "instinfer/methods/calibrate.hpp"
 #include "methods.hpp"
 #include "rows.hpp"
 
@@ -30,9 +31,8 @@ inline flash::accelerator_spec fast_units() {
 template <class Method, class Format>
 class typed_engine final : public any_engine {
   using layout_type = typename method<Method>::layout;
-  using engine = flash::engine<
-      design<Method, layout_type, flash::instcsd, transfer::in_storage>, Format, cpu::path,
-      flash::data_out_first, either_store>;
+  using engine = flash::engine<design<Method, layout_type, flash::instcsd, transfer::in_storage>,
+                               Format, cpu::path, flash::data_out_first, either_store>;
   using element = typename Format::element;
   static constexpr auto dim = static_cast<std::size_t>(Format::k_dim);
 
@@ -41,7 +41,12 @@ class typed_engine final : public any_engine {
       : shape_{with.shape},
         window_{with.logits.window},
         engine_{with.shape, with.capacity, store_for(with.capacity, with.drive), policy,
-                with.logits} {}
+                with.logits},
+        share_{with.budget},
+        calibrates_{std::is_same_v<Method, attention::squeezed> &&
+                    with.settings.find("threshold") == std::string::npos} {
+    learned_from_.resize(calibrates_ ? static_cast<std::size_t>(shape_.layers) : 0);
+  }
 
   sequence open() override { return engine_.open(); }
   sequence fork(sequence seq) override { return engine_.fork(seq); }
@@ -54,27 +59,15 @@ class typed_engine final : public any_engine {
     return engine_.positions(seq, layer);
   }
 
-  void prefill(std::span<const token_rows> batch, int layer, const bench::worker_pool& workers,
-               instinfer_llm_usage& usage) override {
+  void prefill(std::span<const token_rows> batch, int layer, instinfer_llm_usage& usage) override {
     for (const token_rows& rows : batch) {
       const std::uint32_t n = rows.of->tokens;
-      require(rows.of->out == nullptr, [] {
-        return std::string("prefill: the engine stores a prompt, its attention is the caller's; out must be NULL");
-      });
-      if constexpr (attention::learns<typename Method::summaries::template states<
-                        typename Format::padded>>) {
-        for (std::uint32_t t = 0; t < n; ++t) {
-          count_append(engine_.append(rows.seq, layer, k_of(rows, t, 1), v_of(rows, t, 1)), usage);
-          scrap_.resize(q_heads() * dim);
-          engine_.inner().attend(rows.seq, layer, q_of(rows, t, 1), scrap_, work_, workers);
-        }
-      } else if (n > 0) {
-        count_append(engine_.append(rows.seq, layer, k_of(rows, 0, n), v_of(rows, 0, n)), usage);
-      }
-      if constexpr (requires { engine_.build(rows.seq, layer); }) {
-        if (n > 0) {
-          count_append(engine_.build(rows.seq, layer), usage);
-        }
+      if (n > 0) {
+        const auto q = rows.of->q.data == nullptr ? std::span<const float>() : q_of(rows, 0, n, q_);
+        const auto out = rows.of->out == nullptr ? std::span<float>() : out_of(rows, 0, n);
+        count_append(engine_.prefill(rows.seq, layer, k_of(rows, 0, n), v_of(rows, 0, n), q, out),
+                     usage);
+        keep_queries(rows.seq, layer, q);
       }
     }
   }
@@ -82,20 +75,34 @@ class typed_engine final : public any_engine {
   void decode(std::span<const token_rows> batch, int layer, bool timed,
               const bench::worker_pool& workers, instinfer_llm_usage& usage) override {
     std::uint32_t most = 0;
+    std::vector<std::uint64_t> before;
     for (const token_rows& rows : batch) {
       most = std::max(most, rows.of->tokens);
+      before.push_back(engine_.positions(rows.seq, layer));
     }
-    queries_.resize(batch.size());
-    for (std::uint32_t t = 0; t < most; ++t) {
-      requests_.clear();
-      for (std::size_t i = 0; i < batch.size(); ++i) {
-        const token_rows& rows = batch[i];
-        if (t < rows.of->tokens) {
-          count_append(engine_.append(rows.seq, layer, k_of(rows, t, 1), v_of(rows, t, 1)), usage);
-          requests_.push_back({rows.seq, q_of(rows, t, 1, queries_[i]), out_of(rows, t, 1)});
+    queries_.resize(std::max(queries_.size(), batch.size()));
+    calibrate();
+    try {
+      for (std::uint32_t t = 0; t < most; ++t) {
+        requests_.clear();
+        for (std::size_t i = 0; i < batch.size(); ++i) {
+          const token_rows& rows = batch[i];
+          if (t < rows.of->tokens) {
+            requests_.push_back({rows.seq, q_of(rows, t, 1, queries_[i]), out_of(rows, t, 1)});
+            count_append(engine_.append(rows.seq, layer, k_of(rows, t, 1), v_of(rows, t, 1)),
+                         usage);
+            if constexpr (std::is_same_v<Method, attention::retro_infer>) {
+              count_append(engine_.build(rows.seq, layer), usage);  // new tokens, when it is due
+            }
+          }
         }
+        attend(layer, timed, workers, usage);
       }
-      attend(layer, timed, workers, usage);
+    } catch (...) {
+      for (std::size_t i = 0; i < batch.size(); ++i) {
+        take_back(batch[i].seq, layer, before[i]);
+      }
+      throw;
     }
   }
 
@@ -104,6 +111,41 @@ class typed_engine final : public any_engine {
     const auto channels = static_cast<std::uint32_t>(flash::instcsd.geometry.channels);
     return {drive, channels, store::pages_per_channel(capacity, layout_type::page_bytes, channels),
             layout_type::page_bytes};
+  }
+
+  // Squeezed Attention finds its threshold from the last queries of the first prompt.
+  static constexpr std::size_t calibrating_queries = 32;
+  void keep_queries(sequence seq, int layer, std::span<const float> q) {
+    if (calibrates_ && (calibrated_on_ == sequence{} || calibrated_on_ == seq)) {
+      calibrated_on_ = seq;
+      const std::size_t most = calibrating_queries * q_heads() * dim;
+      const auto last = q.last(std::min(q.size(), most));
+      learned_from_[static_cast<std::size_t>(layer)].assign(last.begin(), last.end());
+    }
+  }
+  void calibrate() {
+    if constexpr (std::is_same_v<Method, attention::squeezed>) {
+      if (calibrates_) {
+        std::vector<float> q;  // [layers, n, q_heads, dim]
+        for (const std::vector<float>& of_layer : learned_from_) {
+          q.insert(q.end(), of_layer.begin(), of_layer.end());
+        }
+        methods::calibrate(engine_, calibrated_on_, q, share_);
+        calibrates_ = false;
+      }
+    }
+  }
+
+  // After a failed decode. What a method has learned of the tokens cannot be taken back; they then
+  // stay.
+  void take_back(sequence seq, int layer, std::uint64_t tokens) noexcept {
+    const auto at = static_cast<std::uint32_t>(layer);
+    try {
+      if (engine_.positions(seq, layer) > tokens) {
+        engine_.truncate(seq, store::truncate_range{at, at + 1, tokens});
+      }
+    } catch (const std::exception&) {
+    }
   }
 
   std::size_t q_heads() const { return static_cast<std::size_t>(shape_.q_heads); }
@@ -118,10 +160,6 @@ class typed_engine final : public any_engine {
   std::span<const float> q_of(const token_rows& r, std::uint32_t first, std::size_t n,
                               std::vector<float>& copy) const {
     return packed(r.of->q, r.type, first, n, q_heads(), dim, "q", copy);
-  }
-  std::span<const float> q_of(const token_rows& r, std::uint32_t first, std::size_t n) {
-    queries_.resize(std::max<std::size_t>(queries_.size(), 1));
-    return q_of(r, first, n, queries_.front());
   }
   std::span<float> out_of(const token_rows& r, std::uint32_t first, std::size_t n) const {
     require(r.of->out != nullptr, [] { return std::string("decode: there is no out"); });
@@ -149,7 +187,7 @@ class typed_engine final : public any_engine {
     usage.attends += requests_.size();
     usage.pages_read += moved.pages_read;
     usage.array_bytes += moved.array_bytes;
-    usage.wanted_bytes += moved.filtered_bytes + moved.buffer_bytes;
+    usage.wanted_bytes += moved.wanted_bytes();
     usage.fast_bytes += moved.fast_bytes;
     usage.summary_bytes += moved.summary_bytes;
     for (const attend_request& r : requests_) {
@@ -173,10 +211,14 @@ class typed_engine final : public any_engine {
   model_shape shape_;
   std::uint32_t window_;
   engine engine_;
+  double share_;
+  bool calibrates_;  // has yet to find its threshold
+  sequence calibrated_on_;
+  std::vector<std::vector<float>> learned_from_;  // [layers]: queries
   typename engine::inner_type::scratch work_;
   std::vector<attend_request> requests_;
-  std::vector<float> scrap_;
-  std::vector<element> k_, v_;               // copies of rows that cannot be taken as they are
+  std::vector<element> k_, v_;  // copies of rows that cannot be taken as they are
+  std::vector<float> q_;
   std::vector<std::vector<float>> queries_;  // of each sequence of a batch
 };
 

@@ -4,6 +4,7 @@
 import os
 import pathlib
 import sys
+import tempfile
 import unittest
 
 import numpy as np
@@ -21,8 +22,8 @@ TOLERANCE = {"fp32": 2e-4, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1}[STORAGE]
 KEEPS_ALL = {
     "dense": "", "top_values": "keep_values=1", "streaming_llm": "window=1000", "h2o": "heavy=1000,recent=1000",
     "hgca": "window=1000", "sparq": "keep_tokens=1,blend=0", "sparf": "keep_tokens=1",
-    "sparf_per_head": "keep_tokens=1", "sparf_grouped": "keep_tokens=1", "quest": "keep_pages=1",
-    "squeezed": "threshold=0", "retro_infer": "retrieved=1,estimated=0", "dsa": "keep_tokens=1",
+    "sparf_per_head": "keep_tokens=1", "quest": "keep_pages=1", "squeezed": "threshold=0",
+    "retro_infer": "retrieved=1,estimated=0,update_tokens=128", "dsa": "keep_tokens=1",
     "misa": "keep_tokens=1",
 }
 
@@ -62,10 +63,11 @@ class Methods(unittest.TestCase):
                 found = decoded(EngineCache(engine(method, settings=settings)))
                 np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
-    def test_a_budget_saves_bytes(self):
+    def test_a_budget_is_a_share_of_wanted_bytes(self):
         for method in KEEPS_ALL:
             with self.subTest(method):
-                model = engine(method, budget=0.25, context_tokens=PROMPT)
+                share = {"dense": 1.0, "top_values": 0.75}.get(method, 0.5)
+                model = engine(method, budget=share, context_tokens=PROMPT)
                 found = decoded(EngineCache(model))
                 self.assertTrue(np.isfinite(found).all())
                 usage = model.usage()
@@ -73,15 +75,18 @@ class Methods(unittest.TestCase):
                 row = 2 * tiny.kv_heads * HEAD_DIM * {"fp32": 4, "int8": 1}.get(STORAGE, 2)
                 seen = sum(PROMPT + 1 + i for i in range(STEPS))
                 self.assertEqual(usage["dense_bytes"], 2 * seen * row)
-                wanted = usage["wanted_bytes"] + usage["fast_bytes"]
-                if method in ("dense", "squeezed"):  # squeezed: until its threshold is calibrated
-                    self.assertEqual(wanted, usage["dense_bytes"])
-                else:
-                    self.assertLess(wanted, 0.8 * usage["dense_bytes"])
-                    self.assertGreater(wanted, 0.1 * usage["dense_bytes"])
+                # Pages, blocks, clusters and what waits for an index come in steps; a union of heads may want less.
+                low = 0.5 if method == "sparf_per_head" else 0.8
+                self.assertGreater(usage["wanted_bytes"], low * share * usage["dense_bytes"])
+                self.assertLess(usage["wanted_bytes"], 1.25 * share * usage["dense_bytes"])
+                self.assertLessEqual(usage["fast_bytes"], usage["wanted_bytes"])
+
+    def test_squeezed_says_what_a_calibration_needs(self):
+        with self.assertRaisesRegex(instinfer_llm.BadArgument, "share of the tokens outside the index, got 0.05"):
+            decoded(EngineCache(engine("squeezed", budget=0.05, settings="window=100", context_tokens=PROMPT)))
 
     def test_streaming_llm_by_its_definition(self):
-        model = engine("streaming_llm", settings="sinks=4,window=32")  # without rope: positions stay
+        model = engine("streaming_llm", 0.5, "sinks=4,window=32")  # without rope: positions stay
         exact = PlainCache(2)
         by_definition = PlainCache(2, sees=lambda layer, p, t: (t < 4) | (t > p - 32))
         tiny.forward(ids[:PROMPT], exact)  # the prompt attends exactly
@@ -91,6 +96,17 @@ class Methods(unittest.TestCase):
         for i in range(PROMPT, PROMPT + STEPS):
             np.testing.assert_allclose(tiny.forward(ids[i:i + 1], mine, first=i),
                                        tiny.forward(ids[i:i + 1], by_definition, first=i), atol=TOLERANCE)
+
+    def test_a_prompt_attends_exactly_whatever_the_method(self):
+        expected = PlainCache(2, sees=lambda layer, p, t: (t > p - 20) | (layer == 1))
+        wanted = np.concatenate([tiny.forward(ids[:130], expected), tiny.forward(ids[130:200], expected, first=130)])
+        for method in ("dense", "sparf", "h2o", "retro_infer"):
+            with self.subTest(method):
+                of_layer = [layers(windows=(20,))[0], layers(method, 0.25, windows=(0,))[0]]
+                cache = EngineCache(Model(of_layer, storage=STORAGE, bytes=64 << 20), prompts="engine")
+                found = [tiny.forward(ids[:130], cache, prompt=True),
+                         tiny.forward(ids[130:200], cache, first=130, prompt=True)]
+                np.testing.assert_allclose(np.concatenate(found), wanted, atol=TOLERANCE)
 
     def test_layers_with_windows(self):
         expected = plain(sees=lambda layer, p, t: (t > p - 20) | (layer == 1))
@@ -160,6 +176,20 @@ class Calls(unittest.TestCase):
         with self.assertRaisesRegex(instinfer_llm.UnknownSequence, f"sequence {copy} is not open"):
             model.close(copy)
 
+    def test_pages_on_a_real_drive(self):
+        random = np.random.default_rng(5)
+        k, v = (random.normal(size=(400, tiny.kv_heads, HEAD_DIM)).astype(np.float32) for _ in range(2))
+        q = random.normal(size=(1, tiny.q_heads, HEAD_DIM)).astype(np.float32)
+        outs = []
+        with tempfile.TemporaryDirectory() as folder:
+            for drive in (None, folder):
+                model = Model(layers("quest", 0.25), storage=STORAGE, bytes=16 << 20, drive=drive)
+                sequence = model.open()
+                model.prefill(0, [(sequence, k, v, None, None)])
+                outs.append(np.zeros_like(q))
+                model.decode(0, [(sequence, k[:1], v[:1], q, outs[-1])])
+        np.testing.assert_array_equal(*outs)
+
     def test_the_clock_times_what_it_is_asked_to(self):
         model = engine("sparf", budget=0.25)
         cache = EngineCache(model)
@@ -184,11 +214,13 @@ class Errors(unittest.TestCase):
         self.refuses(bad, "no method 'sparse'; there are: dense top_values", lambda: engine("sparse"))
         self.refuses(bad, r"a budget must lie in \(0, 1\], got 1.5", lambda: engine("sparf", budget=1.5))
         self.refuses(bad, "a budget must lie", lambda: engine("sparf", budget=float("nan")))
-        self.refuses(bad, "sparf has no setting 'k'; it has: keep_dims, keep_tokens, local",
-                     lambda: engine("sparf", settings="k=1"))
+        self.refuses(bad, "sparf has no setting 'k'; it has: keep_dims, keep_tokens, local, dims_over",
+                     lambda: engine("sparf", 0.5, settings="k=1"))
         self.refuses(bad, "'local=half' of sparf must be name=number", lambda: engine("sparf", settings="local=half"))
         self.refuses(bad, "quest has no setting ''", lambda: engine("quest", settings="=3"))
         self.refuses(bad, "least_pages is a count, got 0.5", lambda: engine("quest", settings="least_pages=0.5"))
+        self.refuses(bad, "blend is 0 or 1, got 2", lambda: engine("sparf", settings="blend=2"))
+        self.refuses(bad, "top_values reads all of K", lambda: engine("top_values", budget=0.25))
         self.refuses(bad, "storage 'int3' with head size 64 is not in this build, which has: .*:64",
                      lambda: Model(layers(), storage="int3"))
         self.refuses(bad, "kv_heads must divide q_heads, got 3 query heads over 2",
@@ -217,6 +249,7 @@ class Errors(unittest.TestCase):
         self.refuses(bad, "there is no out", lambda: model.decode(0, [(sequence, k, k, q, None)]))
         self.refuses(bad, "q: there are no rows", lambda: model.decode(0, [(sequence, k, k, None, out)]))
         self.refuses(bad, "q must be finite", lambda: model.decode(0, [(sequence, k, k, q * np.nan, out)]))
+        self.assertEqual(model.length(sequence, 0), 0)  # what was refused has left nothing behind
         self.refuses(bad, "cannot keep the first 9", lambda: model.truncate(sequence, 9))
         self.refuses(instinfer_llm.UnknownSequence, "sequence 77", lambda: model.decode(0, [(77, k, k, q, out)]))
         self.refuses(instinfer_llm.UnknownSequence, "sequence 77", lambda: model.fork(77))

@@ -43,7 +43,7 @@ class PlainCache:
 
 
 class EngineCache:
-    """The same by the engine, one sequence. `prompts` computes the attention of prompts, which the engine only stores."""
+    """The same by the engine, one sequence. `prompts` computes the attention of prompts: a PlainCache, or "engine"."""
 
     def __init__(self, model, sequence=None, prompts=None):
         self.model = model
@@ -53,10 +53,13 @@ class EngineCache:
     def attend(self, layer, k, v, q, prompt):
         out = np.zeros(q.shape, np.float32)
         row = (self.sequence, *(np.ascontiguousarray(x, np.float32) for x in (k, v, q)), out)
-        if prompt:
-            self.model.prefill(layer, [row[:-1] + (None,)])
+        if not prompt:
+            self.model.decode(layer, [row])
+        elif self.prompts == "engine":
+            self.model.prefill(layer, [row])
+        else:
+            self.model.prefill(layer, [(*row[:-1], None)])
             return self.prompts.attend(layer, k, v, q, prompt)
-        self.model.decode(layer, [row])
         return out
 
 
