@@ -1,6 +1,6 @@
 #pragma once
-// The functions of <cmath> that the portable headers call. libstdc++'s <cmath> brings C++17's special
-// functions with it, which took a tenth of the memory that compiling instinfer.hpp takes.
+// The functions of <cmath> that the portable headers call. libstdc++'s <cmath> brings the special
+// functions of C++17 with it, which took a tenth of the memory that compiling instinfer.hpp takes.
 
 namespace instinfer::math {
 
