@@ -11,6 +11,8 @@
 //   error            largest difference over the largest output
 //   message_kb       sent and received, of each other rank in an attend
 //   layer_us         an attend without the work of the slowest drive; the median
+//   modelled         the model's speed-up by as many of the paper's drives over one, of which the
+//                    GPU takes no part (system/drive_split.hpp)
 //   plain_us         a plain MPI program that sends and receives the same bytes; the median
 //
 // Names: by_heads/r<ranks>, by_sequences/r<ranks>, by_tokens/r<ranks>.
@@ -24,6 +26,7 @@
 
 #include <instinfer/cpu.hpp>
 #include <instinfer/mpi.hpp>
+#include <instinfer/system.hpp>
 
 #include "processor.hpp"
 #include "run_benchmarks.hpp"
@@ -149,6 +152,21 @@ struct batch_data {
   std::vector<float> q;
 };
 
+// For the same heads and tokens.
+template <class Split>
+double modelled_speed_up(std::int64_t sequences) {
+  system::model_spec model = system::llama3_8b;
+  model.shape = shape;
+  const system::workload job{sequences, tokens, 1};
+  const auto seconds = [&](int drives) {
+    return system::kv_access<insta, format>(model, job,
+                                            system::split_of(Split{}, drives, shape, sequences))
+        .at(tokens)
+        .drive_s;
+  };
+  return seconds(1) / seconds(size_of_world());
+}
+
 template <class Split>
 void measure(benchmark::State& state, int which, std::size_t sequences) {
   const batch_data data(sequences);
@@ -196,6 +214,7 @@ void measure(benchmark::State& state, int which, std::size_t sequences) {
   state.counters["layer_us"] = median(layer_s) * 1e6;
   // As many bytes each way: half of both together.
   state.counters["plain_us"] = plain_seconds(static_cast<std::size_t>(message_bytes / 2)) * 1e6;
+  state.counters["modelled"] = modelled_speed_up<Split>(static_cast<std::int64_t>(sequences));
   state.counters["bits_equal"] = out == expected ? 1 : 0;
   state.counters["error"] = difference / largest;
   state.counters["message_kb"] = message_bytes * 1e-3;

@@ -23,6 +23,7 @@ inline page::values page_values(const results& r) {
                       {"saturation, fabric", text::saturation(r.on_fabric)},
                       {"saturation, ethernet", text::saturation(r.on_ethernet)},
                       {"saturation, homes", text::saturation(r.at_home)},
+                      {"one sequence", text::by_split(r.long_sequence)},
                       {"parts", text::parts()}};
   const auto put = [&](const char* name, const char* format, double value) {
     values[name] = text::formatted(format, value);

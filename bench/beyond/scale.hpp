@@ -33,6 +33,7 @@ struct shares {
 };
 
 struct pool {
+  std::string split;  // empty: KV heads, then sequences
   double drives = 0;
   double hosts = 0;
   double drives_used = 0;
@@ -45,19 +46,21 @@ struct pool {
   }
 };
 
-inline pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t context, int count,
-                    int hosts, const system::network_spec& network) {
+template <Design D>
+pool pool_of(const model_spec& model, std::int64_t batch, std::int64_t context, int count,
+             int hosts, const system::network_spec& network, const system::drive_split& split) {
   server on = h100_server(model);
   on.gpus = pool_gpus;
   on.drives = count;
   const flash::drive_spec drive = with_accelerator(flash::pcie5_16ch, model.shape.group());
-  using inside = system::insta_system<insta_sparf>;
+  using inside = system::insta_system<D>;
   const system::cluster_system<inside> s(
-      inside(model, on, {batch, context, output_tokens}, {}, drive), hosts, network);
+      inside(model, on, {batch, context, output_tokens}, split, {}, drive), hosts, network);
   const system::decode_step step = s.step(static_cast<double>(context + output_tokens / 2));
   const double network_s = s.network_s(step);
   const system::step_time& t = step.time;
-  pool p{.drives = static_cast<double>(count),
+  pool p{.split = {},
+         .drives = static_cast<double>(count),
          .hosts = static_cast<double>(hosts),
          .drives_used = static_cast<double>(s.inside().kv().split().drives_used()),
          .batch = batch,
@@ -77,11 +80,19 @@ inline constexpr std::int64_t pool_batch = 1'024;
 inline constexpr std::int64_t pool_context = 128 << 10;
 inline const std::vector<int> pool_drives{1, 4, 16, 32, 64, 128, 256, 512, 1'000};
 
+inline int hosts_of(int count) { return (count + drives_a_host - 1) / drives_a_host; }
+
+// KV heads first, then sequences.
+inline pool pool_of(std::int64_t batch, int count, int hosts, const system::network_spec& network) {
+  const model_spec& model = system::llama3_70b;
+  return pool_of<insta_sparf>(model, batch, pool_context, count, hosts, network,
+                              system::split_over(count, model.shape, batch));
+}
+
 inline std::vector<pool> pools_over(const system::network_spec& network) {
   std::vector<pool> all;
   for (const int count : pool_drives) {
-    all.push_back(pool_of(system::llama3_70b, pool_batch, pool_context, count,
-                          (count + drives_a_host - 1) / drives_a_host, network));
+    all.push_back(pool_of(pool_batch, count, hosts_of(count), network));
   }
   return all;
 }
@@ -90,8 +101,31 @@ inline std::vector<pool> pools_over(const system::network_spec& network) {
 inline std::vector<pool> homes() {
   std::vector<pool> all;
   for (const int count : {1'000, 10'000, 100'000, 1'000'000}) {
-    all.push_back(
-        pool_of(system::llama3_70b, count, pool_context, count, count, system::home_fibre));
+    all.push_back(pool_of(count, count, count, system::home_fibre));
+  }
+  return all;
+}
+
+// One sequence of 1,024 K, all of it read: by heads as far as there are heads, then by tokens, too.
+inline constexpr std::int64_t long_context = 1'024 << 10;
+
+inline std::vector<pool> one_long_sequence() {
+  const model_spec& model = system::llama3_70b;
+  std::vector<pool> all;
+  const auto add = [&](const auto& split, int count) {
+    all.push_back(pool_of<insta>(model, 1, long_context, count, hosts_of(count),
+                                 system::fabric_400g,
+                                 system::split_of(split, count, model.shape, 1)));
+    all.back().split = split.name();
+  };
+  for (const int count : {1, 2, 4, 8}) {
+    add(cluster::by_heads{}, count);
+  }
+  for (const int count : {2, 8, 16, 64}) {
+    add(cluster::by_tokens{}, count);
+  }
+  for (const int count : {16, 64, 256, 1'000}) {
+    add(cluster::by_heads_and_tokens{.head_groups = 8}, count);
   }
   return all;
 }

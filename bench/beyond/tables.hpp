@@ -21,7 +21,7 @@ struct results {
   };
   std::vector<width> widths;      // Llama-3-8B, 128 K
   std::vector<answer> by_drives;  // of more_drives, the same
-  std::vector<pool> on_fabric, on_ethernet, on_nothing, at_home;
+  std::vector<pool> on_fabric, on_ethernet, on_nothing, at_home, long_sequence;
 };
 
 inline results run_everything() {
@@ -32,7 +32,8 @@ inline results run_everything() {
             pools_over(system::fabric_400g),
             pools_over(system::ethernet_100g),
             pools_over(system::no_network),
-            homes()};
+            homes(),
+            one_long_sequence()};
   const model_spec& wide_kv = system::llama3_8b;
   model_spec narrow_kv = wide_kv;
   narrow_kv.kv_element_bytes = 1;
@@ -224,6 +225,26 @@ inline std::string saturation(const std::vector<pool>& pools) {
       out += formatted(" %.0f %% |", 100 * s / p.step.total_s());
     }
     out += cell(shares::names[p.step.largest()]) + "\n";
+  }
+  return out;
+}
+
+// One sequence, by split. The first row is one drive.
+inline std::string by_split(const std::vector<pool>& pools) {
+  std::string out = "| split | drives | hosts | ms a token | speed-up |";
+  for (const char* name : shares::names) {
+    out += cell(name);
+  }
+  out += "\n|---|---|---|---|---|---|---|---|---|---|\n";
+  for (const pool& p : pools) {
+    out += "|";
+    out += cell(p.split) + formatted(" %.0f | %.0f |", p.drives, p.hosts) +
+           cell(number(1e3 * p.step.total_s())) +
+           cell(number(pools.front().step.total_s() / p.step.total_s()));
+    for (const double s : p.step.seconds) {
+      out += formatted(" %.0f %% |", 100 * s / p.step.total_s());
+    }
+    out += "\n";
   }
   return out;
 }

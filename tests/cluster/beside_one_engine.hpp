@@ -22,12 +22,11 @@ inline int world_rank() {
   return rank;
 }
 
-// Calls body on the host, and serves on the others.
+// Calls body on the host, and serves on the others. The destructor closes what body has not.
 template <class Cluster, class Body>
 void on_host(Cluster& c, Body&& body) {
   if (c.is_host()) {
     body();
-    c.close();
   } else {
     c.serve();
   }
@@ -70,9 +69,10 @@ class beside_one_engine {
     }
   }
 
-  // `queries` newest tokens of each sequence. Returns the traffic of the cluster.
-  traffic attend(const std::vector<both>& batch, int layer, std::size_t queries,
-                 bool causal = true) {
+  // `queries` newest tokens of each sequence; on request with random biases, and seeing about two
+  // tokens of three. Returns the traffic of the cluster.
+  traffic attend(const std::vector<both>& batch, int layer, std::size_t queries, bool causal = true,
+                 bool masked = false) {
     const std::size_t heads = queries * static_cast<std::size_t>(shape_.q_heads);
     std::vector<float> q(batch.size() * heads * dim);
     for (float& x : q) {
@@ -80,10 +80,25 @@ class beside_one_engine {
     }
     results mine(batch.size(), heads), theirs(batch.size(), heads);
     std::vector<attend_request> to_many, to_one;
+    std::vector<std::vector<float>> biases(batch.size());
+    std::vector<index_set> visible(batch.size());
     for (std::size_t r = 0; r < batch.size(); ++r) {
       const auto part = std::span(q).subspan(r * heads * dim, heads * dim);
       to_many.push_back(mine.request(batch[r].many, part, r, causal));
       to_one.push_back(theirs.request(batch[r].one, part, r, causal));
+      if (masked) {
+        biases[r].resize(heads * one_.tokens(batch[r].one, layer));
+        for (float& x : biases[r]) {
+          x = normal_(random_);
+        }
+        const auto end = static_cast<std::uint32_t>(one_.positions(batch[r].one, layer));
+        for (std::uint32_t p = 0; p < end; p += 3) {
+          const auto first = static_cast<std::uint32_t>(p + random_() % 3);
+          visible[r].add(std::min(first, end), std::min(p + 3, end));
+        }
+        to_many.back().bias = to_one.back().bias = biases[r];
+        to_many.back().visible = to_one.back().visible = &visible[r];
+      }
     }
     const traffic m = many_.attend(to_many, layer).traffic;
     const traffic o = one_.attend(to_one, layer, scratch_, parallel::serial{}).traffic;

@@ -79,6 +79,8 @@ void check_life(const Split& split, double tolerance, const logit_rule& logits =
       CHECK(both.attend({a, b}, 0, 1).filtered_bytes > 0);
       both.attend({b, a}, 1, 3);
       both.attend({a}, 1, 5, false);
+      both.attend({a, b}, 1, 2, true, true);
+      both.attend({a}, 0, 3, false, true);
       const auto f = both.fork(a);
       const auto g = both.open();
       both.append_all(f, 40);
@@ -90,6 +92,7 @@ void check_life(const Split& split, double tolerance, const logit_rule& logits =
       both.check_counts(f, 0);
       both.check_counts(f, 1);
       both.attend({a, f}, 0, 2);
+      both.attend({f, a}, 0, 2, true, true);
       both.attend({a, f}, 1, 1);
       both.truncate(f, 350);
       both.append_all(f, 3);
@@ -127,6 +130,10 @@ TEST_CASE("by_heads gives each drive the logit rule of its own heads") {
 TEST_CASE("by_sequences has the bits of one engine") {
   check_life<dense>(cluster::by_sequences{}, 0);
   check_life<sparf>(cluster::by_sequences{}, 0);
+}
+
+TEST_CASE("by_heads_and_sequences has the bits of one engine") {
+  check_life<dense>(cluster::by_heads_and_sequences{.head_groups = 2}, 0);
 }
 
 TEST_CASE("by_tokens is within rounding of one engine") {
@@ -270,14 +277,14 @@ TEST_CASE("a full drive: the host gets its error with the rank, and every drive 
 
 TEST_CASE("a drive that cannot read: the host gets its error, and outputs stay as they were") {
   const int broken = world_size() - 1;
-  for (const cluster::options& role : roles()) {
-    many<dense, cluster::by_heads> c(MPI_COMM_WORLD, shape, memory, {}, {}, {}, role);
+  const auto check = [&](auto split, const cluster::options& role) {
+    many<dense, decltype(split)> c(MPI_COMM_WORLD, shape, memory, {}, {}, split, role);
     watched::until_failure = world_rank() == broken ? 2 : 0;
     on_host(c, [&] {
       dense one(shape, memory);
-      beside_one_engine both(c, one, 6);
+      beside_one_engine both(c, one, 6, decltype(split)::splits_tokens ? 1e-5 : 0);
       const auto s = both.open();
-      both.append_all(s, 70);
+      both.append_all(s, 150);
       both.attend({s}, 0, 1);
       std::vector<float> q(14 * 64, 1.0f), out(14 * 64, 7.0f);
       try {
@@ -291,7 +298,15 @@ TEST_CASE("a drive that cannot read: the host gets its error, and outputs stay a
       CHECK(out == std::vector<float>(out.size(), 7.0f));
       both.append_all(s, 1);
       both.attend({s}, 0, 1);
+      const attend_request posted{.seq = s.many, .q = q, .out = out};
+      c.post(0, {&posted, 1});
+      c.close();  // nobody waits for the results
+      CHECK(out == std::vector<float>(out.size(), 7.0f));
     });
+  };
+  for (const cluster::options& role : roles()) {
+    check(cluster::by_heads{}, role);
+    check(cluster::by_tokens{.block = 16}, role);
   }
 }
 
@@ -371,10 +386,15 @@ TEST_CASE("bad input gets one engine's error, and the calls of other ranks and o
     std::vector<float> expected(out.size());
     one.attend(s.one, 0, q, expected);
     CHECK(out == expected);
-    attend_request with_bias = posted;
-    with_bias.bias = q;
-    CHECK_THROWS_WITH_AS(c.post(0, {&with_bias, 1}),
-                         "attend: a cluster takes no bias and no visible set", bad_argument);
+    same([&](auto& e, sequence seq) {
+      const attend_request of_64_tokens{.seq = seq, .q = q, .out = out, .bias = q};
+      if constexpr (requires { e.attend({&of_64_tokens, 1}, 0); }) {
+        e.attend({&of_64_tokens, 1}, 0);
+      } else {
+        dense::scratch work;
+        e.attend({&of_64_tokens, 1}, 0, work, parallel::serial{});
+      }
+    });
     c.post(0, {&posted, 1});  // never waited for: close ends it
   });
 }

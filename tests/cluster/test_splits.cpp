@@ -82,6 +82,22 @@ TEST_CASE("by_heads_and_tokens: 7 heads on 3 groups of 2 drives") {
   CHECK_THROWS_AS(part_of(by_heads_and_tokens{.head_groups = 8}, seven, 0, 8), bad_argument);
 }
 
+TEST_CASE("by_heads_and_sequences: 7 heads on 3 groups of 2 drives") {
+  const by_heads_and_sequences split{.head_groups = 3};
+  const std::vector<head_range> expected{{0, 2}, {2, 4}, {4, 7}};
+  for (int d = 0; d < 6; ++d) {
+    CHECK(split.heads(seven, d, 6) == expected[static_cast<std::size_t>(d / 2)]);
+    for (std::uint32_t home = 0; home < 5; ++home) {
+      CHECK(split.holds(home, d, 6) == (home % 2 == static_cast<std::uint32_t>(d % 2)));
+    }
+    CHECK(split.tokens_of(25, d, 6) == 25);
+  }
+  CHECK_THROWS_WITH_AS(
+      part_of(split, seven, 0, 5),
+      "by_heads_and_sequences: head_groups must divide the drives, got 3 groups of 5 drives",
+      bad_argument);
+}
+
 TEST_CASE("a part has the query heads of its KV heads, and their logit rule") {
   const drive_part part = part_of(by_heads{}, seven, 1, 4);
   CHECK(part.shape.layers == 3);

@@ -49,4 +49,17 @@ TEST_CASE("infinitely fast drives leave the GPU's own time") {
   CHECK(s.step(700).time.total_s() == doctest::Approx(gpu_s).epsilon(0.01));
 }
 
+TEST_CASE("drives that share tokens get the same q, and give back parts with their log-sum-exp") {
+  const server on = paper_server(3);
+  const drive_split split = split_of(cluster::by_tokens{}, 3, tiny().shape, job.batch);
+  const insta_system<> s(tiny(), on, job, split);
+  // 8 heads of 128 dims, fp16: q to 3 drives, k and v to one; 3 outputs with 8 sums in fp32.
+  const double down = 6 * 2 * (3 * 1024 + 2 * 1024);
+  const double up = 6 * 3 * (2 * 1024 + 4 * 8);
+  CHECK(s.step(700).bytes.drive_link == 4 * (down + up));
+  CHECK(s.step(700).time.command_s == doctest::Approx(4 * 6 * 3 * on.host.nvme_command_ns * 1e-9));
+  CHECK_THROWS_WITH_AS(insta_system<>(tiny(), paper_server(2), job, split),
+                       "insta_system: the split is over 3 drives, the server has 2", bad_argument);
+}
+
 }  // namespace instinfer::test_insta

@@ -111,6 +111,60 @@ TEST_CASE("a drive is never faster than one of its units, and many sequences ove
   CHECK(many.drive_s < 64 * one.drive_s);
 }
 
+TEST_CASE("the model splits as a running cluster does") {
+  const model_shape shape{.layers = 1, .q_heads = 14, .kv_heads = 7};
+  constexpr std::int64_t batch = 10;
+  constexpr std::uint64_t context = 5'000;
+  // What the busiest drive has, asked of each drive.
+  const auto check = [&](const auto& split, int drives) {
+    const system::drive_split model = system::split_of(split, drives, shape, batch);
+    int heads = 0, used = 0;
+    std::int64_t sequences = 0;
+    std::uint64_t tokens = 0;
+    for (int d = 0; d < drives; ++d) {
+      std::int64_t mine = 0;
+      for (std::uint32_t home = 0; home < batch; ++home) {
+        mine += split.holds(home, d, drives) ? 1 : 0;
+      }
+      heads = std::max(heads, split.heads(shape, d, drives).size());
+      sequences = std::max(sequences, mine);
+      tokens = std::max(tokens, split.tokens_of(context, d, drives));
+      used += mine > 0 ? 1 : 0;
+    }
+    CHECK(model.kv_heads == heads);
+    CHECK(model.sequences == sequences);
+    CHECK(model.tokens_of(context) == tokens);
+    CHECK(model.drives_used() == used);
+  };
+  for (const int drives : {1, 4, 7}) {
+    check(cluster::by_heads{}, drives);
+  }
+  for (const int drives : {1, 3, 10, 16}) {
+    check(cluster::by_sequences{}, drives);
+    check(cluster::by_tokens{.block = 256}, drives);
+  }
+  for (const int drives : {2, 4, 10}) {
+    check(cluster::by_heads_and_sequences{.head_groups = 2}, drives);
+    check(cluster::by_heads_and_tokens{.head_groups = 2, .block = 16}, drives);
+  }
+  CHECK_THROWS_AS(system::split_of(cluster::by_heads{}, 8, shape, batch), bad_argument);
+}
+
+TEST_CASE("drives that share tokens read the bytes of one, each its part of the time") {
+  const system::model_spec model = small_model();
+  const workload job{32, 4096, 1024};
+  const system::drive_split split =
+      system::split_of(cluster::by_tokens{.block = 64}, 4, model.shape, job.batch);
+  const kv_load whole = kv_access<insta>(model, job, 1).at(4608);
+  const kv_load quarters = kv_access<insta>(model, job, split).at(4608);
+  CHECK(quarters.page_bytes == doctest::Approx(whole.page_bytes).epsilon(0.01));
+  CHECK(quarters.drive_s == doctest::Approx(whole.drive_s / 4).epsilon(0.05));
+  CHECK_THROWS_WITH_AS(
+      kv_access<insta_sparf>(model, job, split),
+      "kv_access: drives share the tokens of a head only where the method folds all visible tokens",
+      bad_argument);
+}
+
 TEST_CASE("drives split heads, then sequences") {
   const model_shape shape{.layers = 1, .q_heads = 40, .kv_heads = 40};
   CHECK(system::split_over(1, shape, 8).kv_heads == 40);

@@ -25,7 +25,7 @@ struct drive_report {
   head_range heads;  // KV heads of the model
   std::uint64_t commands = 0;
   std::uint64_t bytes_sent = 0;      // in commands
-  std::uint64_t bytes_received = 0;  // in outcomes
+  std::uint64_t bytes_received = 0;  // in outcomes, and in results that merge on their way
   double busy_s = 0;                 // carrying out commands
 };
 
@@ -37,11 +37,13 @@ class calls {
       : ranks_{of}, first_rank_{host_holds ? 0 : 1}, drives_{ranks_.size() - first_rank_} {}
 
   communicator& ranks() { return ranks_; }
+  const communicator& ranks() const { return ranks_; }
   bool is_host() const { return ranks_.rank() == 0; }
   bool is_drive() const { return ranks_.rank() >= first_rank_; }
   int drives() const { return drives_; }
   int rank_of(int drive) const { return drive + first_rank_; }
   int own_number() const { return ranks_.rank() - first_rank_; }
+  std::size_t own_index() const { return at(own_number()); }
   std::optional<Drive>& own() { return own_; }
   const std::optional<Drive>& own() const { return own_; }
 
@@ -79,13 +81,18 @@ class calls {
     ranks_.finish_sends();
   }
 
-  // Waits for all outcomes. If drives failed, throws the exception of the first; before, the others
+  // Waits for all outcomes.
+  void take_outcomes() {
+    for (const int d : asked_) {
+      take_outcome(d);
+    }
+  }
+  // What they say together. If drives failed, throws the exception of the first; before, the others
   // take their command back, if it is `undoable`.
-  receipt collect(bool undoable) {
+  receipt settle(bool undoable) {
     receipt done;
     int failed = -1;
     for (const int d : asked_) {
-      take_outcome(d);
       const outcome& o = outcomes_[at(d)];
       done.traffic += o.traffic;
       done.busy_s = std::max(done.busy_s, o.busy_s);
@@ -107,8 +114,11 @@ class calls {
   }
   receipt call(bool undoable) {
     send();
-    return collect(undoable);
+    take_outcomes();
+    return settle(undoable);
   }
+  // Counts results that a drive has sent to another one.
+  void add_results(int drive, std::uint64_t bytes) { reports_[at(drive)].bytes_received += bytes; }
 
   // The drives of the last list, and the results of one of them.
   const std::vector<int>& asked() const { return asked_; }

@@ -36,20 +36,27 @@ struct command {
   std::uint32_t origin = 0;       // fork: the slot of the original
   std::int32_t layer = 0;         // append, attend, build
   std::uint32_t requests = 0;     // attend
+  std::uint64_t queries = 0;      // attend: of the whole batch, of which the drive has some
   store::reclaim_range layers{};  // reclaim, truncate: tokens_before in tokens of the drive
   std::uint64_t tokens = 0;       // truncate: positions of the drive that stay
   std::uint64_t bytes = 0;        // load: of the drive's file
 };
 
-// A request of an attend; q [queries, q_heads of the drive, k_dim] and the index query follow.
+// A request of an attend. Follow: q [queries, q_heads of the drive, k_dim]; the index query; the
+// bias [queries, q_heads of the drive, bias_tokens]; the runs of the visible set, which are
+// positions among the drive's own tokens of the sequence.
 struct request_line {
   std::uint32_t slot = 0;
   std::uint32_t queries = 0;
   std::uint32_t causal = 1;
   std::uint32_t wants_log_sum_exp = 0;
+  std::uint64_t first_query = 0;    // in the whole batch
   std::uint64_t positions = 0;      // of the sequence in this layer, on all drives together
   std::uint64_t index_values = 0;   // of index_query::queries
   std::uint64_t index_weights = 0;  // of index_query::weights
+  std::uint64_t bias_tokens = 0;    // live tokens of the drive, if there is a bias
+  std::uint32_t has_visible = 0;
+  std::uint32_t visible_runs = 0;
 };
 
 // The head of each outcome; its failure follows, and otherwise the results.

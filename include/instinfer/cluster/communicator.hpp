@@ -53,7 +53,21 @@ class communicator {
     MPI_Comm_size(comm_, &size_);
     sends_.reserve(static_cast<std::size_t>(size_));
   }
-  ~communicator() { MPI_Comm_free(&comm_); }
+  // Collective over `of`: some of its ranks. The others are in none, and must not use it.
+  communicator(const communicator& of, bool member) {
+    check(MPI_Comm_split(of.comm_, member ? 0 : MPI_UNDEFINED, of.rank_, &comm_),
+          "split the communicator");
+    if (member) {
+      MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+      MPI_Comm_rank(comm_, &rank_);
+      MPI_Comm_size(comm_, &size_);
+    }
+  }
+  ~communicator() {
+    if (comm_ != MPI_COMM_NULL) {
+      MPI_Comm_free(&comm_);
+    }
+  }
   communicator(const communicator&) = delete;
   communicator& operator=(const communicator&) = delete;
 
@@ -102,6 +116,19 @@ class communicator {
               "receive");
         have += part;
       }
+    }
+  }
+
+  // Collective: combines the elements of all ranks, each of `width` values, on rank 0.
+  void reduce(std::span<float> values, std::size_t width, MPI_Datatype element, MPI_Op op) {
+    while (!values.empty()) {
+      const std::span<float> part =
+          values.first(std::min(values.size(), largest_part / width * width));
+      const void* mine = rank_ == 0 ? MPI_IN_PLACE : part.data();
+      check(MPI_Reduce(mine, rank_ == 0 ? part.data() : nullptr,
+                       static_cast<int>(part.size() / width), element, op, 0, comm_),
+            "merge results");
+      values = values.subspan(part.size());
     }
   }
 

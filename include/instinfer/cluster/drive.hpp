@@ -1,5 +1,4 @@
 #pragma once
-// long because: one function for each command of the host.
 // One drive of a cluster: an engine that carries out the host's commands.
 
 #include <chrono>
@@ -11,8 +10,8 @@
 
 #include "instinfer/cluster/agreement.hpp"
 #include "instinfer/cluster/commands.hpp"
+#include "instinfer/cluster/drive_batch.hpp"
 #include "instinfer/core/parallel.hpp"
-#include "instinfer/engine/attend_call.hpp"
 
 namespace instinfer::cluster {
 
@@ -30,7 +29,7 @@ class drive {
   // make(part) returns the engine. Throws bad_argument if its shape is not that of the part.
   template <class Make>
   drive(const drive_part& part, const S& split, const Workers& workers, Make&& make)
-      : part_{part}, split_{split}, workers_{workers}, engine_{new Engine(make(part))} {
+      : part_{part}, engine_{new Engine(make(part))}, batch_{part, split, workers} {
     const model_shape& shape = computing(*engine_).cache().shape();
     require(shape.layers == part.shape.layers && shape.q_heads == part.shape.q_heads &&
                 shape.kv_heads == part.shape.kv_heads,
@@ -47,13 +46,17 @@ class drive {
 
   const Engine& engine() const { return *engine_; }
 
-  // Carries out a command; its outcome replaces the content of `out`. Does not throw.
+  // Carries out a command; its outcome replaces the content of `out`. Does not throw, but for
+  // memory where other drives wait for rows().
   void execute(message& in, message& out) {
     const auto start = std::chrono::steady_clock::now();
     out.clear();
     out.put(outcome{});
+    const auto what = in.take<command>();
+    if (what.what == operation::attend) {
+      batch_.begin(what.queries);
+    }
     try {
-      const auto what = in.take<command>();
       const outcome done = run(what, in, out);
       out.front<outcome>() = done;
       if (what.what != operation::undo) {
@@ -61,6 +64,7 @@ class drive {
       }
     } catch (...) {
       const failure f = failure::current();
+      batch_.clear_rows();
       out.clear();
       out.put(outcome{.failed = f.kind});
       f.put_to(out);
@@ -69,16 +73,10 @@ class drive {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
- private:
-  template <class Receipt>
-  static outcome outcome_of(const Receipt& done) {
-    outcome o{.traffic = done.traffic};
-    if constexpr (requires { done.total_ns(); }) {
-      o.modelled_ns = done.total_ns();
-    }
-    return o;
-  }
+  // Where tokens are split: the results of the last attend, see drive_batch.
+  std::span<float> rows() { return batch_.rows(); }
 
+ private:
   outcome run(const command& c, message& in, message& out) {
     switch (c.what) {
       case operation::open:
@@ -88,7 +86,8 @@ class drive {
       case operation::append:
         return append(c, in);
       case operation::attend:
-        return attend(c, in, out);
+        batch_.take(c, in, out, *engine_, [&](std::uint32_t slot) { return local_.at(slot); });
+        return batch_.attend(*engine_, c.layer);
       case operation::build:
         if constexpr (requires { engine_->build(sequence{}, 0); }) {
           return outcome_of(engine_->build(local_.at(c.slot), c.layer));
@@ -162,79 +161,6 @@ class drive {
     return outcome_of(engine_->append(seq, c.layer, k, v, index_keys));
   }
 
-  // Follow: the requests. Results: for each, its output [queries, q_heads, v_dim], and log_sum_exp
-  // [queries, q_heads] if it is asked for or merged by.
-  outcome attend(const command& c, message& in, message& out) {
-    lines_.clear();
-    queries_.clear();
-    std::size_t room = 0, sets = 0;
-    for (std::uint32_t r = 0; r < c.requests; ++r) {
-      const auto line = in.take<request_line>();
-      const std::size_t heads = line.queries * static_cast<std::size_t>(part_.shape.q_heads);
-      lines_.push_back(line);
-      queries_.push_back({.q = in.take<float>(heads * static_cast<std::size_t>(format::k_dim)),
-                          .index = {.queries = in.take<float>(line.index_values),
-                                    .weights = in.take<float>(line.index_weights)}});
-      room += message::rounded(heads * static_cast<std::size_t>(format::v_dim) * sizeof(float)) +
-              message::rounded(heads * sizeof(float));
-      sets += line.queries;
-    }
-    out.reserve(room);
-    if (visible_.size() < sets) {
-      visible_.resize(sets);
-    }
-    batch_.clear();
-    for (std::size_t r = 0; r < lines_.size(); ++r) {
-      add_requests(c.layer, lines_[r], queries_[r], out);
-    }
-    if constexpr (requires { engine_->attend(batch_, c.layer, scratch_, workers_); }) {
-      return outcome_of(engine_->attend(batch_, c.layer, scratch_, workers_));
-    } else {
-      return outcome_of(engine_->attend_batch(c.layer, batch_));
-    }
-  }
-
-  struct query_input {
-    std::span<const float> q;
-    attention::index_query index;
-  };
-
-  // One request; but of several new tokens that lie on several drives, one for each query, which
-  // hides this drive's tokens after the query's own.
-  void add_requests(int layer, const request_line& line, const query_input& from, message& out) {
-    const auto heads = static_cast<std::size_t>(part_.shape.q_heads);
-    const bool alone = S::splits_tokens && line.causal != 0 && line.queries > 1;
-    const std::uint32_t parts = alone ? line.queries : 1;
-    const std::size_t rows = line.queries / parts * heads;
-    const std::span<float> results =
-        out.room<float>(parts * rows * static_cast<std::size_t>(format::v_dim));
-    const std::span<float> sums = S::splits_tokens || line.wants_log_sum_exp != 0
-                                      ? out.room<float>(parts * rows)
-                                      : std::span<float>{};
-    for (std::uint32_t p = 0; p < parts; ++p) {
-      attend_request r{.seq = local_.at(line.slot),
-                       .q = from.q.subspan(p * rows * format::k_dim, rows * format::k_dim),
-                       .out = results.subspan(p * rows * format::v_dim, rows * format::v_dim),
-                       .index = from.index,
-                       .log_sum_exp = sums.empty() ? sums : sums.subspan(p * rows, rows),
-                       .causal = line.causal != 0};
-      const std::uint64_t later = parts - 1 - p;
-      if (const std::uint64_t hidden = mine(line.positions) - mine(line.positions - later);
-          hidden > 0) {
-        const std::uint32_t end = computing(*engine_).cache().at(r.seq, layer).tokens();
-        index_set& seen = visible_[batch_.size()];
-        seen.clear();
-        seen.add(0, end - static_cast<std::uint32_t>(hidden));
-        r.visible = &seen;
-      }
-      batch_.push_back(r);
-    }
-  }
-
-  std::uint64_t mine(std::uint64_t positions) const {
-    return split_.tokens_of(positions, part_.drive, part_.drives);
-  }
-
   static store::truncate_range range_of(const command& c) {
     return {c.layers.first_layer, c.layers.end_layer, c.tokens};
   }
@@ -288,19 +214,13 @@ class drive {
   }
 
   drive_part part_;
-  S split_;
-  Workers workers_;
   std::unique_ptr<Engine> engine_;
   std::vector<sequence> local_;  // the engine's sequence of each slot
   command last_;
   sequence kept_;             // the original of the last truncate_copy
   std::uint64_t before_ = 0;  // positions before the last append
 
-  workspace<typename base::path, format> scratch_;
-  std::vector<request_line> lines_;
-  std::vector<query_input> queries_;
-  std::vector<attend_request> batch_;
-  std::vector<index_set> visible_;
+  drive_batch<Engine, S, Workers> batch_;
 };
 
 }  // namespace instinfer::cluster

@@ -62,7 +62,7 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
       placed_.share_among(calls_.drives());
       calls_.prepare(placed_.parts());
       if (calls_.is_drive()) {
-        calls_.own().emplace(placed_.parts()[at(calls_.own_number())], split, workers, make);
+        calls_.own().emplace(placed_.parts()[calls_.own_index()], split, workers, make);
         of_drive = properties_of_drive(local());
       }
     } catch (...) {
@@ -70,6 +70,7 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
     }
     agree(calls_.ranks(), mine, properties_of_rank<Engine>(split, shape, calls_.drives()),
           of_drive);
+    batch_.connect(placed_, calls_);
     open_ = true;
   }
   // The same with engines that are made of a capacity, which is that of one drive. The arrays of
@@ -111,6 +112,9 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
       }
       calls_.own()->execute(in, out);
       calls_.ranks().send(0, out);
+      if (S::splits_tokens && in.front<command>().what == operation::attend) {
+        batch_.give(placed_.parts()[calls_.own_index()], calls_.own()->rows());
+      }
     }
   }
   // Ends serve() on the other ranks; a posted attend has no results then. All further calls throw
@@ -179,8 +183,8 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
 
   // Sends the queries of a batch, one message to each drive that has some of its tokens, and
   // returns when they have left. The drives compute meanwhile; a host that is a drive computes in
-  // wait(). The outputs must live until then. Throws what attend throws for bad requests; `bias`
-  // and `visible` are refused.
+  // wait(). The outputs must live until then. `visible` counts positions from the sequence's first
+  // token on, up to 2^32. Throws what attend throws for bad requests.
   void post(int layer, std::span<const attend_request> batch) {
     begin("attend");
     batch_.post(placed_, layer, batch, calls_);
@@ -191,7 +195,7 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   receipt wait() {
     require(batch_.pending(), [] { return std::string("wait: no attend is posted"); });
     const auto start = std::chrono::steady_clock::now();
-    const receipt done = batch_.wait(placed_, calls_);
+    const receipt done = batch_.wait(calls_, placed_);
     waited_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return done;
   }
@@ -338,10 +342,7 @@ class engine : split_rules<S, typename computing_engine<Engine>::policy> {
   }
   void end() {
     if (batch_.pending()) {
-      try {
-        calls_.collect(false);
-      } catch (...) {  // nobody asks for the results any more
-      }
+      batch_.drop(calls_, placed_);
     }
     calls_.begin();
     for (const drive_part& part : placed_.parts()) {

@@ -1,10 +1,11 @@
 #pragma once
 // How a cache is split over drives: by query group, by sequence, or by token.
 //
-//   by_heads              each drive has some KV heads of all sequences (the paper's, §IV-D)
-//   by_sequences          each drive has whole sequences
-//   by_tokens             each drive has some tokens of all sequences and heads (context parallel)
-//   by_heads_and_tokens   some drives share the tokens of some heads
+//   by_heads                 each drive has some KV heads of all sequences (the paper's, §IV-D)
+//   by_sequences             each drive has whole sequences
+//   by_tokens                each drive has some tokens of all sequences (context parallel)
+//   by_heads_and_sequences   some drives share the sequences, with some heads of each
+//   by_heads_and_tokens      some drives share the tokens of some heads
 //
 // docs/cluster.md says which to use when. The policies are of integers alone and need no MPI.
 
@@ -36,7 +37,8 @@ struct head_range {
 //                           opened in, or the home of the sequence that it was forked from
 //   tokens_of(count, d, n)  how many of a sequence's first `count` tokens the drive has; never
 //                           decreases with the count
-//   splits_tokens           whether a head's tokens lie on several drives, whose results merge
+//   splits_tokens           whether a head's tokens lie on several drives, whose results merge;
+//                           two drives have then the same heads, or none in common
 //   name()                  tells splits apart that place tokens differently
 //   validate(shape, n)      throws bad_argument if n drives cannot share the model
 template <class S>
@@ -103,6 +105,39 @@ struct by_tokens {
   }
 };
 
+// Throws bad_argument unless `head_groups` groups of as many drives can share the KV heads.
+inline void check_head_groups(const char* split, int head_groups, const model_shape& shape,
+                              int drives) {
+  require(head_groups > 0 && drives % head_groups == 0, [&] {
+    return std::string(split) + ": head_groups must divide the drives, got " +
+           std::to_string(head_groups) + " groups of " + std::to_string(drives) + " drives";
+  });
+  by_heads{}.validate(shape, head_groups);
+}
+
+// `head_groups` groups of drives share the KV heads as by_heads, and the drives of a group the
+// sequences as by_sequences: drive d of n is number d mod (n / head_groups) of its group. Each
+// result has the bits of one engine.
+struct by_heads_and_sequences {
+  static constexpr bool splits_tokens = false;
+  int head_groups = 1;
+
+  head_range heads(const model_shape& shape, int drive, int drives) const {
+    return by_heads{}.heads(shape, drive / (drives / head_groups), head_groups);
+  }
+  bool holds(std::uint32_t home, int drive, int drives) const {
+    const int group = drives / head_groups;
+    return by_sequences{}.holds(home, drive % group, group);
+  }
+  std::uint64_t tokens_of(std::uint64_t count, int, int) const { return count; }
+  std::string name() const {
+    return "by_heads_and_sequences, " + std::to_string(head_groups) + " groups";
+  }
+  void validate(const model_shape& shape, int drives) const {
+    check_head_groups("by_heads_and_sequences", head_groups, shape, drives);
+  }
+};
+
 // `head_groups` groups of drives share the KV heads as by_heads, and the drives of a group the
 // tokens as by_tokens: drive d of n is number d mod (n / head_groups) of its group.
 struct by_heads_and_tokens {
@@ -123,11 +158,7 @@ struct by_heads_and_tokens {
            std::to_string(block);
   }
   void validate(const model_shape& shape, int drives) const {
-    require(head_groups > 0 && drives % head_groups == 0, [&] {
-      return "by_heads_and_tokens: head_groups must divide the drives, got " +
-             std::to_string(head_groups) + " groups of " + std::to_string(drives) + " drives";
-    });
-    by_heads{}.validate(shape, head_groups);
+    check_head_groups("by_heads_and_tokens", head_groups, shape, drives);
     by_tokens{block}.validate(shape, drives);
   }
 };

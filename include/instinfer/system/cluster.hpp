@@ -89,7 +89,7 @@ class cluster_system {
   decode_step step(double context) const {
     decode_step s = inside_.step(context);
     // Per layer.
-    const double commands = static_cast<double>(job().batch) * inside_.kv().split().head_parts;
+    const double commands = static_cast<double>(job().batch) * inside_.kv().split().results();
     s.time.command_s *= std::ceil(commands / hosts_used_) / commands;
     s.time.qo_link_s += network_s(s);
     return s;

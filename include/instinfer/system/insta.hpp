@@ -27,6 +27,16 @@ class insta_system {
                const typename D::attention_policy& attention = {},
                const flash::drive_spec& drive = D::drive)
       : gpu_{model, on, job}, drive_{drive}, kv_{model, job, on.drives, drive, attention} {}
+  // The same with a split of the caller's, of at most on.drives drives.
+  insta_system(const model_spec& model, const server& on, const workload& job,
+               const drive_split& split, const typename D::attention_policy& attention = {},
+               const flash::drive_spec& drive = D::drive)
+      : gpu_{model, on, job}, drive_{drive}, kv_{model, job, split, drive, attention} {
+    require(split.drives_used() <= on.drives, [&] {
+      return "insta_system: the split is over " + std::to_string(split.drives_used()) +
+             " drives, the server has " + std::to_string(on.drives);
+    });
+  }
 
   const workload& job() const { return gpu_.job(); }
 
@@ -38,9 +48,14 @@ class insta_system {
     const double drives = static_cast<double>(kv_.split().drives_used());
     const kv_load load = kv_.at(context);
 
-    const double down =
-        batch * model.element_bytes * static_cast<double>(model.q_width() + 2 * model.kv_width());
-    const double up = batch * model.element_bytes * static_cast<double>(model.q_width());
+    // Drives that share the tokens of a head get the same q, and give back a part of the output
+    // with its log-sum-exp in fp32.
+    const int parts = kv_.split().token_parts;
+    const double down = batch * model.element_bytes *
+                        static_cast<double>(model.q_width() * parts + 2 * model.kv_width());
+    const double up = batch * parts *
+                      (model.element_bytes * static_cast<double>(model.q_width()) +
+                       (parts > 1 ? sizeof(float) * model.shape.q_heads : 0.0));
     const double drive_link = static_cast<double>(drive_.link_bytes_per_s);
     const double latency_s = on.gpu_link.latency_ns * 1e-9;
     const double moved_s = std::max((down + up) / (drives * drive_link),
@@ -93,7 +108,7 @@ class insta_system {
 
  private:
   double commands_a_layer() const {
-    return static_cast<double>(job().batch) * kv_.split().head_parts;
+    return static_cast<double>(job().batch) * kv_.split().results();
   }
 
   gpu_side gpu_;

@@ -74,7 +74,19 @@ class kv_access {
             const flash::drive_spec& drive = D::drive,
             const typename D::attention_policy& attention = {},
             const flash::drive_rules& rules = flash::independent_planes)
-      : split_{(model.validate(), job.validate(), split_over(drives, model.shape, job.batch))},
+      : kv_access{model,
+                  job,
+                  (model.validate(), job.validate(), split_over(drives, model.shape, job.batch)),
+                  drive,
+                  attention,
+                  rules} {}
+  // The same with a split of the caller's. It throws bad_argument, too, if drives share the tokens
+  // of a head and the method selects tokens by the whole context.
+  kv_access(const model_spec& model, const workload& job, const drive_split& split,
+            const flash::drive_spec& drive = D::drive,
+            const typename D::attention_policy& attention = {},
+            const flash::drive_rules& rules = flash::independent_planes)
+      : split_{(model.validate(), job.validate(), split)},
         first_{static_cast<double>(job.input_tokens)},
         last_{static_cast<double>(job.context_tokens())} {
     require(Format::k_dim == model.head_dim && Format::v_dim == model.head_dim &&
@@ -85,9 +97,15 @@ class kv_access {
                      std::to_string(model.kv_element_bytes) + " bytes, the format has " +
                      std::to_string(Format::k_dim) + " of " + std::to_string(stored_bytes<Format>);
             });
+    require(split.token_parts == 1 || attention::folds_all_visible<typename D::attention_policy>,
+            [] {
+              return std::string(
+                  "kv_access: drives share the tokens of a head only where the method folds all "
+                  "visible tokens");
+            });
     for (int i = 0; i < nodes; ++i) {
-      const auto context =
-          static_cast<std::uint64_t>(job.input_tokens + job.output_tokens * i / (nodes - 1));
+      const std::uint64_t context = split_.tokens_of(
+          static_cast<std::uint64_t>(job.input_tokens + job.output_tokens * i / (nodes - 1)));
       const auto node = static_cast<std::size_t>(i);
       loads_[node] = simulate(model, job, context, drive, rules, attention, bottlenecks_[node]);
     }
@@ -158,7 +176,8 @@ class kv_access {
                   .q_heads = split_.kv_heads * model.shape.group(),
                   .kv_heads = split_.kv_heads},
                  {.bytes = std::min(bytes, static_cast<std::uint64_t>(drive.geometry.bytes())),
-                  .context_tokens = static_cast<std::uint32_t>(job.context_tokens())},
+                  .context_tokens = static_cast<std::uint32_t>(
+                      split_.tokens_of(static_cast<std::uint64_t>(job.context_tokens())))},
                  attention, {}, drive, {}, rules);
     const auto heads = static_cast<std::size_t>(split_.kv_heads * model.shape.group());
     const std::vector<float> q(heads * Format::k_dim, 1.0f);
@@ -215,7 +234,8 @@ class kv_access {
     }
     slowest = flash::bottleneck_of(done);
     slowest.ns *= more;
-    const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads;
+    const double all = static_cast<double>(job.batch) * model.shape.kv_heads / split_.kv_heads *
+                       split_.token_parts;
     load.page_bytes =
         static_cast<double>(done.traffic.channel_bytes) / static_cast<double>(sequences) * all;
     load.wanted_bytes = wanted.from_flash() * all;
@@ -237,7 +257,7 @@ class kv_access {
       }
     }
     footprint_ = stored / Format::token_bytes;
-    const double parts = split_.head_parts;
+    const double parts = split_.results();
     buffer_bytes_ *= parts;
     l2p_bytes_ = static_cast<double>(store::l2p_of(cache, seq).bytes()) * parts;
   }
