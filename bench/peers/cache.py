@@ -23,17 +23,20 @@ class Shape:
     kv_heads: int
     tokens: int
     dim: int = 128
+    v_dim: int = 128
+    method: str = "dense"  # or "latent": V is the first v_dim dims of K's rows
 
     def case(self, element: str) -> str:
         """The name of the same case in bench_cpu, without its threads."""
-        return f"dense/{element}/{self}"
+        return f"{self.method}/{element}/{self}"
 
     def __str__(self) -> str:
         return f"q{self.q_heads}_kv{self.kv_heads}/d{self.dim}/t{self.tokens}"
 
     def kv_bytes(self, element: str) -> int:
         """Each byte of K and V once."""
-        return 2 * self.kv_heads * self.tokens * self.dim * ELEMENT_BYTES[element]
+        row = self.dim + (0 if self.method == "latent" else self.v_dim)
+        return self.kv_heads * self.tokens * row * ELEMENT_BYTES[element]
 
 
 @dataclass
@@ -67,7 +70,10 @@ def from_bf16(bits: np.ndarray) -> np.ndarray:
 
 
 class Cache:
-    """The caches of one shape: k[element], v[element] [kv_heads, tokens, dim]; q in fp32 [q_heads, dim]."""
+    """The caches of one shape: k[element], v[element] [kv_heads, tokens, dim]; q in fp32 [q_heads, dim].
+
+    V of latent rows is a view of K.
+    """
 
     def __init__(self, shape: Shape, seed: int):
         self.shape = shape
@@ -75,7 +81,8 @@ class Cache:
         self.q = aligned((shape.q_heads, shape.dim), np.float32)
         self.q[:] = from_bf16(to_bf16(random.standard_normal(self.q.shape, np.float32)))
         self.k = self._stored(random)
-        self.v = self._stored(random)
+        self.v = ({element: k[:, :, :shape.v_dim] for element, k in self.k.items()}
+                  if shape.method == "latent" else self._stored(random))
         self._exact: dict[str, np.ndarray] = {}
 
     def _stored(self, random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -94,10 +101,10 @@ class Cache:
         return (from_bf16(stored) if stored.dtype == np.uint16 else stored).astype(np.float64)
 
     def exact(self, element: str) -> np.ndarray:
-        """Attention in fp64 on the stored values, [q_heads, dim]."""
+        """Attention in fp64 on the stored values, [q_heads, v_dim]."""
         if element not in self._exact:
             group = self.shape.q_heads // self.shape.kv_heads
-            out = np.empty((self.shape.q_heads, self.shape.dim))
+            out = np.empty((self.shape.q_heads, self.shape.v_dim))
             for head in range(self.shape.kv_heads):
                 k, v = (self._doubles(x[element][head]) for x in (self.k, self.v))
                 queries = slice(head * group, (head + 1) * group)

@@ -21,6 +21,7 @@ import numpy as np
 
 from cache import Cache, aligned
 
+METHOD = "dense"
 TYPES = {"f32": 0, "f16": 1, "bf16": 30}  # enum ggml_type
 
 

@@ -1,4 +1,4 @@
-"""instinfer: the dense cases of bench_cpu, which is run once for each shape and number of threads.
+"""instinfer: the dense and latent cases of bench_cpu, which is run once for each shape and number of threads.
 
 bench_cpu draws its own data of the same distribution and checks its result against fp64. Its counter
 bytes_per_second is the best of some calls, as for the peers; bytes_per_second / of_read_bandwidth is the
@@ -19,7 +19,7 @@ from cache import ELEMENT_BYTES, Result, Shape
 
 def measure(binary: Path, shape: Shape, threads: int) -> tuple[list[Result], list[str]]:
     """Results, and in words what went wrong."""
-    cases = f"^dense/({'|'.join(ELEMENT_BYTES)})/{shape}/threads:{threads}$"
+    cases = f"^{shape.method}/({'|'.join(ELEMENT_BYTES)})/{shape}/threads:{threads}$"
     with tempfile.NamedTemporaryFile("r", suffix=".json") as out:
         run = subprocess.run(
             [binary, f"--benchmark_filter={cases}", "--benchmark_min_time=0.01",  # the loop: a warm-up
@@ -34,7 +34,7 @@ def measure(binary: Path, shape: Shape, threads: int) -> tuple[list[Result], lis
     version = f"instinfer, {report['context'].get('simd_target', 'SIMD target unknown')}"
     results, failures = [], []
     for entry in report["benchmarks"]:
-        case, element = re.fullmatch(r"(dense/(\w+)/.*)/threads:\d+", entry["name"]).group(1, 2)
+        case, element = re.fullmatch(r"(\w+/(\w+)/.*)/threads:\d+", entry["name"]).group(1, 2)
         if entry.get("error_occurred"):
             failures.append(f"instinfer, {case}: {entry['error_message']}")
             continue

@@ -1,4 +1,4 @@
-"""Dense decode attention: instinfer beside PyTorch and ggml, on the same shapes, in one run.
+"""Dense decode attention, also of latent rows: instinfer beside PyTorch and ggml, on the same shapes, in one run.
 
 For every shape and number of threads, bench_cpu and each peer are measured one after another, twice round,
 and the better time of each counts: a shared machine's speed changes over minutes, so that only what was
@@ -24,9 +24,10 @@ from pathlib import Path
 import ours
 from cache import ELEMENT_BYTES, Cache, Result, Shape, best_seconds
 
-PEERS = ["torch_sdpa", "ggml_flash"]
+PEERS = ["torch_sdpa", "ggml_flash", "torch_mla"]  # each says for which METHOD
 HEADS = [(32, 32), (32, 8), (64, 8), (8, 1)]
 SHAPES = [Shape(q, kv, tokens) for tokens in (32768, 4096, 1024) for q, kv in HEADS]
+SHAPES += [Shape(q, 1, 32768, 576, 512, "latent") for q in (16, 64, 128)]  # DeepSeek's
 WRONG = 0.2  # relative error from which a result is taken for another function, not for rounding
 
 
@@ -102,7 +103,7 @@ class Table:
         probe = max((r.bytes_per_second / r.of_read_bandwidth for r in mine), default=0)
         read = f", read bandwidth {probe / 1e9:.1f} GB/s" if probe else ""
         size = f"{self.shape.kv_bytes('f16') / 1e6:.1f} MB in 16 bits"
-        print(f"\n{self.shape}, threads {self.threads}: {size}{read}", flush=True)
+        print(f"\n{self.shape.method}/{self.shape}, threads {self.threads}: {size}{read}", flush=True)
         print(f"  {'':22} {'type':5} {'ms':>9} {'GB/s':>7} {'of read':>8} {'ours/peer':>10}  rel. error")
         for result in self.best.values():
             of_read = result.of_read_bandwidth or (probe and result.bytes_per_second / probe)
@@ -117,7 +118,7 @@ class Table:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev bench peers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--filter", default="", metavar="REGEX", help="only shapes like q32_kv8/d128/t1024")
+    parser.add_argument("--filter", default="", metavar="REGEX", help="only shapes like dense/q32_kv8/d128/t1024")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often each is measured (2)")
     parser.add_argument("--ours", type=Path, help="the program bench_cpu")
     arguments = parser.parse_args()
@@ -132,11 +133,12 @@ def main() -> None:
     print(machine())
     modules = peers()
     results: list[Result] = []
-    for seed, shape in enumerate(s for s in SHAPES if re.search(arguments.filter, str(s))):
+    for seed, shape in enumerate(s for s in SHAPES if re.search(arguments.filter, f"{s.method}/{s}")):
         cache = Cache(shape, seed)
         for threads in (1, 2):
             table = Table(shape, threads)
-            table.measure(cache, modules, arguments.ours, arguments.rounds)
+            of_method = [module for module in modules if module.METHOD == shape.method]
+            table.measure(cache, of_method, arguments.ours, arguments.rounds)
             table.print()
             results += table.best.values()
         del cache

@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cache import Cache
 
+METHOD = "dense"
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 

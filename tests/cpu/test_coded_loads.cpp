@@ -57,3 +57,18 @@ TEST_CASE("int4: every place of groups with all codes, steps and minima of any s
   }
   check_vectors<int4_groups<>>(groups, groups.size() * int4_group::size, cpu::lanes);
 }
+
+TEST_CASE("fp8 latent rows: every dim of rows with any codes and scales") {
+  std::mt19937 random(6);
+  std::vector<fp8_latent_row> rows(5);
+  for (fp8_latent_row& row : rows) {
+    std::ranges::generate(row.codes, [&] {
+      return fp8{static_cast<std::uint8_t>(random() % 127 | (random() & 128))};  // 127 is NaN
+    });
+    std::ranges::generate(row.scales, [&] { return static_cast<float>(random() % 1000) * 0.01f; });
+    std::ranges::generate(row.rotated, [&] {
+      return from_float<bf16>(static_cast<float>(random() % 1000) - 500.0f);
+    });
+  }
+  check_vectors<fp8_latent_rows>(rows, rows.size() * fp8_latent_row::size, cpu::lanes);
+}

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "instinfer/codec/fp8_latent_rows.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/layout/fused.hpp"
 
@@ -61,6 +62,21 @@ TEST_CASE("a tail in the group buffer: each byte leaves the DRAM once") {
   CHECK(together.traffic == apart.traffic);
   CHECK(together.units[flash::unit::dram] ==
         doctest::Approx(apart.units[flash::unit::dram]).epsilon(1e-3));
+}
+
+TEST_CASE("fp8 latent rows: a row is 656 bytes in flash and behind the filter") {
+  using rows = latent_format<fp8_latent_rows, 576, 512>;
+  using in_bf16 = latent_format<bf16, 576, 512>;
+  const flash::receipt coded = attend<separate<attention::dense>, rows>(1200);
+  const flash::receipt wide = attend<separate<attention::dense>, in_bf16>(1200);
+  CHECK(coded.traffic.pages_read == 4 * 200);  // 6 rows a page of 4 KiB, 4 heads
+  CHECK(wide.traffic.pages_read == 4 * 400);   // 3 rows
+  CHECK(coded.traffic.filtered_bytes == 4 * 1200 * 656);
+  CHECK(wide.traffic.filtered_bytes == 4 * 1200 * 1152);
+  // The kernels multiply the same entries.
+  CHECK(coded.units[flash::unit::logit] ==
+        doctest::Approx(wide.units[flash::unit::logit]).epsilon(1e-3));
+  CHECK(coded.units[flash::unit::logit] > 0);
 }
 
 TEST_CASE("latent rows: each byte crosses the bus once, and takes part in two products") {

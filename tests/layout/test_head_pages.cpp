@@ -110,9 +110,9 @@ TEST_CASE("a page of codes is decoded if it is sealed, and is as appended while 
   std::vector<std::byte> page(64);
   int8_pages<fp32>::encode(values, page);  // the scale is 1
   const tile shape = by_token(1, 4);
-  const auto sealed = make_view<format>(page.data(), shape, 1, 64, false);
-  const auto open =
-      make_view<format>(reinterpret_cast<const std::byte*>(values.data()), shape, 1, 64, true);
+  const auto sealed = make_view<format>(page.data(), shape, 1, 64, false, stream::k_by_token);
+  const auto open = make_view<format>(reinterpret_cast<const std::byte*>(values.data()), shape, 1,
+                                      64, true, stream::k_by_token);
   for (std::uint32_t i = 0; i < 4; ++i) {
     CHECK(sealed(0, i) == doctest::Approx(static_cast<double>(values[i])).epsilon(1e-6));
     CHECK(open(0, i) == values[i]);

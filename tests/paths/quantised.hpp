@@ -4,8 +4,7 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/codec/int4_groups.hpp"
-#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/codec/dim_scales.hpp"
 #include "suite.hpp"
 
 namespace instinfer::test {

@@ -6,7 +6,8 @@
 #include <set>
 #include <sstream>
 
-#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/codec/dim_scales.hpp"
+#include "instinfer/codec/fp8_latent_rows.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/layout/fused.hpp"
 #include "instinfer/methods/quest.hpp"
@@ -28,6 +29,18 @@ using fused = in_drive<layout::fused<>>;
 using separate = in_drive<layout::token_indexed<>>;
 using rows_of_64 = kv_format<fp16, 64>;
 using latent = latent_format<bf16, 96, 64>;
+using deepseek = latent_format<fp8_latent_rows, 576, 512>;
+
+// Random values; for DeepSeek's rows such that these hold exactly.
+template <class Format>
+random_cache<Format> drawn(unsigned seed, int tokens, int q_heads, int kv_heads) {
+  random_cache<Format> data(seed, tokens, q_heads, kv_heads);
+  for (std::size_t i = 0; std::is_same_v<Format, deepseek> && i < data.k.size(); ++i) {
+    const float x = std::clamp(std::nearbyint(8 * to_float(data.k[i])), -15.0f, 15.0f) / 8;
+    data.k[i] = from_float<typename Format::element>(x);
+  }
+  return data;
+}
 
 // V of tokens [first, last), as append takes it and as attention uses it. V of latent rows is the
 // first dims of K.
@@ -53,7 +66,7 @@ struct filled {
 
   filled(unsigned seed, int tokens, int group, int piece = 1000, int kv_heads = 2,
          const logit_rule& rule = {})
-      : data{seed, tokens, kv_heads * group, kv_heads},
+      : data{drawn<format>(seed, tokens, kv_heads * group, kv_heads)},
         engine{{.layers = 1, .q_heads = kv_heads * group, .kv_heads = kv_heads},
                test::small_capacity,
                {},
@@ -109,6 +122,7 @@ TEST_CASE("fused rows: dense attention is plain attention") {
 TEST_CASE("fused rows of a codec: dense attention is plain attention") {
   // A step is at most 2 * 10 / 254, so a value of V is off by 0.04.
   check_dense<cpu::engine<fused, kv_format<int8_pages<fp16>, 64>>>(0.3);
+  check_dense<cpu::engine<fused, kv_format<int8_dims<fp16>, 64>>>(0.3);
 }
 TEST_CASE("latent rows: dense attention is plain attention, V being the first dims of K") {
   check_dense<cpu::engine<separate, latent>>(1e-5);
@@ -118,6 +132,23 @@ TEST_CASE("latent rows: dense attention is plain attention, V being the first di
 TEST_CASE("latent rows of a codec: dense attention is plain attention") {
   // fp8 rounds to 2^-4 of a value; K and V of a page share its scale.
   check_dense<cpu::engine<separate, latent_format<fp8_pages<bf16>, 96, 64>>>(0.4);
+}
+TEST_CASE("fp8 latent rows: attention over what they hold exactly is plain attention") {
+  for (const int tokens : {5, 6, 100}) {  // 6 a page; the rest is open, in bf16
+    for (const int group : {1, 16}) {
+      filled<cpu::engine<separate, deepseek>> cache(86, tokens, group, 7, 1);
+      CHECK(largest_difference(cache.attend(), cache.expected()) < 2e-5);
+      filled<reference::engine<separate, deepseek>> exact(86, tokens, group, 1000, 1);
+      CHECK(largest_difference(exact.attend(), exact.expected()) < 1e-5);
+    }
+  }
+  // 656 bytes of a sealed row, once for K and V. An open row takes 2 bytes a value.
+  filled<cpu::engine<separate, deepseek>> cache(86, 100, 1, 1000, 1);
+  cache.attend();
+  CHECK(cache.moved.pages_read == 16);
+  CHECK(cache.moved.filtered_bytes == 96 * 656);
+  CHECK(cache.moved.buffer_bytes == 4 * 576 * 2);
+  CHECK(deepseek::token_bytes == 656);
 }
 TEST_CASE("latent rows with 128 query heads over one KV head") {
   filled<cpu::engine<separate, latent>> cache(72, 200, 128, 1000, 1);
@@ -214,11 +245,14 @@ TEST_CASE("sparf on fused rows: plan = access, and Alg. 1 in fp64") {
 
 TEST_CASE_TEMPLATE("reclaimed, saved and loaded", Engine, cpu::engine<fused, rows_of_64>,
                    cpu::engine<separate, latent>,
-                   cpu::engine<fused, kv_format<int8_pages<fp16>, 64>>) {
+                   cpu::engine<fused, kv_format<int8_pages<fp16>, 64>>,
+                   cpu::engine<fused, kv_format<int8_dims<fp16>, 64>>,
+                   cpu::engine<separate, deepseek>) {
   filled<Engine> cache(80, 200, 2);
   cache.engine.reclaim(cache.seq, {.tokens_before = 50});
   const std::vector<float> out = cache.attend();
-  const double bound = Engine::format::plain ? 1e-5 : 0.3;
+  const bool exact = Engine::format::plain || std::is_same_v<typename Engine::format, deepseek>;
+  const double bound = exact ? 2e-5 : 0.3;
   CHECK(largest_difference(out, cache.expected(50)) < bound);
   std::stringstream file;
   cache.engine.save(cache.seq, file);

@@ -41,6 +41,8 @@ struct int4_groups {
   using element = E;
   using packed = int4_group;
   static constexpr const char* name = "int4";
+  static constexpr const char* dim_scaled_name = "int4_dims";
+  static constexpr float largest_code = 1.0f;  // of values that are brought to one range before
   static constexpr std::uint32_t scale_bytes = 0;
 
   // code * step has at most 15 significant bits, so it is exact in fp32. The sum is then rounded
@@ -50,20 +52,28 @@ struct int4_groups {
     return static_cast<float>(g.code(i % int4_group::size)) * to_float(g.step) + to_float(g.low);
   }
 
-  // Zeros fill up a last group that is not full, and count in its minimum and maximum.
   static void encode(std::span<const E> values, std::span<std::byte> page) noexcept {
+    write(values.size(), [&](std::size_t i) { return to_float(values[i]); }, 1.0f, page, 0);
+  }
+
+  static float scale_for(float /*most*/) noexcept { return 1.0f; }
+
+  // Writes the groups of x(i), i < n. The last `kept` bytes of the page stay. Zeros fill up a last
+  // group that is not full, and count in its minimum and maximum.
+  template <class X>
+  static void write(std::size_t n, X&& x, float /*scale*/, std::span<std::byte> page,
+                    std::size_t kept) noexcept {
     auto* groups = reinterpret_cast<int4_group*>(page.data());
     std::size_t at = 0;
-    for (; at < values.size(); at += int4_group::size) {
-      std::array<float, int4_group::size> x{};
-      const std::size_t n = std::min(x.size(), values.size() - at);
-      for (std::size_t i = 0; i < n; ++i) {
-        x[i] = to_float(values[at + i]);
+    for (; at < n; at += int4_group::size) {
+      std::array<float, int4_group::size> of_group{};
+      for (std::size_t i = 0; i < std::min(of_group.size(), n - at); ++i) {
+        of_group[i] = x(at + i);
       }
-      *groups++ = encoded(x);
+      *groups++ = encoded(of_group);
     }
     const std::size_t used = at / int4_group::size * sizeof(int4_group);
-    std::memset(page.data() + used, 0, page.size() - used);
+    std::memset(page.data() + used, 0, page.size() - kept - used);
   }
 
   static constexpr float largest = 65504.0f;  // largest finite fp16

@@ -7,6 +7,8 @@
 //   int8_pages<E>    8-bit integers, one scale per page                            scaled_pages.hpp
 //   fp8_pages<E>     8-bit floating point (e4m3), one scale per page               scaled_pages.hpp
 //   int4_groups<E>   4-bit codes, a step and a minimum per 64 values (FlexGen)     int4_groups.hpp
+//   int8_dims<E>, int4_dims<E>   a centre and a scale for each dim of K (KIVI)     dim_scales.hpp
+//   fp8_latent_rows  latent rows of 576 values in 656 bytes (DeepSeek)        fp8_latent_rows.hpp
 //
 // E is the type that append takes, and the type of a page while it is open in the group buffer. A
 // page is encoded once, when it is sealed, so no value is rounded twice. The scale is stored in the
@@ -41,6 +43,30 @@ concept PageCodec =
       { C::encode(values, page) } noexcept;
       { C::holds(x) } -> std::same_as<bool>;
     };
+
+// Rows of K in a page: value (t, i) is element origin + t * token_stride + i.
+struct key_rows {
+  std::uint32_t tokens = 0;
+  std::uint32_t dims = 0;
+  std::uint32_t token_stride = 0;
+  std::uint32_t origin = 0;
+
+  // The dim of an element of the page; dims or more if it is none of K.
+  std::uint32_t dim_of(std::size_t element) const {
+    const std::size_t from_first = element - origin;
+    return element >= origin && from_first / token_stride < tokens
+               ? static_cast<std::uint32_t>(from_first % token_stride)
+               : dims;
+  }
+};
+
+// Bytes that a codec keeps for each dim in pages of K by token: a scale and a centre. Such a codec
+// also has encode(values, key_rows, page) for these pages (codec/dim_scales.hpp).
+template <class C>
+inline constexpr std::uint32_t dim_bytes = 0;
+template <class C>
+  requires requires { C::dim_bytes; }
+inline constexpr std::uint32_t dim_bytes<C> = C::dim_bytes;
 
 template <Element E>
 struct plain_pages {
@@ -89,17 +115,16 @@ constexpr typename C::element held(float x) {
   return from_float<typename C::element>(x > most ? most : x < -most ? -most : x);
 }
 
-// Number of elements that fit in a page.
+// Number of elements that fit in a page, or in a page of K by token with `k_dims` dims.
 template <PageCodec C>
-constexpr std::uint32_t elements_in(std::uint32_t page_bytes) {
+constexpr std::uint32_t elements_in(std::uint32_t page_bytes, std::uint32_t k_dims = 0) {
   using packed = typename C::packed;
   constexpr std::uint32_t packed_bytes = sizeof(packed);
-  if constexpr (C::scale_bytes > 0) {
-    if (page_bytes < C::scale_bytes) {
-      return 0;
-    }
+  const std::uint32_t scales = C::scale_bytes + dim_bytes<C> * k_dims;
+  if (page_bytes <= scales) {
+    return 0;
   }
-  return (page_bytes - C::scale_bytes) / packed_bytes * packed_elements<packed>;
+  return (page_bytes - scales) / packed_bytes * packed_elements<packed>;
 }
 
 // Reads the scale of a sealed page. A codec without scales gives 1 and reads no memory.
@@ -123,6 +148,32 @@ struct page_scale<C, true> {
   }
 };
 
+// Finds the scale and the centre of each dim in a sealed page of K by token; a codec without them
+// has none.
+template <PageCodec C, bool Scaled = (dim_bytes<C> > 0)>
+struct page_dims {
+  page_dims() = default;
+  constexpr page_dims(const std::byte* /*page*/, std::size_t /*page_bytes*/,
+                      std::uint32_t /*dims*/) {}
+  constexpr bool stored() const { return false; }
+  constexpr float value(float code, std::uint32_t /*dim*/) const { return code; }
+};
+template <PageCodec C>
+struct page_dims<C, true> {
+  const bf16* scales = nullptr;  // [dims], then centres [dims]; null: not a page of K by token
+  std::uint32_t dims = 0;
+
+  page_dims() = default;
+  page_dims(const std::byte* page, std::size_t page_bytes, std::uint32_t of_dims)
+      : scales{reinterpret_cast<const bf16*>(page + page_bytes - C::scale_bytes -
+                                             std::size_t{C::dim_bytes} * of_dims)},
+        dims{of_dims} {}
+  bool stored() const { return scales != nullptr; }
+  float value(float code, std::uint32_t dim) const {
+    return to_float(scales[dims + dim]) + to_float(scales[dim]) * code;
+  }
+};
+
 // Bytes of wanted entries, without the rest of their pages. Entries of sealed pages are coded,
 // entries of open pages are as appended.
 struct entry_size {
@@ -130,6 +181,7 @@ struct entry_size {
   std::uint32_t packed_elements = 1;
   std::uint32_t scale_bytes = 0;  // per page
   std::uint32_t open_bytes = 0;   // per element
+  std::uint32_t dim_bytes = 0;    // per dim that is wanted of a page of K by token
 
   // A part of a group counts by its share of elements.
   constexpr std::uint64_t sealed(std::uint64_t elements, std::uint64_t pages) const {
@@ -141,6 +193,6 @@ struct entry_size {
 template <PageCodec C>
 inline constexpr entry_size entry_size_of{sizeof(typename C::packed),
                                           packed_elements<typename C::packed>, C::scale_bytes,
-                                          sizeof(typename C::element)};
+                                          sizeof(typename C::element), dim_bytes<C>};
 
 }  // namespace instinfer

@@ -19,6 +19,7 @@ struct code_8bit;
 template <>
 struct code_8bit<std::int8_t> {
   static constexpr const char* name = "int8";
+  static constexpr const char* dim_scaled_name = "int8_dims";
   static constexpr float largest = 127.0f;
   static float to_value(std::int8_t c) { return static_cast<float>(c); }
   static std::int8_t from_value(float x) { return static_cast<std::int8_t>(round_to_int(x)); }
@@ -27,6 +28,7 @@ struct code_8bit<std::int8_t> {
 template <>
 struct code_8bit<fp8> {
   static constexpr const char* name = "fp8";
+  static constexpr const char* dim_scaled_name = "fp8_dims";
   static constexpr float largest = 448.0f;
   static float to_value(fp8 c) { return to_float(c); }
   static fp8 from_value(float x) { return to_fp8(x); }
@@ -40,6 +42,8 @@ struct scaled_pages {
   using element = E;
   using packed = Code;
   static constexpr const char* name = code_8bit<Code>::name;
+  static constexpr const char* dim_scaled_name = code_8bit<Code>::dim_scaled_name;
+  static constexpr float largest_code = code_8bit<Code>::largest;
   static constexpr std::uint32_t scale_bytes = sizeof(float);
 
   static float value(const Code* codes, std::size_t i) noexcept {
@@ -47,19 +51,31 @@ struct scaled_pages {
   }
 
   static void encode(std::span<const E> values, std::span<std::byte> page) noexcept {
-    const float most = largest_magnitude(values);
+    const float scale = scale_for(largest_magnitude(values));
+    write(
+        values.size(), [&](std::size_t i) { return to_float(values[i]) / scale; }, scale, page, 0);
+  }
+
+  // The scale of values up to `most`.
+  static float scale_for(float most) noexcept {
     // The scale is never denormal: its inverse is then finite, and results do not depend on whether
     // the processor flushes denormals. Nor is the largest code times the scale ever infinite.
     constexpr float largest_scale =
         std::numeric_limits<float>::max() / code_8bit<Code>::largest * (1.0f - 0x1p-23f);
-    const float scale = std::clamp(most / code_8bit<Code>::largest,
-                                   std::numeric_limits<float>::min(), largest_scale);
+    return std::clamp(most / code_8bit<Code>::largest, std::numeric_limits<float>::min(),
+                      largest_scale);
+  }
+
+  // Writes the codes of x(i), i < n, and the scale. The `kept` bytes before the scale stay.
+  template <class X>
+  static void write(std::size_t n, X&& x, float scale, std::span<std::byte> page,
+                    std::size_t kept) noexcept {
     auto* codes = reinterpret_cast<Code*>(page.data());
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      codes[i] = code_8bit<Code>::from_value(to_float(values[i]) / scale);
+    for (std::size_t i = 0; i < n; ++i) {
+      codes[i] = code_8bit<Code>::from_value(x(i));
     }
     const std::size_t scale_at = page.size() - sizeof(scale);
-    std::memset(page.data() + values.size(), 0, scale_at - values.size());
+    std::memset(page.data() + n, 0, scale_at - kept - n);
     std::memcpy(page.data() + scale_at, &scale, sizeof(scale));
   }
 

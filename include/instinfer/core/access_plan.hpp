@@ -90,12 +90,19 @@ class access_plan {
   // Bytes of the stages that do not depend on the route. link_bytes stays 0; filtered_bytes counts
   // the wanted entries.
   traffic bytes(std::uint64_t page_bytes, const entry_size& entry) const {
-    return {.pages_read = pages_,
-            .array_bytes = pages_ * page_bytes,
-            .channel_bytes = pages_ * page_bytes,
-            .filtered_bytes = entry.sealed(wanted_elements_, pages_),
-            .buffer_bytes = entry.open(buffered_elements_),
-            .fast_bytes = entry.sealed(fast_elements_, 0)};
+    std::uint64_t scaled_dims = 0;
+    if (entry.dim_bytes > 0) {
+      for (const page_read& read : reads_) {
+        scaled_dims += read.kind == stream::k_by_token && read.costs_flash() ? read.dims.count : 0;
+      }
+    }
+    return {
+        .pages_read = pages_,
+        .array_bytes = pages_ * page_bytes,
+        .channel_bytes = pages_ * page_bytes,
+        .filtered_bytes = entry.sealed(wanted_elements_, pages_) + scaled_dims * entry.dim_bytes,
+        .buffer_bytes = entry.open(buffered_elements_),
+        .fast_bytes = entry.sealed(fast_elements_, 0)};
   }
 
  private:

@@ -31,6 +31,8 @@ struct kv_format {
   static constexpr bool latent = Values == value_rows::in_keys;
   static_assert(!latent || VDim <= KDim,
                 "instinfer: V of latent rows is a part of K's rows, so VDim is at most KDim");
+  static_assert(!latent || dim_bytes<codec_of<Storage>> == 0,
+                "instinfer: latent rows have no scales of dims, because V would need them, too");
   using storage = Storage;
   using codec = codec_of<Storage>;
   using packed = typename codec::packed;    // a sealed page is an array of these
@@ -44,7 +46,9 @@ struct kv_format {
                                       ? 16
                                       : 16 * packed_elements<packed>;
   static constexpr int k_row = (KDim + row_unit - 1) / row_unit * row_unit;
-  static constexpr int v_row = (VDim + row_unit - 1) / row_unit * row_unit;
+  // V of latent rows is a part of a row, and begins where K does.
+  static constexpr int v_unit = latent ? 16 : row_unit;
+  static constexpr int v_row = (VDim + v_unit - 1) / v_unit * v_unit;
   static constexpr bool is_padded = k_row != KDim || v_row != VDim;
   // The format of the rows as they are stored.
   using padded = kv_format<Storage, k_row, v_row, Values>;

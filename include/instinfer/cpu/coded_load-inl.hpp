@@ -1,9 +1,11 @@
 #pragma once
-// Loads from sealed pages: fp32, fp16, bf16, and the codes of int8, fp8 and 4-bit groups.
+// Loads from sealed pages: fp32, fp16, bf16, and the codes of int8, fp8, 4-bit groups and
+// DeepSeek's rows.
 
 #include <algorithm>
 #include <cstring>
 
+#include "instinfer/codec/fp8_latent_rows.hpp"
 #include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
@@ -83,6 +85,27 @@ HWY_INLINE float_vec load_at(const int4_group* groups, std::size_t i) {
     return hn::MulAdd(hn::ConvertTo(float_tag{}, hn::BitCast(integers, codes)), step, low);
   }
 #endif
+}
+
+HWY_INLINE float_vec load_at(const fp8_latent_row* rows, std::size_t i) {
+  const fp8_latent_row& row = rows[i / fp8_latent_row::size];
+  const std::size_t dim = i % fp8_latent_row::size;
+  if (dim >= fp8_latent_row::coded) {
+    return load(row.rotated.data() + (dim - fp8_latent_row::coded));
+  }
+  const float scale = row.scales[dim / fp8_latent_row::of_scale] * load_factor<fp8>;
+  return hn::Mul(load_at(row.codes.data(), dim), hn::Set(float_tag{}, scale));
+}
+
+// A row of K whose dims have scales and centres, bf16 [Dims] each.
+template <std::uint32_t Dims, class Packed>
+struct dim_scaled_row {
+  const Packed* row;
+  const bf16* scales;
+};
+template <std::uint32_t Dims, class Packed>
+HWY_INLINE float_vec load_at(dim_scaled_row<Dims, Packed> x, std::size_t i) {
+  return hn::MulAdd(load_at(x.row, i), load(x.scales + i), load(x.scales + Dims + i));
 }
 
 // Element i of load_at.

@@ -24,7 +24,7 @@ class row_fold {
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
 
-  // Prefetch distance in rows. For one head with adjacent rows: 1 KiB, and at least 4 rows (Zen 4,
+  // Prefetch distance in rows. For one head with even rows: 1 KiB, and at least 4 rows (Zen 4,
   // fp16 with head size 128: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB). Otherwise the
   // next block, because the kernel of a group spends more time per row (4 heads: 30 ns a token,
   // against 34).
@@ -90,18 +90,27 @@ class row_fold {
   HWY_NOINLINE void fold_blocks(std::uint32_t group, const float* q, bool pending) {
     const auto& k = window_.k();
     const auto& v = pending ? window_.v_before() : window_.v();  // at first, weights are 0
-    using k_rows = adjacent_rows<k_dim, packed>;
-    using v_rows = adjacent_rows<v_dim, packed>;
-    const bool adjacent =
-        (k.stride == k_rows::stride || k.count == 0) && v.stride == v_rows::stride;
+    using rows = even_rows<packed>;
+    const bool even = (k.stride > 0 || k.count == 0) && v.stride > 0;
     for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
       const float* heads = q + std::size_t{h} * k_dim;
-      if (adjacent) {
-        fold_block<Heads>(h, heads, k_rows{k.rows[0]}, v_rows{v.rows[0]}, pending);
+      if (even) {
+        fold_block<Heads>(h, heads, keys(rows{k.rows[0], k.stride}), rows{v.rows[0], v.stride},
+                          pending);
       } else {
-        fold_block<Heads>(h, heads, k.rows.data(), v.rows.data(), pending);
+        fold_block<Heads>(h, heads, keys(k.rows.data()), v.rows.data(), pending);
       }
     });
+  }
+
+  // The rows of the current block of K, with the scales of their dims if they have any.
+  template <class Rows>
+  HWY_INLINE auto keys(Rows rows) const {
+    if constexpr (dim_bytes<typename Format::codec> > 0) {
+      return dim_scaled_rows<k_dim, packed, Rows>{rows, window_.k().dims.data()};
+    } else {
+      return rows;
+    }
   }
 
   // Scores the current block, and folds the values of the block before, whose weights are known by

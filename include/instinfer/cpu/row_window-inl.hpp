@@ -23,6 +23,7 @@ template <class Packed>
 struct row_block {
   std::array<const Packed*, block_rows> rows{};  // missing rows repeat the last one
   std::array<float, block_rows> scales{};        // factors of the rows; only for pages with scales
+  std::array<const bf16*, block_rows> dims{};  // scales of the rows' dims; only of K, if there are
   std::array<std::uint32_t, block_rows> tokens{};  // of the rows; only if asked for
   std::uint32_t count = 0;
   // Packed values from one row to the next if the block is full and this is the same for all rows;
@@ -54,6 +55,7 @@ class row_cursor {
   using codec = codec_of<Storage>;
   using packed = typename codec::packed;
   static constexpr bool scaled = codec::scale_bytes > 0;
+  static constexpr bool dims_scaled = dim_bytes<codec> > 0;
 
   // Uses reads [first, last) of a plan: the V pages if `values`, otherwise the K pages. Blocks say
   // which tokens their rows are if the tokens of a page are given.
@@ -82,6 +84,9 @@ class row_cursor {
       if constexpr (scaled) {
         std::fill_n(to.scales.begin() + count, block_rows - count, scale_);
       }
+      if constexpr (dims_scaled) {
+        std::fill_n(to.dims.begin() + count, block_rows - count, dim_scales_);
+      }
       if (page_tokens_ > 0) [[unlikely]] {
         number(plan, to, count, n);
       }
@@ -99,12 +104,15 @@ class row_cursor {
     }
     to.count = count;
     to.stride = even && count == block_rows ? stride_ : 0;
-    if (to.stride == 0 && prefetches_) {
+    if (to.stride == 0 && shares_ != sharing::entries) {
       for (std::uint32_t t = 0; t < count; ++t) {
         prefetch(to.rows[t], dims_ * sizeof(packed));
       }
     }
   }
+
+  // What the rows taken last have in common with those of K.
+  sharing shares() const { return shares_; }
 
  private:
   template <class Pages>
@@ -123,10 +131,15 @@ class row_cursor {
     stride_ = page.shape.token_stride / packed_elements<packed>;
     dims_ = page.shape.dims / packed_elements<packed>;
     runs_ = plan.tokens(reads[read_]).runs();
-    prefetches_ = reads[read_].shares != sharing::entries;
+    shares_ = reads[read_].shares;
     ++read_;
     if constexpr (scaled) {
-      scale_ = page.scale() * load_factor<packed>;
+      scale_ = page.dims.stored() ? 1.0f : page.scale() * load_factor<packed>;
+    }
+    if constexpr (dims_scaled) {
+      dim_scales_ = page.dims.scales;
+    }
+    if constexpr (scaled || dims_scaled) {
       prefetch_next_scale(plan, pages);
     }
     start_run();
@@ -139,7 +152,14 @@ class row_cursor {
     const auto reads = plan.reads().first(last_read_);
     for (std::size_t i = read_; i < reads.size(); ++i) {
       if ((reads[i].kind == stream::v_by_token) == values_) {
-        prefetch(layout::view_as<Storage>(pages(reads[i])).scale.at);
+        const auto view = pages(reads[i]);
+        const auto& next = layout::view_as<Storage>(view);
+        if constexpr (dims_scaled) {
+          prefetch(next.dims.scales, std::size_t{codec::dim_bytes} * next.dims.dims);
+        }
+        if constexpr (scaled) {
+          prefetch(next.scale.at);
+        }
         break;
       }
     }
@@ -172,8 +192,9 @@ class row_cursor {
   std::size_t stride_ = 0;  // in packed values
   std::size_t dims_ = 0;    // in packed values
   float scale_ = 1.0f;
+  const bf16* dim_scales_ = nullptr;
   std::uint32_t token_ = 0;
-  bool prefetches_ = true;  // not if the rows are a part of rows of K
+  sharing shares_ = sharing::nothing;  // of V with K
 };
 
 // The blocks of rows around the current one. Kernels use the V rows of a block one step later than
@@ -214,12 +235,15 @@ class row_window {
   const block& v_before() const { return v_[(v_now_ + 2) % 3]; }
 
   // The rows `distance` after those of the current K block, and after those of the V block before
-  // it, for a kernel to prefetch. None if rows have no even stride.
+  // it, for a kernel to prefetch. Fused rows of V are prefetched together with those of K, because
+  // they are one stream in memory. None if rows have no even stride, or are prefetched already.
   rows_ahead<packed> k_ahead(std::uint32_t distance) const {
     return ahead(k(), k_[(k_now_ + 1) % 2], distance);
   }
   rows_ahead<packed> v_ahead(std::uint32_t distance) const {
-    return ahead(v_before(), v(), distance);
+    return v_cursor_.shares() == sharing::nothing ? ahead(v_before(), v(), distance)
+           : v_cursor_.shares() == sharing::page  ? ahead(v(), v_[(v_now_ + 1) % 3], distance)
+                                                  : rows_ahead<packed>{};
   }
 
  private:

@@ -9,7 +9,7 @@ namespace instinfer::layout {
 // Tokens of a page of fused rows. A page of 4 KiB with head size 128 in fp16 has 8.
 template <class Format>
 constexpr std::uint32_t fused_group_tokens(std::uint32_t page_bytes) {
-  return elements_in<typename Format::codec>(page_bytes) /
+  return elements_in<typename Format::codec>(page_bytes, Format::k_dim) /
          static_cast<std::uint32_t>(Format::k_dim + (Format::latent ? 0 : Format::v_dim));
 }
 

@@ -24,9 +24,11 @@ struct tile_view {
   tile shape;
   std::uint32_t fill = 0;
   [[no_unique_address]] page_scale<codec> scale{};
+  [[no_unique_address]] page_dims<codec> dims{};
 
   float operator()(std::uint32_t token, std::uint32_t dim) const {
-    return codec::value(data, shape.offset(token, dim)) * scale();
+    const float code = codec::value(data, shape.offset(token, dim));
+    return dims.stored() ? dims.value(code, dim) : code * scale();
   }
 };
 
@@ -38,6 +40,7 @@ struct page_view {
   std::uint32_t fill = 0;
   std::uint32_t page_bytes = 0;
   bool open = false;
+  stream kind = stream::v_by_token;
 
   float operator()(std::uint32_t token, std::uint32_t dim) const {
     return open ? view_as<typename Codec::element>(*this)(token, dim)
@@ -49,11 +52,16 @@ struct page_view {
 // different kernels.
 template <class Storage, class Codec>
 tile_view<Storage> view_as(const page_view<Codec>& page) {
-  using packed = typename codec_of<Storage>::packed;
-  return {reinterpret_cast<const packed*>(page.bytes),
+  using codec = codec_of<Storage>;
+  page_dims<codec> dims;
+  if (page.kind == stream::k_by_token) {
+    dims = {page.bytes, page.page_bytes, page.shape.dims};
+  }
+  return {reinterpret_cast<const typename codec::packed*>(page.bytes),
           page.shape,
           page.fill,
-          {page.bytes, page.page_bytes}};
+          {page.bytes, page.page_bytes},
+          dims};
 }
 template <class Storage>
 const tile_view<Storage>& view_as(const tile_view<Storage>& page) {
@@ -67,11 +75,11 @@ using view_of = std::conditional_t<Format::plain, tile_view<typename Format::sto
 
 template <class Format>
 view_of<Format> make_view(const std::byte* bytes, const tile& shape, std::uint32_t fill,
-                          std::uint32_t page_bytes, bool open) {
+                          std::uint32_t page_bytes, bool open, stream kind) {
   if constexpr (Format::plain) {
     return {reinterpret_cast<const typename Format::element*>(bytes), shape, fill};
   } else {
-    return {bytes, shape, fill, page_bytes, open};
+    return {bytes, shape, fill, page_bytes, open, kind};
   }
 }
 

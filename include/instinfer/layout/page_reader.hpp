@@ -96,7 +96,7 @@ class page_reader {
         read.buffered ? from.open + std::size_t{read.dim_tile} * from.open_bytes : source_(read);
     return make_view<Format>(bytes, read.buffered ? from.open_tile : head_.tiles.of(read.kind),
                              head_.fill(read.kind, read.token_tile), head_.page_bytes,
-                             read.buffered);
+                             read.buffered, read.kind);
   }
 
   // Tokens of a page of a stream.

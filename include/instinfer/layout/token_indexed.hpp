@@ -13,7 +13,7 @@ namespace instinfer::layout {
 // 56 in 4-bit groups.
 template <class Format>
 constexpr std::uint32_t group_tokens(std::uint32_t page_bytes) {
-  return elements_in<typename Format::codec>(page_bytes) /
+  return elements_in<typename Format::codec>(page_bytes, Format::k_dim) /
          static_cast<std::uint32_t>(std::max(Format::k_dim, Format::v_dim));
 }
 

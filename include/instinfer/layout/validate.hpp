@@ -15,20 +15,30 @@ struct page_room {
   std::uint32_t k_dim = 0;
   std::uint32_t v_dim = 0;
   std::uint32_t page_bytes = 0;
-  std::uint64_t elements = 0;  // that fit a page
+  std::uint64_t elements = 0;    // that fit a page
+  std::uint64_t dim_scales = 0;  // elements that the scales of dims take from a page of K by token
   std::uint32_t packed_elements = 1;
   std::size_t packed_bytes = 0;
   std::size_t packed_align = 1;
   bool latent = false;
+
+  // The elements that fit a page of stream s.
+  std::uint64_t elements_of(const tiling& tiles, stream s) const {
+    return s == stream::k_by_token || !tiles.has_pages(s) ? elements - dim_scales : elements;
+  }
 };
 
 template <class Format>
 constexpr page_room room_in_page(std::uint32_t page_bytes) {
   using packed = typename Format::packed;
+  constexpr auto in = [](std::uint32_t bytes, std::uint32_t k_dims) {
+    return elements_in<typename Format::codec>(bytes, k_dims);
+  };
   return {.k_dim = Format::k_dim,
           .v_dim = Format::v_dim,
           .page_bytes = page_bytes,
-          .elements = elements_in<typename Format::codec>(page_bytes),
+          .elements = in(page_bytes, 0),
+          .dim_scales = in(page_bytes, 0) - in(page_bytes, Format::k_dim),
           .packed_elements = packed_elements<packed>,
           .packed_bytes = sizeof(packed),
           .packed_align = alignof(packed),
@@ -69,7 +79,7 @@ inline void check_tiles(const tiling& tiles, const page_room& page) {
     check(t.dims > 0 && head_dim % t.dims == 0, s,
           "have dims that divide the head size " + std::to_string(head_dim) + ", has " +
               std::to_string(t.dims));
-    check(t.elements() <= page.elements, s,
+    check(t.elements() <= page.elements_of(tiles, s), s,
           "fit a page of " + std::to_string(page.page_bytes) + " bytes, has " +
               std::to_string(t.elements()) + " elements of " +
               (page.packed_elements == 1 ? "" : std::to_string(page.packed_elements) + " in ") +
@@ -95,6 +105,9 @@ inline void check_tiles(const tiling& tiles, const page_room& page) {
           page.latent ? "be the first dims of K's rows"
                       : "have no element in common with K by token, with which it shares pages");
   }
+  check(page.dim_scales == 0 || !tiles.k_by_token.stored() ||
+            (tiles.k_by_token.dim_stride == 1 && in_rows_of_tokens(tiles.k_by_token)),
+        stream::k_by_token, "have contiguous rows, because its codec has a scale for each dim");
   check(tiles.k_by_token.stored() || tiles.k_by_dim.stored(), stream::k_by_token,
         "be stored, unless K is stored by dim");
   for (const stream s : {stream::k_by_token, stream::k_by_dim}) {

@@ -184,13 +184,14 @@ class stream_cache {
                 std::span<stored_element> row) const {
     const layout::tile& tile = open ? open_.tile() : grid_.tile;
     for (std::uint32_t dim_tile = 0; dim_tile < grid_.dim_tiles(); ++dim_tile) {
-      read_tile(pages, h, token, dim_tile, open, tile, row.subspan(dim_tile * tile.dims));
+      read_tile(pages, h, token, dim_tile, open, tile, grid_.kind,
+                row.subspan(dim_tile * tile.dims));
     }
   }
   // The same for V in the pages of K.
   void read_guest_row(layout::page_source pages, std::uint32_t h, std::uint32_t token, bool open,
                       std::span<stored_element> row) const {
-    read_tile(pages, h, token, 0, open, grid_.guest, row);
+    read_tile(pages, h, token, 0, open, grid_.guest, stream::v_by_token, row);
   }
 
   // Sealed pages of one head with tokens of a run.
@@ -346,13 +347,13 @@ class stream_cache {
 
   // The row of one token in one page, whose entries lie as `tile` says.
   void read_tile(layout::page_source pages, std::uint32_t h, std::uint32_t token,
-                 std::uint32_t dim_tile, bool open, const layout::tile& tile,
+                 std::uint32_t dim_tile, bool open, const layout::tile& tile, stream kind,
                  std::span<stored_element> row) const {
     const std::uint32_t t = token % tile.tokens;
     const std::byte* bytes =
         open ? open_.at(h, dim_tile) : pages(table_[grid_.at(token / tile.tokens, h, dim_tile)]);
     copy_entries<Format>(
-        layout::make_view<Format>(bytes, tile, tile.tokens, grid_.page_bytes, open), t, row);
+        layout::make_view<Format>(bytes, tile, tile.tokens, grid_.page_bytes, open, kind), t, row);
   }
 
   template <PageStore Store>
@@ -373,19 +374,27 @@ class stream_cache {
     if constexpr (Format::plain) {
       std::memcpy(page.data(), open_.page(h, dim_tile), grid_.page_bytes);
     } else {
-      Format::codec::encode({open_.page(h, dim_tile), grid_.elements()}, page);
+      const std::span<const element> values{open_.page(h, dim_tile), grid_.elements()};
+      if constexpr (dim_bytes<typename Format::codec> > 0) {
+        if (grid_.kind == stream::k_by_token) {
+          const layout::tile& k = grid_.tile;
+          Format::codec::encode(values, {k.tokens, k.dims, k.token_stride, k.origin}, page);
+          return;
+        }
+      }
+      Format::codec::encode(values, page);
     }
   }
 
   // Writes the first n tokens of a sealed page to its open page.
   void reopen(std::uint32_t h, std::uint32_t dim_tile, const std::byte* sealed, std::uint32_t n) {
     element* page = open_.page(h, dim_tile);
-    const auto copy = [&](const layout::tile& tile, const layout::tile& to) {
+    const auto copy = [&](const layout::tile& tile, const layout::tile& to, stream kind) {
       if constexpr (Format::plain) {
         layout::copy_tile(reinterpret_cast<const element*>(sealed), tile, page, to, n);
       } else {
         const auto from =
-            layout::make_view<Format>(sealed, tile, tile.tokens, grid_.page_bytes, false);
+            layout::make_view<Format>(sealed, tile, tile.tokens, grid_.page_bytes, false, kind);
         for (std::uint32_t t = 0; t < n; ++t) {
           for (std::uint32_t i = 0; i < tile.dims; ++i) {
             page[to.offset(t, i)] = held<typename Format::codec>(from(t, i));
@@ -393,9 +402,9 @@ class stream_cache {
         }
       }
     };
-    copy(grid_.tile, open_.tile());
+    copy(grid_.tile, open_.tile(), grid_.kind);
     if (grid_.guest.stored()) {  // its rows have the same strides in open pages
-      copy(grid_.guest, grid_.guest);
+      copy(grid_.guest, grid_.guest, stream::v_by_token);
     }
   }
 
