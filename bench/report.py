@@ -26,7 +26,7 @@ def cpu_table(report: dict) -> str:
     lines = ["| case | GB/s | of read bandwidth | rel. error | ratio |", "|---|---|---|---|---|"]
     for e in entries(report):
         share = f"{e['of_read_bandwidth']:.2f}" if "of_read_bandwidth" in e else ""
-        ratio = next((f"{e[k]:.2f} {k}" for k in ("vs_dense", "vs_single", "time_over_f16", "of_flops") if k in e), "")
+        ratio = next((f"{e[k]:.2f} {k}" for k in ("vs_dense", "vs_single", "time_over_f16") if k in e), "")
         lines.append(f"| `{e['name']}` | {e['bytes_per_second'] / 1e9:.1f} | {share} | {e['rel_error']:.1e} | {ratio} |")
     return "\n".join(lines)
 
