@@ -23,7 +23,7 @@ def entries(report: dict) -> list[dict]:
 
 
 def cpu_table(report: dict) -> str:
-    ratios = ("vs_dense", "vs_single", "time_over_f16", "time_over_dense", "of_copy", "of_flops", "tokens_per_second")
+    ratios = ("vs_dense", "vs_single", "time_over_f16", "time_over_dense", "of_copy", "tokens_per_second")
     lines = ["| case | GB/s | of read bandwidth | of roof | rel. error | ratio |", "|---|---|---|---|---|---|"]
     for e in report["benchmarks"]:
         if e.get("error_occurred"):
