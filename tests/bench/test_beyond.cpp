@@ -143,9 +143,28 @@ TEST_CASE("more drives overtake a memory behind the GPU's link, never the GPU's 
   CHECK(all().by_drives.back().tokens_per_s < at(all().small, 2, "HBM").tokens_per_s);
 }
 
+TEST_CASE(
+    "one long sequence: heads stop at 8 drives, tokens go on, and shared tokens cost commands") {
+  const auto seconds = [](std::string_view split, int drives) {
+    for (const beyond::pool& p : all().long_sequence) {
+      if (p.split.starts_with(split) && p.drives == drives) {
+        return p.step.total_s();
+      }
+    }
+    FAIL("no such row");
+    return 0.0;
+  };
+  const double one = seconds("by_heads", 1);
+  CHECK(one / seconds("by_heads", 8) == doctest::Approx(8).epsilon(0.02));
+  CHECK(one / seconds("by_tokens", 8) == doctest::Approx(8).epsilon(0.02));
+  CHECK(one / seconds("by_heads_and_tokens", 64) > 50);
+  CHECK(one / seconds("by_heads_and_tokens", 1'000) < 500);  // the GPU and the host stay
+}
+
 TEST_CASE("shares add up to the step of the cluster itself") {
   const beyond::pool p =
-      beyond::pool_of(system::llama3_8b, 64, 32 << 10, 32, 4, system::fabric_400g);
+      beyond::pool_of<insta_sparf>(system::llama3_8b, 64, 32 << 10, 32, 4, system::fabric_400g,
+                                   system::split_over(32, system::llama3_8b.shape, 64));
   system::server on = beyond::h100_server(system::llama3_8b);
   on.gpus = beyond::pool_gpus;
   on.drives = 32;
