@@ -1,6 +1,7 @@
 #pragma once
 // The calls of an engine on the CPU path other than attend: how long they take.
 
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <string>

@@ -3,6 +3,7 @@
 // answer, how long it takes.
 
 #include <chrono>
+#include <cmath>
 #include <string>
 #include <vector>
 

@@ -1,6 +1,7 @@
 #pragma once
 // The study's results as tables.
 
+#include <cmath>
 #include <cstdio>
 #include <string>
 #include <vector>

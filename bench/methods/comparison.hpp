@@ -1,6 +1,7 @@
 #pragma once
 // Every method at every budget on one case.
 
+#include <cmath>
 #include <memory>
 
 #include "instinfer/layout/dual.hpp"

@@ -2,6 +2,7 @@
 // One method at one setting on one case: error, attention mass, bytes by stage, time.
 
 #include <chrono>
+#include <cmath>
 
 #include "decode_case.hpp"
 #include "instinfer/cpu.hpp"

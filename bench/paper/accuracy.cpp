@@ -1,5 +1,7 @@
 // The engines behind measure_accuracy, compiled once for the benchmark and its test.
 
+#include <cmath>
+
 #include "paper/accuracy.hpp"
 
 #include "methods/measure.hpp"

@@ -1,6 +1,7 @@
 #pragma once
 // docs/reproduction.md: the numbers and tables that fill reproduction.md.in.
 
+#include <cmath>
 #include <cstdio>
 #include <string>
 #include <string_view>
