@@ -140,7 +140,13 @@ TEST_CASE("index keys and queries of another shape are refused, and the cache is
   CHECK(test::says(test::refusal_of([&] {
                      d.engine.attend(d.seq, 0, queries, two, d.work, parallel::serial{}, d.seen);
                    }),
-                   "one query a call"));
+                   "index queries must be [1, 128], got 64 values"));
+  const index_query of_two{std::span(s.q).first(3 * 128), std::span(s.weights).first(3)};
+  const attend_request one_row_short{.seq = d.seq, .q = queries, .out = two, .index = of_two};
+  CHECK(test::says(test::refusal_of([&] {
+                     d.engine.attend({&one_row_short, 1}, 0, d.work, parallel::serial{}, d.seen);
+                   }),
+                   "the index query must have weights [2, heads], a row for each query, got 3"));
   CHECK(two == std::vector<float>(128, -1.0f));
 }
 
