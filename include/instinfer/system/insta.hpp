@@ -56,7 +56,7 @@ class insta_system {
                         static_cast<double>(model.q_width() * parts + 2 * model.kv_width());
     const double up = batch * parts *
                       (model.element_bytes * static_cast<double>(model.q_width()) +
-                       (parts > 1 ? sizeof(float) * model.shape.q_heads : 0.0));
+                       (parts > 1 ? double{sizeof(float)} * model.shape.q_heads : 0.0));
     const double drive_link = static_cast<double>(drive_.link_bytes_per_s);
     const double latency_s = on.gpu_link.latency_ns * 1e-9;
     const double moved_s = std::max((down + up) / (drives * drive_link),
