@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "any_engine.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
 #include "instinfer/drive/errors.hpp"
 #include "methods.hpp"
@@ -68,7 +69,8 @@ const std::string& formats() {
   static const std::string all = [] {
     std::string names;
 #define FORMAT(name, storage, head_dim) \
-  names += (names.empty() ? "" : " ") + std::string(name ":" #head_dim);
+  names += names.empty() ? "" : " ";    \
+  names += name ":" #head_dim;
     INSTINFER_LLM_TABLE(FORMAT)
 #undef FORMAT
     return names;

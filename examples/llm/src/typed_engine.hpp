@@ -10,6 +10,7 @@
 
 #include "any_engine.hpp"
 #include "either_store.hpp"
+#include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/flash/engine.hpp"
 #include "instinfer/methods/calibrate.hpp"
