@@ -39,7 +39,7 @@ bool storable(typename Format::element x) {
   if constexpr (holds_all) {
     return is_finite(x);
   } else {
-    return is_finite(x) & Format::codec::holds(to_float(x));
+    return (int{is_finite(x)} & int{Format::codec::holds(to_float(x))}) != 0;
   }
 }
 // The number of values that it cannot store. No branch depends on them, so the loop vectorises.
