@@ -133,13 +133,7 @@ void add_reads(std::uint32_t page_bytes, bool random) {
              constexpr std::uint32_t channels = bench::attend_channels;
              store::drive_files store({.folders = folders, .readers = 1}, channels,
                                       file_bytes / channels / page_bytes, page_bytes);
-             std::vector<page_id> pages;
-             for (std::uint32_t i = 0; store.free_pages() > 0; ++i) {
-               pages.push_back(store.allocate(i));
-               const std::span<std::byte> to = store.write(pages.back());
-               std::memset(to.data(), static_cast<int>(i), to.size());
-             }
-             store.flush();
+             std::vector<page_id> pages = bench::written_pages(store);
              if (random) {
                std::ranges::shuffle(pages, std::mt19937(1));
              }

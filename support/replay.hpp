@@ -167,6 +167,62 @@ struct decode_replay {
   }
 };
 
+// The batch on an engine: layer by layer, and in each layer step by step.
+template <class D, int HeadDim>
+class replayed_batch {
+ public:
+  using engine = typename decode_replay<D, HeadDim>::engine;
+
+  replayed_batch(const decode_replay<D, HeadDim>& decode, engine& drive)
+      : decode_{decode},
+        drive_{drive},
+        out_(decode.batch * decode.out_row()),
+        requests_(decode.batch) {
+    for (std::size_t s = 0; s < decode.batch; ++s) {
+      sequences_.push_back(drive.open());
+    }
+  }
+
+  // Takes K and V of a layer, and appends the prompts.
+  void begin_layer(std::size_t layer) {
+    layer_ = layer;
+    k_ = as_stored(decode_.trace.layers[layer].k);
+    v_ = as_stored(decode_.trace.layers[layer].v);
+    for (std::size_t s = 0; s < decode_.batch; ++s) {
+      append(s, 0, first_of(s, 0));
+    }
+  }
+  // Appends the token of a sequence in a step, and makes its request.
+  void append_token(std::size_t s, std::size_t step) {
+    append(s, first_of(s, step), first_of(s, step + 1));
+    const std::size_t query = s * decode_.steps() + step;
+    requests_[s] = {
+        sequences_[s],
+        decode_.trace.layers[layer_].q.row(decode_.trace.queries() - decode_.queries + query),
+        std::span(out_).subspan(s * decode_.out_row(), decode_.out_row())};
+  }
+  const std::vector<typename engine::request>& requests() const { return requests_; }
+
+ private:
+  std::size_t first_of(std::size_t s, std::size_t step) const {
+    return decode_.prompt() + s * decode_.steps() + step;
+  }
+  void append(std::size_t s, std::size_t first, std::size_t last) {
+    const std::size_t row = decode_.kv_row();
+    drive_.append(sequences_[s], static_cast<int>(layer_),
+                  std::span(k_).subspan(first * row, (last - first) * row),
+                  std::span(v_).subspan(first * row, (last - first) * row));
+  }
+
+  const decode_replay<D, HeadDim>& decode_;
+  engine& drive_;
+  std::vector<sequence> sequences_;
+  std::vector<float> out_;
+  std::vector<typename engine::request> requests_;
+  std::size_t layer_ = 0;
+  std::vector<fp16> k_, v_;
+};
+
 // Splits the last `exact` positions of the trace over `batch` sequences: sequence s starts where s
 // - 1 ends, and all decode side by side. Bars of the last step go to `timeline` if there is one.
 template <class D, int HeadDim>
@@ -179,46 +235,27 @@ measurement replay(const std::string& name, double compression,
   const std::size_t all = exact.heads.front().size() / batch * batch;
   const decode_replay<D, HeadDim> decode{trace, all, batch};
   const std::size_t steps = decode.steps();
-  const std::size_t prompt = decode.prompt();
-  const std::size_t kv_row = decode.kv_row();
-  const std::size_t out_row = decode.out_row();
   engine drive(decode.shape(), decode.capacity(), policy);
-  std::vector<sequence> sequences;
-  for (std::size_t s = 0; s < batch; ++s) {
-    sequences.push_back(drive.open());
-  }
+  replayed_batch<D, HeadDim> sequences(decode, drive);
+  const auto& requests = sequences.requests();
   measurement sum{.design = name, .compression = compression};
   std::vector<double> cpu_us;
   typename engine::inner_type::scratch scratch;
   detail::mass_watch watch{std::vector<detail::mass_watch::head_watch>(trace.kv_heads())};
-  std::vector<float> out(batch * out_row);
-  std::vector<typename engine::request> requests(batch);
 
   for (std::size_t l = 0; l < trace.layers.size(); ++l) {
     const auto layer = static_cast<int>(l);
-    const std::vector<fp16> k = as_stored(trace.layers[l].k);
-    const std::vector<fp16> v = as_stored(trace.layers[l].v);
-    const auto append = [&](std::size_t s, std::size_t first, std::size_t last) {
-      drive.append(sequences[s], layer,
-                   std::span(k).subspan(first * kv_row, (last - first) * kv_row),
-                   std::span(v).subspan(first * kv_row, (last - first) * kv_row));
-    };
-    for (std::size_t s = 0; s < batch; ++s) {
-      append(s, 0, prompt + s * steps);
-    }
+    sequences.begin_layer(l);
     for (std::size_t step = 0; step < steps; ++step) {
       for (std::size_t s = 0; s < batch; ++s) {
         const std::size_t answer = s * steps + step;
-        append(s, prompt + answer, prompt + answer + 1);
-        requests[s] = {sequences[s],
-                       trace.layers[l].q.row(trace.queries() - batch * steps + answer),
-                       std::span(out).subspan(s * out_row, out_row)};
+        sequences.append_token(s, step);
         const auto begin = clock::now();
-        drive.inner().attend(sequences[s], layer, requests[s].q, requests[s].out, scratch,
+        drive.inner().attend(requests[s].seq, layer, requests[s].q, requests[s].out, scratch,
                              parallel::serial{});
         cpu_us.push_back(std::chrono::duration<double, std::micro>(clock::now() - begin).count());
 
-        drive.inner().attend(sequences[s], layer, requests[s].q, requests[s].out, scratch,
+        drive.inner().attend(requests[s].seq, layer, requests[s].q, requests[s].out, scratch,
                              parallel::serial{}, watch);
         for (std::size_t h = 0; h < trace.q_heads(); ++h) {
           const index_set& folded = watch.heads[h / (trace.q_heads() / trace.kv_heads())].folded;
@@ -282,38 +319,20 @@ void replay_from_drive(const typename D::attention_policy& policy, const kv_trac
 #else
   const parallel::serial workers;
 #endif
-  const std::size_t kv_row = decode.kv_row();
-  std::vector<sequence> sequences;
-  for (std::size_t s = 0; s < batch; ++s) {
-    sequences.push_back(drive.open());
-  }
-  std::vector<float> out(batch * decode.out_row());
-  std::vector<typename engine::request> requests(batch);
+  replayed_batch<D, HeadDim> sequences(decode, drive);
   typename engine::inner_type::scratch scratch;
   std::vector<double> call_us;
   double bytes = 0;
   for (std::size_t l = 0; l < trace.layers.size(); ++l) {
     const auto layer = static_cast<int>(l);
-    const std::vector<fp16> k = as_stored(trace.layers[l].k);
-    const std::vector<fp16> v = as_stored(trace.layers[l].v);
-    const auto append = [&](std::size_t s, std::size_t first, std::size_t last) {
-      drive.append(sequences[s], layer,
-                   std::span(k).subspan(first * kv_row, (last - first) * kv_row),
-                   std::span(v).subspan(first * kv_row, (last - first) * kv_row));
-    };
-    for (std::size_t s = 0; s < batch; ++s) {
-      append(s, 0, decode.prompt() + s * decode.steps());
-    }
+    sequences.begin_layer(l);
     for (std::size_t step = 0; step < decode.steps(); ++step) {
       for (std::size_t s = 0; s < batch; ++s) {
-        const std::size_t answer = s * decode.steps() + step;
-        append(s, decode.prompt() + answer, decode.prompt() + answer + 1);
-        requests[s] = {sequences[s], trace.layers[l].q.row(trace.queries() - queries + answer),
-                       std::span(out).subspan(s * decode.out_row(), decode.out_row())};
+        sequences.append_token(s, step);
       }
       const std::uint64_t before = drive.pages().files()->bytes_read();
       const auto begin = clock::now();
-      drive.inner().attend(requests, layer, scratch, workers);
+      drive.inner().attend(sequences.requests(), layer, scratch, workers);
       call_us.push_back(std::chrono::duration<double, std::micro>(clock::now() - begin).count());
       bytes += static_cast<double>(drive.pages().files()->bytes_read() - before);
     }

@@ -18,7 +18,7 @@
 namespace instinfer::bench {
 
 // Writes every page of an empty store once: what was never written is read at no cost.
-inline void write_all(store::drive_files& store) {
+inline std::vector<page_id> written_pages(store::drive_files& store) {
   std::vector<page_id> pages;
   for (std::uint32_t i = 0; store.free_pages() > 0; ++i) {
     pages.push_back(store.allocate(i));
@@ -26,7 +26,10 @@ inline void write_all(store::drive_files& store) {
     std::memset(to.data(), static_cast<int>(i), to.size());
   }
   store.flush();
-  for (const page_id page : pages) {
+  return pages;
+}
+inline void write_all(store::drive_files& store) {
+  for (const page_id page : written_pages(store)) {
     store.release(page);
   }
 }

@@ -6,7 +6,6 @@
 #include <sys/wait.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -14,15 +13,18 @@
 #include <doctest/doctest.h>
 
 #include "recorded_calls.hpp"
+#include "tests/support/long_run.hpp"
 
 namespace instinfer::test_crash {
 
 using test::expected_states;
 using test::files_after;
+using test::is_long;
 using test::lasting_engine;
 using test::lasting_options;
 using test::open_lasting;
 using test::own_folder;
+using test::seed_of_run;
 using test::seen;
 using test::take_step;
 
@@ -31,12 +33,6 @@ namespace {
 constexpr std::uint32_t pages = 64;
 // Each commit and the one before have pages of their own, and children differ in how far they get.
 constexpr std::uint32_t pages_of_children = 256;
-
-bool is_long() { return std::getenv("INSTINFER_LONG") != nullptr; }
-unsigned seed() {
-  const char* given = std::getenv("INSTINFER_LONG");
-  return given != nullptr ? static_cast<unsigned>(std::strtoul(given, nullptr, 10)) : 1;
-}
 
 // What comes of opening a drive that should have `acknowledged` steps, or `under_way`.
 enum class outcome { right, refused, wrong };
@@ -120,9 +116,9 @@ TEST_CASE("power is lost after each call: unsynced writes kept, lost, reordered,
     log = std::move(calls.log);
   }
   expected_states expected(pages);
-  std::mt19937 random(seed());
+  std::mt19937 random(seed_of_run());
   const counts count = cut_everywhere(log, expected, steps_of_commit, is_long() ? 1000 : 4, random);
-  MESSAGE(count.cases << " losses of power in " << log.size() << " calls, seed " << seed());
+  MESSAGE(count.cases << " losses of power in " << log.size() << " calls, seed " << seed_of_run());
   CHECK(count.cases > 300);
   CHECK(count.refused == 0);
   CHECK(count.wrong == 0);
@@ -201,7 +197,7 @@ unsigned run_and_kill(const drive::options& options, unsigned steps, unsigned mi
 
 TEST_CASE("kill -9 at any time") {
   const unsigned rounds = is_long() ? 1000 : 12;
-  std::mt19937 random(seed());
+  std::mt19937 random(seed_of_run());
   expected_states expected(pages_of_children);
   const own_folder folder;
   unsigned steps = 0;  // that the drive has
@@ -227,7 +223,7 @@ TEST_CASE("kill -9 at any time") {
     lasting_engine e = open_lasting(lasting_options(folder), pages_of_children);
     steps = seen(e) == expected.after(acknowledged) ? acknowledged : acknowledged + steps_of_commit;
   }
-  MESSAGE(rounds << " rounds of kill -9, seed " << seed() << ": " << commits
+  MESSAGE(rounds << " rounds of kill -9, seed " << seed_of_run() << ": " << commits
                  << " commits were acknowledged, " << lost << " rounds lost one");
 
   // The canary: a child that acknowledges what it does not commit is noticed.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <climits>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -12,12 +11,14 @@
 
 #include "faulty_calls.hpp"
 #include "lasting_drive.hpp"
+#include "tests/support/long_run.hpp"
 #include "tests/support/refusal.hpp"
 
 namespace instinfer::test_damage {
 
 using test::call;
 using test::expected_states;
+using test::is_long;
 using test::lasting_engine;
 using test::lasting_options;
 using test::open_lasting;
@@ -29,8 +30,6 @@ namespace {
 
 constexpr std::uint32_t pages = 16;  // 524,288 bits
 constexpr unsigned steps = 8;
-
-bool is_long() { return std::getenv("INSTINFER_LONG") != nullptr; }
 
 // A folder with a drive after some commits, its files, and what an engine over it shows.
 struct damaged_drive {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "faulty_calls.hpp"
 #include "filled_store.hpp"
 #include "instinfer/store/reserved_memory.hpp"
+#include "tests/support/long_run.hpp"
 #include "tests/support/refusal.hpp"
 
 namespace instinfer::test_drive_faults {
@@ -65,7 +65,7 @@ outcome read_one(const drive_files& from, page_id page, std::uint32_t version) {
 
 TEST_CASE("every single bit of a store flipped is found") {
   // INSTINFER_LONG: 1024 pages, 4,194,304 flips; otherwise 128 pages, 524,288 flips.
-  const std::size_t count = std::getenv("INSTINFER_LONG") != nullptr ? 1024 : 128;
+  const std::size_t count = test::is_long() ? 1024 : 128;
   test::faulty_calls calls;
   drive_files::options options = way(2, calls);
   options.direct = false;  // so that a flip costs 4 us

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "instinfer/flash/ftl_store.hpp"
+#include "tests/support/long_run.hpp"
 #include "tests/support/plain_cache.hpp"
 #include "tests/support/shared_attends.hpp"
 
@@ -252,14 +253,12 @@ class play {
 
 TEST_CASE_TEMPLATE("random calls on several sequences, against vectors of tokens", Engine,
                    in_memory, on_flash) {
-  const char* seed_of_long = std::getenv("INSTINFER_LONG");
-  const unsigned seed =
-      seed_of_long != nullptr ? static_cast<unsigned>(std::strtoul(seed_of_long, nullptr, 10)) : 1;
+  const unsigned seed = test::seed_of_run();
   INFO("seed " << seed);
-  if (seed_of_long != nullptr) {
+  if (test::is_long()) {
     MESSAGE("10,000 steps, seed " << seed);
   }
-  play<Engine>(seed).run(seed_of_long != nullptr ? 10'000 : 500);
+  play<Engine>(seed).run(test::is_long() ? 10'000 : 500);
 }
 
 }  // namespace instinfer::test_random_sequences

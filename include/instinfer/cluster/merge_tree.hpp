@@ -2,6 +2,7 @@
 // Merges the results of drives that have tokens of the same heads, along a tree: that of
 // MPI_Reduce.
 
+#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -37,8 +38,9 @@ class merge_tree {
 
   // The results over no tokens.
   static void clear(std::span<float> rows) {
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      rows[i] = i % row == row - 1 ? -std::numeric_limits<float>::infinity() : 0.0f;
+    std::fill(rows.begin(), rows.end(), 0.0f);
+    for (std::size_t sum = row - 1; sum < rows.size(); sum += row) {
+      rows[sum] = -std::numeric_limits<float>::infinity();
     }
   }
 
