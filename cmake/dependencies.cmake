@@ -32,7 +32,7 @@ macro(instinfer_find_dependency component)
     endif()
   elseif("${component}" STREQUAL "mpi")
     find_package(MPI COMPONENTS CXX QUIET)
-    if(NOT TARGET MPI::MPI_CXX)
+    if(NOT MPI_CXX_FOUND) # FindMPI makes its target before it knows
       set(instinfer_${component}_FOUND FALSE)
       set(instinfer_${component}_REASON "instinfer::mpi needs an MPI library (Debian: libopenmpi-dev openmpi-bin)")
     endif()
