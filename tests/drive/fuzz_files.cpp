@@ -7,6 +7,8 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -36,7 +38,7 @@ class marked_stream {
   explicit marked_stream(std::string_view bytes) : left_{bytes} {}
   void read(char* to, std::ptrdiff_t count) {
     got_ = std::min(count, static_cast<std::ptrdiff_t>(left_.size()));
-    std::memcpy(to, left_.data(), static_cast<std::size_t>(got_));
+    std::copy_n(left_.begin(), got_, to);
     left_.remove_prefix(static_cast<std::size_t>(got_));
     if (count == 8 && got_ == 8 && std::memcmp(to, checksum_here.data(), 8) == 0) {
       const std::uint64_t sum = sum_.value();

@@ -93,10 +93,10 @@ attention::squeezed calibrate(Engine& engine, sequence seq, std::span<const floa
     indexed += size;
     levels = levels || std::get<tree>(states).chunks() > 0;
   }
-  const double kept = (share * tokens - (tokens - indexed)) / indexed;
-  require(kept > 0.0 && share <= 1.0, [&] {
-    return "calibrate: the share must be at most 1 and above " +
-           std::to_string((tokens - indexed) / tokens) +
+  const double outside = (tokens - indexed) / tokens;
+  const double kept = std::min(1.0, (share - outside) / (1.0 - outside));
+  require(share <= 1.0 && 1.0 - kept < 1.0, [&] {
+    return "calibrate: the share must be at most 1 and above " + std::to_string(outside) +
            ", the share of the tokens outside the index, got " + std::to_string(share);
   });
   attention::squeezed policy = engine.attention();
