@@ -3,8 +3,8 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/layout/dual.hpp"
-#include "instinfer/store/kv_cache.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 #include "instinfer/summaries/concepts.hpp"
 #include "instinfer/summaries/mean_value.hpp"
 #include "tests/support/refusal.hpp"

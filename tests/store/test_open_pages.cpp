@@ -7,9 +7,9 @@
 
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
-#include "instinfer/store/cache_file.hpp"
-#include "instinfer/store/kv_cache.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 #include "instinfer/summaries/index_keys.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
 #include "tests/paths/odd_layouts.hpp"

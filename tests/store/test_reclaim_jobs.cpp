@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "instinfer/layout/token_indexed.hpp"
-#include "instinfer/store/kv_cache.hpp"
-#include "instinfer/store/ledger.hpp"
-#include "instinfer/store/reclaim_jobs.hpp"
+#include "instinfer/store/pages/ledger.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
+#include "instinfer/store/sequences/reclaim_jobs.hpp"
 
 namespace instinfer::test_reclaim_jobs {
 

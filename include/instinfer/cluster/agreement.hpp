@@ -8,7 +8,7 @@
 #include "instinfer/cluster/communicator.hpp"
 #include "instinfer/cluster/failure.hpp"
 #include "instinfer/cluster/splits.hpp"
-#include "instinfer/store/cache_file.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
 
 namespace instinfer::cluster {
 

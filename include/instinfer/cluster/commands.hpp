@@ -5,7 +5,7 @@
 
 #include "instinfer/cluster/failure.hpp"
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer/extents.hpp"
 
 namespace instinfer::cluster {
 

@@ -16,7 +16,7 @@
 #include "instinfer/cluster/posted_batch.hpp"
 #include "instinfer/cluster/slices.hpp"
 #include "instinfer/engine/new_tokens.hpp"
-#include "instinfer/store/value_checks.hpp"
+#include "instinfer/store/sequences/value_checks.hpp"
 
 namespace instinfer::cluster {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "instinfer/cluster/splits.hpp"
-#include "instinfer/store/checked_stream.hpp"
+#include "instinfer/store/sequences/checked_stream.hpp"
 
 namespace instinfer::cluster {
 

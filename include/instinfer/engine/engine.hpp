@@ -10,8 +10,8 @@
 #include "instinfer/engine/attending_engine.hpp"
 #include "instinfer/engine/concepts.hpp"
 #include "instinfer/methods/dense.hpp"
-#include "instinfer/store/cache_file.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
 
 namespace instinfer {
 
@@ -128,7 +128,7 @@ class engine : public attending_engine<D, Format, Path, Store> {
 
   // Writes a sequence to a binary stream, and loads it into an open, empty sequence of this engine
   // or of another with the same model, format, layout and summaries. Attends then give the same
-  // bits. `model` is the caller's name of the model. See store/cache_file.hpp.
+  // bits. `model` is the caller's name of the model. See store/sequences/cache_file.hpp.
   void save(sequence seq, std::ostream& out, std::string_view model = {}) const
     requires Store::holds_data
   {

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "instinfer/core/page_key.hpp"
-#include "instinfer/store/extents.hpp"
-#include "instinfer/store/value_checks.hpp"
+#include "instinfer/store/layer/extents.hpp"
+#include "instinfer/store/sequences/value_checks.hpp"
 
 namespace instinfer {
 

@@ -10,7 +10,7 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/raw_array.hpp"
-#include "instinfer/store/concepts.hpp"
+#include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::store {
 
