@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 #include <limits>
 #include <span>
 #include <vector>
@@ -134,8 +133,8 @@ class matrix_fold {
         key_tiles_[i] = {block.rows[0], block.stride * sizeof(bf16)};
         continue;
       }
-      copies_.resize(std::size_t{step_rows} * k_dim);
-      bf16* to = copies_.data() + std::size_t{i} * block_rows * k_dim;
+      copies_.resize(std::size_t{blocks} * k_tiles);
+      bf16* to = copies_[std::size_t{i} * k_tiles].values[0];
       key_tiles_[i] = {to, k_dim * sizeof(bf16)};
       for (const bf16* row : block.rows) {
         to = std::copy_n(row, k_dim, to);
@@ -143,7 +142,7 @@ class matrix_fold {
     }
   }
 
-  // V as right operands: pairs of rows by dims
+  // V as right operands: pairs of rows by dims.
   void pair_values() {
     const hn::Rebind<std::uint16_t, float_tag> halves;
     const hn::RebindToUnsigned<float_tag> words;
@@ -251,8 +250,7 @@ class matrix_fold {
         }
       }
       for (std::uint32_t part = 0; part < parts; ++part) {
-        transpose(pairs[part]);
-        std::memcpy(&weights_[s * parts + part], pairs[part], sizeof(bf16_tile));
+        transpose(pairs[part], weights_[s * parts + part]);
       }
     }
     hn::StoreU(sum, f, sum_.data() + h);
@@ -324,8 +322,8 @@ class matrix_fold {
   std::array<row_block<bf16>, blocks> v_;
   std::uint32_t count_ = 0;
   std::array<key_tile, blocks> key_tiles_{};
-  std::vector<bf16> copies_;  // [step_rows, k_dim], of blocks whose rows do not lie evenly
-  std::vector<bf16_tile> q_;  // [heads / 16, k_dim / 32, part]
+  std::vector<bf16_tile> copies_;  // rows [step_rows, k_dim] that do not lie evenly
+  std::vector<bf16_tile> q_;       // [heads / 16, k_dim / 32, part]
   std::vector<bf16_tile> v_pairs_ =
       std::vector<bf16_tile>(steps * v_tiles);    // [32 rows, v_dim / 16]
   std::array<float_tile, blocks> products_;       // of 16 heads
