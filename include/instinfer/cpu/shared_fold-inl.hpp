@@ -12,7 +12,7 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-template <class Format>
+template <class Format, tuning T>
 class shared_fold {
  public:
   // Folds reads [0, last) of the plan into heads [q.first_head, ...) of `to`. scaled_q [heads,
@@ -49,9 +49,9 @@ class shared_fold {
                : wanted_elements(plan, 0, last) * sizeof(packed) / packed_elements<packed>;
   }
 
-  std::vector<row_fold<Format>> folds_;  // [parts]
-  std::vector<group_state> states_;      // [parts]
-  std::vector<std::size_t> cuts_;        // [parts + 1]
+  std::vector<row_fold<Format, T>> folds_;  // [parts]
+  std::vector<group_state> states_;         // [parts]
+  std::vector<std::size_t> cuts_;           // [parts + 1]
 };
 
 }  // namespace HWY_NAMESPACE
