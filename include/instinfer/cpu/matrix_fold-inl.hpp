@@ -23,8 +23,10 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-template <class Format>
+template <class Format, tuning T>
 class matrix_fold {
+  static constexpr std::uint32_t block_rows = matrix_rows;
+
  public:
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
@@ -68,7 +70,12 @@ class matrix_fold {
   static constexpr std::uint32_t v_tiles = v_dim / matrix_rows;
   static constexpr std::uint32_t parts = 3;  // of a float in bf16
   static constexpr std::uint32_t steps = step_rows / 32;
-  using cursor = row_cursor<typename Format::storage>;
+  static constexpr tuning by_tiles = [] {
+    tuning t = T;
+    t.block_rows = block_rows;
+    return t;
+  }();
+  using cursor = row_cursor<typename Format::storage, by_tiles>;
 
   static bf16 upper_half(float x) {
     return bf16{static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16)};
@@ -318,8 +325,8 @@ class matrix_fold {
   const logit_bias* bias_ = nullptr;
   cursor k_cursor_;
   cursor v_cursor_;
-  std::array<row_block<bf16>, blocks> k_;  // of this step
-  std::array<row_block<bf16>, blocks> v_;
+  std::array<typename cursor::block, blocks> k_;  // of this step
+  std::array<typename cursor::block, blocks> v_;
   std::uint32_t count_ = 0;
   std::array<key_tile, blocks> key_tiles_{};
   std::vector<bf16_tile> copies_;  // rows [step_rows, k_dim] that do not lie evenly

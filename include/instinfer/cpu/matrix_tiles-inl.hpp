@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "instinfer/cpu/simd-inl.hpp"
+#include "instinfer/cpu/tuning-inl.hpp"
 
 // Linux gives a process these registers on request. Older compilers of LLVM write __AMXBF16__.
 #if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__linux__)
@@ -31,7 +32,7 @@ template <class Format>
 inline constexpr bool folds_by_matrix =
     has_matrix_tiles && Format::plain && std::is_same_v<typename Format::packed, bf16> &&
     Format::k_dim % 32 == 0 && Format::v_dim % 32 == 0;
-template <class Format>
+template <class Format, tuning T>
 class matrix_fold;
 
 // A tile of 16 rows. As the right operand of a product, row i has values 2i and 2i + 1 of column 0,
