@@ -1,7 +1,7 @@
 #pragma once
 // The fold of many query heads over rows of bf16 by matrix tiles (AMX), in the precision of fp32.
-// K and V are in bf16. A value of q, and a weight, goes in as the sum of three values in bf16, which
-// have its 24 bits. Each is multiplied by itself, so no product is rounded.
+// A value of q, and a weight, goes in as the sum of three values in bf16, which have its 24 bits.
+// Each is multiplied by itself, so no product is rounded.
 
 #include <algorithm>
 #include <array>
@@ -331,8 +331,8 @@ class matrix_fold {
   std::array<key_tile, blocks> key_tiles_{};
   std::vector<bf16_tile> copies_;  // rows [step_rows, k_dim] that do not lie evenly
   std::vector<bf16_tile> q_;       // [heads / 16, k_dim / 32, part]
-  std::vector<bf16_tile> v_pairs_ =
-      std::vector<bf16_tile>(steps * v_tiles);    // [32 rows, v_dim / 16]
+  // [32 rows, v_dim / 16]
+  std::vector<bf16_tile> v_pairs_ = std::vector<bf16_tile>(steps * v_tiles);
   std::array<float_tile, blocks> products_;       // of 16 heads
   std::array<bf16_tile, steps * parts> weights_;  // [32 rows, part]
   std::vector<float_tile> o_;                     // [heads / 16, v_dim / 16]

@@ -15,8 +15,8 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// The fold of one part: by matrix tiles where the processor has them and the group fills them, or by
-// rows.
+// The fold of one part: by matrix tiles where the processor has them and the group fills them, or
+// by rows.
 template <class Format, tuning T>
 class part_fold {
  public:
