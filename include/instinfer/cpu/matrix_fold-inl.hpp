@@ -12,7 +12,7 @@
 
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/cpu/group_state.hpp"
-#include "instinfer/cpu/matrix_tiles-inl.hpp"
+#include "instinfer/cpu/matrix_products-inl.hpp"
 #include "instinfer/cpu/plan_parts-inl.hpp"
 #include "instinfer/cpu/row_window-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
@@ -30,8 +30,8 @@ class matrix_fold {
  public:
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
-  // Rows of a step: sums of outputs are loaded and stored once a step. 4 tiles of K.
-  static constexpr std::uint32_t step_rows = 64;
+  // Rows of a step: sums of outputs are loaded and stored once a step.
+  static constexpr std::uint32_t step_rows = key_tiles * matrix_rows;
   static constexpr std::size_t merge_rows = 1024;  // as row_fold
   static constexpr std::uint32_t shift = weight_shift(merge_rows);
 
@@ -44,7 +44,7 @@ class matrix_fold {
     soft_cap_ = q.logits.soft_cap;
     bias_ = q.bias ? &q.bias : nullptr;
     group_ = q.group;
-    split(scaled_q);
+    split_queries<k_dim>(scaled_q, q_);
     reset();
     const auto ahead = pages.ahead(
         plan, first, last, [&] { return reads_in_use(plan, first, last, step_rows + block_rows); });
@@ -68,35 +68,12 @@ class matrix_fold {
   static constexpr std::uint32_t blocks = step_rows / block_rows;
   static constexpr std::uint32_t k_tiles = k_dim / 32;
   static constexpr std::uint32_t v_tiles = v_dim / matrix_rows;
-  static constexpr std::uint32_t parts = 3;  // of a float in bf16
-  static constexpr std::uint32_t steps = step_rows / 32;
   static constexpr tuning by_tiles = [] {
     tuning t = T;
     t.block_rows = block_rows;
     return t;
   }();
   using cursor = row_cursor<typename Format::storage, by_tiles>;
-
-  static bf16 upper_half(float x) {
-    return bf16{static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16)};
-  }
-
-  // The parts of q [group, k_dim] as right operands: pairs of dims by heads.
-  void split(std::span<const float> q) {
-    const std::uint32_t head_tiles = (group_ + matrix_rows - 1) / matrix_rows;
-    q_.assign(std::size_t{head_tiles} * k_tiles * parts, {});
-    for (std::uint32_t h = 0; h < group_; ++h) {
-      for (std::uint32_t d = 0; d < k_dim; ++d) {
-        float left = q[std::size_t{h} * k_dim + d];
-        bf16_tile* tile = q_.data() + (h / matrix_rows * k_tiles + d / 32) * parts;
-        for (std::uint32_t part = 0; part < parts; ++part) {
-          const bf16 of = upper_half(left);
-          tile[part].values[d % 32 / 2][h % matrix_rows * 2 + d % 2] = of;
-          left -= to_float(of);
-        }
-      }
-    }
-  }
 
   void reset() {
     const std::uint32_t head_tiles = (group_ + matrix_rows - 1) / matrix_rows;
@@ -124,10 +101,11 @@ class matrix_fold {
     pair_values();
     for (std::uint32_t h = 0; h < group_; h += matrix_rows) {
       before_tile_loads();
-      score(h);
+      multiply_keys<k_dim>(key_tiles_, q_.data() + h / matrix_rows * k_tiles * float_parts,
+                           products_);
       weigh(h);
       before_tile_loads();
-      accumulate(h);
+      add_values<v_dim>(weights_, v_pairs_.data(), o_.data() + h / matrix_rows * v_tiles);
     }
   }
 
@@ -180,40 +158,6 @@ class matrix_fold {
     }
   }
 
-  // The products [row, head] of 16 heads. A tile of K serves all parts of q.
-  HWY_NOINLINE void score(std::uint32_t h) {
-    const bf16_tile* q = q_.data() + h / matrix_rows * k_tiles * parts;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (std::uint32_t d = 0; d < k_dim; d += 32, q += parts) {
-      _tile_loadd(4, &q[0], 64);
-      _tile_loadd(5, &q[1], 64);
-      _tile_loadd(6, &q[2], 64);
-      _tile_loadd(7, key_tiles_[0].row + d, key_tiles_[0].stride_bytes);
-      _tile_dpbf16ps(0, 7, 4);
-      _tile_dpbf16ps(0, 7, 5);
-      _tile_dpbf16ps(0, 7, 6);
-      _tile_loadd(7, key_tiles_[1].row + d, key_tiles_[1].stride_bytes);
-      _tile_dpbf16ps(1, 7, 4);
-      _tile_dpbf16ps(1, 7, 5);
-      _tile_dpbf16ps(1, 7, 6);
-      _tile_loadd(7, key_tiles_[2].row + d, key_tiles_[2].stride_bytes);
-      _tile_dpbf16ps(2, 7, 4);
-      _tile_dpbf16ps(2, 7, 5);
-      _tile_dpbf16ps(2, 7, 6);
-      _tile_loadd(7, key_tiles_[3].row + d, key_tiles_[3].stride_bytes);
-      _tile_dpbf16ps(3, 7, 4);
-      _tile_dpbf16ps(3, 7, 5);
-      _tile_dpbf16ps(3, 7, 6);
-    }
-    _tile_stored(0, &products_[0], 64);
-    _tile_stored(1, &products_[1], 64);
-    _tile_stored(2, &products_[2], 64);
-    _tile_stored(3, &products_[3], 64);
-  }
-
   // Turns the products of 16 heads into weights 2^-shift exp(logit - max), in two parts, and
   // rescales the state if a maximum rises. Lane i is head i.
   HWY_NOINLINE void weigh(std::uint32_t h) {
@@ -241,8 +185,8 @@ class matrix_fold {
       max = raised;
       hn::StoreU(max, f, max_.data() + h);
     }
-    for (std::uint32_t s = 0; s < steps; ++s) {
-      alignas(64) std::uint32_t pairs[parts][matrix_rows][matrix_rows];  // [part, rows, head]
+    for (std::uint32_t s = 0; s < value_steps; ++s) {
+      alignas(64) std::uint32_t pairs[float_parts][matrix_rows][matrix_rows];  // [part, rows, head]
       for (std::uint32_t i = 0; i < matrix_rows; ++i) {
         const float* row = x + (s * 32 + 2 * i) * lanes;
         float_vec even = exp_of_negative(hn::Sub(hn::Load(f, row), max), shift);
@@ -256,8 +200,8 @@ class matrix_fold {
           odd = hn::Sub(odd, hn::BitCast(f, odd_half));
         }
       }
-      for (std::uint32_t part = 0; part < parts; ++part) {
-        transpose(pairs[part], weights_[s * parts + part]);
+      for (std::uint32_t part = 0; part < float_parts; ++part) {
+        transpose(pairs[part], weights_[s * float_parts + part]);
       }
     }
     hn::StoreU(sum, f, sum_.data() + h);
@@ -280,30 +224,6 @@ class matrix_fold {
     return max;
   }
 
-  // o[head, dim] += the weights [head, row] times V, 16 dims at a time.
-  HWY_NOINLINE void accumulate(std::uint32_t h) {
-    float_tile* o = o_.data() + h / matrix_rows * v_tiles;
-    const bf16_tile* v = v_pairs_.data();
-    _tile_loadd(2, &weights_[0], 64);
-    _tile_loadd(3, &weights_[1], 64);
-    _tile_loadd(4, &weights_[2], 64);
-    _tile_loadd(5, &weights_[3], 64);
-    _tile_loadd(6, &weights_[4], 64);
-    _tile_loadd(7, &weights_[5], 64);
-    for (std::uint32_t n = 0; n < v_tiles; ++n) {
-      _tile_loadd(0, &o[n], 64);
-      _tile_loadd(1, &v[n], 64);
-      _tile_dpbf16ps(0, 2, 1);
-      _tile_dpbf16ps(0, 3, 1);
-      _tile_dpbf16ps(0, 4, 1);
-      _tile_loadd(1, &v[v_tiles + n], 64);
-      _tile_dpbf16ps(0, 5, 1);
-      _tile_dpbf16ps(0, 6, 1);
-      _tile_dpbf16ps(0, 7, 1);
-      _tile_stored(0, &o[n], 64);
-    }
-  }
-
   void merge_into(group_state& to, std::uint32_t first_head) {
     std::array<float, v_dim> sums;
     for (std::uint32_t h = 0; h < group_; ++h) {
@@ -315,11 +235,6 @@ class matrix_fold {
     }
   }
 
-  struct key_tile {
-    const bf16* row;
-    std::size_t stride_bytes;
-  };
-
   std::uint32_t group_ = 0;
   float soft_cap_ = 0.0f;
   const logit_bias* bias_ = nullptr;
@@ -328,16 +243,16 @@ class matrix_fold {
   std::array<typename cursor::block, blocks> k_;  // of this step
   std::array<typename cursor::block, blocks> v_;
   std::uint32_t count_ = 0;
-  std::array<key_tile, blocks> key_tiles_{};
+  std::array<tile_of_rows, blocks> key_tiles_{};
   std::vector<bf16_tile> copies_;  // rows [step_rows, k_dim] that do not lie evenly
   std::vector<bf16_tile> q_;       // [heads / 16, k_dim / 32, part]
   // [32 rows, v_dim / 16]
-  std::vector<bf16_tile> v_pairs_ = std::vector<bf16_tile>(steps * v_tiles);
-  std::array<float_tile, blocks> products_;       // of 16 heads
-  std::array<bf16_tile, steps * parts> weights_;  // [32 rows, part]
-  std::vector<float_tile> o_;                     // [heads / 16, v_dim / 16]
-  std::vector<float> max_;                        // [heads]
-  std::vector<float> sum_;                        // [heads]
+  std::vector<bf16_tile> v_pairs_ = std::vector<bf16_tile>(value_steps * v_tiles);
+  std::array<float_tile, blocks> products_;                   // of 16 heads
+  std::array<bf16_tile, value_steps * float_parts> weights_;  // [32 rows, part]
+  std::vector<float_tile> o_;                                 // [heads / 16, v_dim / 16]
+  std::vector<float> max_;                                    // [heads]
+  std::vector<float> sum_;                                    // [heads]
 };
 
 }  // namespace HWY_NAMESPACE
