@@ -30,8 +30,8 @@ inline bf16 upper_half(float x) {
   return bf16{static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16)};
 }
 
-// The parts of q [group, KDim] as right operands, pairs of dims by heads: to [group / 16, KDim / 32,
-// part].
+// The parts of q [group, KDim] as right operands, pairs of dims by heads: to [group / 16,
+// KDim / 32, part].
 template <std::uint32_t KDim>
 void split_queries(std::span<const float> q, std::vector<bf16_tile>& to) {
   constexpr std::uint32_t k_tiles = KDim / 32;
