@@ -172,9 +172,32 @@ TEST_CASE(
       both.attend({last}, 0, 1);
     });
   };
+  const auto check_full = [&](const cluster::options& role) {
+    cluster::engine<clustered, cluster::by_heads> c(
+        MPI_COMM_WORLD, shape,
+        [&](const cluster::drive_part& part) {
+          store::capacity mine = memory;
+          mine.bytes = world_rank() == world_size() - 1 ? 256 << 10 : mine.bytes;
+          return clustered(part.shape, mine, few_clusters);
+        },
+        {}, role);
+    on_host(c, [&] {
+      clustered one(shape, memory, few_clusters);
+      beside_one_engine both(c, one, 10);
+      const auto s = both.open();
+      both.append(s, 0, 20);
+      const auto k = both.rows(1200, 1.0f);  // 37 pages of K, and of V, of a head; 64 are there
+      CHECK_THROWS_AS(c.prefill(s.many, 0, k, k), drive_full);
+      both.check_counts(s, 0);
+      both.attend({s}, 0, 1);
+      both.prefill(s, 0, 30, 0);
+      both.attend({s}, 0, 1);
+    });
+  };
   for (const cluster::options& role : roles()) {
     check(cluster::by_heads{}, role);
     check(cluster::by_sequences{}, role);
+    check_full(role);
   }
 }
 
