@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "instinfer/flash/attend_clock.hpp"
+#include "instinfer/flash/attend/attend_clock.hpp"
 #include "instinfer/flash/background_writes.hpp"
 #include "instinfer/ssd/ftl/ftl.hpp"
 #include "instinfer/ssd/report/latencies.hpp"

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "instinfer/flash/attend_timeline.hpp"
+#include "instinfer/flash/attend/attend_timeline.hpp"
 #include "tests/support/event_driven_attend.hpp"
 #include "tests/support/random_batches.hpp"
 

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "instinfer/flash/attend_timeline.hpp"
+#include "instinfer/flash/attend/attend_timeline.hpp"
 #include "instinfer/flash/bottleneck.hpp"
 
 namespace instinfer::test_bottleneck {

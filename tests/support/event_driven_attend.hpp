@@ -1,6 +1,6 @@
 #pragma once
-// The oracle for flash/attend_timeline.hpp: every buffer a queue that is searched literally, every
-// unit a server that starts and ends by events. Slow on purpose.
+// The oracle for flash/attend/attend_timeline.hpp: every buffer a queue that is searched literally,
+// every unit a server that starts and ends by events. Slow on purpose.
 
 #include <algorithm>
 #include <cstddef>

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/attend/attend_work.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
 

@@ -3,7 +3,7 @@
 // attends over them. shared_timelines.cpp compiles them once; the tests that include this header
 // only call them.
 
-#include "instinfer/flash/attend_clock.hpp"
+#include "instinfer/flash/attend/attend_clock.hpp"
 
 // Templates: `extern template` or `template`.
 #define INSTINFER_TEST_TIMELINES(Templates)                                            \

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/attend/attend_work.hpp"
 #include "instinfer/flash/call_times.hpp"
 #include "instinfer/ssd/channel/mixed_timeline.hpp"
 #include "instinfer/ssd/channel/operation_ticks.hpp"

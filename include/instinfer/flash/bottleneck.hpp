@@ -4,8 +4,8 @@
 #include <string>
 #include <utility>
 
-#include "instinfer/flash/attend_bounds.hpp"
-#include "instinfer/flash/attend_phase.hpp"
+#include "instinfer/flash/attend/attend_bounds.hpp"
+#include "instinfer/flash/attend/attend_phase.hpp"
 #include "instinfer/flash/call_times.hpp"
 
 namespace instinfer::flash {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "instinfer/flash/accelerator/unit_breakdown.hpp"
-#include "instinfer/flash/attend_bounds.hpp"
-#include "instinfer/flash/attend_phase.hpp"
+#include "instinfer/flash/attend/attend_bounds.hpp"
+#include "instinfer/flash/attend/attend_phase.hpp"
 
 namespace instinfer::flash {
 

@@ -4,7 +4,7 @@
 // route.
 
 #include "instinfer/engine/engine.hpp"
-#include "instinfer/flash/attend_clock.hpp"
+#include "instinfer/flash/attend/attend_clock.hpp"
 #include "instinfer/flash/drive_check.hpp"
 #include "instinfer/flash/foreground_writes.hpp"
 #include "instinfer/flash/locating_store.hpp"

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <span>
 
-#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/attend/attend_work.hpp"
 #include "instinfer/flash/call_times.hpp"
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/ftl/counters.hpp"

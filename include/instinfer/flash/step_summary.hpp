@@ -11,8 +11,8 @@
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/flash/attend_bounds.hpp"
-#include "instinfer/flash/attend_phase.hpp"
+#include "instinfer/flash/attend/attend_bounds.hpp"
+#include "instinfer/flash/attend/attend_phase.hpp"
 #include "instinfer/flash/bottleneck.hpp"
 #include "instinfer/ssd/report/chrome_trace.hpp"
 #include "instinfer/ssd/report/latencies.hpp"

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "instinfer/flash/accelerator/accelerator_ticks.hpp"
-#include "instinfer/flash/attend_phase.hpp"
-#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/attend/attend_phase.hpp"
+#include "instinfer/flash/attend/attend_work.hpp"
 #include "instinfer/ssd/spec/timing.hpp"
 
 namespace instinfer::flash {

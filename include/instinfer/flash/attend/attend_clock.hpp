@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/flash/attend_phase.hpp"
-#include "instinfer/flash/attend_timeline.hpp"
-#include "instinfer/flash/attend_trace.hpp"
+#include "instinfer/flash/attend/attend_phase.hpp"
+#include "instinfer/flash/attend/attend_timeline.hpp"
+#include "instinfer/flash/attend/attend_trace.hpp"
 #include "instinfer/flash/call_times.hpp"
 #include "instinfer/ssd/channel/timeline.hpp"
 #include "instinfer/ssd/spec/drive_rules.hpp"

@@ -15,11 +15,11 @@
 #include "instinfer/flash/accelerator/dram_queue.hpp"
 #include "instinfer/flash/accelerator/filter_buffer.hpp"
 #include "instinfer/flash/accelerator/kernel_pipeline.hpp"
-#include "instinfer/flash/attend_events.hpp"
-#include "instinfer/flash/attend_statistics.hpp"
-#include "instinfer/flash/attend_times.hpp"
-#include "instinfer/flash/channel_activity.hpp"
-#include "instinfer/flash/event_queue.hpp"
+#include "instinfer/flash/attend/attend_events.hpp"
+#include "instinfer/flash/attend/attend_statistics.hpp"
+#include "instinfer/flash/attend/attend_times.hpp"
+#include "instinfer/flash/attend/channel_activity.hpp"
+#include "instinfer/flash/attend/event_queue.hpp"
 #include "instinfer/ssd/channel/arbitration.hpp"
 #include "instinfer/ssd/channel/channel_replay.hpp"
 #include "instinfer/ssd/channel/replay_work.hpp"
@@ -68,7 +68,7 @@ class attend_timeline {
   // pages: the location of each page of the work; those of buffered pages are ignored. The spans of
   // the result are valid until the next run. Throws bad_argument for another number of pages, a
   // page outside of the geometry, or work for a unit that the drive lacks. Allocates only while
-  // work still grows. For Sink see flash/attend_events.hpp.
+  // work still grows. For Sink see flash/attend/attend_events.hpp.
   template <class Sink = no_attend_events>
   attend_times run(const attend_work& work, std::span<const location> pages, Sink&& sink = {}) {
     check(work, pages);

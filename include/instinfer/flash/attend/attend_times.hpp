@@ -7,8 +7,8 @@
 #include <span>
 
 #include "instinfer/flash/accelerator/unit_breakdown.hpp"
-#include "instinfer/flash/attend_bounds.hpp"
-#include "instinfer/flash/attend_phase.hpp"
+#include "instinfer/flash/attend/attend_bounds.hpp"
+#include "instinfer/flash/attend/attend_phase.hpp"
 #include "instinfer/ssd/channel/batch_times.hpp"
 
 namespace instinfer::flash {

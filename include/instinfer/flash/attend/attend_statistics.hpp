@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/flash/attend_phase.hpp"
-#include "instinfer/flash/attend_times.hpp"
-#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/attend/attend_phase.hpp"
+#include "instinfer/flash/attend/attend_times.hpp"
+#include "instinfer/flash/attend/attend_work.hpp"
 
 namespace instinfer::flash {
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "instinfer/flash/attend_work.hpp"
+#include "instinfer/flash/attend/attend_work.hpp"
 #include "instinfer/ssd/report/events.hpp"
 
 namespace instinfer::flash {

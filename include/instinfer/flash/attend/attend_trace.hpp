@@ -6,7 +6,7 @@
 #include <string>
 #include <type_traits>
 
-#include "instinfer/flash/attend_events.hpp"
+#include "instinfer/flash/attend/attend_events.hpp"
 #include "instinfer/ssd/report/draw_event.hpp"
 
 namespace instinfer::flash {
