@@ -4,8 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "instinfer/codec/int4_groups.hpp"
-#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/codec/dim_scales.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
 #include "methods/decode_case.hpp"
@@ -77,8 +76,10 @@ int main(int argc, char** argv) {
     std::printf("| storage | K by token | K by dim |\n|---|---|---|\n");
     print_row<fp16>(c, exact);
     print_row<int8_pages<fp16>>(c, exact);
+    print_row<int8_dims<fp16>>(c, exact);
     print_row<fp8_pages<fp16>>(c, exact);
     print_row<int4_groups<fp16>>(c, exact);
+    print_row<int4_dims<fp16>>(c, exact);
     return 0;
   });
 }

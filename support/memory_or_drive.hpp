@@ -8,7 +8,7 @@
 #include <variant>
 
 #include "instinfer/drive.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
 
 namespace instinfer::examples {
 

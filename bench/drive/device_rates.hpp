@@ -19,7 +19,7 @@
 
 #include <instinfer/drive.hpp>
 
-#include "instinfer/store/reserved_memory.hpp"
+#include "instinfer/store/pages/reserved_memory.hpp"
 
 namespace instinfer::bench {
 

@@ -18,9 +18,9 @@
 
 #include "instinfer/drive/page_files.hpp"
 #include "instinfer/layout/dual.hpp"
-#include "instinfer/store/commit.hpp"
-#include "instinfer/store/kv_cache.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
+#include "instinfer/store/sequences/commit.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 #include "instinfer/summaries/mean_value.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
 #include "tests/support/fuzz.hpp"

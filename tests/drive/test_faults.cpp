@@ -11,7 +11,7 @@
 
 #include "faulty_calls.hpp"
 #include "filled_store.hpp"
-#include "instinfer/store/reserved_memory.hpp"
+#include "instinfer/store/pages/reserved_memory.hpp"
 #include "tests/support/long_run.hpp"
 #include "tests/support/refusal.hpp"
 

@@ -16,8 +16,8 @@
 #include "instinfer/flash/ftl_store.hpp"
 #include "instinfer/reference.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
-#include "instinfer/store/l2p_footprint.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/layer/l2p_footprint.hpp"
+#include "instinfer/store/pages/memory.hpp"
 #include "tests/support/normals.hpp"
 
 namespace instinfer::test_ftl_store {

@@ -1,6 +1,6 @@
-// expect: instinfer: a victim order lacks before(job, job) -> bool, see store/reclaim_jobs.hpp
+// expect: instinfer: a victim order lacks before(job, job) -> bool, see store/sequences/reclaim_jobs.hpp
 // An order that compares nothing.
-#include "instinfer/store/reclaim_jobs.hpp"
+#include "instinfer/store/sequences/reclaim_jobs.hpp"
 
 struct by_slot {
 #ifdef CONTROL

@@ -6,7 +6,7 @@
 
 #include "checks.hpp"
 #include "instinfer/core/shape.hpp"
-#include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer/extents.hpp"
 
 namespace instinfer::test {
 

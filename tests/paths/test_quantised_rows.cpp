@@ -11,6 +11,7 @@ namespace {
 using int8 = kv_format<int8_pages<fp32>, 128, 64>;
 using eight_bits = kv_format<fp8_pages<bf16>, 64>;
 using int4 = kv_format<int4_groups<fp32>, 128>;
+using dims_in_int4 = kv_format<int4_dims<fp16>, 128>;
 
 template <class Format>
 void check_dense() {
@@ -96,6 +97,8 @@ TEST_CASE("fp8 pages") { check_dense<eight_bits>(); }
 
 TEST_CASE("int4 groups") { check_dense<int4>(); }
 
+TEST_CASE("int4 groups with a scale for each dim of K") { check_dense<dims_in_int4>(); }
+
 TEST_CASE_TEMPLATE("biases, masks and sinks over coded and open pages: as the reference", format,
                    int8, eight_bits, int4) {
   const test::random_cache<format> data(41, 333, 6, 2);  // the last pages are open
@@ -136,7 +139,9 @@ TEST_CASE("what quantisation costs on a synthetic workload of topics") {
   for (const float offset : {0.0f, 3.0f}) {
     CAPTURE(offset);
     const double int4 = loss<kv_format<int4_groups<fp16>, 64>>(offset);
+    const double int4_by_dim = loss<kv_format<int4_dims<fp16>, 64>>(offset);
     const double int8 = loss<kv_format<int8_pages<fp16>, 64>>(offset);
+    const double int8_by_dim = loss<kv_format<int8_dims<fp16>, 64>>(offset);
     const double fp8 = loss<kv_format<fp8_pages<fp16>, 64>>(offset);
     const double plain = loss<kv_format<fp16, 64>>(offset);
     CHECK(int4 < 8e-2);
@@ -144,6 +149,10 @@ TEST_CASE("what quantisation costs on a synthetic workload of topics") {
     CHECK(int8 < 2e-2);
     CHECK(plain < 1e-6);
     CHECK(int8 < int4);
+    if (offset > 0) {  // dims of K that keep their sign
+      CHECK(int4_by_dim < int4);
+      CHECK(int8_by_dim < int8);
+    }
   }
 }
 
@@ -158,6 +167,15 @@ TEST_CASE("receipts: coded entries pass the filter, appended ones the group buff
   const traffic coded = test::check_coded_traffic<insta, int4, reference::path>(448);
   CHECK(coded.pages_read == 32);
   CHECK(coded.filtered_bytes == 448u * 2 * 2 * 72);
+  // With scales of dims, 4 bytes of 128 dims leave room for 49 tokens. Two heads.
+  const test::random_cache<dims_in_int4> data(12, 98, 2, 2);
+  reference::engine<insta, dims_in_int4> engine({.layers = 1, .q_heads = 2, .kv_heads = 2}, {});
+  const sequence seq = engine.open();
+  engine.append(seq, 0, data.k, data.v);
+  std::vector<float> out(256);
+  const traffic scaled = engine.attend(seq, 0, data.q, out).traffic;
+  CHECK(scaled.pages_read == 2 * 2 * 2);
+  CHECK(scaled.filtered_bytes == 98u * 2 * 2 * 72 + 2 * 2 * 512);
 }
 
 TEST_CASE_TEMPLATE("adversarial values: what is stored is attended exactly", format, int8,

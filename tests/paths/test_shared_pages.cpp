@@ -13,7 +13,7 @@
 #include "instinfer/methods/quest.hpp"
 #include "instinfer/methods/squeezed.hpp"
 #include "instinfer/methods/top_values.hpp"
-#include "instinfer/store/l2p_footprint.hpp"
+#include "instinfer/store/layer/l2p_footprint.hpp"
 #include "suite.hpp"
 #include "tests/support/plain_attention.hpp"
 

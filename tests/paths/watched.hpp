@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "instinfer/attention/machine.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
 
 namespace instinfer::test {
 

@@ -10,7 +10,7 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/layout/fused.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
 #include "tests/support/plain_cache.hpp"
 #include "tests/support/saved_engine.hpp"
 

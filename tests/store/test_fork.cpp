@@ -10,8 +10,8 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
 #include "instinfer/layout/fused.hpp"
-#include "instinfer/store/cache_file.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
 #include "tests/support/plain_cache.hpp"
 #include "tests/support/saved_engine.hpp"
 

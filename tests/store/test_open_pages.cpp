@@ -7,9 +7,9 @@
 
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/layout/dual.hpp"
-#include "instinfer/store/cache_file.hpp"
-#include "instinfer/store/kv_cache.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 #include "instinfer/summaries/index_keys.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
 #include "tests/paths/odd_layouts.hpp"
@@ -83,6 +83,7 @@ TEST_CASE("a sequence's first token takes four tokens of the group buffer, no fu
   cache c(shape, {.bytes = 64 << 20, .context_tokens = 4096}, 8);
   const sequence seq = c.open();
   CHECK(c.at(seq, 0).resident_bytes() == 0);
+  CHECK(c.at(seq, 0).open_bytes_after(0) == 0);
   append(c, seq, 1);
   CHECK(c.at(seq, 0).resident_bytes() == 3 * 2 * 4 * row_bytes);  // K twice, V; two heads
   CHECK(c.at(seq, 1).resident_bytes() == 0);

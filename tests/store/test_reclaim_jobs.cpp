@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "instinfer/layout/token_indexed.hpp"
-#include "instinfer/store/kv_cache.hpp"
-#include "instinfer/store/ledger.hpp"
-#include "instinfer/store/reclaim_jobs.hpp"
+#include "instinfer/store/pages/ledger.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
+#include "instinfer/store/sequences/reclaim_jobs.hpp"
 
 namespace instinfer::test_reclaim_jobs {
 
@@ -38,6 +38,11 @@ sequence grow(cache_type& cache, reclaim_jobs<>& jobs, double now, std::uint64_t
 }
 
 }  // namespace
+
+TEST_CASE("reclaim jobs: nothing goes by itself, unless rules are given") {
+  CHECK(store::reclaim_rules{}.low_pages == 0);
+  CHECK(store::reclaim_rules{}.idle_age == std::numeric_limits<double>::infinity());
+}
 
 TEST_CASE("reclaim jobs: least recently used first, and only outdated ones") {
   cache_type cache = small_cache();

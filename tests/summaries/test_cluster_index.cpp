@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "instinfer/layout/dual.hpp"
-#include "instinfer/store/kv_cache.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
 #include "tests/paths/random_cache.hpp"
 #include "tests/support/rows.hpp"

@@ -12,8 +12,8 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/store/cache_file.hpp"
-#include "instinfer/store/kv_cache.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 
 namespace instinfer::test {
 

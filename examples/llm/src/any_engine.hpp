@@ -12,7 +12,7 @@
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer/extents.hpp"
 #include "instinfer_llm.h"
 
 namespace instinfer::llm {

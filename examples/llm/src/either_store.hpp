@@ -5,7 +5,7 @@
 #include <variant>
 
 #include "instinfer/drive/drive_files.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/memory.hpp"
 
 namespace instinfer::llm {
 

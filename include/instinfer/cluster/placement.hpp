@@ -9,7 +9,7 @@
 #include "instinfer/cluster/file.hpp"
 #include "instinfer/cluster/splits.hpp"
 #include "instinfer/core/scratch.hpp"
-#include "instinfer/store/sequence_slots.hpp"
+#include "instinfer/store/sequences/sequence_slots.hpp"
 
 namespace instinfer::cluster {
 

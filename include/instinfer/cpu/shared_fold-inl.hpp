@@ -2,9 +2,12 @@
 // The fold of a head's rows by a team: each part of the plan goes into its own state, then all
 // states are merged in order.
 
+#include <type_traits>
+#include <variant>
 #include <vector>
 
 #include "instinfer/core/team.hpp"
+#include "instinfer/cpu/matrix_fold-inl.hpp"
 #include "instinfer/cpu/plan_parts-inl.hpp"
 #include "instinfer/cpu/row_fold-inl.hpp"
 
@@ -12,7 +15,30 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-template <class Format>
+// The fold of one part: by matrix tiles where the processor has them and the group fills them, or
+// by rows.
+template <class Format, tuning T>
+class part_fold {
+ public:
+  template <class Pages>
+  void fold(const attention::query_group& q, std::span<const float> scaled_q,
+            const access_plan& plan, std::size_t first, std::size_t last, const Pages& pages,
+            group_state& to, std::uint32_t first_head) {
+    if constexpr (folds_by_matrix<Format>) {
+      if (q.group >= T.matrix_heads && matrix_tiles_allowed()) {
+        by_matrix_.fold(q, scaled_q, plan, first, last, pages, to, first_head);
+        return;
+      }
+    }
+    by_rows_.fold(q, scaled_q, plan, first, last, pages, to, first_head);
+  }
+
+ private:
+  row_fold<Format, T> by_rows_;
+  std::conditional_t<folds_by_matrix<Format>, matrix_fold<Format, T>, std::monostate> by_matrix_;
+};
+
+template <class Format, tuning T>
 class shared_fold {
  public:
   // Folds reads [0, last) of the plan into heads [q.first_head, ...) of `to`. scaled_q [heads,
@@ -49,9 +75,9 @@ class shared_fold {
                : wanted_elements(plan, 0, last) * sizeof(packed) / packed_elements<packed>;
   }
 
-  std::vector<row_fold<Format>> folds_;  // [parts]
-  std::vector<group_state> states_;      // [parts]
-  std::vector<std::size_t> cuts_;        // [parts + 1]
+  std::vector<part_fold<Format, T>> folds_;  // [parts]
+  std::vector<group_state> states_;          // [parts]
+  std::vector<std::size_t> cuts_;            // [parts + 1]
 };
 
 }  // namespace HWY_NAMESPACE

@@ -10,7 +10,7 @@
 
 #include "instinfer/drive/errors.hpp"
 #include "instinfer/drive/system_calls.hpp"
-#include "instinfer/store/reserved_memory.hpp"
+#include "instinfer/store/pages/reserved_memory.hpp"
 
 namespace instinfer::drive {
 

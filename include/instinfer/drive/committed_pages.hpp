@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "instinfer/drive/page_records.hpp"
-#include "instinfer/store/checked_stream.hpp"
-#include "instinfer/store/ledger.hpp"
+#include "instinfer/store/pages/ledger.hpp"
+#include "instinfer/store/sequences/checked_stream.hpp"
 
 namespace instinfer::drive {
 

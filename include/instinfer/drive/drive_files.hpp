@@ -7,7 +7,7 @@
 #include <string>
 
 #include "instinfer/drive/page_files.hpp"
-#include "instinfer/store/concepts.hpp"
+#include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::store {
 
@@ -70,7 +70,8 @@ class drive_files {
   // Hands all written pages to the drive. This is done before each operation anyway.
   void flush() { files_->flush(); }
 
-  // What a drive that lasts needs of its owner; engine.commit() calls it (store/commit.hpp).
+  // What a drive that lasts needs of its owner; engine.commit() calls it
+  // (store/sequences/commit.hpp).
   // commit(content) makes all pages that are allocated last, with the bytes that content(out)
   // writes to a stream. Throws bad_argument for a scratch drive; io_error and what content throws,
   // and the commit before is then the newest one, or this one is, as a whole; page_damaged if a

@@ -18,7 +18,7 @@
 #include "instinfer/drive/read_window.hpp"
 #include "instinfer/drive/recent_pages.hpp"
 #include "instinfer/drive/staged_writes.hpp"
-#include "instinfer/store/ledger.hpp"
+#include "instinfer/store/pages/ledger.hpp"
 
 namespace instinfer::drive {
 

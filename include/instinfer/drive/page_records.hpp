@@ -8,7 +8,7 @@
 #include "instinfer/drive/channel_files.hpp"
 #include "instinfer/drive/errors.hpp"
 #include "instinfer/drive/page_sum.hpp"
-#include "instinfer/store/reserved_memory.hpp"
+#include "instinfer/store/pages/reserved_memory.hpp"
 
 namespace instinfer::drive {
 

@@ -10,7 +10,7 @@
 #include "instinfer/drive/channel_files.hpp"
 #include "instinfer/drive/io_queue.hpp"
 #include "instinfer/drive/page_records.hpp"
-#include "instinfer/store/reserved_memory.hpp"
+#include "instinfer/store/pages/reserved_memory.hpp"
 
 namespace instinfer::drive {
 

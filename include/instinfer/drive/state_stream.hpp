@@ -9,7 +9,7 @@
 
 #include "instinfer/drive/errors.hpp"
 #include "instinfer/drive/io_queue.hpp"
-#include "instinfer/store/checked_stream.hpp"
+#include "instinfer/store/sequences/checked_stream.hpp"
 
 namespace instinfer::drive {
 

@@ -10,7 +10,7 @@
 #include <type_traits>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/store/checked_stream.hpp"
+#include "instinfer/store/sequences/checked_stream.hpp"
 
 namespace instinfer::drive {
 

@@ -5,7 +5,7 @@
 #include <span>
 
 #include "instinfer/engine/attend_call.hpp"
-#include "instinfer/store/kv_cache.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 
 namespace instinfer {
 

@@ -10,8 +10,8 @@
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/design.hpp"
 #include "instinfer/engine/new_tokens.hpp"
-#include "instinfer/store/commit.hpp"
-#include "instinfer/store/kv_cache.hpp"
+#include "instinfer/store/sequences/commit.hpp"
+#include "instinfer/store/sequences/kv_cache.hpp"
 
 namespace instinfer {
 

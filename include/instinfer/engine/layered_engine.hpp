@@ -18,10 +18,10 @@
 #include "instinfer/engine/by_kind.hpp"
 #include "instinfer/engine/layered_state.hpp"
 #include "instinfer/engine/new_tokens.hpp"
-#include "instinfer/store/capacity_checks.hpp"
-#include "instinfer/store/commit.hpp"
-#include "instinfer/store/sequence_slots.hpp"
-#include "instinfer/store/shared_drive.hpp"
+#include "instinfer/store/pages/shared_drive.hpp"
+#include "instinfer/store/sequences/capacity_checks.hpp"
+#include "instinfer/store/sequences/commit.hpp"
+#include "instinfer/store/sequences/sequence_slots.hpp"
 
 namespace instinfer {
 
@@ -242,7 +242,7 @@ class layered_engine {
     });
   }
 
-  // The parts of all kinds one after the other (store/cache_file.hpp).
+  // The parts of all kinds one after the other (store/sequences/cache_file.hpp).
   void save(sequence seq, std::ostream& out, std::string_view model = {}) const
     requires Pages::holds_data
   {

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/store/cache_file.hpp"
-#include "instinfer/store/sequence_slots.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
+#include "instinfer/store/sequences/sequence_slots.hpp"
 
 namespace instinfer {
 

@@ -9,10 +9,14 @@
 #include <utility>
 
 #include "instinfer/core/page_key.hpp"
-#include "instinfer/store/extents.hpp"
-#include "instinfer/store/value_checks.hpp"
+#include "instinfer/store/layer/extents.hpp"
+#include "instinfer/store/sequences/value_checks.hpp"
 
 namespace instinfer {
+
+// Queries of a prompt that attend in one go: each of their pages is read once for all of them, and
+// as many appends in between cost little.
+inline constexpr std::size_t queries_together = 64;
 
 // Rows of new tokens, oldest first, as engine::append takes them.
 template <class Element>

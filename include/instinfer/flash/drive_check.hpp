@@ -5,7 +5,7 @@
 
 #include "instinfer/ssd/spec/drive_rules.hpp"
 #include "instinfer/ssd/spec/presets.hpp"
-#include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer/extents.hpp"
 #include "instinfer/transfer/concepts.hpp"
 
 namespace instinfer::flash {

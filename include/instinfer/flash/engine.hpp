@@ -10,7 +10,7 @@
 #include "instinfer/flash/locating_store.hpp"
 #include "instinfer/flash/random_selection.hpp"
 #include "instinfer/ssd/spec/placement.hpp"
-#include "instinfer/store/ledger.hpp"
+#include "instinfer/store/pages/ledger.hpp"
 
 namespace instinfer::flash {
 

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "instinfer/ssd/ftl/ftl.hpp"
-#include "instinfer/store/concepts.hpp"
+#include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::flash {
 

@@ -15,8 +15,8 @@
 #include "instinfer/core/index_set.hpp"
 #include "instinfer/flash/drawn_weights.hpp"
 #include "instinfer/layout/head_pages.hpp"
-#include "instinfer/store/ledger.hpp"
-#include "instinfer/store/memory.hpp"
+#include "instinfer/store/pages/ledger.hpp"
+#include "instinfer/store/pages/memory.hpp"
 
 namespace instinfer::flash {
 

@@ -25,7 +25,7 @@ struct read_order {
   }
 };
 
-// The pages of a plan on their way from a store that has to fetch them (store/concepts.hpp).
+// The pages of a plan on their way from a store that has to fetch them (store/pages/concepts.hpp).
 class planned_reads {
  public:
   // The bytes of a read of the plan. Throws what the store throws if the page cannot be read.

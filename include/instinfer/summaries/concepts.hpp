@@ -73,7 +73,7 @@ struct takes_any_parts {
 //
 // A state that never looks at K says ignores_keys = true, so that its rows of K are not read.
 
-// A state that can be saved in a file with its cache (store/cache_file.hpp) also has
+// A state that can be saved in a file with its cache (store/sequences/cache_file.hpp) also has
 //   name()            distinguishes it, with its parameters, from other states
 //   each_part(file)   calls file(part...) with everything that results may depend on: numbers,
 //                     vectors of numbers, and objects with an each_part of their own. Saving and

@@ -10,7 +10,7 @@
 
 #include "instinfer/flash/bottleneck.hpp"
 #include "instinfer/flash/engine.hpp"
-#include "instinfer/store/l2p_footprint.hpp"
+#include "instinfer/store/layer/l2p_footprint.hpp"
 #include "instinfer/system/drive_split.hpp"
 #include "instinfer/system/spec/model_spec.hpp"
 #include "instinfer/system/spec/workload.hpp"

@@ -1,6 +1,6 @@
 #pragma once
-// Where the pages of a GPU engine live: page stores (store/concepts.hpp) whose pages a kernel can
-// reach.
+// Where the pages of a GPU engine live: page stores (store/pages/concepts.hpp) whose pages a kernel
+// can reach.
 //
 //   device_pages   in GPU memory; the GPU is the drive (in_storage)
 //   pinned_pages   in pinned host memory; kernels read it over the link (gpu_direct, peer_to_peer)
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "instinfer/cuda/launch/device.cuh"
-#include "instinfer/store/ledger.hpp"
+#include "instinfer/store/pages/ledger.hpp"
 #include "instinfer/transfer/gpu_direct.hpp"
 #include "instinfer/transfer/host_bounce.hpp"
 #include "instinfer/transfer/in_storage.hpp"

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <array>
 
-#include "instinfer/store/stream_cache.hpp"
+#include "instinfer/store/layer/stream_cache.hpp"
 
 namespace instinfer::store {
 

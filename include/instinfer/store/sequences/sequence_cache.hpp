@@ -10,13 +10,13 @@
 
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/page_reader.hpp"
-#include "instinfer/store/capacity_checks.hpp"
-#include "instinfer/store/extents.hpp"
-#include "instinfer/store/group_buffer.hpp"
-#include "instinfer/store/layer_cache.hpp"
-#include "instinfer/store/sequence_slots.hpp"
-#include "instinfer/store/shared_pages.hpp"
-#include "instinfer/store/value_checks.hpp"
+#include "instinfer/store/layer/extents.hpp"
+#include "instinfer/store/layer/layer_cache.hpp"
+#include "instinfer/store/pages/group_buffer.hpp"
+#include "instinfer/store/pages/shared_pages.hpp"
+#include "instinfer/store/sequences/capacity_checks.hpp"
+#include "instinfer/store/sequences/sequence_slots.hpp"
+#include "instinfer/store/sequences/value_checks.hpp"
 #include "instinfer/summaries/clustering.hpp"
 #include "instinfer/summaries/drawn_keys.hpp"
 
@@ -27,7 +27,7 @@ template <class Format, class SummaryStates, class Store>
 class sequence_cache {
   static_assert(
       PageStore<Store>,
-      "instinfer: the page store lacks a member or may throw on release, see store/concepts.hpp");
+      "instinfer: the page store lacks a member or may throw on release, see store/pages/concepts.hpp");
 
  public:
   using format = Format;
@@ -242,7 +242,8 @@ class sequence_cache {
             .written_bytes = bytes};
   }
 
-  // For load() (store/cache_file.hpp), like the next two. Throws bad_argument if there are tokens.
+  // For load() (store/sequences/cache_file.hpp), like the next two. Throws bad_argument if there
+  // are tokens.
   void require_empty(sequence seq) const {
     for (const layer& l : slots_.at(seq)) {
       require(l.tokens() == 0, [&] {
@@ -265,7 +266,7 @@ class sequence_cache {
     begin_writes(seq);
     return layers;
   }
-  // The same where the pages are there already (store/commit.hpp).
+  // The same where the pages are there already (store/sequences/commit.hpp).
   std::vector<layer> layers_for(sequence seq, std::span<const layer_extent> extents) {
     require_extents(extents, shape_.layers);
     std::uint64_t open_bytes = 0;
@@ -290,8 +291,8 @@ class sequence_cache {
 
   // The open sequences, by slot.
   std::vector<sequence> sequences() const { return slots_.open_ones(); }
-  // For commits (store/commit.hpp): the slots, and all sequences of a cache that has none yet.
-  // Throws address_overflow, and what layers_of throws.
+  // For commits (store/sequences/commit.hpp): the slots, and all sequences of a cache that has none
+  // yet. Throws address_overflow, and what layers_of throws.
   std::vector<slot_state> slot_states() const { return slots_.states(); }
   template <class LayersOf>
   void reopen(std::span<const slot_state> states, LayersOf&& layers_of) {
@@ -358,7 +359,7 @@ class sequence_cache {
     }
     return all;
   }
-  // That of the drive, where several caches share one (store/shared_drive.hpp).
+  // That of the drive, where several caches share one (store/pages/shared_drive.hpp).
   group_buffer& buffer() {
     if constexpr (requires { store_.buffer(); }) {
       return store_.buffer();

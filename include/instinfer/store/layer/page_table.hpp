@@ -9,7 +9,7 @@
 
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/scratch.hpp"
-#include "instinfer/store/concepts.hpp"
+#include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::store {
 

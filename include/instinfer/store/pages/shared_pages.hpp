@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "instinfer/core/scratch.hpp"
-#include "instinfer/store/concepts.hpp"
+#include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::store {
 

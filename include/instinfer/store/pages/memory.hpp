@@ -7,8 +7,8 @@
 
 #include <vector>
 
-#include "instinfer/store/ledger.hpp"
-#include "instinfer/store/reserved_memory.hpp"
+#include "instinfer/store/pages/ledger.hpp"
+#include "instinfer/store/pages/reserved_memory.hpp"
 
 namespace instinfer::store {
 

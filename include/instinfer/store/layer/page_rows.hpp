@@ -7,7 +7,7 @@
 
 #include "instinfer/layout/copy_tile.hpp"
 #include "instinfer/layout/head_pages.hpp"
-#include "instinfer/store/page_grid.hpp"
+#include "instinfer/store/layer/page_grid.hpp"
 
 namespace instinfer::store {
 

@@ -4,7 +4,7 @@
 // stream_cache (K or V of a head), a buffer until its page is full, and the store.
 
 #include "instinfer/layout/validate.hpp"
-#include "instinfer/store/sequence_cache.hpp"
+#include "instinfer/store/sequences/sequence_cache.hpp"
 
 namespace instinfer::store {
 

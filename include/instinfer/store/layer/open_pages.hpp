@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "instinfer/layout/copy_tile.hpp"
-#include "instinfer/store/page_grid.hpp"
+#include "instinfer/store/layer/page_grid.hpp"
 
 namespace instinfer::store {
 

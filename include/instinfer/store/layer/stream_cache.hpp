@@ -11,12 +11,12 @@
 
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/layout/page_reader.hpp"
-#include "instinfer/store/column_strip.hpp"
-#include "instinfer/store/concepts.hpp"
-#include "instinfer/store/open_pages.hpp"
-#include "instinfer/store/page_grid.hpp"
-#include "instinfer/store/page_rows.hpp"
-#include "instinfer/store/page_table.hpp"
+#include "instinfer/store/layer/column_strip.hpp"
+#include "instinfer/store/layer/open_pages.hpp"
+#include "instinfer/store/layer/page_grid.hpp"
+#include "instinfer/store/layer/page_rows.hpp"
+#include "instinfer/store/layer/page_table.hpp"
+#include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::store {
 
@@ -212,7 +212,7 @@ class stream_cache {
                std::vector<page_id>& written) {
     static_assert(
         Format::plain,
-        "instinfer: clustered caches store fp32, fp16 or bf16: a codec would round once more, see store/stream_cache.hpp");
+        "instinfer: clustered caches store fp32, fp16 or bf16: a codec would round once more, see store/layer/stream_cache.hpp");
     for (std::uint32_t t = run.first / grid_.tile.tokens; t * grid_.tile.tokens < run.last; ++t) {
       const bool open = t * grid_.tile.tokens >= sealed_tokens_;
       const layout::tile tile = open ? open_.tile() : grid_.tile;
@@ -296,7 +296,8 @@ class stream_cache {
   std::span<const page_id> live() const {
     return table_.pages().last(static_cast<std::size_t>(live_pages()));
   }
-  // As save and load, with the numbers of pages in place of their bytes (store/commit.hpp).
+  // As save and load, with the numbers of pages in place of their bytes
+  // (store/sequences/commit.hpp).
   template <class File>
   void write_state(std::uint32_t have, File& to) const {
     to.bytes(std::as_bytes(live()));

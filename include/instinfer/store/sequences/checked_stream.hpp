@@ -53,7 +53,7 @@ void exchange(File& file, Part& part) {
   } else {
     static_assert(
         std::is_trivially_copyable_v<Part> && !std::is_pointer_v<Part>,
-        "instinfer: a part of a file is neither numbers, nor a vector, nor has each_part(file), see store/checked_stream.hpp");
+        "instinfer: a part of a file is neither numbers, nor a vector, nor has each_part(file), see store/sequences/checked_stream.hpp");
     file.bytes(std::as_writable_bytes(std::span(&part, 1)));
   }
 }

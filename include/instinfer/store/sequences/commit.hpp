@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "instinfer/store/cache_file.hpp"
+#include "instinfer/store/sequences/cache_file.hpp"
 
 namespace instinfer::store {
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <utility>
 
-#include "instinfer/store/concepts.hpp"
-#include "instinfer/store/group_buffer.hpp"
+#include "instinfer/store/pages/concepts.hpp"
+#include "instinfer/store/pages/group_buffer.hpp"
 
 namespace instinfer::store {
 

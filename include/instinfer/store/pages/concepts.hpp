@@ -7,7 +7,7 @@
 //   drive_files        pages in files on a real drive (drive/drive_files.hpp)
 //   flash::ftl_store   pages on the FTL of a modelled drive, with blocks, wear and failures; counts
 //                      only, unless it is given page contents (flash/ftl_store.hpp)
-//   drive_share       the pages of a drive that several caches share (store/shared_drive.hpp)
+//   drive_share       the pages of a drive that several caches share (store/pages/shared_drive.hpp)
 
 #include <concepts>
 #include <cstddef>

@@ -13,7 +13,7 @@
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/layout/concepts.hpp"
-#include "instinfer/store/extents.hpp"
+#include "instinfer/store/layer/extents.hpp"
 
 namespace instinfer::store {
 

@@ -52,7 +52,7 @@ template <class Order = least_recently_used>
 class reclaim_jobs {
   static_assert(
       VictimOrder<Order>,
-      "instinfer: a victim order lacks before(job, job) -> bool, see store/reclaim_jobs.hpp");
+      "instinfer: a victim order lacks before(job, job) -> bool, see store/sequences/reclaim_jobs.hpp");
 
  public:
   explicit reclaim_jobs(const reclaim_rules& rules = {}, const Order& order = {})

@@ -19,8 +19,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "instinfer/store/checked_stream.hpp"
-#include "instinfer/store/sequence_cache.hpp"
+#include "instinfer/store/sequences/checked_stream.hpp"
+#include "instinfer/store/sequences/sequence_cache.hpp"
 #include "instinfer/summaries/concepts.hpp"
 
 namespace instinfer::store {

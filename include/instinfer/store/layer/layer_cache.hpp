@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "instinfer/core/traffic.hpp"
-#include "instinfer/store/extents.hpp"
-#include "instinfer/store/layer_rows.hpp"
-#include "instinfer/store/layer_summaries.hpp"
-#include "instinfer/store/token_rows.hpp"
+#include "instinfer/store/layer/extents.hpp"
+#include "instinfer/store/layer/layer_rows.hpp"
+#include "instinfer/store/layer/layer_summaries.hpp"
+#include "instinfer/store/layer/token_rows.hpp"
 
 namespace instinfer::store {
 
@@ -26,7 +26,8 @@ class layer_cache {
  public:
   using element = typename Format::element;
 
-  // An empty cache, or one that load() fills with the content of `holds` (store/cache_file.hpp).
+  // An empty cache, or one that load() fills with the content of `holds`
+  // (store/sequences/cache_file.hpp).
   layer_cache(const layout::tiling& tiles, std::uint32_t page_bytes, std::uint32_t kv_heads,
               const layer_extent& holds = {})
       : tiles_{tiles},

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/store/concepts.hpp"
+#include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::store {
 

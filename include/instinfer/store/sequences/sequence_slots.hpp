@@ -11,11 +11,11 @@
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/raw_array.hpp"
 #include "instinfer/core/scratch.hpp"
-#include "instinfer/store/capacity_checks.hpp"
+#include "instinfer/store/sequences/capacity_checks.hpp"
 
 namespace instinfer::store {
 
-// What a commit keeps of a slot (store/commit.hpp).
+// What a commit keeps of a slot (store/sequences/commit.hpp).
 struct slot_state {
   std::uint32_t generation = 0;
   std::uint32_t open = 0;
