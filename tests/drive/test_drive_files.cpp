@@ -144,6 +144,32 @@ TEST_CASE("neighbours are one request, whatever the plan's order") {
   CHECK(calls.calls() == 8);  // two groups of 512 pages, each 128 pages of 4 channels
 }
 
+TEST_CASE("a used drive is written in requests as large as those of a new one") {
+  test::faulty_calls calls;
+  drive_files::options options = here();
+  options.ring = false;
+  options.threads = 0;
+  options.calls = &calls;
+  drive_files store(options, 4, 256, 4096);
+  const auto fill_all = [&] {
+    calls.fail(test::call::write, INT_MAX, 0);
+    const std::vector<page_id> pages = fill(store, 1024, 4096);
+    store.flush();
+    CHECK(calls.calls() == 8);  // two halves of 128 pages of 4 channels
+    CHECK(wrong_pages(store, plan_of(pages), 4096) == 0);
+    return pages;
+  };
+  std::vector<page_id> pages = fill_all();
+  std::mt19937 random(1);
+  for (const bool shuffled : {false, true}) {
+    if (shuffled) {
+      std::ranges::shuffle(pages, random);
+    }
+    std::ranges::for_each(pages, [&](page_id page) { store.release(page); });
+    pages = fill_all();
+  }
+}
+
 TEST_CASE("K and V in one page are one read, in an order that has both or one of them") {
   drive_files store(here(), 2, 64, 4096);
   const std::vector<page_id> pages = fill(store, 100, 4096);

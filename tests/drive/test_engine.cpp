@@ -11,6 +11,8 @@
 #include "instinfer/drive.hpp"
 #include "instinfer/engine/layered_engine.hpp"
 #include "instinfer/layout/fused.hpp"
+#include "own_folder.hpp"
+#include "tests/support/refusal.hpp"
 #include "tests/support/shared_attends.hpp"
 
 namespace instinfer::test_drive_engine {
@@ -156,14 +158,14 @@ TEST_CASE_TEMPLATE("attends over a drive have the bits of those over memory", En
 
 template <class Format, class Store>
 using engine_of_kind = engine<insta, Format, cpu::path, Store>;
+template <class Store>
+using two_kinds = layered_engine<engine_of_kind, Store, format, format>;
+const std::array<layer_kind, 2> kinds{layer_kind{6, 2, {.window = 100}}, layer_kind{6, 2}};
 
 TEST_CASE("layers of two kinds share a drive, with the bits of those over memory") {
   const std::vector<std::uint32_t> kind_of_layer{0, 1};
-  const std::array<layer_kind, 2> kinds{layer_kind{6, 2, {.window = 100}}, layer_kind{6, 2}};
-  layered_engine<engine_of_kind, drive_files, format, format> on_drive(kind_of_layer, kinds, room,
-                                                                       pages_on(small_buffers()));
-  layered_engine<engine_of_kind, store::memory, format, format> in_memory(kind_of_layer, kinds,
-                                                                          room, channels);
+  two_kinds<drive_files> on_drive(kind_of_layer, kinds, room, pages_on(small_buffers()));
+  two_kinds<store::memory> in_memory(kind_of_layer, kinds, room, channels);
   const auto results_of = [](auto& engine) {
     std::mt19937 random(8);
     std::vector<float> all, out(6 * 64);
@@ -192,6 +194,102 @@ TEST_CASE("layers of two kinds share a drive, with the bits of those over memory
   };
   CHECK(results_of(on_drive) == results_of(in_memory));
   CHECK(on_drive.pages().bytes_read() > 0);
+}
+
+TEST_CASE("layers of two kinds are committed as one, and reopened with the bits of the commit") {
+  const test::own_folder folder;
+  const auto open = [&](std::vector<std::uint32_t> kind_of_layer = {0, 1}) {
+    drive_files::options options = small_buffers();
+    options.folders = {folder.path()};
+    options.name = "m";
+    return two_kinds<drive_files>(std::move(kind_of_layer), kinds, room, pages_on(options));
+  };
+  two_kinds<store::memory> expected({0, 1}, kinds, room, channels);
+  // Step n of an engine; at the end of each there is another sequence in slot 1.
+  const auto step = [](auto& engine, unsigned n) {
+    std::mt19937 random(n);
+    const auto append = [&](sequence seq, std::size_t tokens) {
+      for (int l = 0; l < 2; ++l) {
+        engine.append(seq, l, drawn(random, tokens), drawn(random, tokens));
+      }
+    };
+    const sequence seq = n == 0 ? engine.open() : engine.sequences().at(0);
+    append(seq, 200 + random() % 100);
+    if (n > 0) {
+      engine.reclaim(engine.sequences().at(1));
+    }
+    const sequence fork = engine.fork(seq);
+    append(fork, 33);
+    engine.reclaim(seq, {.end_layer = 1, .tokens_before = engine.positions(seq, 0) - 100});
+    if (n == 1) {  // handles of its parts differ from its own
+      std::stringstream file;
+      engine.save(fork, file);
+      engine.reclaim(fork);
+      const sequence loaded = engine.open();
+      engine.load(loaded, file);
+    }
+  };
+  const auto seen = [](auto& engine) {
+    std::mt19937 random(8);
+    std::vector<float> all, out(6 * 64);
+    for (const sequence seq : engine.sequences()) {
+      all.push_back(static_cast<float>(seq.slot));
+      all.push_back(static_cast<float>(seq.generation));
+      for (int l = 0; l < 2; ++l) {
+        all.push_back(static_cast<float>(engine.positions(seq, l)));
+        engine.attend(seq, l, drawn_q(random), out);
+        all.insert(all.end(), out.begin(), out.end());
+      }
+    }
+    return all;
+  };
+  for (unsigned n = 0; n < 4; ++n) {
+    CAPTURE(n);
+    two_kinds<drive_files> engine = open();
+    REQUIRE(seen(engine) == seen(expected));
+    CHECK(engine.pages().free_pages() == expected.pages().free_pages());
+    step(engine, n);
+    step(expected, n);
+    engine.commit();
+    CHECK(engine.pages().commits() == n + 1);
+    step(engine, n + 1);  // which no commit has
+  }
+  CHECK(test::refusal_of<bad_file>([&] { open({1, 0}); }) ==
+        "reopen: the drive is of another cache: it has \"kinds of layers: 0 1\", the engine "
+        "\"kinds of layers: 1 0\"");
+  two_kinds<drive_files> engine = open();
+  for (const sequence seq : engine.sequences()) {
+    engine.reclaim(seq);
+  }
+  engine.commit();
+  CHECK(engine.pages().free_pages() == engine.pages().capacity_pages());
+}
+
+TEST_CASE("parts of sequences that do not fit are refused") {
+  const auto slot = [](std::uint32_t n) { return sequence{n, 7, nullptr}; };
+  const std::vector<std::vector<sequence>> of_kinds{{slot(0), slot(2)}, {slot(1), slot(3)}};
+  const auto read = [&](const std::vector<std::uint32_t>& slots) {
+    sequence_parts_reader parts(of_kinds, slots);
+    std::vector<sequence> all = parts.next();
+    const std::vector<sequence> second = parts.next();
+    all.insert(all.end(), second.begin(), second.end());
+    parts.require_all();
+    return all;
+  };
+  CHECK(read({2, 1, 0, 3}) == std::vector{slot(2), slot(1), slot(0), slot(3)});
+  const auto refusal = [&](const std::vector<std::uint32_t>& slots) {
+    return test::refusal_of<bad_file>([&] { read(slots); });
+  };
+  const std::string no_part = "reopen: a sequence has no part of its own in each kind of layer";
+  CHECK(refusal({2, 1, 2, 3}) == no_part);
+  CHECK(refusal({2, 1, 0}) == no_part);
+  CHECK(refusal({3, 1, 0, 3}) == no_part);
+  const std::string left = "reopen: a kind of layer has a sequence that the engine does not have";
+  CHECK(refusal({2, 1, 0, 3, 0}) == left);
+  const std::vector<std::uint32_t> one{2, 1};
+  sequence_parts_reader parts(of_kinds, one);
+  parts.next();
+  CHECK(test::refusal_of<bad_file>([&] { parts.require_all(); }) == left);
 }
 
 TEST_CASE("a read error ends one attend, and the next one works") {

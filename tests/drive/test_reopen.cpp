@@ -3,7 +3,10 @@
 
 #include <sys/wait.h>
 
+#include <optional>
+#include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -151,6 +154,140 @@ TEST_CASE("another cache and another size of the drive are refused, with both") 
   renamed.name = "n";
   CHECK(refusal_of<bad_file>([&] { open_lasting(renamed, pages); }) ==
         "reopen: the drive is of another cache: it has \"model: m\", the engine \"model: n\"");
+}
+
+TEST_CASE("a page in the tables of two caches on a drive is refused, within one it is shared") {
+  struct pages_of_a_commit {
+    std::vector<bool> has{true, true, true, false};
+    unsigned shared = 0;
+    bool holds(page_id page) const { return has[static_cast<std::uint32_t>(page)]; }
+    void reserve_owners(std::span<const page_id>) {}
+    void share(std::span<const page_id> more) { shared += static_cast<unsigned>(more.size()); }
+    static std::uint64_t capacity_pages() { return 4; }
+    static std::uint64_t free_pages() { return 1; }
+  };
+  pages_of_a_commit first, second;
+  store::page_owners owners(4);
+  const page_id of_first[] = {page_id{0}, page_id{2}, page_id{0}};
+  owners.add(first, of_first);
+  CHECK(first.shared == 1);
+  CHECK(refusal_of<bad_file>([&] { owners.require_all(first); }) ==
+        "reopen: the commit has 3 pages, its tables name 2");
+  owners.next_cache();
+  const page_id of_second[] = {page_id{1}, page_id{1}};
+  owners.add(second, of_second);
+  CHECK(second.shared == 1);
+  owners.require_all(second);
+  const auto refusal = [&](page_id page) {
+    return refusal_of<bad_file>([&] { owners.add(second, {&page, 1}); });
+  };
+  CHECK(refusal(page_id{2}) == "reopen: page 2 is in the tables of two caches");
+  CHECK(refusal(page_id{3}) ==
+        "reopen: a table names page 3, which is not among the pages of the commit");
+  CHECK(refusal(page_id{4}) ==
+        "reopen: a table names page 4, which is not among the pages of the commit");
+}
+
+// Reads of one page give the bytes of another one, as from a drive that mixes up addresses.
+struct misdirected_reads : test::unsynced_calls {
+  struct place {
+    int file = -1;
+    std::uint64_t offset = 0;
+  };
+  std::vector<int> files;  // of the channels
+  std::optional<place> from, to;
+
+  place of(page_id page) const {
+    return {files[channel_of(page, test::lasting_channels)],
+            slot_of(page, test::lasting_channels) * std::uint64_t{test::lasting_page}};
+  }
+  int open(const char* path, int flags) override {
+    const int file = system_calls::open(path, flags);
+    if (file >= 0 && std::string_view(path).ends_with(".pages")) {
+      files.push_back(file);
+    }
+    return file;
+  }
+  std::int64_t read(int file, std::byte* into, std::size_t bytes, std::uint64_t offset) override {
+    const std::int64_t done = system_calls::read(file, into, bytes, offset);
+    if (from && from->file == file && from->offset >= offset && from->offset < offset + bytes) {
+      system_calls::read(to->file, into + (from->offset - offset), test::lasting_page, to->offset);
+    }
+    return done;
+  }
+};
+
+// All pages are of the first generation: heads, layers, K and V, sequences, a fork; before and
+// after a commit.
+TEST_CASE("a page that is read in the place of any other one is found, and named") {
+  const own_folder folder;
+  std::mt19937 random(4);
+  const auto drawn = [&](std::size_t n, auto element) {
+    std::vector<decltype(element)> x(n);
+    for (auto& e : x) {
+      e = from_float<decltype(element)>(static_cast<float>(random() % 512) / 128 - 2);
+    }
+    return x;
+  };
+  misdirected_reads calls;
+  const auto open = [&] {
+    calls.files.clear();
+    return lasting_engine({.layers = 2, .q_heads = 4, .kv_heads = 2}, {.context_tokens = 64},
+                          drive_files(lasting_options(folder, &calls), 2, 100, test::lasting_page));
+  };
+  const std::vector<float> q = drawn(4 * 64, 0.0f);
+  std::vector<page_id> all;
+  const auto check = [&](lasting_engine& e) {
+    std::vector<float> out(q.size());
+    std::vector<std::vector<float>> expected;
+    const auto attends = [&](auto&& f) {
+      for (const sequence seq : e.sequences()) {
+        for (int l = 0; l < 2; ++l) {
+          f([&, seq, l] { e.attend(seq, l, q, out); });
+        }
+      }
+    };
+    attends([&](auto&& attend) {
+      attend();
+      expected.push_back(out);
+    });
+    std::size_t found = 0, silent = 0, wrongly_named = 0;
+    for (std::size_t p = 0; p < all.size(); ++p) {
+      calls.from = calls.of(all[p]);
+      calls.to = calls.of(all[(p + 1 + random() % (all.size() - 1)) % all.size()]);
+      std::size_t i = 0;
+      attends([&](auto&& attend) {
+        try {
+          attend();
+          silent += out != expected[i] ? 1 : 0;  // it must not have read the page
+        } catch (const page_damaged& error) {
+          ++found;
+          wrongly_named += error.page != all[p] ? 1 : 0;
+        }
+        ++i;
+      });
+      calls.from.reset();
+    }
+    CHECK(found >= all.size());  // most pages by two sequences, some by none
+    CHECK(silent == 0);
+    CHECK(wrongly_named == 0);
+  };
+  {
+    lasting_engine e = open();
+    for (int s = 0; s < 2; ++s) {
+      const sequence seq = e.open();
+      for (int l = 0; l < 2; ++l) {
+        const std::vector<fp16> k = drawn(170 * 2 * 64, fp16{});
+        e.append(seq, l, k, drawn(170 * 2 * 64, fp16{}));
+        all.insert(all.end(), e.written().begin(), e.written().end());
+      }
+    }
+    e.fork(e.sequences()[0]);
+    e.commit();
+    check(e);
+  }
+  lasting_engine e = open();
+  check(e);
 }
 
 TEST_CASE("a second store on the drive is refused, in this process and in another one") {

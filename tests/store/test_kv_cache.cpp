@@ -262,4 +262,52 @@ TEST_CASE("a drive of 256 MiB for sequences of 4096 tokens, unless others are gi
   CHECK(by_default.buffer_bytes == std::uint64_t{4} * 1024 * 1024 * 1024);
 }
 
+// The definition: of the preferred channel, or of the first after it with a free slot, the first
+// free slot after the last one given, round the channel.
+TEST_CASE("the ledger gives free slots in ascending order, and never one that is taken") {
+  constexpr std::uint32_t channels = 3;
+  constexpr std::uint32_t slots = 150;  // two words of 64 slots, and a part of one
+  store::ledger ledger(channels, slots, 4096);
+  std::vector<std::vector<bool>> taken(channels, std::vector<bool>(slots));
+  std::vector<std::uint32_t> next(channels, 0);
+  std::vector<page_id> held;
+  std::mt19937 random(1);
+  for (int step = 0; step < 20'000; ++step) {
+    // Ever fuller in even thousands of steps, ever emptier in odd ones.
+    const bool more = random() % 4 < (step / 1000 % 2 == 0 ? 3 : 1);
+    if (more && held.size() < channels * slots) {
+      const auto preferred = static_cast<std::uint32_t>(random());
+      std::uint32_t c = preferred % channels;
+      while (std::ranges::count(taken[c], false) == 0) {
+        c = (c + 1) % channels;
+      }
+      std::uint32_t slot = next[c] % slots;
+      while (taken[c][slot]) {
+        slot = (slot + 1) % slots;
+      }
+      REQUIRE(ledger.allocate(preferred) == make_page_id(c, slot, channels));
+      held.push_back(make_page_id(c, slot, channels));
+      taken[c][slot] = true;
+      next[c] = slot + 1;
+    } else if (!more && !held.empty()) {
+      std::swap(held[random() % held.size()], held.back());
+      ledger.release(held.back());
+      taken[channel_of(held.back(), channels)][slot_of(held.back(), channels)] = false;
+      held.pop_back();
+    }
+    REQUIRE(ledger.free_pages() == channels * slots - held.size());
+  }
+  REQUIRE(held.size() < channels * slots);
+  store::ledger other(channels, slots, 4096);
+  other.restore([&](page_id page) { return ledger.taken(page); });
+  CHECK(other.free_pages() == ledger.free_pages());
+  for (std::uint32_t c = 0; c < channels; ++c) {
+    const auto last = std::ranges::find(taken[c].rbegin(), taken[c].rend(), true);
+    CHECK(other.used_slots(c) == static_cast<std::uint32_t>(taken[c].rend() - last));
+    for (std::uint32_t slot = 0; slot < slots; ++slot) {
+      CHECK(other.taken(make_page_id(c, slot, channels)) == taken[c][slot]);
+    }
+  }
+}
+
 }  // namespace instinfer::test_kv_cache

@@ -17,7 +17,8 @@
 
 namespace instinfer::drive {
 
-// The buffer has two halves: one is filled while the other is written. The pages of a channel lie
+// The buffer has two halves: one is filled while the other is written, and both are on their way
+// for a moment when they change. The pages of a channel lie
 // side by side in a half, as they do in the channel's file, so they are one request.
 //
 // No write throws, because a cache could not go on from the middle of an append. A page that the
@@ -52,17 +53,19 @@ class staged_writes {
     }
   }
 
-  // Where the caller writes the bytes of a page, before the next call of any member.
+  // Where the caller writes the bytes of a page, before the next call of write, flush or settle.
   std::span<std::byte> write(page_id page) noexcept {
+    sum_last();
     const std::uint32_t region = channel_of(page, channels_) % regions_;
     if (halves_[filled_].used[region] == region_pages_) {
-      finish(halves_[1 - filled_]);
-      start(halves_[filled_]);
+      start(halves_[filled_]);  // before the wait, so that the drive always has work
       filled_ = 1 - filled_;
+      finish(halves_[filled_]);
     }
     half& to = halves_[filled_];
     const std::size_t at = region * region_pages_ + to.used[region]++;
     to.pages[at] = page;
+    last_ = at;
     staged_ = true;
     std::byte* bytes = to.data + at * records_.page_bytes();
     page_record& record = records_[page];
@@ -91,8 +94,9 @@ class staged_writes {
   // Writes all pages, and waits for them.
   void flush() noexcept {
     if (staged_) {
-      finish(halves_[1 - filled_]);
+      sum_last();
       start(halves_[filled_]);
+      finish(halves_[1 - filled_]);
       finish(halves_[filled_]);
       staged_ = false;
     }
@@ -134,6 +138,7 @@ class staged_writes {
     void operator()(std::byte* bytes) const { ::operator delete(bytes, alignment); }
   };
   static constexpr std::align_val_t alignment{4096};
+  static constexpr std::size_t none = static_cast<std::size_t>(-1);
   struct kept {
     page_id page;
     std::unique_ptr<std::byte, free_aligned> bytes;
@@ -149,6 +154,16 @@ class staged_writes {
     return request;
   }
 
+  // The checksum of the page that was written last, while the processor's cache still has it: half
+  // the time of a sum that is taken when the half is full.
+  void sum_last() noexcept {
+    half& h = halves_[filled_];
+    if (last_ != none && h.pages[last_] != no_page) {
+      h.sums[last_] = records_.sum_of(h.pages[last_], h.data + last_ * records_.page_bytes());
+    }
+    last_ = none;
+  }
+
   void start(half& h) noexcept {
     h.request_count = 0;
     for (std::size_t at = 0; at < h.pages.size(); ++at) {
@@ -156,7 +171,6 @@ class staged_writes {
         continue;
       }
       std::byte* bytes = h.data + at * records_.page_bytes();
-      h.sums[at] = records_.sum_of(h.pages[at], bytes);
       const io_request next = request_of(h.pages[at], bytes);
       io_request* last = h.request_count > 0 ? &h.requests[h.request_count - 1] : nullptr;
       if (last != nullptr && last->file == next.file && last->offset + last->bytes == next.offset &&
@@ -171,6 +185,7 @@ class staged_writes {
         queue_->start(h.requests[i]);
       } catch (const std::exception&) {  // no memory for the queue
         h.requests[i].error = ENOMEM;
+        h.requests[i].finished = true;
       }
     }
     try {
@@ -182,7 +197,9 @@ class staged_writes {
   // Empties a half that was started.
   void finish(half& h) noexcept {
     try {
-      queue_->drain();
+      for (std::size_t i = 0; i < h.request_count; ++i) {
+        queue_->wait_for(h.requests[i]);
+      }
     } catch (const std::exception&) {  // unfinished requests count as refused
     }
     for (std::size_t i = 0; i < h.request_count; ++i) {
@@ -228,8 +245,9 @@ class staged_writes {
   std::uint32_t regions_ = 1;
   std::size_t region_pages_ = 1;
   half halves_[2];
-  std::size_t filled_ = 0;  // the half that is being filled
-  bool staged_ = false;     // something is in the halves
+  std::size_t filled_ = 0;   // the half that is being filled
+  std::size_t last_ = none;  // the page of it that was written last, until it is summed
+  bool staged_ = false;      // something is in the halves
   std::vector<kept> kept_;
   std::uint64_t written_ = 0;
 };

@@ -63,6 +63,15 @@ class engine_base {
     cache_.pages().commit(
         [&](auto& out) { store::write_state(cache_, cache_.pages().name(), out); });
   }
+  // The part of an engine that shares its drive (engine/layered_engine.hpp) in a commit.
+  template <class Out>
+  void write_state(std::string_view name, Out& out) const {
+    store::write_state(cache_, name, out);
+  }
+  template <class In>
+  void read_state(std::string_view name, In& in, store::page_owners& owners) {
+    store::read_state(cache_, name, in, owners);
+  }
 
   sequence open() { return cache_.open(); }
 

@@ -16,9 +16,11 @@
 #include "instinfer/core/parallel.hpp"
 #include "instinfer/engine/attend_call.hpp"
 #include "instinfer/engine/by_kind.hpp"
+#include "instinfer/engine/layered_state.hpp"
 #include "instinfer/engine/new_tokens.hpp"
 #include "instinfer/store/pages/shared_drive.hpp"
 #include "instinfer/store/sequences/capacity_checks.hpp"
+#include "instinfer/store/sequences/commit.hpp"
 #include "instinfer/store/sequences/sequence_slots.hpp"
 
 namespace instinfer {
@@ -66,7 +68,8 @@ class layered_engine {
                   layout::page_bytes},
             attention,
             args...} {}
-  // The same over a given store, a real drive for example; it replaces `capacity.bytes`.
+  // The same over a given store, a real drive for example; it replaces `capacity.bytes`. A drive
+  // that was committed is reopened: throws bad_file if it has another cache.
   template <class... Args>
   layered_engine(std::vector<std::uint32_t> kind_of_layer,
                  const std::array<layer_kind, kinds>& of_kind, const store::capacity& capacity,
@@ -77,7 +80,14 @@ class layered_engine {
           return std::tuple{engine_of<Formats>{
               model_shape{layers(), of_kind[kind].q_heads, of_kind[kind].kv_heads}, capacity,
               store::drive_share<Pages>{drive_}, attention, of_kind[kind].logits, args...}...};
-        })} {}
+        })} {
+    if constexpr (store::LastingStore<Pages> &&
+                  (store::savable<typename engine_of<Formats>::summaries> && ...)) {
+      if (drive_.pages.to_reopen()) {
+        drive_.pages.reopen([&](auto& in) { read_state(in); });
+      }
+    }
+  }
   // Its engines point to its drive.
   layered_engine(const layered_engine&) = delete;
   layered_engine& operator=(const layered_engine&) = delete;
@@ -87,6 +97,14 @@ class layered_engine {
   std::uint32_t kind_of(int layer) const {
     store::require_layer(layer, layers());
     return kind_of_layer_[static_cast<std::size_t>(layer)];
+  }
+
+  // As those of an engine (engine/engine_base.hpp). A commit has the layers of all kinds.
+  std::vector<sequence> sequences() const { return sequences_.open_ones(); }
+  void commit()
+    requires store::LastingStore<Pages>
+  {
+    drive_.pages.commit([&](auto& out) { write_state(out); });
   }
 
   // The calls of an engine (engine/engine.hpp), each for a layer of the model.
@@ -294,6 +312,38 @@ class layered_engine {
                std::to_string(kind) + ", the engine's of kind " + std::to_string(kind_of(l));
       });
     }
+  }
+  // The engine's own state, and then that of each kind.
+  template <class Out>
+  void write_state(Out& out) const {
+    const std::string& name = drive_.pages.name();
+    layered_state own;
+    own.layers = layered_state::text(kind_of_layer_);
+    own.slots = sequences_.states();
+    for (const sequence seq : sequences()) {
+      for (const sequence part : parts_of(seq)) {
+        own.parts.push_back(part.slot);
+      }
+    }
+    own.write(out);
+    engines_.for_each([&](auto& engine, auto) { engine.write_state(name, out); });
+  }
+  template <class In>
+  void read_state(In& in) {
+    const std::string& name = drive_.pages.name();
+    layered_state own;
+    own.read(in, layered_state::text(kind_of_layer_));
+    store::page_owners owners(drive_.pages.capacity_pages());
+    std::vector<std::vector<sequence>> of_kinds;
+    engines_.for_each([&](auto& engine, auto) {
+      engine.read_state(name, in, owners);
+      owners.next_cache();
+      of_kinds.push_back(engine.sequences());
+    });
+    owners.require_all(drive_.pages);
+    sequence_parts_reader parts(std::move(of_kinds), own.parts);
+    sequences_.restore(own.slots, [&](sequence) { return parts.next(); });
+    parts.require_all();
   }
   // f(engine, handle, range) for each layer of a range, with the range of this layer alone.
   template <class Range, class F>

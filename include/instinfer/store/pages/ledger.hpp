@@ -3,17 +3,20 @@
 // Used as a store it holds no data: for timing a cache that is larger than this machine's memory.
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "instinfer/core/errors.hpp"
-#include "instinfer/core/raw_array.hpp"
 #include "instinfer/store/pages/concepts.hpp"
 
 namespace instinfer::store {
 
+// A channel gives its free slots in ascending order, from the one after the last that it gave, and
+// begins again at its end. So pages that are written one after the other are neighbours in a used
+// drive, too, as far as neighbours are free, and all slots wear alike. The search takes a step for
+// each 64 slots.
 class ledger {
  public:
   static constexpr bool holds_data = false;
@@ -30,8 +33,14 @@ class ledger {
     });
     pages_per_channel_ = static_cast<std::uint32_t>(pages_per_channel);
     free_pages_ = pages_per_channel * channels;
-    next_recycled_ = raw_array<std::uint32_t>(free_pages_);
-    taken_.resize(free_pages_);
+    words_ = (pages_per_channel_ + 63) / 64;
+    free_.resize(std::size_t{words_} * channels);
+    for (std::uint32_t c = 0; c < channels; ++c) {
+      channels_[c].free = pages_per_channel_;
+      for (std::uint32_t slot = 0; slot < pages_per_channel_; slot += 64) {
+        word(c, slot) = ~std::uint64_t{0} >> (64 - std::min(64u, pages_per_channel_ - slot));
+      }
+    }
   }
 
   page_id allocate(std::uint32_t preferred) {
@@ -40,45 +49,42 @@ class ledger {
              " pages are taken";
     });
     std::uint32_t at = preferred % channels();
-    while (channels_[at].fresh == pages_per_channel_ && channels_[at].recycled == none) {
+    while (channels_[at].free == 0) {
       at = (at + 1) % channels();
     }
-    --free_pages_;
-    const page_id page = take(at);
-    taken_[static_cast<std::uint32_t>(page)] = true;
-    return page;
+    const std::uint32_t slot = next_free(at);
+    channels_[at].next = slot + 1;
+    take(at, slot);
+    return make_page_id(at, slot, channels());
   }
 
   // The page must have been allocated, and not released since: checked where assertions are on.
   void release(page_id page) noexcept {
-    assert(static_cast<std::uint32_t>(page) < taken_.size() &&
-           taken_[static_cast<std::uint32_t>(page)] &&
+    assert(static_cast<std::uint32_t>(page) < capacity_pages() && taken(page) &&
            "instinfer: a page was released that is not allocated");
-    taken_[static_cast<std::uint32_t>(page)] = false;
-    channel& to = channels_[channel_of(page, channels())];
-    next_recycled_[static_cast<std::uint32_t>(page)] =
-        std::exchange(to.recycled, slot_of(page, channels()));
+    const std::uint32_t at = channel_of(page, channels());
+    const std::uint32_t slot = slot_of(page, channels());
+    word(at, slot) |= bit(slot);
+    ++channels_[at].free;
     ++free_pages_;
   }
 
-  // Slots of a channel that were ever allocated are the first so many.
-  std::uint32_t used_slots(std::uint32_t of) const { return channels_[of].fresh; }
-  bool taken(page_id page) const { return taken_[static_cast<std::uint32_t>(page)]; }
+  // Slots of a channel that were ever allocated are among the first so many.
+  std::uint32_t used_slots(std::uint32_t of) const { return channels_[of].used; }
+  bool taken(page_id page) const {
+    const std::uint32_t slot = slot_of(page, channels());
+    return (word(channel_of(page, channels()), slot) & bit(slot)) == 0;
+  }
   // Of a new ledger: allocates the pages for which is_taken(page).
   template <class Taken>
   void restore(Taken&& is_taken) {
     for (std::uint32_t c = 0; c < channels(); ++c) {
-      channel& of = channels_[c];
-      for (std::uint32_t slot = pages_per_channel_; slot-- > 0;) {
-        const page_id page = make_page_id(c, slot, channels());
-        if (is_taken(page)) {
-          of.fresh = std::max(of.fresh, slot + 1);
-          taken_[static_cast<std::uint32_t>(page)] = true;
-          --free_pages_;
-        } else if (of.fresh > 0) {
-          next_recycled_[static_cast<std::uint32_t>(page)] = std::exchange(of.recycled, slot);
+      for (std::uint32_t slot = 0; slot < pages_per_channel_; ++slot) {
+        if (is_taken(make_page_id(c, slot, channels()))) {
+          take(c, slot);
         }
       }
+      channels_[c].next = channels_[c].used;
     }
   }
 
@@ -88,29 +94,45 @@ class ledger {
   std::uint32_t page_bytes() const { return page_bytes_; }
 
  private:
-  page_id take(std::uint32_t channel_number) {
-    channel& from = channels_[channel_number];
-    if (from.fresh < pages_per_channel_) {
-      return make_page_id(channel_number, from.fresh++, channels());
-    }
-    const page_id page = make_page_id(channel_number, from.recycled, channels());
-    from.recycled = next_recycled_[static_cast<std::uint32_t>(page)];
-    return page;
+  struct channel {
+    std::uint32_t free = 0;  // slots
+    std::uint32_t next = 0;  // the search begins here
+    std::uint32_t used = 0;
+  };
+
+  static std::uint64_t bit(std::uint32_t slot) { return std::uint64_t{1} << (slot % 64); }
+  std::uint64_t& word(std::uint32_t of, std::uint32_t slot) {
+    return free_[std::size_t{of} * words_ + slot / 64];
+  }
+  const std::uint64_t& word(std::uint32_t of, std::uint32_t slot) const {
+    return free_[std::size_t{of} * words_ + slot / 64];
   }
 
-  static constexpr std::uint32_t none = 0xFFFF'FFFFu;
-  struct channel {
-    // first never used slot; unused slots are taken first, which spreads wear
-    std::uint32_t fresh = 0;
-    std::uint32_t recycled = none;  // head of the list of released slots, linked by next_recycled_
-  };
+  // Of a channel that has one.
+  std::uint32_t next_free(std::uint32_t of) const {
+    std::uint32_t slot = channels_[of].next < pages_per_channel_ ? channels_[of].next : 0;
+    std::uint64_t free = word(of, slot) & (~std::uint64_t{0} << (slot % 64));
+    while (free == 0) {
+      slot = (slot / 64 + 1) % words_ * 64;
+      free = word(of, slot);
+    }
+    return slot / 64 * 64 + static_cast<std::uint32_t>(std::countr_zero(free));
+  }
+
+  void take(std::uint32_t of, std::uint32_t slot) {
+    channel& from = channels_[of];
+    word(of, slot) &= ~bit(slot);
+    from.used = std::max(from.used, slot + 1);
+    --from.free;
+    --free_pages_;
+  }
 
   std::uint32_t page_bytes_;
   std::uint32_t pages_per_channel_ = 0;
+  std::uint32_t words_ = 0;  // of 64 slots, of a channel
   std::vector<channel> channels_;
-  raw_array<std::uint32_t> next_recycled_;  // [pages], touched only for released pages
+  std::vector<std::uint64_t> free_;  // [channels, words], a bit for each slot
   std::uint64_t free_pages_ = 0;
-  std::vector<bool> taken_;  // [pages]
 };
 
 }  // namespace instinfer::store

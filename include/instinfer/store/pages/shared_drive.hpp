@@ -54,6 +54,12 @@ class drive_share {
     return pages().read_ahead(plan, order);
   }
 
+  // What a drive that lasts has in addition: the pages of the last commit.
+  bool holds(page_id page) const
+    requires requires(const Store& s) { s.holds(page); }
+  {
+    return pages().holds(page);
+  }
   // What a store over an FTL has in addition (flash/locating_store.hpp).
   void begin_writes(std::uint32_t slot)
     requires requires(Store& s) { s.begin_writes(slot); }

@@ -47,33 +47,39 @@ void write_state(const Cache& cache, std::string_view model, Out& out) {
   }
 }
 
-// Counts the owners of pages as the tables of a state name them.
-template <class Store>
+// Counts the owners of a drive's pages as the tables of a state name them.
 class page_owners {
  public:
-  explicit page_owners(Store& store) : store_{store}, owned_(store.capacity_pages()) {}
+  explicit page_owners(std::uint64_t pages) : owned_(pages) {}
 
-  // Throws bad_file for a page that the drive does not have.
-  void add(std::span<const page_id> pages) {
+  // Throws bad_file for a page that the drive does not have, or that is another cache's.
+  template <class Store>
+  void add(Store& store, std::span<const page_id> pages) {
     for (const page_id& page : pages) {
       const auto number = static_cast<std::uint32_t>(page);
-      require<bad_file>(number < owned_.size() && store_.holds(page), [&] {
+      require<bad_file>(number < owned_.size() && store.holds(page), [&] {
         return "reopen: a table names page " + std::to_string(number) +
                ", which is not among the pages of the commit";
       });
       if (owned_[number]) {
-        store_.reserve_owners({&page, 1});
-        store_.share({&page, 1});
+        require<bad_file>(of_others_.empty() || !of_others_[number], [&] {
+          return "reopen: page " + std::to_string(number) + " is in the tables of two caches";
+        });
+        store.reserve_owners({&page, 1});
+        store.share({&page, 1});
       } else {
         owned_[number] = true;
         ++count_;
       }
     }
   }
+  // The next tables are those of another cache on the drive: caches share no page.
+  void next_cache() { of_others_ = owned_; }
   std::uint64_t pages() const { return owned_.size(); }
   // Throws bad_file unless every allocated page has an owner.
-  void require_all() const {
-    const std::uint64_t pages = store_.capacity_pages() - store_.free_pages();
+  template <class Store>
+  void require_all(const Store& store) const {
+    const std::uint64_t pages = store.capacity_pages() - store.free_pages();
     require<bad_file>(count_ == pages, [&] {
       return "reopen: the commit has " + std::to_string(pages) + " pages, its tables name " +
              std::to_string(count_);
@@ -81,15 +87,15 @@ class page_owners {
   }
 
  private:
-  Store& store_;
-  std::vector<bool> owned_;  // [pages]
+  std::vector<bool> owned_;      // [pages]
+  std::vector<bool> of_others_;  // [pages], by the caches before; empty for the first one
   std::uint64_t count_ = 0;
 };
 
 // Reads the state into a cache without sequences, over the store that has its pages. Throws
 // bad_file, address_overflow and drive_full (the group buffer); do not use the cache then.
 template <class Cache, class In>
-void read_state(Cache& cache, std::string_view model, In& in) {
+void read_state(Cache& cache, std::string_view model, In& in, page_owners& owners) {
   check_savable<Cache>();
   file_reader from{in};
   cache_file_mark mark;
@@ -101,7 +107,6 @@ void read_state(Cache& cache, std::string_view model, In& in) {
   from.end_block();
   require_same_description(description, cache, model, "reopen: the drive");
 
-  page_owners owners(cache.pages());
   cache.reopen(slots, [&](sequence seq) {
     std::vector<layer_extent> extents;
     from(extents);
@@ -114,7 +119,7 @@ void read_state(Cache& cache, std::string_view model, In& in) {
       });
       layer.for_each_stream([&](auto& s) {
         s.read_state(layer.first(), layer.tokens(), from);
-        owners.add(s.live());
+        owners.add(cache.pages(), s.live());
       });
       layer.summaries().for_each([&](auto& state) { state.each_part(from); });
       require<bad_file>(layer.summaries().fit(layer.first(), layer.tokens()), [&] {
@@ -125,7 +130,13 @@ void read_state(Cache& cache, std::string_view model, In& in) {
     from.end_block();
     return layers;
   });
-  owners.require_all();
+}
+// The same for the only cache on the drive.
+template <class Cache, class In>
+void read_state(Cache& cache, std::string_view model, In& in) {
+  page_owners owners(cache.pages().capacity_pages());
+  read_state(cache, model, in, owners);
+  owners.require_all(cache.pages());
 }
 
 }  // namespace instinfer::store

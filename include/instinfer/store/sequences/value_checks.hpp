@@ -2,8 +2,10 @@
 // Checks that a format can store given K and V values.
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 
 #include "instinfer/core/errors.hpp"
 #include "instinfer/core/shape.hpp"
@@ -42,14 +44,17 @@ bool storable(typename Format::element x) {
     return (int{is_finite(x)} & int{Format::codec::holds(to_float(x))}) != 0;
   }
 }
-// The number of values that it cannot store. No branch depends on them, so the loop vectorises.
+// Whether it can store all values. No branch depends on them, so the loop vectorises; what it
+// gathers is as wide as the values, so no vector is widened.
 template <class Format>
-unsigned not_storable(std::span<const typename Format::element> x) {
-  unsigned n = 0;
+bool all_storable(std::span<const typename Format::element> x) {
+  using mask =
+      std::conditional_t<sizeof(typename Format::element) == 2, std::uint16_t, std::uint32_t>;
+  mask bad = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
-    n += storable<Format>(x[i]) ? 0u : 1u;
+    bad = static_cast<mask>(bad | static_cast<mask>(storable<Format>(x[i]) ? 0u : 1u));
   }
-  return n;
+  return bad == 0;
 }
 
 // Throws bad_argument, with the position, unless x [tokens, kv_heads, head_dim] is finite and in
@@ -60,7 +65,7 @@ void require_storable(std::span<const typename Format::element> x, const char* n
   constexpr std::size_t block = 4096;
   for (std::size_t first = 0; first < x.size(); first += block) {
     const auto some = x.subspan(first, std::min(block, x.size() - first));
-    if (not_storable<Format>(some) > 0) [[unlikely]] {
+    if (!all_storable<Format>(some)) [[unlikely]] {
       const auto at = std::ranges::find_if_not(some, storable<Format>);
       throw_not_storable(name, first + static_cast<std::size_t>(at - some.begin()), head_dim,
                          kv_heads, is_finite(*at) ? Format::codec::name : nullptr, to_float(*at));
