@@ -7,6 +7,11 @@
 //   of_roof             the time that reads or multiply-adds of fp32 take at least, over ours
 //   rel_error           of the worst query head, in the 2-norm
 //   vs_dense            sparse cases: the time of our dense attention on the same pages over theirs
+//   of_gather_bandwidth sparse cases: the time of reading the same rows and columns, in the same
+//                       order and with the best prefetch, over theirs
+//   cycles_per_token, bytes_per_cycle  one thread; a token is one of one KV head. By the system's
+//                       count where it lets programs count, and then with instructions,
+//                       cache_misses and tlb_misses of a token; otherwise by the measured clock
 //   time_over_f16       quantised pages: the time over that of fp16 pages of the same shape
 //   of_copy             append/: a copy of the same k and v over the append (cpu_calls.hpp)
 //   time_over_dense     method/: the time over that of dense attention on the same pages
@@ -17,8 +22,6 @@
 // K's 576 dims; n4: 4 new tokens at once; c8: 1/8 of the dense bytes. eigen/ and
 // scalar/ are baselines over contiguous arrays.
 
-#include <map>
-
 #include <instinfer/codec/int4_groups.hpp>
 #include <instinfer/codec/scaled_pages.hpp>
 #include <instinfer/layout/fused.hpp>
@@ -26,8 +29,7 @@
 
 #include "baselines.hpp"
 #include "cpu_calls.hpp"
-#include "filled_cache.hpp"
-#include "processor.hpp"
+#include "cpu_cases.hpp"
 #include "run_benchmarks.hpp"
 #include "support/program.hpp"
 
@@ -35,120 +37,6 @@ namespace {
 
 using namespace instinfer;
 using namespace instinfer::bench;
-
-const worker_pool& pool_of(std::size_t workers) {
-  static std::map<std::size_t, std::unique_ptr<worker_pool>> pools;
-  auto& pool = pools[workers];
-  if (!pool) {
-    pool = std::make_unique<worker_pool>(workers);
-  }
-  return *pool;
-}
-
-// Builds a T on first use, and drops it when another one is needed: caches are large.
-template <class T, class Key, class Make>
-T& kept(const Key& key, Make&& make) {
-  static std::unique_ptr<T> value;
-  static std::unique_ptr<Key> of;
-  if (!value || !(*of == key)) {
-    value.reset();
-    value = make();
-    of = std::make_unique<Key>(key);
-  }
-  return *value;
-}
-
-// The storage's short name: f16, bf16, f32, i8, f8, i4.
-template <class Format>
-std::string short_name() {
-  const std::string name = Format::codec::name;
-  return name[0] == 'b' ? name : name.front() + name.substr(name.find_first_of("0123456789"));
-}
-
-// Times `attend` as Google Benchmark asks for; returns the best call's seconds.
-double best_of(benchmark::State& state, const worker_pool& pool, auto&& attend) {
-  double best = 1e9;
-  for (auto _ : state) {
-    best = std::min(best, seconds(pool, attend));
-  }
-  return std::min(best, best_seconds(pool, attend));
-}
-
-template <class D, class Format>
-void run(benchmark::State& state, const shape& s, double compression, std::size_t workers) {
-  using policy_type = typename D::attention_policy;
-  constexpr bool dense = std::is_same_v<policy_type, attention::dense>;
-  using cache_type = filled_cache<D, Format>;
-  const worker_pool& pool = pool_of(workers);
-  cache_type& cache = kept<cache_type>(s, [&] {
-    if constexpr (dense) {
-      return std::make_unique<cache_type>(s, policy_type{});
-    } else {
-      return std::make_unique<cache_type>(s, policy_type::at_compression(compression));
-    }
-  });
-  const double error = cache.error(pool_of(2));
-  const double longest = *std::ranges::max_element(s.tokens);
-  if (!(error <= 64 * std::sqrt(longest) * 0x1p-24)) {
-    state.SkipWithError(("wrong result: relative error " + std::to_string(error)).c_str());
-    return;
-  }
-  auto out = cache.make_outputs();
-  double best = best_of(state, pool, [&] { cache.attend(out, pool); });
-  const auto bytes = static_cast<std::size_t>(cache.bytes());
-  if constexpr (dense) {
-    // A shared processor's speed changes over seconds. So probe and case take turns, and the best
-    // of each counts.
-    double bandwidth = read_bandwidth(bytes, pool);
-    best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
-    bandwidth = std::max(bandwidth, read_bandwidth(bytes, pool));
-    state.counters["of_read_bandwidth"] = cache.bytes() / best / bandwidth;
-    static const double flops_of_core = flops_per_second();
-    const double flops =
-        2.0 * s.all_tokens() * s.q_heads * s.queries * (Format::k_dim + Format::v_dim);
-    state.counters["of_roof"] = std::max(cache.bytes() / bandwidth,
-                                         flops / (flops_of_core * static_cast<double>(workers))) /
-                                best;
-    if constexpr (!Format::plain) {
-      filled_cache<D, kv_format<fp16, Format::k_dim, Format::v_dim>> wide(s, {});
-      best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
-      state.counters["time_over_f16"] = best / best_seconds(pool, [&] { wide.attend(out, pool); });
-    }
-  } else {
-    double slow = 1e9;
-    for (int round = 0; round < 2; ++round) {
-      slow = std::min(slow, best_seconds(pool, [&] {
-                        cache.template attend_as<cpu::path>(attention::dense{}, out, pool);
-                      }));
-      best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
-    }
-    state.counters["vs_dense"] = slow / best;
-  }
-  if (s.queries > 1) {
-    shape single = s;
-    single.queries = 1;
-    cache_type one(single, {});
-    auto one_out = one.make_outputs();
-    state.counters["vs_single"] =
-        s.queries * best_seconds(pool, [&] { one.attend(one_out, pool); }) / best;
-  }
-  state.counters["bytes_per_second"] = cache.bytes() / best;
-  state.counters["rel_error"] = error;
-}
-
-template <class D, class Format>
-void add(const char* method, const shape& s, std::initializer_list<std::size_t> threads,
-         double compression = 1) {
-  for (const std::size_t workers : threads) {
-    const std::string c =
-        compression > 1 ? "/c" + std::to_string(static_cast<int>(compression)) : "";
-    const std::string name = std::string(method) + "/" + short_name<Format>() + "/" +
-                             s.name(Format::k_dim) + c + "/threads:" + std::to_string(workers);
-    benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
-      run<D, Format>(state, s, compression, workers);
-    })->Unit(benchmark::kMillisecond);
-  }
-}
 
 template <class Storage>
 void add_baseline(const char* method, const char* element, const shape& s,

@@ -13,6 +13,7 @@
 #include <instinfer/cpu.hpp>
 #include <instinfer/reference.hpp>
 
+#include "gather_probe.hpp"
 #include "worker_pool.hpp"
 
 namespace instinfer::bench {
@@ -48,10 +49,11 @@ struct shape {
   }
 };
 
-template <class D, class Format>
+// Path: the arithmetic that is measured.
+template <class D, class Format, class Path = cpu::path>
 class filled_cache {
  public:
-  using engine_type = cpu::engine<D, Format>;
+  using engine_type = instinfer::engine<D, Format, Path>;
   using element = typename Format::element;
 
   filled_cache(const shape& s, const typename D::attention_policy& policy)
@@ -96,6 +98,7 @@ class filled_cache {
   }
 
   const shape& of() const { return shape_; }
+  const typename D::attention_policy& policy() const { return engine_.attention(); }
   // Elements of one request's output.
   std::size_t out_size() const {
     return static_cast<std::size_t>(shape_.queries * shape_.q_heads * Format::v_dim);
@@ -114,29 +117,45 @@ class filled_cache {
     engine_.attend(requests_, 0, scratch_, pool);
   }
 
-  // The tokens that a selection kept, of each request's heads: [requests, kv_heads].
-  using selections = std::vector<index_set>;
-
-  // Any policy with any path's arithmetic on the same pages, one head after another.
-  template <class Path, class Policy>
-  void attend_as(const Policy& policy, outputs& out, const worker_pool& pool,
-                 selections* chosen = nullptr) const {
-    workspace<Path, Format> work;
+  // Any policy with any path's arithmetic on the same pages, one head after another. watch(request,
+  // kv_head) is the observer of a head.
+  template <class On, class Policy, class Watch>
+  void attend_as(const Policy& policy, outputs& out, const worker_pool& pool, Watch&& watch) const {
+    workspace<On, Format> work;
     work.workers.resize(pool.workers());
     const auto heads = static_cast<std::size_t>(shape_.kv_heads);
-    if (chosen != nullptr) {
-      chosen->resize(out.size() * heads);
-    }
     for (std::size_t r = 0; r < out.size(); ++r) {
       const auto& layer = engine_.cache().at(requests_[r].seq, 0);
       pool.for_each(heads, [&](std::size_t h, std::size_t w) {
         traffic moved;
-        selection_recorder observer{chosen != nullptr ? &(*chosen)[r * heads + h] : nullptr};
+        auto observer = watch(r, h);
         const head_attend head(policy, engine_.logits(), engine_.cache(), layer, 0,
                                static_cast<std::uint32_t>(h), requests_[r], work.workers[w], moved);
         head(static_cast<std::uint32_t>(shape_.queries), out[r], {}, observer);
       });
     }
+  }
+  template <class On, class Policy>
+  void attend_as(const Policy& policy, outputs& out, const worker_pool& pool) const {
+    attend_as<On>(policy, out, pool,
+                  [](std::size_t, std::size_t) { return attention::no_observer{}; });
+  }
+
+  // What the engine's policy reads, head after head.
+  std::vector<piece> pieces(const worker_pool& pool) const {
+    std::vector<std::vector<piece>> of_heads(heads());
+    outputs out = make_outputs();
+    attend_as<cpu::path>(engine_.attention(), out, pool, [&](std::size_t r, std::size_t h) {
+      return piece_recorder<Format>{
+          engine_.cache().pages(),
+          engine_.cache().at(requests_[r].seq, 0).head(static_cast<std::uint32_t>(h)),
+          &of_heads[at(r, h)]};
+    });
+    std::vector<piece> all;
+    for (const std::vector<piece>& of : of_heads) {
+      all.insert(all.end(), of.begin(), of.end());
+    }
+    return all;
   }
 
   // The largest relative error of a query head, in the 2-norm, against fp64 on what was stored. If
@@ -146,19 +165,21 @@ class filled_cache {
   double error(const worker_pool& pool) {
     outputs mine = make_outputs();
     outputs exact = make_outputs();
-    selections my_tokens;
-    selections exact_tokens;
-    attend_as<cpu::path>(engine_.attention(), mine, pool, &my_tokens);
+    std::vector<index_set> my_tokens(heads());
+    std::vector<index_set> exact_tokens(heads());
+    const auto into = [&](std::vector<index_set>& sets) {
+      return [&](std::size_t r, std::size_t h) { return selection_recorder{&sets[at(r, h)]}; };
+    };
+    attend_as<Path>(engine_.attention(), mine, pool, into(my_tokens));
     attend(mine, pool);
-    attend_as<reference::path>(engine_.attention(), exact, pool, &exact_tokens);
+    attend_as<reference::path>(engine_.attention(), exact, pool, into(exact_tokens));
     const std::size_t group_size =
         static_cast<std::size_t>(shape_.q_heads / shape_.kv_heads * Format::v_dim);
     double worst = 0;
     std::size_t unlike = 0;
     for (std::size_t r = 0; r < mine.size(); ++r) {
       for (std::size_t head = 0; head < out_size(); head += Format::v_dim) {
-        const std::size_t of = r * static_cast<std::size_t>(shape_.kv_heads) +
-                               head / group_size % static_cast<std::size_t>(shape_.kv_heads);
+        const std::size_t of = at(r, head / group_size % static_cast<std::size_t>(shape_.kv_heads));
         index_set missing;
         add_difference(exact_tokens[of], my_tokens[of], missing);
         if (missing.count() > 0) {
@@ -183,10 +204,17 @@ class filled_cache {
   }
 
  private:
+  // KV heads of all requests, and the number of one of them.
+  std::size_t heads() const { return at(requests_.size(), 0); }
+  std::size_t at(std::size_t request, std::size_t kv_head) const {
+    return request * static_cast<std::size_t>(shape_.kv_heads) + kv_head;
+  }
+
+  // Keeps the tokens that a selection kept.
   struct selection_recorder {
     index_set* to;
     void chose(attention::operation op, index_view tokens) {
-      if (to != nullptr && op == attention::operation::top_tokens) {
+      if (op == attention::operation::top_tokens) {
         to->clear();
         for (const index_run run : tokens.runs()) {
           to->add(run.first, run.last);

@@ -24,15 +24,17 @@ def entries(report: dict) -> list[dict]:
 
 def cpu_table(report: dict) -> str:
     ratios = ("vs_dense", "vs_single", "time_over_f16", "time_over_dense", "of_copy", "tokens_per_second")
-    lines = ["| case | GB/s | of read bandwidth | of roof | rel. error | ratio |", "|---|---|---|---|---|---|"]
+    lines = ["| case | GB/s | of read bandwidth | of roof | of gathers | rel. error | ratio |",
+             "|---|---|---|---|---|---|---|"]
     for e in report["benchmarks"]:
         if e.get("error_occurred"):
             continue
         rate = f"{e['bytes_per_second'] / 1e9:.1f}" if "bytes_per_second" in e else ""
-        read, roof = (f"{e[k]:.2f}" if k in e else "" for k in ("of_read_bandwidth", "of_roof"))
+        read, roof, gathers = (f"{e[k]:.2f}" if k in e else ""
+                               for k in ("of_read_bandwidth", "of_roof", "of_gather_bandwidth"))
         error = f"{e['rel_error']:.1e}" if "rel_error" in e else ""
         ratio = next((f"{e[k]:.{0 if e[k] > 1000 else 2}f} {k}" for k in ratios if k in e), "")
-        lines.append(f"| `{e['name']}` | {rate} | {read} | {roof} | {error} | {ratio} |")
+        lines.append(f"| `{e['name']}` | {rate} | {read} | {roof} | {gathers} | {error} | {ratio} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <sstream>
 #include <vector>
 
 #include "instinfer/mpi.hpp"
@@ -129,6 +130,47 @@ class beside_one_engine {
     q.front() = std::numeric_limits<float>::infinity();
     CHECK_THROWS_AS(many_.decode(s.many, layer, k, v, q, mine), bad_argument);
     check_counts(s, layer);
+  }
+
+  // `queries` newest tokens of the prompt, which may be none; with or without outputs.
+  void prefill(both s, int layer, std::size_t tokens, std::size_t queries, bool outputs = true) {
+    const std::vector<element> k = rows(tokens, 1.5f);
+    const std::vector<element> v = rows(tokens, 1.0f);
+    std::vector<float> q(queries * static_cast<std::size_t>(shape_.q_heads) * dim);
+    for (float& x : q) {
+      x = normal_(random_);
+    }
+    std::vector<float> mine(outputs ? q.size() : 0), theirs(mine.size());
+    const traffic m = many_.prefill(s.many, layer, k, v, q, mine).traffic;
+    const traffic o = one_.prefill(s.one, layer, k, v, q, theirs).traffic;
+    check_close(mine, theirs);
+    CHECK(m.link_bytes == o.link_bytes);
+    if (tolerance_ == 0) {
+      CHECK(m == o);
+    }
+    check_counts(s, layer);
+  }
+
+  template <class Policy>
+  void set_policy(const Policy& attention) {
+    many_.set_policy(attention);
+    one_.set_policy(attention);
+  }
+
+  // Saves `from` on both sides, and loads each side's file on the other one.
+  void move_to(both from, both to) {
+    std::stringstream mine, theirs;
+    many_.save(from.many, mine, "tiny");
+    one_.save(from.one, theirs, "tiny");
+    if (tolerance_ == 0) {
+      CHECK(mine.view() == theirs.view());
+    }
+    const traffic m = many_.load(to.many, theirs, "tiny").traffic;
+    const traffic o = one_.load(to.one, mine, "tiny").traffic;
+    CHECK(m.pages_written == o.pages_written);
+    for (int l = 0; l < shape_.layers; ++l) {
+      check_counts(to, l);
+    }
   }
 
   template <class... Arguments>

@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "instinfer/cluster/failure.hpp"
 #include "instinfer/cluster/message.hpp"
+#include "instinfer/cluster/message_stream.hpp"
 
 namespace instinfer::test_message {
 
@@ -38,6 +40,42 @@ TEST_CASE("values arrive in their order, each at a multiple of 8 bytes") {
     CHECK(b.take<std::int64_t>() == -5);
     CHECK_THROWS_WITH_AS(b.take<char>(), "cluster: a message of 40 bytes ends too early", error);
   }
+}
+
+TEST_CASE("a stream through a message: the same bytes, whatever pieces they come in") {
+  std::string all(30'000, ' ');
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    all[i] = static_cast<char>(i * 37 % 251);
+  }
+  message a, b;
+  a.put(std::uint32_t{7});
+  {
+    message_writer out(a);
+    std::size_t at = 0;
+    const auto write = [&](std::size_t bytes) {
+      out.write(all.data() + at, static_cast<std::streamsize>(bytes));
+      at += bytes;
+    };
+    for (const std::size_t bytes : {1u, 4000u, 0u, 95u, 1u, 4096u, 4097u, 10'000u}) {
+      write(bytes);
+    }
+    while (at < all.size()) {
+      out.put(all[at++]);
+    }
+    out.flush();
+    CHECK(out.good());
+  }
+  carry(a, b);
+  CHECK(b.take<std::uint32_t>() == 7);
+  message_reader in(b);
+  std::string taken(all.size(), ' ');
+  in.read(taken.data(), 5000);
+  in.get(taken[5000]);
+  in.read(taken.data() + 5001, std::ssize(taken) - 5001);
+  CHECK(in.good());
+  CHECK(taken == all);
+  CHECK(b.ends());
+  CHECK(in.get() == std::char_traits<char>::eof());
 }
 
 TEST_CASE("memory is kept, but for that of large messages") {

@@ -73,12 +73,12 @@ struct row_kernels {
 template <std::uint32_t Heads, std::uint32_t Dims, Element E>
 HWY_NOINLINE void score(const E* const* rows, const float* q, cpu::rows_ahead<E> ahead,
                         float* products) {
-  cpu::hn::StoreU(cpu::score_rows<Heads, Dims, E>(rows, q, ahead), cpu::float_tag{}, products);
+  cpu::hn::StoreU(cpu::score_rows<Heads, Dims>(rows, q, ahead), cpu::float_tag{}, products);
 }
 template <std::uint32_t Heads, std::uint32_t Dims, Element E>
 HWY_NOINLINE void accumulate(const E* const* rows, std::size_t count, const float* weights,
                              float* o, cpu::rows_ahead<E> ahead) {
-  cpu::accumulate_rows<Heads, Dims, E>(rows, count, weights, o, ahead);
+  cpu::accumulate_rows<Heads, Dims>(rows, count, weights, o, ahead);
 }
 
 template <Element E>
@@ -142,9 +142,10 @@ void check_interleaved(unsigned seed) {
     fill(weights.span(), random, 0.0f, 1.0f);
     fill(o.span(), random, -1.0f, 1.0f);
     std::vector<float> sums(o.span().begin(), o.span().end());
-    cpu::hn::StoreU(cpu::score_rows<1, KDim, Packed>(k.data(), q.data(), {}), cpu::float_tag{},
+    const cpu::rows_ahead<Packed> none;
+    cpu::hn::StoreU(cpu::score_rows<1, KDim>(k.data(), q.data(), none), cpu::float_tag{},
                     expected.data());
-    cpu::accumulate_rows<1, VDim, Packed>(v.data(), 16, weights.data(), sums.data(), {});
+    cpu::accumulate_rows<1, VDim>(v.data(), 16, weights.data(), sums.data(), none);
     // Rows to bring to the cache: of both, of K alone, of V alone.
     cpu::rows_ahead<Packed> k_ahead, v_ahead;
     if (seed % 3 != 0) {
@@ -153,7 +154,7 @@ void check_interleaved(unsigned seed) {
     if (seed % 3 != 1) {
       v_ahead = {v.data(), v.data() + 16};
     }
-    cpu::hn::StoreU(cpu::score_and_accumulate<KDim, VDim, Packed>(
+    cpu::hn::StoreU(cpu::score_and_accumulate<KDim, VDim>(
                         k.data(), q.data(), v.data(), weights.data(), o.data(), k_ahead, v_ahead),
                     cpu::float_tag{}, mine.data());
     CHECK(o.guards_hold());
@@ -164,6 +165,58 @@ void check_interleaved(unsigned seed) {
 }
 
 constexpr std::uint32_t most = cpu::heads_at_once;
+
+// Adjacent pages of 16 tokens and 16 dims.
+struct adjacent_pages {
+  std::vector<fp16> k, v;
+  layout::tile_view<fp16> operator()(const page_read& read) const {
+    const std::vector<fp16>& rows = read.kind == stream::v_by_token ? v : k;
+    return {rows.data() + std::size_t{read.token_tile} * 256, layout::by_token(16, 16), 16};
+  }
+};
+
+// The rows that a window gives to prefetch are those that kernels use `distance` rows later.
+template <cpu::tuning T, std::uint32_t BlocksAhead>
+void check_rows_ahead(std::initializer_list<std::uint32_t> distances) {
+  constexpr std::size_t tiles = 12;
+  constexpr std::size_t rows = 16 * tiles;
+  const adjacent_pages pages{std::vector<fp16>(16 * rows), std::vector<fp16>(16 * rows)};
+  access_plan plan;
+  for (std::uint32_t tile = 0; tile < tiles; ++tile) {
+    for (const stream kind : {stream::k_by_token, stream::v_by_token}) {
+      page_read read;
+      read.kind = kind;
+      read.token_tile = tile;
+      read.tokens = plan.begin_slice();
+      plan.add_run(read.tokens, 0, 16);
+      read.dims = plan.begin_slice();
+      plan.add_run(read.dims, 0, 16);
+      plan.add(read);
+    }
+  }
+  constexpr auto level = cpu::cache_level::l1;
+  for (const std::uint32_t distance : distances) {
+    CAPTURE(distance);
+    cpu::row_window<fp16, T, BlocksAhead> window;
+    std::size_t first = 0;  // row of the current block of K
+    for (window.begin(plan, 0, plan.reads().size(), pages, 0); window.k().count > 0;
+         window.advance(plan, pages), first += T.block_rows) {
+      REQUIRE(window.k().rows[0] == pages.k.data() + first * 16);
+      const auto k = window.template k_ahead<level>(distance);
+      const auto v = window.template v_ahead<level>(distance);  // after the V block before
+      for (std::size_t t = 0; t < T.block_rows; ++t) {
+        const std::size_t row = first + t + distance;
+        if (row < rows) {
+          REQUIRE((k && k[t] == pages.k.data() + row * 16));
+        }
+        if (first > 0 && row - T.block_rows < rows) {
+          REQUIRE((v && v[t] == pages.v.data() + (row - T.block_rows) * 16));
+        }
+      }
+    }
+    CHECK(first == rows);
+  }
+}
 
 }  // namespace
 
@@ -192,4 +245,10 @@ TEST_CASE_TEMPLATE("row kernels of K and V by turns", Packed, fp32, fp16, bf16, 
   check_interleaved<80, 96, Packed>(303);
   check_interleaved<128, 128, Packed>(304);
   check_interleaved<256, 64, Packed>(305);
+}
+
+TEST_CASE("rows to prefetch are so many rows ahead") {
+  check_rows_ahead<cpu::tuning{}, 1>({1, 4, 15, 16});
+  check_rows_ahead<cpu::tuning{}, 3>({1, 16, 17, 30, 32, 33, 48});
+  check_rows_ahead<cpu::tuning{.block_rows = 32}, 2>({4, 31, 32, 33, 64});
 }

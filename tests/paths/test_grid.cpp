@@ -67,6 +67,17 @@ TEST_CASE_TEMPLATE("every head size, also with V unlike K", F, kv_format<fp16, 6
       35, test::keeping<attention::sparf>(1.0, 1.0));
 }
 
+TEST_CASE("the results do not depend on the tuning") {
+  using format = kv_format<fp16, 64>;
+  constexpr cpu::tuning other{
+      .one_head = {.k = {.bytes = 700}, .v = {.bytes = 5000}, .to = cpu::cache_level::l1},
+      .group = {.k = {.rows = 70}, .v = {.rows = 3}, .to = cpu::cache_level::l3},
+      .scattered = cpu::cache_level::none,
+      .block_rows = 32,
+      .heads = std::min(2u, cpu::heads_at_once)};
+  test::check_every_length<cpu::engine<insta, format, other>, format>(37);
+}
+
 TEST_CASE("pages may be folded in any order and in parts") {
   using design_in_parts =
       design<dense_in_parts, layout::token_indexed<>, flash::instcsd, transfer::in_storage>;

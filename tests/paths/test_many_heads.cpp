@@ -1,14 +1,14 @@
 // The fold of many heads over rows of bf16, against the definition in fp64: groups that do and do
-// not fill tiles of 16 heads, any number of tokens, soft cap, biases, masks, large values. Where the
-// processor has no matrix tiles, the fold by rows passes the same test.
+// not fill tiles of 16 heads, any number of tokens, soft cap, biases, masks, large values. Where
+// the processor has no matrix tiles, the fold by rows passes the same test.
 
 #include <doctest/doctest.h>
 
 #include <limits>
 
+#include "cpu/kernel_checks.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/cpu/matrix_fold-inl.hpp"
-#include "cpu/kernel_checks.hpp"
 
 using namespace instinfer;
 using namespace instinfer::test;

@@ -39,7 +39,7 @@ double one_token(const typename Engine::policy& policy = {}) {
 }
 
 std::string on_drive() {
-  cpu::engine<insta, kv_format<fp16, 64>, store::drive_files> engine(
+  engine<insta, kv_format<fp16, 64>, cpu::path, store::drive_files> engine(
       {.layers = 1, .q_heads = 2, .kv_heads = 1}, {.context_tokens = 64},
       store::drive_files({.folders = {"."}}, 2, 16, 4096));
   return to_string(engine.pages().mode());

@@ -4,6 +4,7 @@
 #include <bit>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "instinfer/cluster/communicator.hpp"
 #include "instinfer/cluster/failure.hpp"
@@ -54,9 +55,41 @@ std::string properties_of_rank(const S& split, const model_shape& shape, int dri
          line("method", type_name<typename base::policy>());
 }
 
-// The same of a drive's engine, without what differs between the drives of a split.
+// Settings that travel between ranks, as their bytes.
+template <class Policy>
+inline constexpr bool travels = std::is_trivially_copyable_v<Policy> && alignof(Policy) <= 8;
+
+// What the host knows of the engines of all drives: the properties that all have in common, one a
+// line, empty on a rank without an engine; their tiles; their settings, if these travel.
+template <class Base>
+struct drive_facts {
+  using policy = typename Base::policy;
+
+  std::string properties;
+  layout::tiling tiles{};
+  policy attention{};
+
+  void put_to(message& to) const {
+    to.put_text(properties);
+    to.put(tiles);
+    if constexpr (travels<policy>) {
+      to.put(attention);
+    }
+  }
+  static drive_facts take_from(message& from) {
+    drive_facts f;
+    f.properties = from.take_text();
+    f.tiles = from.take<layout::tiling>();
+    if constexpr (travels<policy>) {
+      f.attention = from.take<policy>();
+    }
+    return f;
+  }
+};
+
+// The properties are without what differs between the drives of a split.
 template <class Engine>
-std::string properties_of_drive(const Engine& engine) {
+drive_facts<computing_engine<Engine>> facts_of_drive(const Engine& engine) {
   const auto& base = computing(engine);
   std::string text = store::file_description(base.cache(), "", base.cache().tiles());
   for (const char* name : {"query heads: ", "KV heads: "}) {
@@ -64,9 +97,10 @@ std::string properties_of_drive(const Engine& engine) {
     text.erase(at, text.find('\n', at) + 1 - at);
   }
   const logit_rule& rule = base.logits();
-  return text + "scale, soft cap: " + std::to_string(rule.scale) + ", " +
-         std::to_string(rule.soft_cap) + "\nwindow, sinks: " + std::to_string(rule.window) + ", " +
-         std::to_string(rule.sinks) + "\n";
+  text += "scale, soft cap: " + std::to_string(rule.scale) + ", " + std::to_string(rule.soft_cap) +
+          "\nwindow, sinks: " + std::to_string(rule.window) + ", " + std::to_string(rule.sinks) +
+          "\n";
+  return {text, base.cache().tiles(), base.attention()};
 }
 
 // The first line of `other` that differs; empty if none does.
@@ -88,19 +122,18 @@ inline std::string first_difference(std::string_view one, std::string_view other
 
 // Collective: compares all ranks on rank 0. If a rank failed, all ranks throw its exception; if
 // properties differ, all throw bad_argument with the rank and the first line that differs.
-// of_drive is empty on a host without an engine.
-inline void agree(communicator& ranks, const failure& mine, const std::string& of_rank,
-                  const std::string& of_drive) {
+// Completes the facts of a host without an engine.
+template <class Facts>
+void agree(communicator& ranks, const failure& mine, const std::string& of_rank, Facts& of_drive) {
   message m;
   std::uint64_t culprit = 0;
   failure found = mine;
   if (ranks.rank() == 0) {
-    std::string first_drive = of_drive;
     for (int r = 1; r < ranks.size(); ++r) {
       ranks.receive(r, m);
       const failure theirs = failure::take_from(m);
       const std::string_view their_rank = m.take_text();
-      const std::string_view their_drive = m.take_text();
+      Facts their_drive = Facts::take_from(m);
       if (found) {
         continue;
       }
@@ -108,9 +141,10 @@ inline void agree(communicator& ranks, const failure& mine, const std::string& o
         found = {failure::type::bad_argument, 0, "cluster: this rank has " + line};
       } else if (theirs) {
         found = theirs;
-      } else if (first_drive.empty()) {
-        first_drive = their_drive;
-      } else if (const std::string other = first_difference(first_drive, their_drive);
+      } else if (of_drive.properties.empty()) {
+        of_drive = std::move(their_drive);
+      } else if (const std::string other =
+                     first_difference(of_drive.properties, their_drive.properties);
                  !other.empty()) {
         found = {failure::type::bad_argument, 0, "cluster: this rank has " + other};
       }
@@ -125,7 +159,7 @@ inline void agree(communicator& ranks, const failure& mine, const std::string& o
   } else {
     mine.put_to(m);
     m.put_text(of_rank);
-    m.put_text(of_drive);
+    of_drive.put_to(m);
     ranks.send(0, m);
     ranks.receive(0, m);
     found = failure::take_from(m);

@@ -17,6 +17,14 @@ namespace instinfer::cluster {
 struct receipt : instinfer::receipt {
   double busy_s = 0;       // measured on the drive
   double modelled_ns = 0;  // of engines that model time
+
+  // Of calls one after the other.
+  receipt& operator+=(const receipt& next) {
+    traffic += next.traffic;
+    busy_s += next.busy_s;
+    modelled_ns += next.modelled_ns;
+    return *this;
+  }
 };
 
 // What a drive has done since the engine was made.

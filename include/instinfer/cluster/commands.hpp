@@ -9,13 +9,15 @@
 
 namespace instinfer::cluster {
 
-// The drives that have done a command that another drive refuses get `undo`. truncate_copy works on
-// a fork of the sequence; `commit` then frees the original.
+// The drives that have done a command that another drive refuses get `undo`. truncate_copy, and
+// prefill of methods with an index, work on a fork of the sequence; `commit` then frees the
+// original.
 enum class operation : std::uint32_t {
   open,
   fork,
   append,
   attend,
+  prefill,
   build,
   reclaim,
   check_reclaim,
@@ -24,6 +26,7 @@ enum class operation : std::uint32_t {
   truncate_copy,
   save,
   load,
+  set_policy,
   undo,
   commit,
   close
@@ -34,12 +37,12 @@ struct command {
   operation what = operation::close;
   std::uint32_t slot = 0;         // of the sequence, on all ranks
   std::uint32_t origin = 0;       // fork: the slot of the original
-  std::int32_t layer = 0;         // append, attend, build
+  std::int32_t layer = 0;         // append, attend, prefill, build
   std::uint32_t requests = 0;     // attend
-  std::uint64_t queries = 0;      // attend: of the whole batch, of which the drive has some
+  std::uint32_t wants_out = 0;    // prefill
+  std::uint64_t queries = 0;      // prefill; attend: of the batch, of which the drive has some
   store::reclaim_range layers{};  // reclaim, truncate: tokens_before in tokens of the drive
   std::uint64_t tokens = 0;       // truncate: positions of the drive that stay
-  std::uint64_t bytes = 0;        // load: of the drive's file
 };
 
 // A request of an attend. Follow: q [queries, q_heads of the drive, k_dim]; the index query; the

@@ -3,7 +3,7 @@
 
 #include <chrono>
 #include <memory>
-#include <sstream>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +11,9 @@
 #include "instinfer/cluster/agreement.hpp"
 #include "instinfer/cluster/commands.hpp"
 #include "instinfer/cluster/drive_batch.hpp"
+#include "instinfer/cluster/message_stream.hpp"
 #include "instinfer/core/parallel.hpp"
+#include "instinfer/engine/new_tokens.hpp"
 
 namespace instinfer::cluster {
 
@@ -22,8 +24,11 @@ class drive {
   using base = computing_engine<Engine>;
   using format = typename base::format;
   using element = typename base::element;
+  using policy = typename base::policy;
   static constexpr bool saves =
       requires(const Engine& e, sequence seq, std::ostream& out) { e.save(seq, out); };
+  // An index cannot give up the tokens that it holds.
+  static constexpr bool indexes = requires { typename policy::indexed_by; };
 
  public:
   // make(part) returns the engine. Throws bad_argument if its shape is not that of the part.
@@ -55,6 +60,9 @@ class drive {
     const auto what = in.take<command>();
     if (what.what == operation::attend) {
       batch_.begin(what.queries);
+    }
+    if (what.what != operation::undo) {
+      before_prefill_.reset();
     }
     try {
       const outcome done = run(what, in, out);
@@ -88,6 +96,8 @@ class drive {
       case operation::attend:
         batch_.take(c, in, out, *engine_, [&](std::uint32_t slot) { return local_.at(slot); });
         return batch_.attend(*engine_, c.layer);
+      case operation::prefill:
+        return prefill(c, in, out);
       case operation::build:
         if constexpr (requires { engine_->build(sequence{}, 0); }) {
           return outcome_of(engine_->build(local_.at(c.slot), c.layer));
@@ -105,11 +115,19 @@ class drive {
       case operation::truncate:
         return outcome_of(engine_->truncate(local_.at(c.slot), range_of(c)));
       case operation::truncate_copy:
-        return truncate_copy(c);
+        return on_copy(
+            c, [&](sequence copy) { return outcome_of(engine_->truncate(copy, range_of(c))); });
       case operation::save:
         return save(c, out);
       case operation::load:
         return load(c, in);
+      case operation::set_policy:
+        if constexpr (travels<policy>) {
+          settings_before_ = computing(*engine_).attention();
+          engine_->set_policy(in.take<policy>());
+          return {};
+        }
+        break;
       case operation::undo:
         undo();
         return {};
@@ -125,16 +143,22 @@ class drive {
 
   // Takes back the last command, which has succeeded here.
   void undo() {
-    sequence& seq = local_.at(last_.slot);
     const operation what = last_.what;
+    if (what == operation::set_policy) {
+      engine_->set_policy(settings_before_);
+      return;
+    }
+    sequence& seq = local_.at(last_.slot);
     if (what == operation::open || what == operation::fork) {
       engine_->reclaim(seq);
     } else if (what == operation::append) {
       const auto layer = static_cast<std::uint32_t>(last_.layer);
       engine_->truncate(seq, store::truncate_range{layer, layer + 1, before_});
-    } else if (what == operation::truncate_copy) {
+    } else if (what == operation::truncate_copy || (what == operation::prefill && indexes)) {
       engine_->reclaim(seq);
       seq = kept_;
+    } else if (what == operation::prefill) {
+      before_prefill_->put_back(*engine_);
     } else if (what == operation::load) {
       engine_->reclaim(seq);
       seq = engine_->open();
@@ -150,26 +174,54 @@ class drive {
     return {};
   }
 
+  // Rows after their count.
+  template <class T>
+  static std::span<const T> take_rows(message& in) {
+    return in.take<T>(in.take<std::uint64_t>());
+  }
+
   // Follow: k, v, index keys, each with its count.
   outcome append(const command& c, message& in) {
-    const auto next = [&]<class T>(T) { return in.take<T>(in.take<std::uint64_t>()); };
-    const std::span<const element> k = next(element{});
-    const std::span<const element> v = next(element{});
-    const std::span<const float> index_keys = next(float{});
+    const std::span<const element> k = take_rows<element>(in);
+    const std::span<const element> v = take_rows<element>(in);
+    const std::span<const float> index_keys = take_rows<float>(in);
     const sequence seq = local_.at(c.slot);
     before_ = engine_->positions(seq, c.layer);
     return outcome_of(engine_->append(seq, c.layer, k, v, index_keys));
+  }
+
+  // Follow: k, v, each with its count; q [queries, q_heads, k_dim]. Results, if wanted: out
+  // [queries, q_heads, v_dim].
+  outcome prefill(const command& c, message& in, message& out) {
+    const std::span<const element> k = take_rows<element>(in);
+    const std::span<const element> v = take_rows<element>(in);
+    const std::size_t rows = c.queries * static_cast<std::size_t>(part_.shape.q_heads);
+    const auto q = in.take<float>(rows * static_cast<std::size_t>(format::k_dim));
+    const std::span<float> results =
+        c.wants_out != 0 ? out.room<float>(rows * static_cast<std::size_t>(format::v_dim))
+                         : std::span<float>{};
+    const auto to = [&](sequence seq) {
+      return batch_.prefill(*engine_, seq, c.layer, {k, v}, q, results);
+    };
+    if constexpr (indexes) {
+      return on_copy(c, to);
+    } else {
+      const sequence seq = local_.at(c.slot);
+      before_prefill_.emplace(computing(*engine_).cache(), seq, c.layer);
+      return to(seq);
+    }
   }
 
   static store::truncate_range range_of(const command& c) {
     return {c.layers.first_layer, c.layers.end_layer, c.tokens};
   }
 
-  outcome truncate_copy(const command& c) {
+  // change(sequence) on a fork of the command's sequence, which then takes its place.
+  outcome on_copy(const command& c, auto&& change) {
     sequence& seq = local_.at(c.slot);
     const sequence copy = engine_->fork(seq);
     try {
-      const outcome done = outcome_of(engine_->truncate(copy, range_of(c)));
+      const outcome done = change(copy);
       kept_ = std::exchange(seq, copy);
       return done;
     } catch (...) {
@@ -178,37 +230,21 @@ class drive {
     }
   }
 
-  // Results: the bytes of the engine's file, as text.
+  // Results: the engine's file.
   outcome save(const command& c, message& out) const {
     if constexpr (saves) {
-      std::ostringstream file;
+      message_writer file(out);
       engine_->save(local_.at(c.slot), file);
-      out.put_text(file.view());
       return {};
     }
     throw error("cluster: this engine does not save");
   }
 
-  // Follow: the positions that each layer must then have here; the bytes of the engine's file.
+  // Follows: the engine's file.
   outcome load(const command& c, message& in) {
     if constexpr (saves) {
-      const auto layers = static_cast<std::size_t>(part_.shape.layers);
-      const std::span<const std::uint64_t> positions = in.take<std::uint64_t>(layers);
-      const std::span<const char> bytes = in.take<char>(c.bytes);
-      std::istringstream file(std::string(bytes.begin(), bytes.end()));
-      sequence& seq = local_.at(c.slot);
-      const outcome done = outcome_of(engine_->load(seq, file));
-      for (std::size_t l = 0; l < layers; ++l) {
-        if (const std::uint64_t has = engine_->positions(seq, static_cast<int>(l));
-            has != positions[l]) {
-          engine_->reclaim(seq);
-          seq = engine_->open();
-          throw bad_file("load: layer " + std::to_string(l) + " of the part has " +
-                         std::to_string(has) + " tokens, the file says " +
-                         std::to_string(positions[l]));
-        }
-      }
-      return done;
+      message_reader file(in);
+      return outcome_of(engine_->load(local_.at(c.slot), file));
     }
     throw error("cluster: this engine does not load");
   }
@@ -217,8 +253,10 @@ class drive {
   std::unique_ptr<Engine> engine_;
   std::vector<sequence> local_;  // the engine's sequence of each slot
   command last_;
-  sequence kept_;             // the original of the last truncate_copy
+  sequence kept_;             // the original of the last fork of on_copy
   std::uint64_t before_ = 0;  // positions before the last append
+  std::optional<layer_before<typename base::cache_type>> before_prefill_;
+  policy settings_before_;  // before the last set_policy
 
   drive_batch<Engine, S, Workers> batch_;
 };

@@ -11,6 +11,7 @@
 #include "instinfer/core/parallel.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/engine/attend_call.hpp"
+#include "instinfer/engine/new_tokens.hpp"
 
 namespace instinfer::cluster {
 
@@ -76,6 +77,17 @@ class drive_batch {
     for (std::size_t r = 0; r < lines_.size(); ++r) {
       const sequence seq = sequence_of(lines_[r].slot);
       add(seq, lines_[r], inputs_[r], computing(engine).cache().at(seq, c.layer).base(), results);
+    }
+  }
+
+  // Not of a batch, but by the same workers.
+  outcome prefill(Engine& engine, sequence seq, int layer,
+                  const new_tokens<typename base::element>& prompt, std::span<const float> q,
+                  std::span<float> out) {
+    if constexpr (requires { engine.prefill(seq, layer, prompt, q, out, scratch_, workers_); }) {
+      return outcome_of(engine.prefill(seq, layer, prompt, q, out, scratch_, workers_));
+    } else {
+      return outcome_of(engine.prefill(seq, layer, prompt.k, prompt.v, q, out));
     }
   }
 

@@ -91,6 +91,9 @@ class message {
     return {reinterpret_cast<const T*>(bytes_.data() + at), n};
   }
 
+  // Whether all values are taken.
+  bool ends() const { return at_ >= size_; }
+
   std::size_t size() const { return size_; }
   std::size_t memory() const { return bytes_.size(); }
   // For communicators: the bytes, with the size in front.

@@ -71,6 +71,16 @@ struct query_heads {
   }
 };
 
+inline void put_queries(message& m, std::span<const float> q, const query_heads& mine,
+                        std::size_t k_dim) {
+  const std::size_t queries = q.size() / (mine.all * k_dim);
+  auto to = m.room<float>(queries * mine.heads * k_dim).begin();
+  for (std::size_t i = 0; i < queries; ++i) {
+    const auto row = mine.rows(q, i, k_dim);
+    to = std::copy(row.begin(), row.end(), to);
+  }
+}
+
 // The slot in a request's sequence is the cluster's. `first_query` is that of the request in its
 // batch, `live` are the live tokens of its layer.
 template <class S>
@@ -90,11 +100,7 @@ void put_request(message& m, const attend_request& r, std::uint64_t first_query,
                      .bias_tokens = bias_tokens,
                      .has_visible = r.visible == nullptr ? 0u : 1u,
                      .visible_runs = static_cast<std::uint32_t>(runs.size())});
-  auto to = m.room<float>(queries * mine.heads * k_dim).begin();
-  for (std::size_t i = 0; i < queries; ++i) {
-    const auto row = mine.rows(r.q, i, k_dim);
-    to = std::copy(row.begin(), row.end(), to);
-  }
+  put_queries(m, r.q, mine, k_dim);
   m.put_all(r.index.queries);
   m.put_all(r.index.weights);
   if (bias_tokens > 0) {

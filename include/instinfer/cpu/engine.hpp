@@ -7,8 +7,9 @@
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-template <Design D, class Format = kv_format<>, class Store = store::memory>
-using engine = instinfer::engine<D, Format, path, Store>;
+// T: the kernels' choices for a processor (cpu/tuning-inl.hpp).
+template <Design D, class Format = kv_format<>, tuning T = tuning{}, class Store = store::memory>
+using engine = instinfer::engine<D, Format, tuned_path<T>, Store>;
 
 }  // namespace HWY_NAMESPACE
 }  // namespace instinfer::cpu

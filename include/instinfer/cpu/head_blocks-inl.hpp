@@ -13,15 +13,15 @@ inline namespace HWY_NAMESPACE {
 // Most heads of a block. In large groups, 8 instead of 4 save a second conversion.
 inline constexpr std::uint32_t heads_at_once = lanes == 16 ? 8 : lanes < 4 ? lanes : 4;
 
-// Calls f.template operator()<Heads>(first_head) over `group` heads: in blocks of heads_at_once,
-// then of 4, then the rest.
-template <class F>
+// Calls f.template operator()<Heads>(first_head) over `group` heads: in blocks of Most (a power of
+// 2), then of 4, then the rest.
+template <std::uint32_t Most = heads_at_once, class F>
 HWY_INLINE void for_head_blocks(std::uint32_t group, F&& f) {
   std::uint32_t h = 0;
-  for (; h + heads_at_once <= group; h += heads_at_once) {
-    f.template operator()<heads_at_once>(h);
+  for (; h + Most <= group; h += Most) {
+    f.template operator()<Most>(h);
   }
-  if constexpr (heads_at_once > 4) {
+  if constexpr (Most > 4) {
     if (group - h >= 4) {
       f.template operator()<4>(h);
       h += 4;
@@ -32,10 +32,10 @@ HWY_INLINE void for_head_blocks(std::uint32_t group, F&& f) {
       f.template operator()<1>(h);
       break;
     case 2:
-      f.template operator()<std::min(2u, heads_at_once)>(h);
+      f.template operator()<std::min(2u, Most)>(h);
       break;
     case 3:
-      f.template operator()<std::min(3u, heads_at_once)>(h);
+      f.template operator()<std::min(3u, Most)>(h);
       break;
     default:
       break;

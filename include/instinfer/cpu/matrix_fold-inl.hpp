@@ -1,12 +1,11 @@
 #pragma once
 // The fold of many query heads over rows of bf16 by matrix tiles (AMX), in the precision of fp32.
-// K and V are in bf16. A value of q, and a weight, goes in as the sum of three values in bf16, which
-// have its 24 bits. Each is multiplied by itself, so no product is rounded.
+// A value of q, and a weight, goes in as the sum of three values in bf16, which have its 24 bits.
+// Each is multiplied by itself, so no product is rounded.
 
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 #include <limits>
 #include <span>
 #include <vector>
@@ -24,8 +23,10 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-template <class Format>
+template <class Format, tuning T>
 class matrix_fold {
+  static constexpr std::uint32_t block_rows = matrix_rows;
+
  public:
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
@@ -69,7 +70,12 @@ class matrix_fold {
   static constexpr std::uint32_t v_tiles = v_dim / matrix_rows;
   static constexpr std::uint32_t parts = 3;  // of a float in bf16
   static constexpr std::uint32_t steps = step_rows / 32;
-  using cursor = row_cursor<typename Format::storage>;
+  static constexpr tuning by_tiles = [] {
+    tuning t = T;
+    t.block_rows = block_rows;
+    return t;
+  }();
+  using cursor = row_cursor<typename Format::storage, by_tiles>;
 
   static bf16 upper_half(float x) {
     return bf16{static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16)};
@@ -134,8 +140,8 @@ class matrix_fold {
         key_tiles_[i] = {block.rows[0], block.stride * sizeof(bf16)};
         continue;
       }
-      copies_.resize(std::size_t{step_rows} * k_dim);
-      bf16* to = copies_.data() + std::size_t{i} * block_rows * k_dim;
+      copies_.resize(std::size_t{blocks} * k_tiles);
+      bf16* to = copies_[std::size_t{i} * k_tiles].values[0];
       key_tiles_[i] = {to, k_dim * sizeof(bf16)};
       for (const bf16* row : block.rows) {
         to = std::copy_n(row, k_dim, to);
@@ -143,7 +149,7 @@ class matrix_fold {
     }
   }
 
-  // V as right operands: pairs of rows by dims
+  // V as right operands: pairs of rows by dims.
   void pair_values() {
     const hn::Rebind<std::uint16_t, float_tag> halves;
     const hn::RebindToUnsigned<float_tag> words;
@@ -251,8 +257,7 @@ class matrix_fold {
         }
       }
       for (std::uint32_t part = 0; part < parts; ++part) {
-        transpose(pairs[part]);
-        std::memcpy(&weights_[s * parts + part], pairs[part], sizeof(bf16_tile));
+        transpose(pairs[part], weights_[s * parts + part]);
       }
     }
     hn::StoreU(sum, f, sum_.data() + h);
@@ -320,14 +325,14 @@ class matrix_fold {
   const logit_bias* bias_ = nullptr;
   cursor k_cursor_;
   cursor v_cursor_;
-  std::array<row_block<bf16>, blocks> k_;  // of this step
-  std::array<row_block<bf16>, blocks> v_;
+  std::array<typename cursor::block, blocks> k_;  // of this step
+  std::array<typename cursor::block, blocks> v_;
   std::uint32_t count_ = 0;
   std::array<key_tile, blocks> key_tiles_{};
-  std::vector<bf16> copies_;  // [step_rows, k_dim], of blocks whose rows do not lie evenly
-  std::vector<bf16_tile> q_;  // [heads / 16, k_dim / 32, part]
-  std::vector<bf16_tile> v_pairs_ =
-      std::vector<bf16_tile>(steps * v_tiles);    // [32 rows, v_dim / 16]
+  std::vector<bf16_tile> copies_;  // rows [step_rows, k_dim] that do not lie evenly
+  std::vector<bf16_tile> q_;       // [heads / 16, k_dim / 32, part]
+  // [32 rows, v_dim / 16]
+  std::vector<bf16_tile> v_pairs_ = std::vector<bf16_tile>(steps * v_tiles);
   std::array<float_tile, blocks> products_;       // of 16 heads
   std::array<bf16_tile, steps * parts> weights_;  // [32 rows, part]
   std::vector<float_tile> o_;                     // [heads / 16, v_dim / 16]

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "instinfer/cpu/simd-inl.hpp"
+#include "instinfer/cpu/tuning-inl.hpp"
 
 // Linux gives a process these registers on request. Older compilers of LLVM write __AMXBF16__.
 #if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__linux__)
@@ -31,7 +32,7 @@ template <class Format>
 inline constexpr bool folds_by_matrix =
     has_matrix_tiles && Format::plain && std::is_same_v<typename Format::packed, bf16> &&
     Format::k_dim % 32 == 0 && Format::v_dim % 32 == 0;
-template <class Format>
+template <class Format, tuning T>
 class matrix_fold;
 
 // A tile of 16 rows. As the right operand of a product, row i has values 2i and 2i + 1 of column 0,
@@ -76,11 +77,13 @@ class matrix_registers {
 // memory.
 inline void before_tile_loads() { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
-// m[i][j] becomes m[j][i].
-HWY_INLINE void transpose(std::uint32_t (&m)[matrix_rows][matrix_rows]) {
+// Row j of `to` becomes column j of m, whose values are pairs.
+HWY_INLINE void transpose(const std::uint32_t (&m)[matrix_rows][matrix_rows], bf16_tile& to) {
   const hn::ScalableTag<std::uint32_t> words;
   const hn::Repartition<std::uint64_t, decltype(words)> pairs;
   using vec = hn::Vec<decltype(words)>;
+  const auto row = [&to](std::uint32_t i)
+                       HWY_ATTR { return reinterpret_cast<std::uint32_t*>(to.values[i]); };
   vec v[matrix_rows];
   HWY_UNROLL(4)
   for (std::uint32_t i = 0; i < matrix_rows; i += 4) {  // 4 x 4 in each block of 128 bits
@@ -100,10 +103,10 @@ HWY_INLINE void transpose(std::uint32_t (&m)[matrix_rows][matrix_rows]) {
     const vec a = v[i], b = v[i + 4], c = v[i + 8], d = v[i + 12];
     const vec low = hn::ConcatLowerLower(words, c, a), low2 = hn::ConcatLowerLower(words, d, b);
     const vec high = hn::ConcatUpperUpper(words, c, a), high2 = hn::ConcatUpperUpper(words, d, b);
-    hn::Store(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(low2), low), words, m[i]);
-    hn::Store(hn::OddEvenBlocks(low2, hn::SwapAdjacentBlocks(low)), words, m[i + 4]);
-    hn::Store(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(high2), high), words, m[i + 8]);
-    hn::Store(hn::OddEvenBlocks(high2, hn::SwapAdjacentBlocks(high)), words, m[i + 12]);
+    hn::Store(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(low2), low), words, row(i));
+    hn::Store(hn::OddEvenBlocks(low2, hn::SwapAdjacentBlocks(low)), words, row(i + 4));
+    hn::Store(hn::OddEvenBlocks(hn::SwapAdjacentBlocks(high2), high), words, row(i + 8));
+    hn::Store(hn::OddEvenBlocks(high2, hn::SwapAdjacentBlocks(high)), words, row(i + 12));
   }
 }
 

@@ -25,8 +25,12 @@ inline namespace HWY_NAMESPACE {
 // Operations are not inlined into the programs of policies, so they are compiled once per format;
 // in programs of several units once in all, if one unit instantiates the class and the others
 // declare it extern.
-template <class Format>
+template <class Format, tuning T = tuning{}>
 class arithmetic : public score_pool {
+  static_assert(
+      T.valid(),
+      "instinfer: a tuning has 16, 32 or 64 block_rows, 1, 2, 4 or 8 heads (up to heads_at_once), and prefetches up to 64 KiB or 256 rows ahead, see cpu/tuning-inl.hpp");
+
  public:
   using format = Format;
   using element = typename Format::element;
@@ -150,6 +154,11 @@ class arithmetic : public score_pool {
     }
   }
 
+ protected:
+  // What folds are merged into, for arithmetics that bring a fold of their own: the rows of q are
+  // heads [q.first_head, ...) of it.
+  group_state& state() { return state_; }
+
  private:
   void fold_by_rows(const attention::query_group& q, const access_plan& plan,
                     const layout::head_pages& head, const layout::page_reader<Format>& pages) {
@@ -178,27 +187,28 @@ class arithmetic : public score_pool {
   std::vector<float> products_;   // [group, folded tokens or chunks]
   std::vector<float> magnitude_;  // |q| [k_dim]
   std::vector<float> scaled_q_;   // [group, k_dim]
-  shared_fold<Format> fold_;
+  shared_fold<Format, T> fold_;
   // For open pages, which a codec has not encoded yet.
-  std::conditional_t<Format::plain, std::monostate, row_fold<typename Format::open>> open_fold_;
+  std::conditional_t<Format::plain, std::monostate, row_fold<typename Format::open, T>> open_fold_;
   tile_fold<Format> tile_fold_;
   score_pass<Format> score_pass_;
 };
 
-template <class Format>
-auto arithmetic<Format>::score_dims(const attention::query_group& q, index_view dims,
-                                    index_view tokens, const access_plan& plan,
-                                    const layout::head_pages& head,
-                                    const layout::page_reader<Format>& pages) -> scores {
+template <class Format, tuning T>
+auto arithmetic<Format, T>::score_dims(const attention::query_group& q, index_view dims,
+                                       index_view tokens, const access_plan& plan,
+                                       const layout::head_pages& head,
+                                       const layout::page_reader<Format>& pages) -> scores {
   const scores logits = new_scores(tokens, group_);
   score_pass_.score(q, dims, tokens, plan, head, pages, team_, logits.values);
   return logits;
 }
 
-template <class Format>
-auto arithmetic<Format>::score_tokens(const attention::query_group& q, index_view tokens,
-                                      const access_plan& plan, const layout::head_pages& /*head*/,
-                                      const layout::page_reader<Format>& pages) -> scores {
+template <class Format, tuning T>
+auto arithmetic<Format, T>::score_tokens(const attention::query_group& q, index_view tokens,
+                                         const access_plan& plan,
+                                         const layout::head_pages& /*head*/,
+                                         const layout::page_reader<Format>& pages) -> scores {
   const scores logits = new_scores(tokens, group_);
   std::ranges::fill(logits.values, 0.0f);
   const std::size_t n = tokens.count();
@@ -215,10 +225,10 @@ auto arithmetic<Format>::score_tokens(const attention::query_group& q, index_vie
   return logits;
 }
 
-template <class Format>
-void arithmetic<Format>::fold(const attention::query_group& q, const access_plan& plan,
-                              const layout::head_pages& head,
-                              const layout::page_reader<Format>& pages) {
+template <class Format, tuning T>
+void arithmetic<Format, T>::fold(const attention::query_group& q, const access_plan& plan,
+                                 const layout::head_pages& head,
+                                 const layout::page_reader<Format>& pages) {
   if (in_rows<Format>(head.tiles.k_by_token, Format::k_dim) &&
       in_rows<Format>(head.tiles.v_by_token, Format::v_dim)) {
     fold_by_rows(q, plan, head, pages);
@@ -227,10 +237,10 @@ void arithmetic<Format>::fold(const attention::query_group& q, const access_plan
   }
 }
 
-template <class Format>
-void arithmetic<Format>::fold_scored(const scores& logits, index_view tokens,
-                                     const access_plan& plan, const layout::head_pages& /*head*/,
-                                     const layout::page_reader<Format>& pages) {
+template <class Format, tuning T>
+void arithmetic<Format, T>::fold_scored(const scores& logits, index_view tokens,
+                                        const access_plan& plan, const layout::head_pages& /*head*/,
+                                        const layout::page_reader<Format>& pages) {
   const std::size_t n = tokens.count();
   resize_scratch(products_, group_ * n);
   std::size_t at = 0;
@@ -254,10 +264,13 @@ void arithmetic<Format>::fold_scored(const scores& logits, index_view tokens,
   state_.merge(sums_);
 }
 
-struct path {
+// The path with kernels for a processor.
+template <tuning T>
+struct tuned_path {
   template <class Format>
-  using arithmetic = HWY_NAMESPACE::arithmetic<Format>;
+  using arithmetic = HWY_NAMESPACE::arithmetic<Format, T>;
 };
+using path = tuned_path<tuning{}>;
 
 }  // namespace HWY_NAMESPACE
 }  // namespace instinfer::cpu

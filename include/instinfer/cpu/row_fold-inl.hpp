@@ -16,23 +16,16 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-template <class Format>
+template <class Format, tuning T = tuning{}>
 class row_fold {
+  static constexpr std::uint32_t block_rows = T.block_rows;
+
  public:
   using packed = typename Format::packed;
   static constexpr bool scaled = Format::codec::scale_bytes > 0;
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
 
-  // Prefetch distance in rows. For one head with even rows: 1 KiB, and at least 4 rows (Zen 4,
-  // fp16 with head size 128: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB). Otherwise the
-  // next block, because the kernel of a group spends more time per row (4 heads: 30 ns a token,
-  // against 34).
-  template <std::uint32_t Heads, class Rows, std::uint32_t Dims>
-  static constexpr std::uint32_t prefetch_distance =
-      Heads > 1 || std::is_pointer_v<Rows>
-          ? block_rows
-          : std::clamp<std::uint32_t>(1024 / row_bytes<Dims, packed>, 4, block_rows);
   // Sums of this many rows are separate, then merged: one sum of 32K terms in fp32 would lose three
   // more bits.
   static constexpr std::size_t merge_rows = 1024;
@@ -51,9 +44,8 @@ class row_fold {
     reset(group);
     std::size_t unmerged = 0;
     bool pending = false;  // the block before has weights, but its V rows are not folded yet
-    // A window has the rows of 3 blocks of V and 2 of K, and a cursor is up to a block further on.
-    const auto ahead = pages.ahead(plan, first, last,
-                                   [&] { return reads_in_use(plan, first, last, 4 * block_rows); });
+    const auto ahead = pages.ahead(
+        plan, first, last, [&] { return reads_in_use(plan, first, last, window::rows_in_use); });
     for (window_.begin(plan, first, last, ahead,
                        q.bias ? pages.tile_tokens(stream::k_by_token) : 0);
          window_.k().count > 0 || pending; window_.advance(plan, ahead)) {
@@ -61,8 +53,8 @@ class row_fold {
       unmerged += window_.k().count;
       pending = window_.k().count > 0;
       if (unmerged >= merge_rows) {
-        for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
-          fold_values<Heads>(h, window_.v().rows.data(), {});
+        for_head_blocks<T.heads>(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+          fold_values<Heads>(h, window_.v().rows.data(), rows_ahead<packed>{});
         });
         merge_into(to, group, first_head);
         reset(group);
@@ -75,6 +67,20 @@ class row_fold {
 
  private:
   static constexpr float lowest = -std::numeric_limits<float>::infinity();
+
+  // In rows. Blocks of uneven rows wait for their pointers, so they are treated like a group's.
+  template <std::uint32_t Heads, class Rows>
+  static constexpr row_prefetch prefetch_of =
+      Heads > 1 || std::is_pointer_v<Rows> ? T.group : T.one_head;
+  static constexpr std::uint32_t k_distance(const row_prefetch& p) {
+    return p.k.in_rows(row_bytes<k_dim, packed>);
+  }
+  static constexpr std::uint32_t v_distance(const row_prefetch& p) {
+    return p.v.in_rows(row_bytes<v_dim, packed>);
+  }
+  static constexpr std::uint32_t farthest = std::max(
+      {k_distance(T.one_head), v_distance(T.one_head), k_distance(T.group), v_distance(T.group)});
+  using window = row_window<typename Format::storage, T, (farthest + block_rows - 1) / block_rows>;
 
   // In each array, the state of heads [h, h + Heads) starts at h. max and sum: [lanes], lane i for
   // head i % slots; sums are partial.
@@ -92,7 +98,7 @@ class row_fold {
     const auto& v = pending ? window_.v_before() : window_.v();  // at first, weights are 0
     using rows = even_rows<packed>;
     const bool even = (k.stride > 0 || k.count == 0) && v.stride > 0;
-    for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
+    for_head_blocks<T.heads>(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
       const float* heads = q + std::size_t{h} * k_dim;
       if (even) {
         fold_block<Heads>(h, heads, keys(rows{k.rows[0], k.stride}), rows{v.rows[0], v.stride},
@@ -120,26 +126,29 @@ class row_fold {
                              bool pending) {
     constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
     HWY_ALIGN float products[block_rows * slots<Heads>];  // [row, slot]
-    rows_ahead<packed> k_ahead;
-    rows_ahead<packed> v_ahead;
+    constexpr row_prefetch prefetches = prefetch_of<Heads, VRows>;
+    rows_ahead<packed, block_rows, prefetches.to> k_ahead;
+    rows_ahead<packed, block_rows, prefetches.to> v_ahead;
     if (h == 0) {  // for other blocks of heads, the rows are already in the cache
-      k_ahead = window_.k_ahead(prefetch_distance<Heads, KRows, k_dim>);
+      k_ahead = window_.template k_ahead<prefetches.to>(k_distance(prefetches));
       if (pending) {
-        v_ahead = window_.v_ahead(prefetch_distance<Heads, VRows, v_dim>);
+        v_ahead = window_.template v_ahead<prefetches.to>(v_distance(prefetches));
       }
     }
-    if constexpr (Heads == 1 && rows_interleave<k_dim, v_dim>) {
+    if constexpr (Heads == 1 && T.by_turns && rows_interleave<k_dim, v_dim>) {
       if (window_.k().count > 0) {
-        hn::Store(score_and_accumulate<k_dim, v_dim, packed>(k, q, v_before, weights_of(h),
-                                                             o_.data() + std::size_t{h} * v_dim,
-                                                             k_ahead, v_ahead),
-                  float_tag{}, products);
+        for (std::uint32_t t = 0; t < block_rows; t += lanes) {
+          hn::Store(score_and_accumulate<k_dim, v_dim>(k + t, q, v_before + t, weights_of(h) + t,
+                                                       o_.data() + std::size_t{h} * v_dim,
+                                                       k_ahead.from(t), v_ahead.from(t)),
+                    float_tag{}, products + t);
+        }
       } else {
         fold_values<Heads>(h, v_before, v_ahead);
       }
     } else {
       for (std::uint32_t t = 0; t < block_rows && window_.k().count > 0; t += tile_rows) {
-        hn::Store(score_rows<Heads, k_dim, packed>(k + t, q, k_ahead.from(t)), float_tag{},
+        hn::Store(score_rows<Heads, k_dim>(k + t, q, k_ahead.from(t)), float_tag{},
                   products + t * slots<Heads>);
       }
       if (pending) {
@@ -152,10 +161,10 @@ class row_fold {
   }
 
   // Folds the rows of a block with known weights. Rows after its end have weight 0.
-  template <std::uint32_t Heads, class VRows>
-  HWY_INLINE void fold_values(std::uint32_t h, VRows v, rows_ahead<packed> ahead) {
-    accumulate_rows<Heads, v_dim, packed>(v, block_rows, weights_of(h),
-                                          o_.data() + std::size_t{h} * v_dim, ahead);
+  template <std::uint32_t Heads, class VRows, class Ahead>
+  HWY_INLINE void fold_values(std::uint32_t h, VRows v, Ahead ahead) {
+    accumulate_rows<Heads, v_dim>(v, block_rows, weights_of(h), o_.data() + std::size_t{h} * v_dim,
+                                  ahead);
   }
 
   // x[t, slot] *= scales[t], for the rows of a block.
@@ -238,7 +247,7 @@ class row_fold {
   float* weights_of(std::uint32_t h) { return weights_.data() + std::size_t{h} * block_rows; }
 
   void merge_into(group_state& to, std::uint32_t group, std::uint32_t first_head) {
-    for_head_blocks(group, [&]<std::uint32_t Heads>(std::uint32_t first) {
+    for_head_blocks<T.heads>(group, [&]<std::uint32_t Heads>(std::uint32_t first) {
       merge_block(to, first_head, first, Heads, slots<Heads>);
     });
   }
@@ -255,7 +264,7 @@ class row_fold {
     }
   }
 
-  row_window<typename Format::storage> window_;
+  window window_;
   float soft_cap_ = 0.0f;
   const logit_bias* bias_ = nullptr;  // of the query that is folded; null: none
   std::vector<float> weights_;        // [group + 1, block_rows]: see weights_of

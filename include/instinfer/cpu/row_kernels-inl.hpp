@@ -41,21 +41,22 @@ struct dim_scaled_rows {
 template <std::uint32_t Dims, class Packed>
 inline constexpr std::uint32_t row_bytes = Dims * sizeof(Packed) / packed_elements<Packed>;
 
-// Prefetches part `part` of Parts of a row of Dims elements.
-template <std::uint32_t Dims, std::uint32_t Parts, class Packed>
-HWY_INLINE void prefetch_row(const Packed* row, std::uint32_t part) {
+// Prefetches part `part` of Parts of row t of those ahead, which has Dims elements.
+template <std::uint32_t Dims, std::uint32_t Parts, class Packed, std::uint32_t Rows, cache_level To>
+HWY_INLINE void prefetch_row(rows_ahead<Packed, Rows, To> ahead, std::size_t t,
+                             std::uint32_t part) {
   constexpr std::uint32_t lines = (row_bytes<Dims, Packed> + line_bytes - 1) / line_bytes;
-  const auto* bytes = reinterpret_cast<const std::byte*>(row);
+  const auto* bytes = reinterpret_cast<const std::byte*>(ahead[t]);
   if constexpr (lines % Parts == 0) {  // this case or the next is usual; both have no loop
     constexpr std::uint32_t part_bytes = lines / Parts * line_bytes;
-    prefetch(bytes + part * part_bytes, part_bytes);
+    prefetch<To>(bytes + part * part_bytes, part_bytes);
   } else if constexpr (Parts % lines == 0) {
     if (part % (Parts / lines) == 0) {
-      prefetch(bytes + part / (Parts / lines) * line_bytes);
+      prefetch<To>(bytes + part / (Parts / lines) * line_bytes);
     }
   } else {
     for (std::uint32_t line = lines * part / Parts; line < lines * (part + 1) / Parts; ++line) {
-      prefetch(bytes + line * line_bytes);
+      prefetch<To>(bytes + line * line_bytes);
     }
   }
 }
@@ -63,8 +64,8 @@ HWY_INLINE void prefetch_row(const Packed* row, std::uint32_t part) {
 // Lane j * slots + h of the result is q_h . rows[j], for lanes / slots rows of Dims contiguous
 // elements. q [Heads, Dims]. Sums stay in a register tile; one tree adds them across. Prefetches
 // the rows `ahead` at the same time.
-template <std::uint32_t Heads, std::uint32_t Dims, class Packed, class Rows>
-HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ahead) {
+template <std::uint32_t Heads, std::uint32_t Dims, class Rows, class Ahead>
+HWY_INLINE float_vec score_rows(Rows rows, const float* q, Ahead ahead) {
   constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
   constexpr std::uint32_t steps = Dims / lanes;
   stored_vec tile[lanes];
@@ -75,7 +76,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
     HWY_UNROLL(16)
     for (std::uint32_t j = 0; j < tile_rows; ++j) {
       if (ahead) {
-        prefetch_row<Dims, 1>(ahead[j], 0);
+        prefetch_row<Dims, 1>(ahead, j, 0);
       }
       HWY_UNROLL(16)
       for (std::uint32_t i = 0; i < Dims; i += lanes) {
@@ -89,7 +90,7 @@ HWY_INLINE float_vec score_rows(Rows rows, const float* q, rows_ahead<Packed> ah
     HWY_UNROLL(4)
     for (std::uint32_t step = 0; step < steps; ++step) {
       for (std::uint32_t j = 0; j < tile_rows && ahead; ++j) {
-        prefetch_row<Dims, steps>(ahead[j], step);
+        prefetch_row<Dims, steps>(ahead, j, step);
       }
       const std::uint32_t i = step * lanes;
       stored_vec query[Heads];
@@ -122,9 +123,9 @@ constexpr std::uint32_t largest_divisor(std::uint32_t n, std::uint32_t most) {
 // o[h, i] += sum over t < count of weights[t * slots + h] * rows[t][i], for rows of Dims contiguous
 // elements. The sums of Heads x `vectors` vectors stay in registers for all rows. Prefetches the
 // rows `ahead` at the same time.
-template <std::uint32_t Heads, std::uint32_t Dims, class Packed, class Rows>
+template <std::uint32_t Heads, std::uint32_t Dims, class Rows, class Ahead>
 HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weights, float* o,
-                                rows_ahead<Packed> ahead) {
+                                Ahead ahead) {
   constexpr std::uint32_t in_row = Dims / lanes;
   constexpr std::uint32_t fitting = std::min(in_row, std::bit_floor(register_budget / Heads));
   constexpr std::uint32_t vectors = largest_divisor(in_row, fitting);
@@ -141,7 +142,7 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
     }
     for (std::size_t t = 0; t < count; ++t) {
       if (ahead) {
-        prefetch_row<Dims, parts>(ahead[t], part);
+        prefetch_row<Dims, parts>(ahead, t, part);
       }
       const auto row = rows[t];
       HWY_UNROLL(16)
@@ -170,10 +171,9 @@ HWY_INLINE void accumulate_rows(Rows rows, std::size_t count, const float* weigh
 template <std::uint32_t KDim, std::uint32_t VDim>
 inline constexpr bool rows_interleave = lanes == 16 && VDim / lanes <= 8;
 
-template <std::uint32_t KDim, std::uint32_t VDim, class Packed, class KRows, class VRows>
+template <std::uint32_t KDim, std::uint32_t VDim, class KRows, class VRows, class Ahead>
 HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, const float* weights,
-                                          float* o, rows_ahead<Packed> k_ahead,
-                                          rows_ahead<Packed> v_ahead) {
+                                          float* o, Ahead k_ahead, Ahead v_ahead) {
   constexpr std::uint32_t vectors = VDim / lanes;
   stored_vec tile[lanes];
   stored_vec acc[vectors];
@@ -184,10 +184,10 @@ HWY_INLINE float_vec score_and_accumulate(KRows k, const float* q, VRows v, cons
   HWY_UNROLL(16)
   for (std::uint32_t j = 0; j < lanes; ++j) {
     if (k_ahead) {
-      prefetch_row<KDim, 1>(k_ahead[j], 0);
+      prefetch_row<KDim, 1>(k_ahead, j, 0);
     }
     if (v_ahead) {
-      prefetch_row<VDim, 1>(v_ahead[j], 0);
+      prefetch_row<VDim, 1>(v_ahead, j, 0);
     }
     HWY_UNROLL(16)
     for (std::uint32_t i = 0; i < KDim; i += lanes) {

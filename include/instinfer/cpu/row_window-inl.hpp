@@ -1,59 +1,57 @@
 #pragma once
 // A window over the K and V rows of a plan, in the plan's order: the block of rows that a kernel
-// uses now, and the next block, which it prefetches at the same time.
+// uses now, and the blocks after it, which it prefetches at the same time.
 
 #include <algorithm>
 #include <array>
 
 #include "instinfer/core/access_plan.hpp"
 #include "instinfer/cpu/coded_load-inl.hpp"
+#include "instinfer/cpu/tuning-inl.hpp"
 #include "instinfer/layout/head_pages.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Rows per block. Prefetchers drop a stream that pauses too long, so blocks alternate between K and
-// V every 16 rows (share of the read bandwidth, fp16 with head size 128: 0.96; with blocks of 64
-// rows: 0.86). 16 rows are also a page of 4 KiB.
-inline constexpr std::uint32_t block_rows = 16;
-
 // The rows that a kernel uses at once.
-template <class Packed>
+template <class Packed, std::uint32_t Rows>
 struct row_block {
-  std::array<const Packed*, block_rows> rows{};  // missing rows repeat the last one
-  std::array<float, block_rows> scales{};        // factors of the rows; only for pages with scales
-  std::array<const bf16*, block_rows> dims{};  // scales of the rows' dims; only of K, if there are
-  std::array<std::uint32_t, block_rows> tokens{};  // of the rows; only if asked for
+  std::array<const Packed*, Rows> rows{};    // missing rows repeat the last one
+  std::array<float, Rows> scales{};          // factors of the rows; only for pages with scales
+  std::array<const bf16*, Rows> dims{};      // scales of the rows' dims; only of K, if there are
+  std::array<std::uint32_t, Rows> tokens{};  // of the rows; only if asked for
   std::uint32_t count = 0;
   // Packed values from one row to the next if the block is full and this is the same for all rows;
   // otherwise 0.
   std::size_t stride = 0;
 };
 
-// The rows at some distance after those of a block: the rest of the block, then the first rows of
-// the next block. Empty if there are none to prefetch.
-template <class Packed>
+// The rows at some distance after the first one of a block: the rest of the block, then the first
+// rows of the next block. Empty if there are none to prefetch.
+template <class Packed, std::uint32_t Rows = tuning{}.block_rows, cache_level To = cache_level::l2>
 struct rows_ahead {
   const Packed* const* now = nullptr;
   const Packed* const* next = nullptr;
-  std::uint32_t distance = block_rows;
+  std::uint32_t distance = Rows;
 
-  explicit operator bool() const { return now != nullptr; }
+  explicit operator bool() const { return To != cache_level::none && now != nullptr; }
   // The same for the rows of the block from row t on.
   HWY_INLINE rows_ahead from(std::uint32_t t) const { return {now, next, distance + t}; }
   HWY_INLINE const Packed* operator[](std::size_t t) const {
-    return t + distance < block_rows ? now[t + distance] : next[t + distance - block_rows];
+    return t + distance < Rows ? now[t + distance] : next[t + distance - Rows];
   }
 };
 
 // Iterates over the wanted rows of a plan's K pages, or of its V pages. All pages are stored in the
 // same way.
-template <class Storage>
+template <class Storage, tuning T>
 class row_cursor {
  public:
   using codec = codec_of<Storage>;
   using packed = typename codec::packed;
+  static constexpr std::uint32_t block_rows = T.block_rows;
+  using block = row_block<packed, block_rows>;
   static constexpr bool scaled = codec::scale_bytes > 0;
   static constexpr bool dims_scaled = dim_bytes<codec> > 0;
 
@@ -71,7 +69,7 @@ class row_cursor {
   // prefetched as soon as they are known, so that memory works while the plan is read (one SparF
   // head of 2K among 32K tokens on Zen 4: 270 us, against 330 with prefetches in the kernel).
   template <class Pages>
-  void take(const access_plan& plan, const Pages& pages, row_block<packed>& to) {
+  void take(const access_plan& plan, const Pages& pages, block& to) {
     std::uint32_t count = 0;
     bool even = true;
     const packed* end = nullptr;  // where the next row must be
@@ -106,7 +104,7 @@ class row_cursor {
     to.stride = even && count == block_rows ? stride_ : 0;
     if (to.stride == 0 && shares_ != sharing::entries) {
       for (std::uint32_t t = 0; t < count; ++t) {
-        prefetch(to.rows[t], dims_ * sizeof(packed));
+        prefetch<T.scattered>(to.rows[t], dims_ * sizeof(packed));
       }
     }
   }
@@ -167,7 +165,7 @@ class row_cursor {
 
   // Writes the tokens of the next n rows into the block, from row `at` on. Not inline: most folds
   // need no tokens, and take() is slower with the loop in it.
-  HWY_NOINLINE void number(const access_plan& plan, row_block<packed>& to, std::uint32_t at,
+  HWY_NOINLINE void number(const access_plan& plan, block& to, std::uint32_t at,
                            std::uint32_t n) const {
     const std::uint32_t first = plan.reads()[read_ - 1].token_tile * page_tokens_ + token_;
     for (std::uint32_t i = 0; i < n; ++i) {
@@ -197,15 +195,18 @@ class row_cursor {
   sharing shares_ = sharing::nothing;  // of V with K
 };
 
-// The blocks of rows around the current one. Kernels use the V rows of a block one step later than
-// its K rows: together with K of the next block.
-template <class Storage>
+// The blocks of rows around the current one, and BlocksAhead blocks after it, at least 1. Kernels
+// use the V rows of a block one step later than its K rows: together with K of the next block.
+template <class Storage, tuning T, std::uint32_t BlocksAhead>
 class row_window {
-  using cursor = row_cursor<Storage>;
+  using cursor = row_cursor<Storage, T>;
   using packed = typename cursor::packed;
 
  public:
-  using block = row_block<packed>;
+  using block = typename cursor::block;
+  // The rows between the first one in use and the last one that a cursor has asked for: a block of
+  // V before the current one, the blocks ahead, and one in which a cursor stands.
+  static constexpr std::uint32_t rows_in_use = (BlocksAhead + 3) * T.block_rows;
 
   // Uses reads [first, last) of a plan. They begin with a K page and end with V pages. Blocks of
   // K say which tokens their rows are if the tokens of a K page are given.
@@ -216,47 +217,67 @@ class row_window {
     v_cursor_.begin(true, first, last);
     k_.fill({});
     v_.fill({});
-    advance(plan, pages);
-    advance(plan, pages);
+    for (std::uint32_t i = 0; i <= BlocksAhead; ++i) {
+      advance(plan, pages);
+    }
   }
 
   // Moves to the next block.
   template <class Pages>
   void advance(const access_plan& plan, const Pages& pages) {
-    k_now_ = (k_now_ + 1) % 2;
-    v_now_ = (v_now_ + 1) % 3;
-    k_cursor_.take(plan, pages, k_[(k_now_ + 1) % 2]);
-    v_cursor_.take(plan, pages, v_[(v_now_ + 1) % 3]);
+    k_now_ = (k_now_ + 1) % k_blocks;
+    v_now_ = (v_now_ + 1) % v_blocks;
+    k_cursor_.take(plan, pages, k_[(k_now_ + BlocksAhead) % k_blocks]);
+    v_cursor_.take(plan, pages, v_[(v_now_ + BlocksAhead) % v_blocks]);
   }
 
   // The rows [k_dim] and [v_dim] of the current block; count is 0 at the end.
   const block& k() const { return k_[k_now_]; }
   const block& v() const { return v_[v_now_]; }
-  const block& v_before() const { return v_[(v_now_ + 2) % 3]; }
+  const block& v_before() const { return v_[(v_now_ + v_blocks - 1) % v_blocks]; }
 
   // The rows `distance` after those of the current K block, and after those of the V block before
-  // it, for a kernel to prefetch. Fused rows of V are prefetched together with those of K, because
-  // they are one stream in memory. None if rows have no even stride, or are prefetched already.
-  rows_ahead<packed> k_ahead(std::uint32_t distance) const {
-    return ahead(k(), k_[(k_now_ + 1) % 2], distance);
+  // it, for a kernel to prefetch; 1 to BlocksAhead blocks. Fused rows of V are prefetched together
+  // with those of K, because they are one stream in memory. None if rows have no even stride, or
+  // are prefetched already.
+  template <cache_level To>
+  rows_ahead<packed, T.block_rows, To> k_ahead(std::uint32_t distance) const {
+    return ahead<To>(k_, k_now_, distance);
   }
-  rows_ahead<packed> v_ahead(std::uint32_t distance) const {
-    return v_cursor_.shares() == sharing::nothing ? ahead(v_before(), v(), distance)
-           : v_cursor_.shares() == sharing::page  ? ahead(v(), v_[(v_now_ + 1) % 3], distance)
-                                                  : rows_ahead<packed>{};
+  template <cache_level To>
+  rows_ahead<packed, T.block_rows, To> v_ahead(std::uint32_t distance) const {
+    switch (v_cursor_.shares()) {
+      case sharing::nothing:
+        return ahead<To>(v_, v_now_ + v_blocks - 1, distance);
+      case sharing::page:
+        return ahead<To>(v_, v_now_, distance);
+      case sharing::entries:
+        break;
+    }
+    return {};
   }
 
  private:
-  // `now` has rows. At the end of the plan `next` has none.
-  static rows_ahead<packed> ahead(const block& now, const block& next, std::uint32_t distance) {
-    const block& then = next.count > 0 ? next : now;
-    return now.stride > 0 || then.stride > 0
-               ? rows_ahead<packed>{now.rows.data(), then.rows.data(), distance}
-               : rows_ahead<packed>{};
+  static constexpr std::uint32_t k_blocks = BlocksAhead + 1;
+  static constexpr std::uint32_t v_blocks = BlocksAhead + 2;
+
+  // The rows that begin `distance` rows after blocks[at % Blocks]. Blocks after the end of the plan
+  // have no rows.
+  template <cache_level To, std::size_t Blocks>
+  static rows_ahead<packed, T.block_rows, To> ahead(const std::array<block, Blocks>& blocks,
+                                                    std::uint32_t at, std::uint32_t distance) {
+    const std::uint32_t skipped = (distance - 1) / T.block_rows;
+    const block& first = blocks[(at + skipped) % Blocks];
+    const block& second = blocks[(at + skipped + 1) % Blocks];
+    const block& then = second.count > 0 ? second : first;
+    if (first.stride == 0 && then.stride == 0) {
+      return {};
+    }
+    return {first.rows.data(), then.rows.data(), distance - skipped * T.block_rows};
   }
 
-  std::array<block, 2> k_;  // now, next
-  std::array<block, 3> v_;  // before, now, next, in turn
+  std::array<block, k_blocks> k_;  // now, then those ahead, in turn
+  std::array<block, v_blocks> v_;  // before, now, then those ahead, in turn
   std::uint32_t k_now_ = 0;
   std::uint32_t v_now_ = 0;
   cursor k_cursor_;

@@ -15,13 +15,9 @@ HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {
 inline namespace HWY_NAMESPACE {
 
-// Smaller groups leave more of a tile empty than tiles gain: 8 heads of 128 dims take 1.2 times as
-// long, 16 take 0.86, 16 heads over latent rows 0.6 and 128 of those 0.3 (Intel Xeon).
-inline constexpr std::uint32_t least_matrix_heads = 16;
-
-// The fold of one part: by matrix tiles where the processor has them and the group fills them, or by
-// rows.
-template <class Format>
+// The fold of one part: by matrix tiles where the processor has them and the group fills them, or
+// by rows.
+template <class Format, tuning T>
 class part_fold {
  public:
   template <class Pages>
@@ -29,7 +25,7 @@ class part_fold {
             const access_plan& plan, std::size_t first, std::size_t last, const Pages& pages,
             group_state& to, std::uint32_t first_head) {
     if constexpr (folds_by_matrix<Format>) {
-      if (q.group >= least_matrix_heads && matrix_tiles_allowed()) {
+      if (q.group >= T.matrix_heads && matrix_tiles_allowed()) {
         by_matrix_.fold(q, scaled_q, plan, first, last, pages, to, first_head);
         return;
       }
@@ -38,11 +34,11 @@ class part_fold {
   }
 
  private:
-  row_fold<Format> by_rows_;
-  std::conditional_t<folds_by_matrix<Format>, matrix_fold<Format>, std::monostate> by_matrix_;
+  row_fold<Format, T> by_rows_;
+  std::conditional_t<folds_by_matrix<Format>, matrix_fold<Format, T>, std::monostate> by_matrix_;
 };
 
-template <class Format>
+template <class Format, tuning T>
 class shared_fold {
  public:
   // Folds reads [0, last) of the plan into heads [q.first_head, ...) of `to`. scaled_q [heads,
@@ -79,9 +75,9 @@ class shared_fold {
                : wanted_elements(plan, 0, last) * sizeof(packed) / packed_elements<packed>;
   }
 
-  std::vector<part_fold<Format>> folds_;  // [parts]
-  std::vector<group_state> states_;       // [parts]
-  std::vector<std::size_t> cuts_;         // [parts + 1]
+  std::vector<part_fold<Format, T>> folds_;  // [parts]
+  std::vector<group_state> states_;          // [parts]
+  std::vector<std::size_t> cuts_;            // [parts + 1]
 };
 
 }  // namespace HWY_NAMESPACE

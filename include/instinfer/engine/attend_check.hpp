@@ -46,6 +46,25 @@ inline void require_query_each(std::size_t queries, std::size_t tokens) {
   });
 }
 
+// For prefill: the number of queries, which are those of the newest of `count` tokens. Throws
+// bad_argument unless q is [n, q_heads, k_dim], and out empty or [n, q_heads, v_dim].
+template <class Format>
+std::size_t prompt_queries(std::size_t q_size, std::size_t out_size, std::size_t count,
+                           const model_shape& shape) {
+  const std::size_t q_row = shape.q_values(Format::k_dim);
+  const std::size_t queries = q_size / q_row;
+  require(q_size % q_row == 0 && queries <= count &&
+              (out_size == 0 || out_size == queries * shape.q_values(Format::v_dim)),
+          [&] {
+            return "prefill: q must be [n, " + std::to_string(shape.q_heads) + ", " +
+                   std::to_string(Format::k_dim) + "], n at most " + std::to_string(count) +
+                   ", and out empty or [n, " + std::to_string(shape.q_heads) + ", " +
+                   std::to_string(Format::v_dim) + "], got " + std::to_string(q_size) + " and " +
+                   std::to_string(out_size) + " elements";
+          });
+  return queries;
+}
+
 // What a request must fit, of a format and a policy.
 struct request_rules {
   std::size_t k_dim;

@@ -152,10 +152,6 @@ class engine : public attending_engine<D, Format, Path, Store> {
   }
 
  private:
-  // Queries of a prompt that attend in one go: each of their pages is read once for all of them,
-  // and as many appends in between cost little.
-  static constexpr std::size_t queries_together = 64;
-
   // f(). If it throws, puts back what the layers were.
   template <class F>
   receipt undone_on_failure(std::span<before> undo, F&& f) {
@@ -196,16 +192,7 @@ class engine : public attending_engine<D, Format, Path, Store> {
     const std::size_t count = count_of<Format>(prompt, shape.kv_heads);
     const std::size_t q_row = shape.q_values(Format::k_dim);
     const std::size_t out_row = shape.q_values(Format::v_dim);
-    const std::size_t queries = q.size() / q_row;
-    require(q.size() % q_row == 0 && queries <= count &&
-                (out.empty() || out.size() == queries * out_row),
-            [&] {
-              return "prefill: q must be [n, " + std::to_string(shape.q_heads) + ", " +
-                     std::to_string(Format::k_dim) + "], n at most " + std::to_string(count) +
-                     ", and out empty or [n, " + std::to_string(shape.q_heads) + ", " +
-                     std::to_string(Format::v_dim) + "], got " + std::to_string(q.size()) +
-                     " and " + std::to_string(out.size()) + " elements";
-            });
+    const std::size_t queries = prompt_queries<Format>(q.size(), out.size(), count, shape);
     if (queries == 0 || (out.empty() && !teaches)) {
       return base::append_rows(seq, layer, prompt);
     }

@@ -14,6 +14,10 @@
 
 namespace instinfer {
 
+// Queries of a prompt that attend in one go: each of their pages is read once for all of them, and
+// as many appends in between cost little.
+inline constexpr std::size_t queries_together = 64;
+
 // Rows of new tokens, oldest first, as engine::append takes them.
 template <class Element>
 struct new_tokens {

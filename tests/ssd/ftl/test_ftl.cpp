@@ -161,6 +161,13 @@ void random_commands(unsigned seed, const Policy& policy, double faults) {
   CHECK((faults > 0 || n.failed_programs + n.failed_erases + n.moved_for_failure == 0));
 }
 
+struct one_program_fails {
+  int number = 0;  // of the program that fails, from 1
+  int programs = 0;
+  bool program_fails(const location&) { return ++programs == number; }
+  bool erase_fails(const location&) { return false; }
+};
+
 }  // namespace
 
 TEST_CASE("FTL: every live page is where its number says, under random commands") {
@@ -312,14 +319,8 @@ TEST_CASE("FTL: bad blocks of the factory, and a failed block's pages rewritten"
     CHECK(std::find(bad.begin(), bad.end(), block) == bad.end());
   }
 
-  // The third program fails, once.
-  struct third_fails {
-    int programs = 0;
-    bool program_fails(const location&) { return ++programs == 3; }
-    bool erase_fails(const location&) { return false; }
-  };
   constexpr geometry one{.channels = 1, .blocks = 8, .pages = 4};
-  ftl<kv_blocks, no_pages, third_fails> failing(one, 20);
+  ftl<kv_blocks, no_pages, one_program_fails> failing(one, 20, {}, {}, {.number = 3});
   std::vector<page_id> pages;
   for (int i = 0; i < 3; ++i) {
     pages.push_back(failing.write(0, 0));
@@ -332,6 +333,38 @@ TEST_CASE("FTL: bad blocks of the factory, and a failed block's pages rewritten"
     CHECK(failing.locate(page).block != 0);
   }
   CHECK(failing.capacity_pages() == 16);  // 7 blocks, 3 of them spare
+}
+
+// A write leaves the last free block alone: it is what garbage collection moves pages to.
+TEST_CASE("FTL: a failing block waits for room, which idle time makes by collecting") {
+  constexpr geometry g{.channels = 1, .blocks = 8, .pages = 4};
+  // 34: the second program after blocks 0 and 1 were collected, in the block that was opened then.
+  ftl<greedy_pages, no_pages, one_program_fails> f(g, 24, {.kept_blocks = 1}, {}, {.number = 34});
+  std::vector<page_id> pages;
+  for (int i = 0; i < 24; ++i) {  // 6 full blocks
+    pages.push_back(f.write(0, 0));
+  }
+  for (std::size_t i = 0; i < 24; ++i) {
+    if (i % 4 < 2) {
+      f.release(pages[i]);
+    }
+  }
+  for (int i = 0; i < 5; ++i) {  // a seventh block, then half a block each of 0 and 1 moves
+    f.write(0, 0);
+  }
+  CHECK(f.counters().moved_for_space == 4);
+  CHECK(f.counters().failed_programs == 0);
+  f.write(0, 0);  // fails, and goes to a block that collecting 2 and 3 gives
+  CHECK(f.counters().failed_programs == 1);
+  CHECK(f.counters().moved_for_space == 8);
+  CHECK(f.blocks().count(0, block_state::free) == 1);
+  CHECK(f.blocks().count(0, block_state::failing) == 1);
+  CHECK(f.counters().moved_for_failure == 0);
+  CHECK(f.idle() == 1);  // block 4 is collected, so that an open block has room
+  CHECK(f.counters().moved_for_space == 10);
+  CHECK(f.counters().moved_for_failure == 1);
+  CHECK(f.blocks().count(0, block_state::failing) == 0);
+  CHECK(f.blocks().count(0, block_state::bad) == 1);
 }
 
 TEST_CASE("FTL: bad input: what, where, what was expected; state unchanged") {
