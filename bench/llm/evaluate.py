@@ -107,7 +107,8 @@ class Lookup(Evaluation):
             right.append(int(of_answer.argmax(-1).tolist() == answer))
             nll.append(round(-float(of_answer.gather(1, torch.tensor(answer)[:, None]).mean()), 4))
             engine.close(cache.sequences[0])
-        return {"right": right, "nll": nll, "usage": cache.usage(), "layers": len(cache.layers), "context": len(self.prompt)}
+        return {"right": right, "nll": nll, "usage": cache.usage(), "layers": len(cache.layers),
+                "context": len(self.prompt)}
 
 
 def prepare(task, model, tokenizer, options):

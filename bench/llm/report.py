@@ -115,9 +115,11 @@ def lookup_table(rows):
 
 def speed_section(speed):
     peers = [name for name in speed["rows"][0]["ms"] if name != "instinfer"]
-    lines = ["## Attention time of a token", "", "```sh", f"./dev bench llm --speed --threads {speed['threads']} --rounds {speed['rows'][0]['rounds']}", "```", "",
+    rounds = speed["rows"][0]["rounds"]
+    lines = ["## Attention time of a token", "", "```sh",
+             f"./dev bench llm --speed --threads {speed['threads']} --rounds {rounds}", "```", "",
              *paragraph(
-                 "Dense attention of one new token in 30 layers of 9 query heads over 3 of K and V, head size 64, in ms: "
+                 "Dense attention of one new token after a prompt, in 30 layers of 9 query heads over 3 of K and V, head size 64, in ms: "
                  f"the engine ({speed['target']}) through the bridge, and `scaled_dot_product_attention` of torch "
                  f"{speed['torch']} on the same K, V and queries in one process. Of torch's two ways to say it, "
                  "`enable_gqa`, and the heads of a group as rows of one call, the faster counts. All take turns, and each "

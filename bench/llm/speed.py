@@ -78,11 +78,12 @@ def check(contender, rows):
     contender.after_round()
 
 
+# One token after a prompt of `tokens`: as most do, it fills no page.
 def measure(storage, tokens, threads, rounds):
     torch.set_num_threads(threads)
     draw = torch.Generator().manual_seed(1)
     rows = [tuple(torch.randn(n, heads, DIM, generator=draw)
-                  for n, heads in ((tokens, KV_HEADS), (tokens, KV_HEADS), (1, Q_HEADS))) for _ in range(LAYERS)]
+                  for n, heads in ((tokens + 1, KV_HEADS), (tokens + 1, KV_HEADS), (1, Q_HEADS))) for _ in range(LAYERS)]
     contenders = [Engine(storage, rows, threads)]
     contenders += [Torch(s, rows, by_rows) for s in TYPES for by_rows in (True, False)]
     for contender in contenders:
