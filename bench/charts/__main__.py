@@ -3,7 +3,7 @@
 usage: python3 bench/charts JSON OUT
 
 The JSON of ./dev bench paper, beyond and methods has many charts: OUT is a folder. The demo, the sweep, the capacity
-planner and ./dev bench report have one: OUT is a file (.svg, .png).
+planner, ./dev bench llm and ./dev bench report have one: OUT is a file (.svg, .png).
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ def main() -> int:
         return 2
     source, out = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        import beyond, examples, methods, paper, roofline  # noqa: E401 (they need matplotlib)
+        import accuracy, beyond, examples, methods, paper, roofline  # noqa: E401 (they need matplotlib)
     except ModuleNotFoundError as missing:
         if missing.name not in ("matplotlib", "numpy"):
             raise
         print(f"not drawn: Python's matplotlib is not installed (Debian: python3-matplotlib). With it, run\n"
               f"  {sys.executable} {Path(__file__).parent} {source} {out}", file=sys.stderr)
         return 1
-    kinds = {"paper": paper.draw, "beyond": beyond.draw, "methods": methods.draw, "roofline": roofline.draw,
-             "demo": examples.draw_demo, "sweep": examples.draw_sweep, "plan": examples.draw_plan}
+    kinds = {"paper": paper.draw, "beyond": beyond.draw, "methods": methods.draw, "accuracy": accuracy.draw,
+             "roofline": roofline.draw, "demo": examples.draw_demo, "sweep": examples.draw_sweep,
+             "plan": examples.draw_plan}
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:

@@ -97,16 +97,18 @@ class Lookup(Evaluation):
     def run(self, method, settings, budget):
         cache = self.cache(method, settings, budget, 0)
         engine, prompt = cache.engine, cache.sequences[0]
-        right = []
+        right, nll = [], []
         for question, answer in self.asked:
             cache.sequences = [engine.fork(prompt)]
             for layer in cache.layers:
                 layer.seen = len(self.prompt)
             logits = self.forced(cache, (question + answer)[:-1])
-            first = logits[len(question) - 1:].argmax(-1)
-            right.append(int(first.tolist() == answer))
+            of_answer = torch.log_softmax(logits[len(question) - 1:], -1)
+            right.append(int(of_answer.argmax(-1).tolist() == answer))
+            nll.append(round(-float(of_answer.gather(1, torch.tensor(answer)[:, None]).mean()), 4))
             engine.close(cache.sequences[0])
-        return {"right": right, "usage": cache.usage(), "layers": len(cache.layers), "context": len(self.prompt)}
+        return {"right": right, "nll": nll, "usage": cache.usage(), "layers": len(cache.layers),
+                "context": len(self.prompt)}
 
 
 def prepare(task, model, tokenizer, options):

@@ -1,9 +1,12 @@
-"""docs/accuracy.md from the results of run.py."""
+"""docs/accuracy.md and its chart, from the results of run.py."""
 
 import json
 import math
+import os
 import random
+import subprocess
 import sys
+import textwrap
 from collections import defaultdict
 
 BLOCK = 16  # tokens; neighbours are alike, so whole blocks are drawn
@@ -73,6 +76,10 @@ def perplexity_rows(results):
         }
 
 
+def paragraph(text):
+    return textwrap.wrap(text, 120)
+
+
 def share(budget):
     return "all" if budget == 1 else f"1/{1 / budget:.0f}"
 
@@ -88,15 +95,53 @@ def perplexity_table(rows):
     return lines
 
 
-def lookup_table(results):
-    lines = ["| method | budget | right | of | share, 95 % | wanted |", "|---|---|---|---|---|---|"]
+def lookup_rows(results):
     for (variant, budget), part in sorted(group(results).items(), key=lambda item: (-item[0][1], item[0][0] != "dense")):
         answers = [x for r in part for x in r["right"]]
         low, high = wilson(sum(answers), len(answers))
         wanted = sum(r["usage"]["wanted_bytes"] for r in part) / sum(r["usage"]["dense_bytes"] for r in part)
-        lines.append(f"| {variant} | {share(budget)} | {sum(answers)} | {len(answers)} | {sum(answers) / len(answers):.2f} "
-                     f"({low:.2f} to {high:.2f}) | {wanted:.3f} |")
+        yield {"variant": variant, "budget": budget, "right": sum(answers), "asked": len(answers),
+               "share": sum(answers) / len(answers), "low": low, "high": high, "wanted": wanted,
+               "nll": mean([x for r in part for x in r["nll"]])}
+
+
+def lookup_table(rows):
+    lines = ["| method | budget | right | of | share, 95 % | nats | wanted |", "|---|---|---|---|---|---|---|"]
+    for r in rows:
+        lines.append(f"| {r['variant']} | {share(r['budget'])} | {r['right']} | {r['asked']} | {r['share']:.2f} "
+                     f"({r['low']:.2f} to {r['high']:.2f}) | {r['nll']:.2f} | {r['wanted']:.3f} |")
     return lines
+
+
+def speed_section(speed):
+    peers = [name for name in speed["rows"][0]["ms"] if name != "instinfer"]
+    rounds = speed["rows"][0]["rounds"]
+    lines = ["## Attention time of a token", "", "```sh",
+             f"./dev bench llm --speed --threads {speed['threads']} --rounds {rounds}", "```", "",
+             *paragraph(
+                 "Dense attention of one new token after a prompt, in 30 layers of 9 query heads over 3 of K and V, head size 64, in ms: "
+                 f"the engine ({speed['target']}) through the bridge, and `scaled_dot_product_attention` of torch "
+                 f"{speed['torch']} on the same K, V and queries in one process. Of torch's two ways to say it, "
+                 "`enable_gqa`, and the heads of a group as rows of one call, the faster counts. All take turns, and each "
+                 "layer's best call counts. **Beyond the attend** is what a call of the bridge takes more than it: "
+                 "Python, checks, and the write of the new token."), "",
+             "| tokens | threads | instinfer, " + speed["rows"][0]["storage"] + " | " + " | ".join(peers) +
+             " | beyond the attend |", "|---" * (4 + len(peers)) + "|"]
+    for r in speed["rows"]:
+        lines.append(f"| {r['tokens']:,} | {r['threads']} | {r['ms']['instinfer']:.2f} | " +
+                     " | ".join(f"{r['ms'][p]:.2f}" for p in peers) +
+                     f" | {r['beyond_ms'] / r['attend_ms']:.1%} |".replace("%", " %"))
+    return lines
+
+
+def draw(panels, options):
+    """The chart beside the page, by the system's Python, which has matplotlib. True if it is drawn."""
+    data, picture = options.results + ".chart.json", os.path.splitext(options.doc)[0] + ".svg"
+    with open(data, "w") as file:
+        json.dump({"kind": "accuracy", "panels": panels}, file)
+    charts = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../charts")
+    python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else "python3"
+    return subprocess.run([python, charts, data, picture]).returncode == 0
 
 
 HEAD = """\
@@ -119,6 +164,9 @@ engine's. Prompts attend exactly.
 - **drive ms**: modelled attention time of a token in all layers, on the paper's drive; **keeps up**: with an
   accelerator that is never the bottleneck. **CPU ms**: measured processor time of one thread.
 - A **budget** is the share of bytes that a method is set to want (`methods::at_budget`); **wanted** is what came of it.
+- **sparf** is `sparf::for_groups` where query heads share a KV head. "As published" is Alg. 1 of the paper, and
+  "published but local" has a quarter of its tokens local. The others change one thing: "without mean" has no blend, "by
+  maximum" and "by logits" rank tokens so, and "by head" lets each query head choose for itself.
 """
 
 
@@ -127,7 +175,7 @@ def write(options):
         results = list({r["key"]: r for r in map(json.loads, file)}.values())
     if not results:
         sys.exit(f"./dev bench llm: {options.results} has no results")
-    lines = [HEAD]
+    lines, panels = [], []
     for model, storage, context in sorted({(r["model"], r["storage"], r["context"]) for r in results
                                            if r["task"] == "perplexity"}):
         of_model = [r for r in results if (r["model"], r["storage"], r["context"]) == (model, storage, context) and
@@ -138,14 +186,35 @@ def write(options):
             lines += [f"## {model}, {storage}: {text}, prompts of {context} tokens", "",
                       f"{rows[0]['tokens']} tokens, of which exact attention has a perplexity of "
                       f"{exact_perplexity(part):.2f}; dense wants {rows[0]['dense_mb']:.1f} MB a token.", "",
-                      *perplexity_table(rows), ""]
+                      *perplexity_table([r for r in rows if not r["variant"].startswith("sparf ")]), ""]
+            settings = [r for r in rows if r["variant"].startswith("sparf")]
+            if len(settings) > 1:
+                lines += ["SparF's settings for the heads of a group:", "", *perplexity_table(settings), ""]
+            panels.append({"title": f"{text}, {context} tokens", "label": "perplexity over that of dense", "dense": 1.0,
+                           "rows": [{"method": r["variant"], "wanted": r["wanted"], "value": r["ratio"], "low": r["low"],
+                                     "high": r["high"]} for r in rows]})
     for model, storage, context in sorted({(r["model"], r["storage"], r["context"]) for r in results
                                            if r["task"] == "look-up"}):
         part = [r for r in results if (r["model"], r["storage"], r["context"]) == (model, storage, context) and
                 r["task"] == "look-up"]
+        rows = list(lookup_rows(part))
         lines += [f"## {model}, {storage}: look-up in prompts of {context} tokens", "",
-                  "Facts such as \"The secret number of Paris is 4711.\" stand in a text; each is asked for.", "",
-                  *lookup_table(part), ""]
+                  *paragraph("Facts such as \"The secret number of Paris is 4711.\" stand in a text; each is asked for. An "
+                             "answer is right if each of its tokens is the model's first choice; **nats** is the mean of "
+                             "-log p of these tokens."), "",
+                  *lookup_table(rows), ""]
+        panels.append({"title": f"look-up, {context} tokens", "label": "share of right answers",
+                       "dense": next((r["share"] for r in rows if r["variant"] == "dense"), 1.0),
+                       "rows": [{"method": r["variant"], "wanted": r["wanted"], "value": r["share"], "low": r["low"],
+                                 "high": r["high"]} for r in rows]})
+    if os.path.exists(options.speed_results):
+        with open(options.speed_results) as file:
+            lines += speed_section(json.load(file))
+    head = HEAD
+    if draw(panels, options):
+        picture = os.path.splitext(os.path.basename(options.doc))[0] + ".svg"
+        head += f"\n![perplexity and look-up over wanted bytes]({picture})\n"
+    lines.insert(0, head)
     with open(options.doc, "w") as file:
         file.write("\n".join(lines).rstrip() + "\n")
     print(f"wrote {options.doc} of {len(results)} results")

@@ -4,7 +4,9 @@ Perplexity: the last tokens of each window of text are teacher-forced after a pr
 are hidden in a prompt, and a question counts if each token of its answer is the model's first choice. Every result goes to
 a file at once, so that a run that was stopped goes on where it was. Processor time is that of one thread.
 
-usage: ./dev bench llm [--model DIR|GGUF] [--methods A,B] [--budgets 4,8,16] [--report-only] ...
+--speed times dense attention against torch's, for the last table of the page.
+
+usage: ./dev bench llm [--model DIR|GGUF] [--methods A,B] [--budgets 4,8,16] [--speed] [--report-only] ...
 """
 
 import argparse
@@ -18,21 +20,20 @@ sys.path[:0] = [os.path.join(ROOT, "examples/llm"), os.path.dirname(os.path.absp
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-# Variants by name: a method and its settings over what the budget gives.
-VARIANTS = {name: (name, "") for name in (
+# Variants by name: a method, and its settings at a budget over what the library gives.
+VARIANTS = {name: (name, lambda b: "") for name in (
     "dense", "sparf", "quest", "retro_infer", "squeezed", "sparq", "h2o", "streaming_llm", "top_values", "hgca", "dsa",
     "misa")}
-# SparF on grouped queries: what ranks a group's tokens, the share of local tokens, the mean of V.
+# SparF on grouped queries: each has one change, and the first two are without what the library does for groups.
 SPARF = {
-    "sparf by head": ("sparf_per_head", ""),
-    "sparf, local": ("sparf", "local=0.25"),
-    "sparf, no mean": ("sparf", "blend=0"),
-    "sparf, local, no mean": ("sparf", "local=0.25,blend=0"),
-    "sparf, half local, no mean": ("sparf", "local=0.5,blend=0"),
-    "sparf, local, no mean, maximum": ("sparf", "local=0.25,blend=0,tokens_over=1"),
-    "sparf, local, no mean, logits": ("sparf", "local=0.25,blend=0,rank_logits=1"),
-    "sparf, local, no mean, maximum of logits": ("sparf", "local=0.25,blend=0,rank_logits=1,tokens_over=1"),
-    "sparf, local, no mean, maximum of dims": ("sparf", "local=0.25,blend=0,dims_over=1"),
+    "sparf as published": ("sparf", lambda b: f"keep_dims={b},keep_tokens={b / 2},local=0,dense_layers=0"),
+    "sparf published but local": ("sparf", lambda b: f"keep_dims={b},keep_tokens={b / 2},dense_layers=0"),
+    "sparf without dense layer": ("sparf", lambda b: f"keep_dims={0.75 * b},keep_tokens={0.625 * b},dense_layers=0"),
+    "sparf without mean": ("sparf", lambda b: "blend=0"),
+    "sparf by maximum": ("sparf", lambda b: "tokens_over=1"),
+    "sparf by maximum of dims": ("sparf", lambda b: "dims_over=1"),
+    "sparf by logits": ("sparf", lambda b: "rank_logits=1"),
+    "sparf by head": ("sparf_per_head", lambda b: ""),
 }
 
 
@@ -50,10 +51,12 @@ def arguments():
     parser.add_argument("--windows", type=int, default=1, help="of each text; default: %(default)s")
     parser.add_argument("--prompts", type=int, default=10, help="of look-up; default: %(default)s")
     parser.add_argument("--questions", type=int, default=10, help="a prompt; default: %(default)s")
-    parser.add_argument("--lookup-context", type=int, default=4096)
+    parser.add_argument("--lookup-context", type=int, default=2048, help="default: %(default)s")
     parser.add_argument("--time-every", type=int, default=64, help="tokens between timed ones; default: %(default)s")
     parser.add_argument("--results", default=os.path.join(ROOT, "build/llm/accuracy.jsonl"))
     parser.add_argument("--doc", default=os.path.join(ROOT, "docs/accuracy.md"))
+    parser.add_argument("--speed", action="store_true", help="measure attention time, in place of accuracy")
+    parser.add_argument("--rounds", type=int, default=40, help="of --speed; default: %(default)s")
     parser.add_argument("--report-only", action="store_true", help="write the document of what is there")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()
@@ -64,10 +67,10 @@ def chosen(options):
     for name in options.methods.split(","):
         if name == "variants":
             names += SPARF
-        elif name in VARIANTS:
+        elif name in VARIANTS or name in SPARF:
             names.append(name)
         else:
-            sys.exit(f"./dev bench llm: no method '{name}'; there are: {', '.join(VARIANTS)}, variants")
+            sys.exit(f"./dev bench llm: no method '{name}'; there are: {', '.join([*VARIANTS, *SPARF])}, variants")
     budgets = [1 / float(b) for b in options.budgets.split(",")]
     return [(n, b) for b in budgets for n in names if n != "dense"] + [("dense", 1.0)] * ("dense" in names)
 
@@ -119,6 +122,7 @@ def measure(options):
             evaluation = evaluate.prepare(task, model, tokenizer, options)
             for (variant, budget), key in configs_left:
                 method, settings = {**VARIANTS, **SPARF}[variant]
+                settings = settings(budget)
                 try:
                     found = evaluation.run(method, settings, budget)
                 except instinfer_llm.BadArgument as refused:  # some methods cannot want so little
@@ -135,7 +139,13 @@ def measure(options):
 def main():
     options = arguments()
     os.makedirs(os.path.dirname(options.results), exist_ok=True)
-    if not options.report_only:
+    options.speed_results = os.path.join(os.path.dirname(options.results), "speed.json")
+    if options.speed:
+        import speed
+        found = speed.run(options.storage, options.rounds, options.threads)
+        with open(options.speed_results, "w") as file:
+            json.dump(found, file, indent=1)
+    elif not options.report_only:
         measure(options)
     import report
     report.write(options)

@@ -99,7 +99,7 @@ std::vector<accuracy> measure_accuracy() {
   using rows = layout::token_indexed<>;
   using both = layout::dual<>;
   const auto with_sparf = [](double of, const decode_case& c, const exact_answers& exact) {
-    return lost<sparf, both>("SparF", of, sparf::at_compression(of), c, exact);
+    return lost<sparf, both>("SparF", of, sparf::as_published(of), c, exact);
   };
   const auto with_h2o = [](double of, const decode_case& c, const exact_answers& exact) {
     const auto half = static_cast<std::uint32_t>(static_cast<double>(c.tokens) / of) / 2;

@@ -146,7 +146,7 @@ inline all_runs run_everything(const system::host_software& software = {}) {
     all.compressions.push_back(
         {compression, system::run(system::insta_sparf_system<>(
                           system::opt_13b, one, system::paper_opt_workload(64),
-                          attention::sparf::at_compression(compression)))});
+                          attention::sparf::as_published(compression)))});
   }
   const system::insta_system<> dense(system::opt_13b, one, system::paper_opt_workload(64));
   const system::insta_sparf_system<> sparse(system::opt_13b, one, system::paper_opt_workload(64));

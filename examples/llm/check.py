@@ -74,8 +74,8 @@ def run(options):
                " | ".join(tokenizer.decode(t, skip_special_tokens=True).split("\n")[0][:30] for t in together))
         for method in instinfer_llm.methods():
             alone = [model.generate(torch.tensor([r]), attention_mask=torch.ones(1, len(r), dtype=torch.long),
-                                    **{CACHE: cache(method, 0.5)}, **ask)[0, len(r):] for r in rows]
-            together = model.generate(batch, attention_mask=mask, **{CACHE: cache(method, 0.5, 3)}, **ask)
+                                    **{CACHE: cache(method, 0.75)}, **ask)[0, len(r):] for r in rows]
+            together = model.generate(batch, attention_mask=mask, **{CACHE: cache(method, 0.75, 3)}, **ask)
             equal = [a.tolist()[:12] == t.tolist()[longest:longest + 12] for a, t in zip(alone, together)]
             result(f"generate(), {method}: the batch writes what its sequences write", all(equal), equal)
         try:

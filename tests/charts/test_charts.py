@@ -37,6 +37,7 @@ METHODS |= {f"methods-{w}-{c}": ["sparf", "relative error of the output", label]
                              ("time", "modelled drive time of a layer (us)"))}
 ONE = {"demo": ["SparF", "insta_sparf 1/8", "time of a step (ms)"],
        "sweep": ["flash channels", "step (µs)", "dense", "16"],
+       "accuracy": ["sparf", "perplexity over that of dense", "share of right answers"],
        "plan": ["InstA", "tokens/s", "drives", "chosen"], "roofline": ["reads: 34.7 GB/s", "this library", "f16 64/8"]}
 SAMPLES = {"roofline": ROOT / "docs" / "roofline.json"}  # of the committed picture
 
@@ -95,7 +96,8 @@ class Charts(unittest.TestCase):
             source.write_text(text)
             done = draw(source, self.folder / "other.svg")
             self.assertEqual(done.returncode, 1)
-            self.assertIn("where one of paper, beyond, methods, roofline, demo, sweep, plan is expected", done.stderr)
+            self.assertIn("where one of paper, beyond, methods, accuracy, roofline, demo, sweep, plan is expected",
+                          done.stderr)
 
     def test_without_matplotlib_it_says_what_to_do(self) -> None:
         done = draw(HERE / "sweep.json", self.folder / "a.svg", "-S")  # without the packages of the distribution

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "instinfer/layout/dual.hpp"
+#include "instinfer/methods/at_budget.hpp"
 #include "instinfer/methods/sparf.hpp"
 #include "instinfer/methods/sparq.hpp"
 #include "tests/support/decoder.hpp"
@@ -134,6 +135,40 @@ TEST_CASE("SparF as published: Alg. 1 at a compression") {
   CHECK(s.tokens_over == attention::group_reduction::sum);
   CHECK(!s.rank_logits);
   CHECK(s.blend);
+  CHECK(s.dense_layers == 0);
+}
+
+// (r / d + 2 k / S) / 2 of dense's bytes: 3/4 and 5/4 of a share, and one whole layer of 30.
+TEST_CASE(
+    "SparF for groups: fewer dims, more tokens, a quarter local, a dense layer where it fits") {
+  const sparf one = sparf::for_groups(8);
+  CHECK(one.keep_dims.of(64, "r") == 6);
+  CHECK(one.keep_tokens.of(6400, "k") == 500);
+  CHECK(one.local.of(500, "l") == 125);
+  CHECK(one.dense_layers == 0);
+  const sparf of_30 = sparf::for_groups(8, 30);  // 29 layers share 30/8 - 1 layers' bytes
+  CHECK(of_30.keep_dims == budget(0.75 * (2.75 / 29)));
+  CHECK(of_30.keep_tokens == budget(0.625 * (2.75 / 29)));
+  CHECK(of_30.dense_layers == 1);
+  CHECK(sparf::for_groups(16, 32).dense_layers == 1);  // half of the bytes
+  CHECK(sparf::for_groups(16, 31).dense_layers == 0);
+  CHECK(sparf::for_groups(1, 30).dense_layers == 0);
+  CHECK(methods::at_budget<sparf>(1.0 / 8, 4096, 3, 30).keep_dims == of_30.keep_dims);
+  CHECK(methods::at_budget<sparf>(1.0 / 8, 4096, 1, 30).keep_dims == budget(1.0 / 8));
+}
+
+TEST_CASE_TEMPLATE("SparF's dense layers fold every token, unless no other layer is left", Path,
+                   reference::path, cpu::path) {
+  const test::random_cache<method_format> data(123, 100, 2, 1);
+  for (const int layers : {1, 2}) {
+    decoder<sparf, Path, layout::dual<>> d(
+        {.keep_tokens = budget::exactly(10), .blend = false, .dense_layers = 1}, 2, 1, {},
+        std::uint64_t{64} << 20, layers);
+    d.append(data.k, data.v);
+    d.attend(data.q);
+    CHECK(d.folded().size() == (layers == 1 ? 10 : 100));
+    test::check_equals_attention_over_folded(d, data);
+  }
 }
 
 TEST_CASE(

@@ -148,17 +148,21 @@ class Layer:
 
 
 _TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+_types_seen = {}  # by the dtype itself: its name costs a microsecond
 
 
 def _type_of(x):
-    name = str(x.dtype).removeprefix("torch.")
-    if name not in _TYPES:
-        raise BadArgument(f"rows must be float32, float16 or bfloat16, are {name}")
-    return _TYPES[name]
+    found = _types_seen.get(x.dtype)
+    if found is None:
+        name = str(x.dtype).removeprefix("torch.")
+        if name not in _TYPES:
+            raise BadArgument(f"rows must be float32, float16 or bfloat16, are {name}")
+        found = _types_seen[x.dtype] = _TYPES[name]
+    return found
 
 
 def _rows(x, what, tokens, heads, dim):
-    if tuple(x.shape) != (tokens, heads, dim):
+    if x.shape != (tokens, heads, dim):
         raise BadArgument(f"{what} must be [{tokens}, {heads}, {dim}], is {list(x.shape)}")
     if hasattr(x, "data_ptr"):
         if x.device.type != "cpu":

@@ -18,7 +18,8 @@ std::unique_ptr<any_engine> make_engine_of(method_list<M...>, const std::string&
         // Dense attention reads everything, whatever the budget is.
         const double budget = std::is_same_v<Policy, attention::dense> ? 1.0 : with.budget;
         auto policy = methods::at_budget<Policy>(budget, with.capacity.context_tokens,
-                                                 static_cast<std::uint32_t>(with.shape.group()));
+                                                 static_cast<std::uint32_t>(with.shape.group()),
+                                                 static_cast<std::uint32_t>(with.shape.layers));
         if constexpr (std::is_same_v<Policy, attention::streaming_llm>) {
           policy.rotation.base = with.rope_base;
         }

@@ -84,7 +84,8 @@ struct method<attention::sparf> {
                                        setting{"dims_over", &M::dims_over},
                                        setting{"tokens_over", &M::tokens_over},
                                        setting{"rank_logits", &M::rank_logits},
-                                       setting{"blend", &M::blend}};
+                                       setting{"blend", &M::blend},
+                                       setting{"dense_layers", &M::dense_layers}};
 };
 template <>
 struct method<attention::per_query_head<attention::sparf>> {

@@ -35,7 +35,7 @@ namespace instinfer::methods {
 //   streaming_llm           sinks, and a window
 //   h2o                     half heavy hitters, half newest
 //   hgca                    half window; half the most salient older tokens
-//   sparq, sparf            half dims of all K, half tokens
+//   sparq, sparf            half dims of all K, half tokens; sparf for groups: sparf::for_groups
 //   quest                   pages, in every layer: no dense layers
 //   squeezed                a window, then clusters: calibrate() sets the threshold that does it
 //   retro_infer             sinks, window and what waits for the index; clusters with the rest
@@ -94,9 +94,6 @@ inline attention::hgca set(std::type_identity<attention::hgca>, double b, std::u
 inline attention::sparq set(std::type_identity<attention::sparq>, double b, std::uint32_t) {
   return attention::sparq::at_compression(1 / b);
 }
-inline attention::sparf set(std::type_identity<attention::sparf>, double b, std::uint32_t) {
-  return attention::sparf::at_compression(1 / b);
-}
 template <std::uint32_t PageTokens>
 attention::basic_quest<PageTokens> set(std::type_identity<attention::basic_quest<PageTokens>>,
                                        double b, std::uint32_t) {
@@ -133,15 +130,20 @@ attention::basic_misa<IndexDims, BlockTokens> set(
 }  // namespace detail
 
 // The settings of method M for a share of dense's K and V bytes, at a context of `tokens`. `group`:
-// query heads of a KV head, for per_query_head alone. Throws bad_argument for a share outside (0,
-// 1], for no tokens, and for one that the method cannot have.
+// query heads of a KV head, for per_query_head and sparf. `layers`: of the model, all with M; sparf
+// may spend more on the first. Throws bad_argument for a share outside (0, 1], for no tokens, heads
+// or layers, and for a share that the method cannot have.
 template <class M>
-M at_budget(double share, std::uint32_t tokens, std::uint32_t group = 1) {
-  require(share > 0.0 && share <= 1.0 && tokens > 0 && group > 0, [&] {
-    return "at_budget: the share must lie in (0, 1], tokens and group be positive, got " +
-           std::to_string(share) + ", " + std::to_string(tokens) + " and " + std::to_string(group);
+M at_budget(double share, std::uint32_t tokens, std::uint32_t group = 1, std::uint32_t layers = 1) {
+  require(share > 0.0 && share <= 1.0 && tokens > 0 && group > 0 && layers > 0, [&] {
+    return "at_budget: the share must lie in (0, 1], tokens, group and layers be positive, got " +
+           std::to_string(share) + ", " + std::to_string(tokens) + ", " + std::to_string(group) +
+           " and " + std::to_string(layers);
   });
-  if constexpr (requires { detail::set(std::type_identity<M>{}, share, tokens); }) {
+  if constexpr (std::same_as<M, attention::sparf>) {
+    return group == 1 ? attention::sparf::as_published(1 / share)
+                      : attention::sparf::for_groups(1 / share, layers);
+  } else if constexpr (requires { detail::set(std::type_identity<M>{}, share, tokens); }) {
     return detail::set(std::type_identity<M>{}, share, tokens);
   } else {
     return []<class P>(std::type_identity<attention::per_query_head<P>>, double b,
