@@ -70,12 +70,7 @@ class matrix_fold {
   static constexpr std::uint32_t v_tiles = v_dim / matrix_rows;
   static constexpr std::uint32_t parts = 3;  // of a float in bf16
   static constexpr std::uint32_t steps = step_rows / 32;
-  static constexpr tuning by_tiles = [] {
-    tuning t = T;
-    t.block_rows = block_rows;
-    return t;
-  }();
-  using cursor = row_cursor<typename Format::storage, by_tiles>;
+  using cursor = row_cursor<typename Format::storage, block_rows, T.scattered>;
 
   static bf16 upper_half(float x) {
     return bf16{static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16)};
