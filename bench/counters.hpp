@@ -48,12 +48,12 @@ inline double cycles_per_second() {
   return double{rounds} * chain / best;
 }
 
-// Counts of the calling thread in user mode.
+// Counts of the calling thread in user mode: what the system does not count is empty.
 struct core_counts {
-  double cycles = 0;
-  double instructions = 0;
-  double cache_misses = 0;  // of the last level
-  double tlb_misses = 0;    // of data
+  std::optional<double> cycles;
+  std::optional<double> instructions;
+  std::optional<double> cache_misses;  // of the last level
+  std::optional<double> tlb_misses;    // of loads
 };
 
 #if defined(__linux__)
@@ -79,17 +79,16 @@ class core_counters {
   core_counters(const core_counters&) = delete;
   core_counters& operator=(const core_counters&) = delete;
 
-  // The counts of `work`; nothing where the system does not count cycles and instructions. What
-  // alone it does not count is 0.
-  std::optional<core_counts> of(auto&& work) {
-    if (files_[0] < 0 || files_[1] < 0) {
-      return std::nullopt;
+  // The counts of `work`; none if the system does not count cycles.
+  core_counts of(auto&& work) {
+    if (files_[0] < 0) {
+      return {};
     }
     ioctl(files_[0], PERF_EVENT_IOC_RESET, PERF_IOC_FLAG_GROUP);
     ioctl(files_[0], PERF_EVENT_IOC_ENABLE, PERF_IOC_FLAG_GROUP);
     work();
     ioctl(files_[0], PERF_EVENT_IOC_DISABLE, PERF_IOC_FLAG_GROUP);
-    return core_counts{count(0), count(1), count(2), count(3)};
+    return {count(0), count(1), count(2), count(3)};
   }
 
   // Why there are no counts; empty if there are.
@@ -107,14 +106,16 @@ class core_counters {
     event.exclude_hv = 1;
     files_[i] =
         static_cast<int>(syscall(SYS_perf_event_open, &event, 0, -1, i == 0 ? -1 : files_[0], 0));
-    if (files_[i] < 0 && i < 2 && refusal_.empty()) {
+    if (files_[i] < 0 && i == 0) {
       refusal_ = std::strerror(errno);
     }
   }
-  double count(std::size_t i) const {
+  std::optional<double> count(std::size_t i) const {
     std::uint64_t n = 0;
-    return files_[i] >= 0 && read(files_[i], &n, sizeof n) == sizeof n ? static_cast<double>(n)
-                                                                       : 0.0;
+    if (files_[i] < 0 || read(files_[i], &n, sizeof n) != sizeof n) {
+      return std::nullopt;
+    }
+    return static_cast<double>(n);
   }
 
   std::array<int, 4> files_{-1, -1, -1, -1};
@@ -125,7 +126,7 @@ class core_counters {
 
 class core_counters {
  public:
-  std::optional<core_counts> of(auto&& /*work*/) { return std::nullopt; }
+  core_counts of(auto&& /*work*/) { return {}; }
   std::string refusal() const { return "only Linux has it"; }
 };
 
@@ -152,16 +153,19 @@ inline core_counters& counters_of_core() {
 // token each, instructions, cache_misses and tlb_misses, if the system counts them. A token is one
 // of one KV head.
 void count_call(benchmark::State& state, double seconds, double bytes, double tokens, auto&& call) {
-  const std::optional<core_counts> counts = counters_of_core().of(call);
+  const core_counts counts = counters_of_core().of(call);
   static const double clock = cycles_per_second();
-  const double cycles = counts ? counts->cycles : seconds * clock;
+  const double cycles = counts.cycles.value_or(seconds * clock);
   state.counters["cycles_per_token"] = cycles / tokens;
   state.counters["bytes_per_cycle"] = bytes / cycles;
-  if (counts) {
-    state.counters["instructions"] = counts->instructions / tokens;
-    state.counters["cache_misses"] = counts->cache_misses / tokens;
-    state.counters["tlb_misses"] = counts->tlb_misses / tokens;
-  }
+  const auto add = [&](const char* name, const std::optional<double>& count) {
+    if (count) {
+      state.counters[name] = *count / tokens;
+    }
+  };
+  add("instructions", counts.instructions);
+  add("cache_misses", counts.cache_misses);
+  add("tlb_misses", counts.tlb_misses);
 }
 
 }  // namespace instinfer::bench

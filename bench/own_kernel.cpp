@@ -18,7 +18,7 @@ namespace hn = cpu::hn;
 // again.
 template <class Format>
 class my_arithmetic : public cpu::arithmetic<Format> {
-  using cursor = cpu::row_cursor<typename Format::storage, cpu::tuning{}>;
+  using cursor = cpu::row_cursor<typename Format::storage>;
 
  public:
   // Folds the rows of K and V that a plan lists into the softmax state of each query head.

@@ -52,7 +52,7 @@ std::string words(std::size_t of_kind, const tuning& t) {
   const auto ahead = [](const cpu::row_prefetch& p) {
     constexpr const char* names[] = {"no prefetch", "to L1", "to L2", "to L3"};
     const std::string to = names[static_cast<int>(p.to)];
-    return p.to == cpu::cache_level::none ? to : std::to_string(p.k.bytes) + " bytes ahead " + to;
+    return p.k.bytes == 0 ? to : std::to_string(p.k.bytes) + " bytes ahead " + to;
   };
   if (t.block_rows != tuning{}.block_rows) {
     return "blocks of " + std::to_string(t.block_rows) + " rows";

@@ -68,12 +68,7 @@ class matrix_fold {
   static constexpr std::uint32_t blocks = step_rows / block_rows;
   static constexpr std::uint32_t k_tiles = k_dim / 32;
   static constexpr std::uint32_t v_tiles = v_dim / matrix_rows;
-  static constexpr tuning by_tiles = [] {
-    tuning t = T;
-    t.block_rows = block_rows;
-    return t;
-  }();
-  using cursor = row_cursor<typename Format::storage, by_tiles>;
+  using cursor = row_cursor<typename Format::storage, block_rows, T.scattered>;
 
   void reset() {
     const std::uint32_t head_tiles = (group_ + matrix_rows - 1) / matrix_rows;

@@ -127,13 +127,13 @@ class row_fold {
     constexpr std::uint32_t tile_rows = lanes / slots<Heads>;
     HWY_ALIGN float products[block_rows * slots<Heads>];  // [row, slot]
     constexpr row_prefetch prefetches = prefetch_of<Heads, VRows>;
-    rows_ahead<packed, block_rows, prefetches.to> k_ahead;
-    rows_ahead<packed, block_rows, prefetches.to> v_ahead;
-    if (h == 0) {  // for other blocks of heads, the rows are already in the cache
-      k_ahead = window_.template k_ahead<prefetches.to>(k_distance(prefetches));
-      if (pending) {
-        v_ahead = window_.template v_ahead<prefetches.to>(v_distance(prefetches));
-      }
+    auto k_ahead = window_.template k_ahead<prefetches.to>(k_distance(prefetches));
+    auto v_ahead = window_.template v_ahead<prefetches.to>(v_distance(prefetches));
+    if (h > 0) {  // the first block of heads has brought the rows to the cache
+      k_ahead.now = nullptr;
+    }
+    if (h > 0 || !pending) {
+      v_ahead.now = nullptr;
     }
     if constexpr (Heads == 1 && T.by_turns && rows_interleave<k_dim, v_dim>) {
       if (window_.k().count > 0) {

@@ -45,13 +45,14 @@ struct rows_ahead {
 
 // Iterates over the wanted rows of a plan's K pages, or of its V pages. All pages are stored in the
 // same way.
-template <class Storage, tuning T>
+template <class Storage, std::uint32_t Rows = tuning{}.block_rows,
+          cache_level Scattered = tuning{}.scattered>
 class row_cursor {
  public:
   using codec = codec_of<Storage>;
   using packed = typename codec::packed;
-  static constexpr std::uint32_t block_rows = T.block_rows;
-  using block = row_block<packed, block_rows>;
+  static constexpr std::uint32_t block_rows = Rows;
+  using block = row_block<packed, Rows>;
   static constexpr bool scaled = codec::scale_bytes > 0;
   static constexpr bool dims_scaled = dim_bytes<codec> > 0;
 
@@ -104,7 +105,7 @@ class row_cursor {
     to.stride = even && count == block_rows ? stride_ : 0;
     if (to.stride == 0 && shares_ != sharing::entries) {
       for (std::uint32_t t = 0; t < count; ++t) {
-        prefetch<T.scattered>(to.rows[t], dims_ * sizeof(packed));
+        prefetch<Scattered>(to.rows[t], dims_ * sizeof(packed));
       }
     }
   }
@@ -199,7 +200,7 @@ class row_cursor {
 // use the V rows of a block one step later than its K rows: together with K of the next block.
 template <class Storage, tuning T, std::uint32_t BlocksAhead>
 class row_window {
-  using cursor = row_cursor<Storage, T>;
+  using cursor = row_cursor<Storage, T.block_rows, T.scattered>;
   using packed = typename cursor::packed;
 
  public:
@@ -246,15 +247,12 @@ class row_window {
   }
   template <cache_level To>
   rows_ahead<packed, T.block_rows, To> v_ahead(std::uint32_t distance) const {
-    switch (v_cursor_.shares()) {
-      case sharing::nothing:
-        return ahead<To>(v_, v_now_ + v_blocks - 1, distance);
-      case sharing::page:
-        return ahead<To>(v_, v_now_, distance);
-      case sharing::entries:
-        break;
+    const bool fused = v_cursor_.shares() == sharing::page;
+    auto rows = ahead<To>(v_, fused ? v_now_ : v_now_ + v_blocks - 1, distance);
+    if (v_cursor_.shares() == sharing::entries) {
+      rows.now = nullptr;
     }
-    return {};
+    return rows;
   }
 
  private:
@@ -262,7 +260,8 @@ class row_window {
   static constexpr std::uint32_t v_blocks = BlocksAhead + 2;
 
   // The rows that begin `distance` rows after blocks[at % Blocks]. Blocks after the end of the plan
-  // have no rows.
+  // have no rows. The result's distance is the same in all cases, so that it is known at compile
+  // time.
   template <cache_level To, std::size_t Blocks>
   static rows_ahead<packed, T.block_rows, To> ahead(const std::array<block, Blocks>& blocks,
                                                     std::uint32_t at, std::uint32_t distance) {
@@ -270,10 +269,8 @@ class row_window {
     const block& first = blocks[(at + skipped) % Blocks];
     const block& second = blocks[(at + skipped + 1) % Blocks];
     const block& then = second.count > 0 ? second : first;
-    if (first.stride == 0 && then.stride == 0) {
-      return {};
-    }
-    return {first.rows.data(), then.rows.data(), distance - skipped * T.block_rows};
+    const bool any = first.stride > 0 || then.stride > 0;
+    return {any ? first.rows.data() : nullptr, then.rows.data(), distance - skipped * T.block_rows};
   }
 
   std::array<block, k_blocks> k_;  // now, then those ahead, in turn

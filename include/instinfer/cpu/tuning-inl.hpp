@@ -28,31 +28,34 @@ struct row_prefetch {
   cache_level to = cache_level::l2;
 };
 
-// The kernels that fold rows of K and V. Results do not depend on it beyond rounding.
-// Measured defaults; ./dev bench tune measures them on another machine:
-//   one_head    1 KiB, and at least 4 rows. Zen 4, fp16 with head size 128: 0.5 to 1 KiB are best,
-//               2 KiB lose a third; fp32: 2 KiB. Zen 5: 4 KiB to L1 is best for fp16 (0.82 of the
-//               read bandwidth, against 0.65), and loses on fp32.
-//   group       16 rows, because the kernel of a group spends more time per row (Zen 4, 4 heads:
-//               30 ns a token, against 34 with 1 KiB).
-//   scattered   L2: a prefetch to L1 occupies one of its few miss buffers until the line arrives
-//               (Zen 4: rows of 256 bytes then take 29 ns each instead of 19).
-//   block_rows  prefetchers drop a stream that pauses too long, so blocks alternate between K and
-//               V every 16 rows (0.96 of the read bandwidth; with blocks of 64 rows: 0.86). 16 rows
-//               of fp16 are also a page of 4 KiB.
-//   matrix_heads
-//               smaller groups leave more of a tile empty than tiles gain: 8 heads of 128 dims take
-//               1.2 times as long as by rows, 16 take 0.86; 16 heads over latent rows 0.6, 128 of
-//               those 0.3 (Intel Xeon, AMX).
-//   by_turns    36.8 → 40.1 GB/s (Zen 5, fp16).
+// The kernels that fold rows of K and V. Results do not depend on it beyond rounding. Defaults are
+// measured, with fp16 and head size 128 if nothing else is said; ./dev bench tune measures a
+// machine.
 struct tuning {
-  row_prefetch one_head{.k = {1024, 4}, .v = {1024, 4}};  // one query head for each KV head
-  row_prefetch group{.k = {0, 16}, .v = {0, 16}};         // several
-  cache_level scattered = cache_level::l2;                // rows without an even distance
-  std::uint32_t block_rows = 16;                          // of K, then of V
-  std::uint32_t heads = heads_at_once;                    // most query heads of a register tile
-  std::uint32_t matrix_heads = 16;  // fewest of a group that are folded by matrix tiles, of bf16
-  bool by_turns = true;  // one head: a row of K, then one of V, where both sums fit in registers
+  // One query head for each KV head. Zen 4: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB.
+  // An Intel Xeon: 2 KiB to L1 gain 6 %, 8 KiB lose 10 to 13 %. Zen 5: 4 KiB to L1 gain a quarter,
+  // but lose with fp32.
+  row_prefetch one_head{.k = {1024, 4}, .v = {1024, 4}};
+  // More query heads, whose kernel spends more time a row. Zen 4, 4 heads: 30 ns a token, against
+  // 34 with 1 KiB. Intel Xeon: farther ones lose 1 to 16 %.
+  row_prefetch group{.k = {0, 16}, .v = {0, 16}};
+  // Rows without an even distance. A prefetch to L1 occupies one of its few miss buffers until the
+  // line arrives: on Zen 4, rows of 256 bytes then take 29 ns each instead of 19.
+  cache_level scattered = cache_level::l2;
+  // Rows of K, then of V. Prefetchers drop a stream that pauses too long: 16 rows, which are also a
+  // page of 4 KiB, reach 0.96 of the read bandwidth, 64 rows 0.86. 32 rows lose up to 17 % with
+  // groups (Intel Xeon).
+  std::uint32_t block_rows = 16;
+  // Most query heads of a register tile; its rows are what lanes are left. Tiles of 4 make groups
+  // of 8 slower by 9 % (Intel Xeon).
+  std::uint32_t heads = heads_at_once;
+  // The least group that folds rows of bf16 by matrix tiles. Smaller ones leave more of a tile
+  // empty than tiles gain: 8 heads of 128 dims take 1.2 times as long, 16 take 0.86, 16 heads over
+  // latent rows 0.6 and 128 of those 0.3 (Intel Xeon, AMX).
+  std::uint32_t matrix_heads = 16;
+  // One query head: a row of K, then one of V, where the sums of both fit in registers. Gains 4 %
+  // on the Intel Xeon, 9 % on Zen 5.
+  bool by_turns = true;
 
   // Whether kernels can be compiled with it.
   constexpr bool valid() const {
