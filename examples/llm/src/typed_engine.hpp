@@ -55,7 +55,12 @@ class typed_engine final : public any_engine {
     engine_.truncate(seq, store::truncate_range{static_cast<std::uint32_t>(first_layer),
                                                 static_cast<std::uint32_t>(end_layer), tokens});
   }
-  void reclaim(sequence seq) override { engine_.reclaim(seq); }
+  void reclaim(sequence seq) override {
+    engine_.reclaim(seq);
+    if (calibrated_on_ == seq) {
+      calibrated_on_ = {};
+    }
+  }
   std::uint64_t length(sequence seq, int layer) const override {
     return engine_.positions(seq, layer);
   }
@@ -114,7 +119,8 @@ class typed_engine final : public any_engine {
             layout_type::page_bytes};
   }
 
-  // Squeezed Attention finds its threshold from the last queries of the first prompt.
+  // Squeezed Attention finds its threshold from the last queries of the first prompt that leaves a
+  // choice: one whose newest tokens alone exceed the share has to wait for a longer one.
   static constexpr std::size_t calibrating_queries = 32;
   void keep_queries(sequence seq, int layer, std::span<const float> q) {
     if (calibrates_ && (calibrated_on_ == sequence{} || calibrated_on_ == seq)) {
@@ -126,7 +132,15 @@ class typed_engine final : public any_engine {
   }
   void calibrate() {
     if constexpr (std::is_same_v<Method, attention::squeezed>) {
-      if (calibrates_) {
+      if (calibrates_ && calibrated_on_ != sequence{}) {
+        const auto& index =
+            std::get<attention::cluster_index::state<typename Format::padded::decoded>>(
+                engine_.inner().cache().at(calibrated_on_, 0).summaries(0));
+        const double tokens = engine_.tokens(calibrated_on_, 0);
+        if (tokens - index.indexed().size() >= share_ * tokens) {
+          calibrated_on_ = {};
+          return;
+        }
         std::vector<float> q;  // [layers, n, q_heads, dim]
         for (const std::vector<float>& of_layer : learned_from_) {
           q.insert(q.end(), of_layer.begin(), of_layer.end());
