@@ -7,7 +7,7 @@ of the compiler, is compiled by itself into the tests that include its header. T
 does not link notices it. A mutant that does not compile is none, unless a static_assert refuses it. The same seed draws
 the same mutants from the same headers.
 
-usage: ./dev mutate [ROOM...] [--count N] [--seed S] [--jobs J] [--only FILE:LINE]... [--test FILE]... [--list]
+usage: ./dev mutate [ROOM...] [--count N | --each N] [--seed S] [--jobs J] [--only FILE:LINE]... [--test FILE]... [--list]
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ class Bench:
 
     def __init__(self, only_tests: list[Path]) -> None:
         BUILD.mkdir(parents=True, exist_ok=True)
+        for of_an_earlier_run in BUILD.glob("worker_*"):
+            shutil.rmtree(of_an_earlier_run)
         self.only_tests = only_tests
         self.lock = threading.Lock()
         self.includes: dict[Path, set[Path]] = {}
@@ -230,22 +232,14 @@ class Bench:
 
     # One by one.
 
-    def run(self, test: Path, include: Path, where: Path) -> tuple[str, str]:
-        """passed, failed or stillborn; and why."""
-        errors = self.compile([test], include, where / "test")
-        if errors:
-            refused = re.search("static.assert(ion)? failed", errors)
-            return ("failed" if refused else "stillborn"), errors
-        passed, printed = self.passes(test, where / "test")
-        return ("passed" if passed else "failed"), printed
-
     def is_sound(self, test: Path, where: Path) -> bool:
         """Whether the test passes on the headers as they are: only then it judges."""
         if test not in self.sound:
-            result, why = self.run(test, INCLUDE, where)
-            self.sound[test] = result == "passed"
-            if not self.sound[test]:
-                print(f"left out, {test.relative_to(ROOT)} {result} without a mutant: {why[-300:]}", flush=True)
+            why = self.compile([test], INCLUDE, where / "sound")
+            passed, printed = (False, why) if why else self.passes(test, where / "sound")
+            self.sound[test] = passed
+            if not passed:
+                print(f"left out, {test.relative_to(ROOT)} fails without a mutant: {printed[-300:]}", flush=True)
         return self.sound[test]
 
     def judge(self, mutant: Mutant) -> tuple[str, str]:
@@ -260,15 +254,17 @@ class Bench:
         lines[mutant.line - 1] = mutant.after
         target.write_text("\n".join(lines))
         try:
-            passed = 0
-            for test in self.tests_for(mutant):
-                result, _ = self.run(test, include, where)
-                if result == "stillborn":
-                    return "stillborn", ""
-                if result == "failed" and self.is_sound(test, where):
-                    return "noticed", str(test.relative_to(ROOT))
-                passed += result == "passed"
-            return "survived", f"{passed} tests of the room include the header"
+            tests = self.tests_for(mutant)
+            for batch in self.batches(set(tests)):
+                errors = self.compile(batch, include, where / "test")
+                if errors:
+                    refused = re.search("static.assert(ion)? failed", errors)
+                    return ("noticed", "a static_assert") if refused else ("stillborn", "")
+                for test in batch:
+                    passed, _ = self.passes(test, where / "test")
+                    if not passed and self.is_sound(test, where):
+                        return "noticed", str(test.relative_to(ROOT))
+            return "survived", f"{len(tests)} tests of the room include the header"
         finally:
             shutil.copyfile(original, target)
 
@@ -282,6 +278,13 @@ class Bench:
             size = 1 if room in ROOMS_OF_PROGRAMS else BATCH
             found += [[t for t in files[i:i + size] if t in tests] for i in range(0, len(files), size)]
         return sorted((b for b in found if b), key=lambda b: (max(len(self.includes_of(t)) for t in b), b))
+
+    def groups(self, tests: set[Path]) -> list[list[list[Path]]]:
+        """Batches that are compiled before the first test runs, the quickest test first. A program of one test is
+        compiled where mutants are left."""
+        batches = self.batches(tests)
+        single = [b for b in batches if b[0].relative_to(ROOT).parts[1] in ROOMS_OF_PROGRAMS]
+        return [g for g in ([b for b in batches if b not in single], *([b] for b in single)) if g]
 
     def written(self, mutants: dict[int, Mutant], include: Path) -> tuple[dict[tuple[str, int], set[int]], set[int]]:
         """Puts the mutants into the copy; whose lines those are, and those that cannot be put in."""
@@ -307,23 +310,27 @@ class Bench:
         places, _ = self.written(mutants, where / "include")
         tests_of = {n: self.tests_for(m) for n, m in mutants.items()}
         reached_by: dict[int, int] = dict.fromkeys(mutants, 0)
-        for tests in self.batches({t for tests in tests_of.values() for t in tests}):
-            program = where / "test"
-            while any(not set(tests).isdisjoint(tests_of[n]) for n in mutants):
-                errors = self.compile(tests, where / "include", program)
-                if not errors:
-                    break
-                named = {(f"instinfer/{f}", int(n)) for f, n in re.findall(r"include/instinfer/([\w/.-]+):(\d+)", errors)}
-                guilty = {n for place in named for n in places.get(place, ()) if n in mutants}
-                if not guilty:
-                    sys.exit(f"./dev mutate: {tests} do not compile, and no mutant is named:\n{errors[:4000]}")
-                print(f"{tests[0].relative_to(ROOT)} and so on do not compile with {len(guilty)} of them", flush=True)
-                alone.update({n: mutants.pop(n) for n in guilty})
-                for file in {m.file for m in all_of_them}:
-                    shutil.copyfile(INCLUDE / file, where / "include" / file)
-                places, _ = self.written(mutants, where / "include")
+        for group in self.groups({t for tests in tests_of.values() for t in tests}):
+            program_of: dict[Path, Path] = {}
+            for tests in group:
+                program = where / f"test_{len(program_of)}"
+                while any(not set(tests).isdisjoint(tests_of[n]) for n in mutants):
+                    errors = self.compile(tests, where / "include", program)
+                    if not errors:
+                        program_of.update(dict.fromkeys(tests, program))
+                        break
+                    named = {(f"instinfer/{f}", int(n))
+                             for f, n in re.findall(r"include/instinfer/([\w/.-]+):(\d+)", errors)}
+                    guilty = {n for place in named for n in places.get(place, ()) if n in mutants}
+                    if not guilty:
+                        sys.exit(f"./dev mutate: {tests} do not compile, and no mutant is named:\n{errors[:4000]}")
+                    print(f"{tests[0].relative_to(ROOT)} and so on do not compile with {len(guilty)} of them", flush=True)
+                    alone.update({n: mutants.pop(n) for n in guilty})
+                    for file in {m.file for m in all_of_them}:
+                        shutil.copyfile(INCLUDE / file, where / "include" / file)
+                    places, _ = self.written(mutants, where / "include")
             reached_in: dict[Path, list[int]] = {}
-            for test in tests:
+            for test, program in program_of.items():
                 if any(test in tests_of[n] for n in mutants):
                     reached = where / "reached"
                     reached.unlink(missing_ok=True)
@@ -331,13 +338,15 @@ class Bench:
                     if not sound:
                         self.many_bytes.add(test)
                         sound, why = self.passes(test, program, MUTANTS_REACHED=reached)
-                    if sound and reached.exists():
+                    self.sound[test] = sound and reached.exists()
+                    if self.sound[test]:
                         reached_in[test] = [int(n) for n in reached.read_text().split()]
                         for n in reached_in[test]:
                             reached_by[n] += 1
                     else:
                         print(f"left out, {test.relative_to(ROOT)} fails without a mutant: {why[-300:]}", flush=True)
             for test in sorted(reached_in, key=lambda t: self.seconds[str(t)]):
+                program = program_of[test]
                 candidates = [n for n in reached_in[test] if n in mutants]
                 results = pool.map(lambda n: self.passes(test, program, MUTANT=n), candidates)  # noqa: B023
                 for n, (passed, _) in zip(candidates, results):
@@ -355,6 +364,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev mutate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help="folders of include/instinfer (all)")
     parser.add_argument("--count", type=int, default=40, metavar="N", help="mutants drawn (40)")
+    parser.add_argument("--each", type=int, metavar="N", help="mutants drawn of each room, in place of --count")
     parser.add_argument("--seed", type=int, default=1, metavar="S")
     parser.add_argument("--jobs", type=int, default=1, metavar="J")
     parser.add_argument("--only", action="append", metavar="FILE:LINE", help="every mutant of a line, as core/budget.hpp:40")
@@ -372,6 +382,9 @@ def main() -> None:
         # By a hash of each, so that a changed header moves no other mutants in or out of the sample.
         candidates.sort(key=lambda m: hashlib.sha256(f"{arguments.seed} {m}".encode()).hexdigest())
         drawn = candidates[:arguments.count]
+        if arguments.each:
+            of_room = {room: [m for m in candidates if m.room == room][:arguments.each] for room in there}
+            drawn = [m for mutants in of_room.values() for m in mutants]
     if arguments.list:
         print("\n".join(map(str, candidates)))
         return
@@ -393,6 +406,8 @@ def main() -> None:
     noticed, survived = verdicts["noticed"], verdicts["survived"]
     print(f"\n{len(noticed) + len(survived)} mutants of {len(candidates)}, seed {arguments.seed}: {len(noticed)} noticed, "
           f"{len(survived)} survived; {len(verdicts['stillborn'])} more did not compile; {time.monotonic() - began:.0f} s")
+    for room in sorted({m.room for m in noticed + survived}):
+        print(f"  {room:12} {sum(m.room == room for m in noticed):4} noticed {sum(m.room == room for m in survived):4} survived")
     if survived:
         print("survivors:\n" + "\n".join(map(str, survived)))
 

@@ -145,6 +145,8 @@ TEST_CASE("a file with other pages than its tokens lie in") {
 TEST_CASE("a file whose live tokens begin behind their end") {
   check_extents([](auto& e) { e[0].first = tokens + 1; },
                 "layer 0 of the file has live tokens from 151 on, of 150");
+  check_extents([](auto& e) { e[1].first = tokens + 2; },
+                "layer 1 of the file has live tokens from 152 on, of 150");
 }
 
 TEST_CASE("a file whose summaries are those of another number of tokens") {

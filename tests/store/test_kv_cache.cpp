@@ -1,4 +1,8 @@
+#include <algorithm>
 #include <random>
+#include <set>
+#include <span>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -19,7 +23,14 @@ namespace {
 using format = kv_format<fp16, 64>;
 using mean_state = attention::mean_value::state<format>;
 using cache = store::kv_cache<format, layout::dual<>, std::tuple<mean_state>, store::memory>;
-using timing_cache = store::kv_cache<format, layout::dual<>, std::tuple<mean_state>, store::ledger>;
+
+// Keeps the slots that it was told before pages came.
+struct told_ledger : store::ledger {
+  using ledger::ledger;
+  void begin_writes(std::uint32_t slot) { told.push_back(slot); }
+  std::vector<std::uint32_t> told;
+};
+using timing_cache = store::kv_cache<format, layout::dual<>, std::tuple<mean_state>, told_ledger>;
 
 std::vector<fp16> ramp(std::size_t n, float start) {
   std::vector<fp16> x(n);
@@ -208,7 +219,9 @@ TEST_CASE("the ledger counts the same pages without data") {
   const store::capacity capacity{.bytes = 8 << 20, .context_tokens = 1024};
   cache with({.layers = 1, .q_heads = 2, .kv_heads = 2}, capacity, 8);
   timing_cache without({.layers = 1, .q_heads = 2, .kv_heads = 2}, capacity, 8);
-  const sequence a = with.open();
+  with.open();
+  without.open();
+  const sequence a = with.open();  // in slot 1
   const sequence b = without.open();
   std::vector<page_id> written;
   std::vector<page_id> counted;
@@ -218,6 +231,35 @@ TEST_CASE("the ledger counts the same pages without data") {
   }
   CHECK(written == counted);
   CHECK(with.pages().free_pages() == without.pages().free_pages());
+  CHECK(without.pages().told == std::vector<std::uint32_t>(4, 1));
+  // The sealed pages of a head with tokens of a run, stream by stream.
+  std::uint64_t pages = 0;
+  for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+    const layout::tile& tile = without.tiles().of(s);
+    std::set<std::uint32_t> tiles;
+    for (std::uint32_t t = 40; t < 700; ++t) {
+      if (t / tile.tokens < 737 / tile.tokens) {
+        tiles.insert(t / tile.tokens);
+      }
+    }
+    pages += tiles.size() * (64 / tile.dims);
+  }
+  CHECK(without.at(b, 0).pages_of({40, 700}) == pages);
+}
+
+TEST_CASE("rows are padded with zeros to the length that pages have") {
+  const std::vector<float> x{1, 2, 3, 4, 5, 6};
+  std::vector<float> rows;
+  CHECK(std::ranges::equal(store::padded_rows(std::span(x), 3, 4, rows),
+                           std::vector<float>{1, 2, 3, 0, 4, 5, 6, 0}));
+  CHECK(store::padded_rows(std::span(x), 3, 3, rows).data() == x.data());
+}
+
+TEST_CASE("a drive of 256 MiB for sequences of 4096 tokens, unless others are given") {
+  const store::capacity by_default;
+  CHECK(by_default.bytes == 256u * 1024 * 1024);
+  CHECK(by_default.context_tokens == 4096);
+  CHECK(by_default.buffer_bytes == std::uint64_t{4} * 1024 * 1024 * 1024);
 }
 
 }  // namespace instinfer::test_kv_cache

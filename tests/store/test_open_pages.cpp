@@ -83,6 +83,7 @@ TEST_CASE("a sequence's first token takes four tokens of the group buffer, no fu
   cache c(shape, {.bytes = 64 << 20, .context_tokens = 4096}, 8);
   const sequence seq = c.open();
   CHECK(c.at(seq, 0).resident_bytes() == 0);
+  CHECK(c.at(seq, 0).open_bytes_after(0) == 0);
   append(c, seq, 1);
   CHECK(c.at(seq, 0).resident_bytes() == 3 * 2 * 4 * row_bytes);  // K twice, V; two heads
   CHECK(c.at(seq, 1).resident_bytes() == 0);

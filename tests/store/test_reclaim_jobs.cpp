@@ -39,6 +39,11 @@ sequence grow(cache_type& cache, reclaim_jobs<>& jobs, double now, std::uint64_t
 
 }  // namespace
 
+TEST_CASE("reclaim jobs: nothing goes by itself, unless rules are given") {
+  CHECK(store::reclaim_rules{}.low_pages == 0);
+  CHECK(store::reclaim_rules{}.idle_age == std::numeric_limits<double>::infinity());
+}
+
 TEST_CASE("reclaim jobs: least recently used first, and only outdated ones") {
   cache_type cache = small_cache();
   reclaim_jobs<> jobs({.low_pages = 20});

@@ -326,6 +326,18 @@ std::string refused(engine_type& engine, sequence seq, std::uint32_t tokens) {
 
 }  // namespace
 
+// Boxes of 16 tokens, tiles of 4: no tile is cut at 24, but the second box is.
+TEST_CASE("truncate: reads the tokens that a cut group is summarised again from") {
+  engine_type engine(test_cache_file::shape, test_cache_file::room, {attention::sparf{}});
+  decoder d(engine, engine.open(), 1);
+  d.with_index_keys = false;
+  d.append(0, 40);
+  const traffic read = engine.truncate(d.seq, {.end_layer = 1, .tokens = 24}).traffic;
+  // Of each head: K of tokens 16 to 23; V of these, and of those that leave the mean; a row of
+  // pages of K by dim.
+  CHECK(read.pages_read == 2 * (2 + 6 + 8));
+}
+
 TEST_CASE("truncate: methods that learn take back what no query has seen, also after a load") {
   const auto check = [](const any_method& method) {
     engine_type engine(test_cache_file::shape, test_cache_file::room, method);

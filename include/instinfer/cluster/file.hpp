@@ -99,8 +99,9 @@ class split_file {
     std::vector<layer_tokens> layers;
     for (const store::layer_extent& e : extents) {
       const layer_tokens l{e.base + e.tokens, e.base + e.first};
-      store::require_pages(e, whole_.extent(l.first, l.positions, e.base).pages,
-                           static_cast<std::uint32_t>(layers.size()));
+      const auto number = static_cast<std::uint32_t>(layers.size());
+      store::require_base(e, whole_.base_multiple(), number);
+      store::require_pages(e, whole_.extent(l.first, l.positions, e.base).pages, number);
       require_whole_pages("load", e);
       layers.push_back(l);
     }

@@ -40,11 +40,16 @@ class file_form {
     return e;
   }
 
-  // The last position before `first` from which a layer can number its tokens.
-  std::uint64_t base_before(std::uint64_t first) const {
+  // A layer can number its tokens from multiples of this on; 0: only from position 0 on.
+  std::uint64_t base_multiple() const {
     std::uint64_t all = attention::rebase_tokens<summary_states>;
     for_each_stream(
         [&](const grid& pages) { all = attention::common_multiple(all, pages.tile.tokens); });
+    return all;
+  }
+  // The last such position that is not after `first`.
+  std::uint64_t base_before(std::uint64_t first) const {
+    const std::uint64_t all = base_multiple();
     return all == 0 ? 0 : first / all * all;
   }
 
