@@ -81,10 +81,11 @@ class layered_engine {
               model_shape{layers(), of_kind[kind].q_heads, of_kind[kind].kv_heads}, capacity,
               store::drive_share<Pages>{drive_}, attention, of_kind[kind].logits, args...}...};
         })} {
-    if constexpr (store::LastingStore<Pages> &&
-                  (store::savable<typename engine_of<Formats>::summaries> && ...)) {
-      if (drive_.pages.to_reopen()) {
-        drive_.pages.reopen([&](auto& in) { read_state(in); });
+    if constexpr (store::LastingStore<Pages>) {  // engines on modelled drives have no such store
+      if constexpr ((store::savable<typename engine_of<Formats>::summaries> && ...)) {
+        if (drive_.pages.to_reopen()) {
+          drive_.pages.reopen([&](auto& in) { read_state(in); });
+        }
       }
     }
   }
