@@ -33,11 +33,11 @@ struct row_prefetch {
 // machine.
 struct tuning {
   // One query head for each KV head. Zen 4: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB.
-  // An Intel Xeon: 2 KiB to L1 gain 6 %, 8 KiB lose 10 to 13 %. Zen 5: 4 KiB to L1 gain a quarter,
+  // An Intel Xeon: 2 KiB to L1 gain 7 %, 8 KiB lose 9 to 11 %. Zen 5: 4 KiB to L1 gain a quarter,
   // but lose with fp32.
   row_prefetch one_head{.k = {1024, 4}, .v = {1024, 4}};
   // More query heads, whose kernel spends more time a row. Zen 4, 4 heads: 30 ns a token, against
-  // 34 with 1 KiB. Intel Xeon: farther ones lose 1 to 16 %.
+  // 34 with 1 KiB. Intel Xeon: farther ones lose 2 to 16 %.
   row_prefetch group{.k = {0, 16}, .v = {0, 16}};
   // Rows without an even distance. A prefetch to L1 occupies one of its few miss buffers until the
   // line arrives: on Zen 4, rows of 256 bytes then take 29 ns each instead of 19.
@@ -47,13 +47,13 @@ struct tuning {
   // groups (Intel Xeon).
   std::uint32_t block_rows = 16;
   // Most query heads of a register tile; its rows are what lanes are left. Tiles of 4 make groups
-  // of 8 slower by 9 % (Intel Xeon).
+  // of 8 slower by 8 % (Intel Xeon).
   std::uint32_t heads = heads_at_once;
   // The least group that folds rows of bf16 by matrix tiles. Smaller ones leave more of a tile
   // empty than tiles gain: 8 heads of 128 dims take 1.2 times as long, 16 take 0.86, 16 heads over
   // latent rows 0.6 and 128 of those 0.3 (Intel Xeon, AMX).
   std::uint32_t matrix_heads = 16;
-  // One query head: a row of K, then one of V, where the sums of both fit in registers. Gains 4 %
+  // One query head: a row of K, then one of V, where the sums of both fit in registers. Gains 5 %
   // on the Intel Xeon, 9 % on Zen 5.
   bool by_turns = true;
 
