@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/cpu/any_tile-inl.hpp"
+#include "instinfer/cpu/fold/any_tile-inl.hpp"
 #include "kernel_checks.hpp"
 
 using namespace instinfer;

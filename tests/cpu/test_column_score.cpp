@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "instinfer/cpu/column_score-inl.hpp"
+#include "instinfer/cpu/score/column_score-inl.hpp"
 #include "kernel_checks.hpp"
 
 using namespace instinfer;

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "instinfer/cpu/row_kernels-inl.hpp"
+#include "instinfer/cpu/fold/row_kernels-inl.hpp"
 #include "kernel_checks.hpp"
 
 using namespace instinfer;

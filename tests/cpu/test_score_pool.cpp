@@ -8,8 +8,8 @@
 #include <random>
 #include <vector>
 
-#include "instinfer/cpu/row_passes-inl.hpp"
-#include "instinfer/cpu/score_pool-inl.hpp"
+#include "instinfer/cpu/score/row_passes-inl.hpp"
+#include "instinfer/cpu/score/score_pool-inl.hpp"
 #include "instinfer/layout/head_pages.hpp"
 #include "instinfer/summaries/cluster_index.hpp"
 #include "instinfer/summaries/index_keys.hpp"

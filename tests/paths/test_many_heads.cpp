@@ -8,7 +8,7 @@
 
 #include "cpu/kernel_checks.hpp"
 #include "instinfer/cpu.hpp"
-#include "instinfer/cpu/matrix_fold-inl.hpp"
+#include "instinfer/cpu/fold/matrix_fold-inl.hpp"
 
 using namespace instinfer;
 using namespace instinfer::test;

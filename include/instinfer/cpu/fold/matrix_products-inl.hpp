@@ -1,13 +1,13 @@
 #pragma once
-// The products of the fold by matrix tiles (cpu/matrix_fold-inl.hpp): rows of K with queries, and
-// weights with rows of V.
+// The products of the fold by matrix tiles (cpu/fold/matrix_fold-inl.hpp): rows of K with queries,
+// and weights with rows of V.
 
 #include <array>
 #include <bit>
 #include <span>
 #include <vector>
 
-#include "instinfer/cpu/matrix_tiles-inl.hpp"
+#include "instinfer/cpu/fold/matrix_tiles-inl.hpp"
 
 #if INSTINFER_MATRIX_TILES
 

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "instinfer/attention/query_group.hpp"
-#include "instinfer/cpu/group_state.hpp"
-#include "instinfer/cpu/plan_parts-inl.hpp"
-#include "instinfer/cpu/row_kernels-inl.hpp"
+#include "instinfer/cpu/fold/group_state.hpp"
+#include "instinfer/cpu/fold/plan_parts-inl.hpp"
+#include "instinfer/cpu/fold/row_kernels-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "instinfer/core/team.hpp"
-#include "instinfer/cpu/matrix_fold-inl.hpp"
-#include "instinfer/cpu/plan_parts-inl.hpp"
-#include "instinfer/cpu/row_fold-inl.hpp"
+#include "instinfer/cpu/fold/matrix_fold-inl.hpp"
+#include "instinfer/cpu/fold/plan_parts-inl.hpp"
+#include "instinfer/cpu/fold/row_fold-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {

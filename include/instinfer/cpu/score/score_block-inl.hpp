@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "instinfer/core/index_set.hpp"
-#include "instinfer/cpu/row_kernels-inl.hpp"
+#include "instinfer/cpu/fold/row_kernels-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "instinfer/cpu/fold/row_window-inl.hpp"
 #include "instinfer/cpu/head_blocks-inl.hpp"
-#include "instinfer/cpu/row_window-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {

@@ -9,9 +9,9 @@
 #include "instinfer/core/access_plan.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/team.hpp"
-#include "instinfer/cpu/any_tile-inl.hpp"
-#include "instinfer/cpu/column_score-inl.hpp"
-#include "instinfer/cpu/plan_parts-inl.hpp"
+#include "instinfer/cpu/fold/any_tile-inl.hpp"
+#include "instinfer/cpu/fold/plan_parts-inl.hpp"
+#include "instinfer/cpu/score/column_score-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 #include "instinfer/layout/head_pages.hpp"
 

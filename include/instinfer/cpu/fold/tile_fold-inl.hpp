@@ -8,8 +8,8 @@
 
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/core/access_plan.hpp"
-#include "instinfer/cpu/any_tile-inl.hpp"
-#include "instinfer/cpu/group_state.hpp"
+#include "instinfer/cpu/fold/any_tile-inl.hpp"
+#include "instinfer/cpu/fold/group_state.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();

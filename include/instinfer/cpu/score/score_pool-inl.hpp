@@ -8,11 +8,11 @@
 #include "instinfer/attention/query_group.hpp"
 #include "instinfer/attention/scores.hpp"
 #include "instinfer/core/scratch.hpp"
-#include "instinfer/cpu/index_score-inl.hpp"
-#include "instinfer/cpu/row_passes-inl.hpp"
-#include "instinfer/cpu/score_block-inl.hpp"
+#include "instinfer/cpu/score/index_score-inl.hpp"
+#include "instinfer/cpu/score/row_passes-inl.hpp"
+#include "instinfer/cpu/score/score_block-inl.hpp"
+#include "instinfer/cpu/score/top_k-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
-#include "instinfer/cpu/top_k-inl.hpp"
 #include "instinfer/summaries/chunks.hpp"
 
 HWY_BEFORE_NAMESPACE();

@@ -4,9 +4,9 @@
 // K or V alone.
 
 #include "instinfer/core/access_plan.hpp"
-#include "instinfer/cpu/any_tile-inl.hpp"
+#include "instinfer/cpu/fold/any_tile-inl.hpp"
 #include "instinfer/cpu/head_blocks-inl.hpp"
-#include "instinfer/cpu/score_block-inl.hpp"
+#include "instinfer/cpu/score/score_block-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {

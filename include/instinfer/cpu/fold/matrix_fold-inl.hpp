@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "instinfer/attention/query_group.hpp"
-#include "instinfer/cpu/group_state.hpp"
-#include "instinfer/cpu/matrix_products-inl.hpp"
-#include "instinfer/cpu/plan_parts-inl.hpp"
-#include "instinfer/cpu/row_window-inl.hpp"
+#include "instinfer/cpu/fold/group_state.hpp"
+#include "instinfer/cpu/fold/matrix_products-inl.hpp"
+#include "instinfer/cpu/fold/plan_parts-inl.hpp"
+#include "instinfer/cpu/fold/row_window-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 
 #if INSTINFER_MATRIX_TILES

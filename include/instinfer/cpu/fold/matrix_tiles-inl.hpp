@@ -27,7 +27,7 @@ inline namespace HWY_NAMESPACE {
 inline constexpr std::uint32_t matrix_rows = 16;
 inline constexpr bool has_matrix_tiles = INSTINFER_MATRIX_TILES != 0 && lanes == matrix_rows;
 
-// Formats whose rows can be folded by tiles (cpu/matrix_fold-inl.hpp).
+// Formats whose rows can be folded by tiles (cpu/fold/matrix_fold-inl.hpp).
 template <class Format>
 inline constexpr bool folds_by_matrix =
     has_matrix_tiles && Format::plain && std::is_same_v<typename Format::packed, bf16> &&

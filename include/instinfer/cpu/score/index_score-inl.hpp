@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "instinfer/core/scratch.hpp"
-#include "instinfer/cpu/score_block-inl.hpp"
+#include "instinfer/cpu/score/score_block-inl.hpp"
 #include "instinfer/summaries/index_scoring.hpp"
 
 HWY_BEFORE_NAMESPACE();
