@@ -36,6 +36,7 @@ class machine {
       : m_{memory},
         layer_{layer},
         layer_index_{layer_index},
+        layers_(static_cast<std::uint32_t>(shape.layers)),
         head_{layer.head(0)},
         kv_heads_(static_cast<std::uint32_t>(shape.kv_heads)),
         group_(static_cast<std::uint32_t>(shape.group())) {
@@ -58,6 +59,7 @@ class machine {
   }
 
   std::uint32_t layer() const { return layer_index_; }
+  std::uint32_t layers() const { return layers_; }
 
   tokens all_tokens(const query&) { return {false, m_.visible.count()}; }
 
@@ -270,6 +272,7 @@ class machine {
   machine_memory<Format, Home>& m_;
   const Layer& layer_;
   std::uint32_t layer_index_;
+  std::uint32_t layers_;  // of the model
   layout::head_pages head_;
   std::uint32_t kv_heads_;
   std::uint32_t group_;
