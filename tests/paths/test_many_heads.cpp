@@ -184,3 +184,26 @@ TEST_CASE("one hot key gives its value; large values stay finite, beside heads t
     }
   }
 }
+
+TEST_CASE("latent rows are cut into parts of equal tokens: what K and V share counts once") {
+  access_plan plan;
+  for (std::uint32_t tile = 0; tile < 8; ++tile) {
+    page_read read;
+    read.token_tile = tile;
+    read.tokens = plan.begin_slice();
+    plan.add_run(read.tokens, 0, 21);
+    read.dims = plan.begin_slice();
+    plan.add_run(read.dims, 0, 96);
+    plan.add(read);
+    read.kind = stream::v_by_token;
+    read.shares = sharing::entries;
+    read.dims = plan.begin_slice();
+    plan.add_run(read.dims, 0, 64);
+    plan.add(read);
+  }
+  std::vector<std::size_t> cuts;
+  cpu::cut_plan(plan, 0, 16, 2, cuts);
+  CHECK(cuts == std::vector<std::size_t>{0, 8, 16});
+  cpu::cut_plan(plan, 0, 16, 4, cuts);
+  CHECK(cuts == std::vector<std::size_t>{0, 4, 8, 12, 16});
+}

@@ -153,7 +153,7 @@ class matrix_fold {
     }
   }
 
-  // Turns the products of 16 heads into weights 2^-shift exp(logit - max), in two parts, and
+  // Turns the products of 16 heads into the parts of weights 2^-shift exp(logit - max), and
   // rescales the state if a maximum rises. Lane i is head i.
   HWY_NOINLINE void weigh(std::uint32_t h) {
     const float_tag f;

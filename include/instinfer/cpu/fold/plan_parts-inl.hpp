@@ -21,14 +21,14 @@ inline bool begins_tile(std::span<const page_read> reads, std::size_t i) {
                                                   reads[i - 1].kind == stream::v_by_token));
 }
 
-// Elements that reads [first, last) of a plan want.
+// Elements that reads [first, last) of a plan want; those that K and V share count once.
 inline std::uint64_t wanted_elements(const access_plan& plan, std::size_t first, std::size_t last) {
   if (first == 0 && last == plan.reads().size()) {
     return plan.elements();
   }
   std::uint64_t all = 0;
   for (const page_read& read : plan.reads().subspan(first, last - first)) {
-    all += read.wanted_elements();
+    all += read.new_elements();
   }
   return all;
 }
@@ -45,7 +45,7 @@ inline void cut_plan(const access_plan& plan, std::size_t first, std::size_t las
     while (cuts.size() < parts && before * parts >= all * cuts.size() && begins_tile(reads, i)) {
       cuts.push_back(i);
     }
-    before += reads[i].wanted_elements();
+    before += reads[i].new_elements();
   }
   cuts.resize(std::size_t{parts} + 1, last);
 }
