@@ -19,8 +19,8 @@
 //
 // Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each
 // sequence>/.../threads:<n>; fused/: K and V of a token in one page; latent/: V is the first 512 of
-// K's 576 dims; n4: 4 new tokens at once; c8: 1/8 of the dense bytes. eigen/ and
-// scalar/ are baselines over contiguous arrays.
+// K's 576 dims; latent_rounded/: the same with q and weights rounded to bf16; n4: 4 new tokens at
+// once; c8: 1/8 of the dense bytes. eigen/ and scalar/ are baselines over contiguous arrays.
 
 #include <instinfer/codec/int4_groups.hpp>
 #include <instinfer/codec/scaled_pages.hpp>
@@ -91,7 +91,10 @@ int main(int argc, char** argv) {
     add<fused, f16>("fused", {32, 8, {32768}}, {1});
     add<fused_sparf, f16>("fused_sparf", {32, 32, {32768}}, {1}, 8);
     for (const int queries : {16, 64, 128}) {
-      add<insta, latent_format<bf16, 576, 512>>("latent", {queries, 1, {32768}}, {1, 2});
+      using latent = latent_format<bf16, 576, 512>;
+      using rounded = cpu::tuned_path<cpu::tuning{.matrix_parts = 1}>;
+      add<insta, latent>("latent", {queries, 1, {32768}}, {1, 2});
+      add<insta, latent, rounded>("latent_rounded", {queries, 1, {32768}}, {1, 2});
     }
     // Skewed batches: whole heads cannot be dealt evenly.
     add<insta, f16>("dense", {8, 1, {32768, 1024, 1024, 1024}}, {1, 2});

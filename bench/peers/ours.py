@@ -19,7 +19,7 @@ from cache import ELEMENT_BYTES, Result, Shape
 
 def measure(binary: Path, shape: Shape, threads: int) -> tuple[list[Result], list[str]]:
     """Results, and in words what went wrong."""
-    cases = f"^{shape.method}/({'|'.join(ELEMENT_BYTES)})/{shape}/threads:{threads}$"
+    cases = f"^{shape.method}(_rounded)?/({'|'.join(ELEMENT_BYTES)})/{shape}/threads:{threads}$"
     with tempfile.NamedTemporaryFile("r", suffix=".json") as out:
         run = subprocess.run(
             [binary, f"--benchmark_filter={cases}", "--benchmark_min_time=0.01",  # the loop: a warm-up
@@ -34,11 +34,12 @@ def measure(binary: Path, shape: Shape, threads: int) -> tuple[list[Result], lis
     version = f"instinfer, {report['context'].get('simd_target', 'SIMD target unknown')}"
     results, failures = [], []
     for entry in report["benchmarks"]:
-        case, element = re.fullmatch(r"(\w+/(\w+)/.*)/threads:\d+", entry["name"]).group(1, 2)
+        case, method, element = re.fullmatch(r"((\w+)/(\w+)/.*)/threads:\d+", entry["name"]).groups()
         if entry.get("error_occurred"):
             failures.append(f"instinfer, {case}: {entry['error_message']}")
             continue
         rate = entry["bytes_per_second"]
-        results.append(Result("instinfer", case, threads, shape.kv_bytes(element) / rate * 1e3, rate,
+        peer = "instinfer" if method == shape.method else "instinfer, rounded"
+        results.append(Result(peer, shape.case(element), threads, shape.kv_bytes(element) / rate * 1e3, rate,
                               entry["rel_error"], version, entry.get("of_read_bandwidth")))
     return results, failures

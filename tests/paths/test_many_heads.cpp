@@ -67,9 +67,12 @@ struct many_heads {
     }
     return {out, max + std::log(sum)};
   }
+  std::pair<std::vector<double>, double> plain(std::size_t h) const {
+    return exact(h, [](double x, std::size_t) { return x; }, [](std::size_t) { return true; });
+  }
 };
 
-template <class Format>
+template <class Format, cpu::tuning T = cpu::tuning{}>
 class decoder {
  public:
   decoder(const many_heads<Format>& data, const logit_rule& logits)
@@ -89,7 +92,7 @@ class decoder {
   }
 
  private:
-  using engine = cpu::engine<insta, Format>;
+  using engine = cpu::engine<insta, Format, T>;
   engine engine_;
   sequence seq_ = engine_.open();
   typename engine::scratch scratch_;
@@ -125,13 +128,48 @@ TEST_CASE_TEMPLATE("any number of heads and tokens", format, rows, latent) {
     engine.attend(data.q, out, log_sum_exp, nullptr);
     double worst = 0;
     for (std::size_t h = 0; h < heads; ++h) {
-      const auto [exact, total] =
-          data.exact(h, [](double x, std::size_t) { return x; }, [](std::size_t) { return true; });
+      const auto [exact, total] = data.plain(h);
       worst = std::max(worst, distance(std::span(out).subspan(h * data.v_dim, data.v_dim), exact));
       CHECK(as_double(log_sum_exp[h]) == doctest::Approx(total).epsilon(1e-6));
     }
     CHECK(worst < 2e-6);
   }
+}
+
+TEST_CASE("few tokens after many, with smaller logits") {
+  constexpr std::size_t heads = 16;
+  const many_heads<rows> data(4, 200, heads);
+  decoder<rows> engine(data, {});
+  std::vector<float> out(heads * rows::v_dim), log_sum_exp(heads), larger(data.q);
+  std::ranges::transform(larger, larger.begin(), [](float x) { return 500.0f * x; });
+  engine.attend(larger, out, log_sum_exp, nullptr);
+  index_set visible;
+  visible.add(0, 40);
+  engine.attend(data.q, out, log_sum_exp, &visible);
+  for (std::size_t h = 0; h < heads; ++h) {
+    const auto exact =
+        data.exact(
+                h, [](double x, std::size_t) { return x; }, [](std::size_t t) { return t < 40; })
+            .first;
+    CHECK(distance(std::span(out).subspan(h * rows::v_dim, rows::v_dim), exact) < 2e-6);
+  }
+}
+
+// An error of 2^-9 in each of q and the weights, of which sums keep a part.
+TEST_CASE("one part of bf16 is as exact as bf16") {
+  constexpr std::size_t heads = 32;
+  const many_heads<rows> data(3, 500, heads);
+  decoder<rows, cpu::tuning{.matrix_parts = 1}> engine(data, {});
+  std::vector<float> out(heads * rows::v_dim), log_sum_exp(heads);
+  engine.attend(data.q, out, log_sum_exp, nullptr);
+  double worst = 0;
+  for (std::size_t h = 0; h < heads; ++h) {
+    const auto exact = data.plain(h).first;
+    worst = std::max(worst, distance(std::span(out).subspan(h * rows::v_dim, rows::v_dim), exact));
+  }
+  const bool rounded = cpu::folds_by_matrix<rows> && cpu::matrix_tiles_allowed();
+  CHECK(worst < (rounded ? 0x1p-8 : 2e-6));
+  CHECK((worst > 1e-4) == rounded);
 }
 
 TEST_CASE("soft cap, slopes and a mask with holes") {

@@ -29,7 +29,7 @@ template <class Format, tuning T = tuning{}>
 class arithmetic : public score_pool {
   static_assert(
       T.valid(),
-      "instinfer: a tuning has 16, 32 or 64 block_rows, 1, 2, 4 or 8 heads (up to heads_at_once), and prefetches up to 64 KiB or 256 rows ahead, see cpu/tuning-inl.hpp");
+      "instinfer: a tuning has 16, 32 or 64 block_rows, 1, 2, 4 or 8 heads (up to heads_at_once), 1 to 3 matrix_parts, and prefetches up to 64 KiB or 256 rows ahead, see cpu/tuning-inl.hpp");
 
  public:
   using format = Format;

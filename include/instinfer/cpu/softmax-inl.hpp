@@ -123,6 +123,30 @@ inline void add_bias(const attention::query_group& q, std::uint32_t h, index_vie
   });
 }
 
+// Adds the biases of rows [first_head, first_head + heads) of a query to the logits x [rows,
+// stride] of the tokens. The rows after these become -inf. Lane i of the result is the largest x[j]
+// with j % lanes == i; rows * stride is a multiple of it.
+HWY_NOINLINE inline float_vec add_bias_by_lane(const logit_bias& bias, std::uint32_t first_head,
+                                               std::uint32_t heads,
+                                               std::span<const std::uint32_t> tokens, float* x,
+                                               std::uint32_t stride, std::uint32_t rows) {
+  for (std::uint32_t h = 0; h < heads; ++h) {
+    const row_bias of_head = bias.row(first_head + h);
+    for (std::size_t t = 0; t < tokens.size(); ++t) {
+      float& logit = x[t * stride + h];
+      logit = of_head.added_to(logit, tokens[t]);
+    }
+  }
+  const std::size_t all = std::size_t{rows} * stride;
+  const float lowest = -std::numeric_limits<float>::infinity();
+  std::fill(x + tokens.size() * stride, x + all, lowest);
+  float_vec max = hn::Set(float_tag{}, lowest);
+  for (std::size_t i = 0; i < all; i += lanes) {
+    max = hn::Max(max, hn::Load(float_tag{}, x + i));
+  }
+  return max;
+}
+
 // The largest x; -inf if there is none.
 HWY_INLINE float max_of(const float* x, std::size_t n) {
   float_vec max = hn::Set(float_tag{}, -std::numeric_limits<float>::infinity());

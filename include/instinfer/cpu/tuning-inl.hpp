@@ -28,9 +28,9 @@ struct row_prefetch {
   cache_level to = cache_level::l2;
 };
 
-// The kernels that fold rows of K and V. Results do not depend on it beyond rounding. Defaults are
-// measured, with fp16 and head size 128 if nothing else is said; ./dev bench tune measures a
-// machine.
+// The kernels that fold rows of K and V. Results do not depend on it beyond rounding, which is that
+// of fp32 unless matrix_parts says less. Defaults are measured, with fp16 and head size 128 if
+// nothing else is said; ./dev bench tune measures a machine.
 struct tuning {
   // One query head for each KV head. Zen 4: 0.5 to 1 KiB are best, 2 KiB lose a third; fp32: 2 KiB.
   // An Intel Xeon: 2 KiB to L1 gain 7 %, 8 KiB lose 9 to 11 %. Zen 5: 4 KiB to L1 gain a quarter,
@@ -53,6 +53,10 @@ struct tuning {
   // empty than tiles gain: 8 heads of 128 dims take 1.2 times as long, 16 take 0.86, 16 heads over
   // latent rows 0.6 and 128 of those 0.3 (Intel Xeon, AMX).
   std::uint32_t matrix_heads = 16;
+  // Values of bf16 that a float of q, and a weight, becomes in matrix tiles. 3 have all its bits, as
+  // results elsewhere; 2 give errors of 5e-6, and 1 of 2e-3, as PyTorch does in bf16. 128 heads over
+  // latent rows: 22, 18, 14 ms (Intel Xeon, AMX).
+  std::uint32_t matrix_parts = 3;
   // One query head: a row of K, then one of V, where the sums of both fit in registers. Gains 5 %
   // on the Intel Xeon, 9 % on Zen 5.
   bool by_turns = true;
@@ -61,7 +65,8 @@ struct tuning {
   constexpr bool valid() const {
     const bool rows = block_rows == 16 || block_rows == 32 || block_rows == 64;
     const bool tile = std::has_single_bit(heads) && heads <= heads_at_once;
-    return rows && tile && within_reach(one_head) && within_reach(group);
+    return rows && tile && matrix_parts >= 1 && matrix_parts <= 3 && within_reach(one_head) &&
+           within_reach(group);
   }
 
  private:

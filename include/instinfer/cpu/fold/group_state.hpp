@@ -19,6 +19,10 @@ constexpr std::uint32_t weight_shift(std::size_t n) {
   return n == 0 ? 1 : static_cast<std::uint32_t>(std::bit_width(n - 1)) + 1;
 }
 
+// Sums of this many tokens are separate, then merged: one sum of 32K terms in fp32 would lose three
+// more bits.
+inline constexpr std::size_t rows_of_sum = 1024;
+
 // One softmax state and one row of floats [v_dim] for each head of a group.
 class group_rows {
  public:

@@ -1,11 +1,10 @@
 #pragma once
-// The fold of many query heads over rows of bf16 by matrix tiles (AMX), in the precision of fp32.
-// A value of q, and a weight, goes in as the sum of three values in bf16, which have its 24 bits.
-// Each is multiplied by itself, so no product is rounded.
+// The fold of many query heads over rows of bf16 by matrix tiles (AMX). A value of q, and a weight,
+// goes in as a sum of values in bf16. Three of them have its 24 bits and no product is rounded, so
+// results are as exact as those of fp32; tuning::matrix_parts chooses fewer.
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <limits>
 #include <span>
 #include <vector>
@@ -31,9 +30,9 @@ class matrix_fold {
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
   // Rows of a step: sums of outputs are loaded and stored once a step.
-  static constexpr std::uint32_t step_rows = key_tiles * matrix_rows;
-  static constexpr std::size_t merge_rows = 1024;  // as row_fold
-  static constexpr std::uint32_t shift = weight_shift(merge_rows);
+  static constexpr std::uint32_t step_rows = value_tiles * 32;
+  static_assert(rows_of_sum % step_rows == 0);
+  static constexpr std::uint32_t shift = weight_shift(rows_of_sum);
 
   // As row_fold::fold.
   template <class Pages>
@@ -44,17 +43,28 @@ class matrix_fold {
     soft_cap_ = q.logits.soft_cap;
     bias_ = q.bias ? &q.bias : nullptr;
     group_ = q.group;
-    split_queries<k_dim>(scaled_q, q_);
+    head_tiles_ = (group_ + matrix_rows - 1) / matrix_rows;
+    split_queries<k_dim, parts>(scaled_q, q_);
+    max_.assign(std::size_t{head_tiles_} * lanes, lowest);
+    products_.resize(std::size_t{head_tiles_} * blocks);
+    weights_.resize(std::size_t{head_tiles_} * parts * value_tiles);
     reset();
-    const auto ahead = pages.ahead(
-        plan, first, last, [&] { return reads_in_use(plan, first, last, step_rows + block_rows); });
+    const auto ahead = pages.ahead(plan, first, last, [&] {
+      return reads_in_use(plan, first, last, 2 * step_rows + block_rows);
+    });
     k_cursor_.begin(false, first, last, q.bias ? pages.tile_tokens(stream::k_by_token) : 0);
     v_cursor_.begin(true, first, last);
     std::size_t unmerged = 0;
-    while (take(plan, ahead)) {
-      fold_step();
+    step* now = &steps_[0];
+    step* next = &steps_[1];
+    take(plan, ahead, *now);
+    while (now->count > 0) {
+      take(plan, ahead, *next);
+      prefetch_rows(*next);
+      fold_step(*now);
+      std::swap(now, next);
       unmerged += step_rows;
-      if (unmerged == merge_rows) {
+      if (unmerged == rows_of_sum) {
         merge_into(to, first_head);
         reset();
         unmerged = 0;
@@ -65,73 +75,106 @@ class matrix_fold {
 
  private:
   static constexpr float lowest = -std::numeric_limits<float>::infinity();
+  static constexpr std::uint32_t parts = T.matrix_parts;
   static constexpr std::uint32_t blocks = step_rows / block_rows;
   static constexpr std::uint32_t k_tiles = k_dim / 32;
   static constexpr std::uint32_t v_tiles = v_dim / matrix_rows;
-  using cursor = row_cursor<typename Format::storage, block_rows, T.scattered>;
+  // What stays in L1 (48 KB): 64 rows of this many tiles of K, and the weights of this many tiles of
+  // heads, 4 KB for each part.
+  static constexpr std::uint32_t k_tiles_at_once = std::min(k_tiles, 9u);
+  static constexpr std::uint32_t head_tiles_at_once = std::array{6u, 4u, 2u}[parts - 1];
+  using cursor = row_cursor<typename Format::storage, block_rows, cache_level::none>;
+  struct step {
+    std::array<typename cursor::block, blocks> k;
+    std::array<typename cursor::block, blocks> v;
+    std::uint32_t count = 0;
+  };
 
+  // Maxima stay: sums are rescaled once for each that rises, not again after each merge.
   void reset() {
-    const std::uint32_t head_tiles = (group_ + matrix_rows - 1) / matrix_rows;
-    max_.assign(std::size_t{head_tiles} * lanes, lowest);
-    sum_.assign(std::size_t{head_tiles} * lanes, 0.0f);
-    o_.assign(std::size_t{head_tiles} * v_tiles, {});
+    sum_.assign(std::size_t{head_tiles_} * lanes, 0.0f);
+    o_.assign(std::size_t{head_tiles_} * v_tiles, {});
   }
 
-  // The rows of the next step. False at the end.
+  // The rows of a step; none at the end.
   template <class Pages>
-  bool take(const access_plan& plan, const Pages& pages) {
-    count_ = 0;
-    for (auto& block : k_) {
+  void take(const access_plan& plan, const Pages& pages, step& to) {
+    to.count = 0;
+    for (auto& block : to.k) {
       k_cursor_.take(plan, pages, block);
-      count_ += block.count;
+      to.count += block.count;
     }
-    for (auto& block : v_) {
+    for (auto& block : to.v) {
       v_cursor_.take(plan, pages, block);
     }
-    return count_ > 0;
   }
 
-  HWY_NOINLINE void fold_step() {
-    copy_uneven_keys();
-    pair_values();
-    for (std::uint32_t h = 0; h < group_; h += matrix_rows) {
-      before_tile_loads();
-      multiply_keys<k_dim>(key_tiles_, q_.data() + h / matrix_rows * k_tiles * float_parts,
-                           products_);
-      weigh(h);
-      before_tile_loads();
-      add_values<v_dim>(weights_, v_pairs_.data(), o_.data() + h / matrix_rows * v_tiles);
+  // The rows come while the step before them is folded.
+  void prefetch_rows(const step& next) {
+    ahead_.clear();
+    const bool apart = v_cursor_.shares() != sharing::entries;
+    for (std::uint32_t i = 0; i < blocks; ++i) {
+      for (std::uint32_t t = 0; t < next.k[i].count; ++t) {
+        ahead_.add(std::as_bytes(std::span(next.k[i].rows[t], k_dim)));
+      }
+      for (std::uint32_t t = 0; apart && t < next.v[i].count; ++t) {
+        ahead_.add(std::as_bytes(std::span(next.v[i].rows[t], v_dim)));
+      }
+    }
+    ahead_.spread_over(std::size_t{head_tiles_} * (2 * k_tiles + v_tiles + step_rows / 2));
+  }
+
+  HWY_NOINLINE void fold_step(const step& rows) {
+    for (std::uint32_t b = 0; b < blocks && rows.k[b].count > 0; b += key_tiles) {
+      for (std::uint32_t d = 0; d < k_tiles; d += k_tiles_at_once) {
+        const std::uint32_t tiles = std::min(k_tiles_at_once, k_tiles - d);
+        copy_keys(rows, b, d, tiles);
+        before_tile_loads();
+        for (std::uint32_t h = 0; h < head_tiles_; ++h) {
+          multiply_keys<parts>(keys_.data(), q_.data() + (std::size_t{h} * k_tiles + d) * parts,
+                               tiles, d > 0, products_.data() + std::size_t{h} * blocks + b,
+                               ahead_);
+        }
+      }
+    }
+    pair_values(rows);
+    for (std::uint32_t h = 0; h < head_tiles_; ++h) {
+      weigh(rows, h);
+    }
+    before_tile_loads();
+    for (std::uint32_t h = 0; h < head_tiles_; h += head_tiles_at_once) {
+      add_values<v_dim, parts>(weights_.data() + std::size_t{h} * parts * value_tiles,
+                               std::min(head_tiles_at_once, head_tiles_ - h), v_pairs_.data(),
+                               o_.data() + h, head_tiles_, ahead_);
     }
   }
 
-  // Where each tile of K begins, and how far its rows are apart. Missing blocks repeat the first;
-  // their weights are 0.
-  void copy_uneven_keys() {
-    for (std::uint32_t i = 0; i < blocks; ++i) {
-      const auto& block = k_[i].count > 0 ? k_[i] : k_[0];
-      if (block.stride > 0) {
-        key_tiles_[i] = {block.rows[0], block.stride * sizeof(bf16)};
-        continue;
-      }
-      copies_.resize(std::size_t{blocks} * k_tiles);
-      bf16* to = copies_[std::size_t{i} * k_tiles].values[0];
-      key_tiles_[i] = {to, k_dim * sizeof(bf16)};
-      for (const bf16* row : block.rows) {
-        to = std::copy_n(row, k_dim, to);
+  // Tiles [first, first + tiles) of the dims of K, of the key_tiles blocks from first_block on.
+  // Missing blocks repeat block 0; their weights are 0.
+  HWY_NOINLINE void copy_keys(const step& rows, std::uint32_t first_block, std::uint32_t first,
+                              std::uint32_t tiles) {
+    const hn::ScalableTag<std::uint16_t> halves;
+    for (std::uint32_t i = 0; i < key_tiles; ++i) {
+      const auto& block = rows.k[rows.k[first_block + i].count > 0 ? first_block + i : 0];
+      for (std::uint32_t t = 0; t < block_rows; ++t) {
+        const bf16* row = block.rows[t] + first * 32;
+        for (std::uint32_t d = 0; d < tiles; ++d) {
+          hn::Store(hn::LoadU(halves, &row[d * 32].bits), halves,
+                    &keys_[d * key_tiles + i].values[t][0].bits);
+        }
       }
     }
   }
 
   // V as right operands: pairs of rows by dims.
-  void pair_values() {
+  HWY_NOINLINE void pair_values(const step& rows) {
     const hn::Rebind<std::uint16_t, float_tag> halves;
     const hn::RebindToUnsigned<float_tag> words;
     for (std::uint32_t i = 0; i < blocks; ++i) {
-      const auto& block = v_[i].count > 0 ? v_[i] : v_[0];
+      const auto& block = rows.v[i].count > 0 ? rows.v[i] : rows.v[0];
       for (std::uint32_t t = 0; t < block_rows; t += 2) {
         const std::uint32_t pair = i * block_rows / 2 + t / 2;
         bf16_tile* to = v_pairs_.data() + pair / matrix_rows * v_tiles;
-        prefetch_next(i, t);
         for (std::uint32_t n = 0; n < v_tiles; ++n) {
           const auto even = hn::LoadU(halves, &block.rows[t][n * matrix_rows].bits);
           const auto odd = hn::LoadU(halves, &block.rows[t + 1][n * matrix_rows].bits);
@@ -143,78 +186,61 @@ class matrix_fold {
     }
   }
 
-  // Rows that lie evenly go on so; others are prefetched when they are taken.
-  void prefetch_next(std::uint32_t i, std::uint32_t t) const {
-    if (k_[i].stride > 0) {
-      prefetch(k_[i].rows[0] + (step_rows + t) * k_[i].stride, 2 * k_dim * sizeof(bf16));
-    }
-    if (v_[i].stride > 0 && v_cursor_.shares() != sharing::entries) {
-      prefetch(v_[i].rows[0] + (step_rows + t) * v_[i].stride, 2 * v_dim * sizeof(bf16));
-    }
-  }
-
-  // Turns the products of 16 heads into the parts of weights 2^-shift exp(logit - max), and
+  // Turns the products of a tile of heads into the parts of weights 2^-shift exp(logit - max), and
   // rescales the state if a maximum rises. Lane i is head i.
-  HWY_NOINLINE void weigh(std::uint32_t h) {
+  HWY_NOINLINE void weigh(const step& rows, std::uint32_t tile) {
     const float_tag f;
-    const hn::RebindToUnsigned<float_tag> words;
-    float* x = &products_[0].values[0][0];
-    float_vec highest = scale_logits_by_lane(x, step_rows * lanes, 1.0f, soft_cap_);
+    float* x = &products_[std::size_t{tile} * blocks].values[0][0];
+    float* max_at = max_.data() + std::size_t{tile} * lanes;
+    float* sum_at = sum_.data() + std::size_t{tile} * lanes;
+    const std::size_t all = std::size_t{rows.count} * lanes;
+    float_vec highest = scale_logits_by_lane(x, all, 1.0f, soft_cap_);
     if (bias_ != nullptr) {
-      highest = add_bias(h, x);
+      highest = add_bias(rows, tile * matrix_rows, x);
     }
-    std::fill(x + std::size_t{count_} * lanes, x + step_rows * lanes, lowest);
-    float_vec max = hn::LoadU(f, max_.data() + h);
-    float_vec sum = hn::LoadU(f, sum_.data() + h);
+    std::fill(x + all, x + step_rows * lanes, lowest);
+    float_vec max = hn::LoadU(f, max_at);
+    float_vec sum = hn::LoadU(f, sum_at);
     if (!hn::AllFalse(f, hn::Gt(highest, max))) {
       const float_vec raised = hn::Max(max, highest);
       HWY_ALIGN float keep[lanes];
       hn::Store(exp_of_negative(hn::Sub(max, raised)), f, keep);
       sum = hn::Mul(sum, hn::Load(f, keep));
       for (std::uint32_t n = 0; n < v_tiles; ++n) {
-        float_tile& o = o_[h / matrix_rows * v_tiles + n];
+        float_tile& o = o_[std::size_t{n} * head_tiles_ + tile];
         for (std::uint32_t i = 0; i < matrix_rows; ++i) {
           hn::Store(hn::Mul(hn::Load(f, o.values[i]), hn::Set(f, keep[i])), f, o.values[i]);
         }
       }
       max = raised;
-      hn::StoreU(max, f, max_.data() + h);
+      hn::StoreU(max, f, max_at);
     }
-    for (std::uint32_t s = 0; s < value_steps; ++s) {
-      alignas(64) std::uint32_t pairs[float_parts][matrix_rows][matrix_rows];  // [part, rows, head]
+    bf16_tile* to = weights_.data() + std::size_t{tile} * parts * value_tiles;
+    for (std::uint32_t v = 0; v < value_tiles; ++v) {
+      alignas(64) std::uint32_t pairs[parts][matrix_rows][matrix_rows];  // [part, rows, head]
       for (std::uint32_t i = 0; i < matrix_rows; ++i) {
-        const float* row = x + (s * 32 + 2 * i) * lanes;
-        float_vec even = exp_of_negative(hn::Sub(hn::Load(f, row), max), shift);
-        float_vec odd = exp_of_negative(hn::Sub(hn::Load(f, row + lanes), max), shift);
+        ahead_.some();
+        const float* row = x + (v * 32 + 2 * i) * lanes;
+        const float_vec even = exp_of_negative(hn::Sub(hn::Load(f, row), max), shift);
+        const float_vec odd = exp_of_negative(hn::Sub(hn::Load(f, row + lanes), max), shift);
         sum = hn::Add(sum, hn::Add(even, odd));
-        for (auto& part : pairs) {
-          const auto even_half = hn::And(hn::BitCast(words, even), hn::Set(words, 0xFFFF0000u));
-          const auto odd_half = hn::And(hn::BitCast(words, odd), hn::Set(words, 0xFFFF0000u));
-          hn::Store(hn::Or(hn::ShiftRight<16>(even_half), odd_half), words, part[i]);
-          even = hn::Sub(even, hn::BitCast(f, even_half));
-          odd = hn::Sub(odd, hn::BitCast(f, odd_half));
-        }
+        bf16_parts<parts>::pair(even, odd, pairs[0][i], matrix_rows * matrix_rows);
       }
-      for (std::uint32_t part = 0; part < float_parts; ++part) {
-        transpose(pairs[part], weights_[s * float_parts + part]);
+      for (std::uint32_t part = 0; part < parts; ++part) {
+        transpose(pairs[part], to[part * value_tiles + v]);
       }
     }
-    hn::StoreU(sum, f, sum_.data() + h);
+    hn::StoreU(sum, f, sum_at);
   }
 
-  // Adds the biases to the logits x[row, head]; returns the largest of each head.
-  HWY_NOINLINE float_vec add_bias(std::uint32_t h, float* x) {
+  HWY_NOINLINE float_vec add_bias(const step& rows, std::uint32_t first_head, float* x) {
+    const std::uint32_t heads = std::min(group_ - first_head, matrix_rows);
     float_vec max = hn::Set(float_tag{}, lowest);
-    const std::uint32_t heads = std::min(group_ - h, matrix_rows);
-    for (std::uint32_t i = 0; i < heads; ++i) {
-      const row_bias bias = bias_->row(h + i);
-      for (std::uint32_t t = 0; t < count_; ++t) {
-        float& logit = x[t * lanes + i];
-        logit = bias.added_to(logit, k_[t / block_rows].tokens[t % block_rows]);
-      }
-    }
-    for (std::uint32_t t = 0; t < count_; ++t) {
-      max = hn::Max(max, hn::Load(float_tag{}, x + t * lanes));
+    for (std::uint32_t b = 0; b < blocks; ++b) {
+      const auto tokens = std::span(rows.k[b].tokens).first(rows.k[b].count);
+      float* logits = x + std::size_t{b} * block_rows * lanes;
+      max = hn::Max(max,
+                    add_bias_by_lane(*bias_, first_head, heads, tokens, logits, lanes, block_rows));
     }
     return max;
   }
@@ -223,31 +249,30 @@ class matrix_fold {
     std::array<float, v_dim> sums;
     for (std::uint32_t h = 0; h < group_; ++h) {
       for (std::uint32_t n = 0; n < v_tiles; ++n) {
-        std::copy_n(o_[h / matrix_rows * v_tiles + n].values[h % matrix_rows], matrix_rows,
-                    sums.begin() + n * matrix_rows);
+        const float_tile& o = o_[std::size_t{n} * head_tiles_ + h / matrix_rows];
+        std::copy_n(o.values[h % matrix_rows], matrix_rows, sums.begin() + n * matrix_rows);
       }
       to.merge_sums(first_head + h, {max_[h], sum_[h]}, sums, shift);
     }
   }
 
   std::uint32_t group_ = 0;
+  std::uint32_t head_tiles_ = 0;
   float soft_cap_ = 0.0f;
   const logit_bias* bias_ = nullptr;
+  lines_ahead ahead_;
   cursor k_cursor_;
   cursor v_cursor_;
-  std::array<typename cursor::block, blocks> k_;  // of this step
-  std::array<typename cursor::block, blocks> v_;
-  std::uint32_t count_ = 0;
-  std::array<tile_of_rows, blocks> key_tiles_{};
-  std::vector<bf16_tile> copies_;  // rows [step_rows, k_dim] that do not lie evenly
-  std::vector<bf16_tile> q_;       // [heads / 16, k_dim / 32, part]
+  std::array<step, 2> steps_;                                // this one and the next
+  std::array<bf16_tile, k_tiles_at_once * key_tiles> keys_;  // [dims / 32, tile]
+  std::vector<bf16_tile> q_;                                 // [head_tiles, k_dim / 32, part]
   // [32 rows, v_dim / 16]
-  std::vector<bf16_tile> v_pairs_ = std::vector<bf16_tile>(value_steps * v_tiles);
-  std::array<float_tile, blocks> products_;                   // of 16 heads
-  std::array<bf16_tile, value_steps * float_parts> weights_;  // [32 rows, part]
-  std::vector<float_tile> o_;                                 // [heads / 16, v_dim / 16]
-  std::vector<float> max_;                                    // [heads]
-  std::vector<float> sum_;                                    // [heads]
+  std::vector<bf16_tile> v_pairs_ = std::vector<bf16_tile>(value_tiles * v_tiles);
+  std::vector<float_tile> products_;  // [head_tiles, blocks]
+  std::vector<bf16_tile> weights_;    // [head_tiles, part, 32 rows]
+  std::vector<float_tile> o_;         // [v_dim / 16, head_tiles]
+  std::vector<float> max_;            // [heads]
+  std::vector<float> sum_;            // [heads]
 };
 
 }  // namespace HWY_NAMESPACE

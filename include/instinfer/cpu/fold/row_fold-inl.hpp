@@ -26,11 +26,8 @@ class row_fold {
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
 
-  // Sums of this many rows are separate, then merged: one sum of 32K terms in fp32 would lose three
-  // more bits.
-  static constexpr std::size_t merge_rows = 1024;
-  static_assert(merge_rows % block_rows == 0);  // so that no sum has more rows
-  static constexpr std::uint32_t shift = weight_shift(merge_rows);
+  static_assert(rows_of_sum % block_rows == 0);  // so that no sum has more rows
+  static constexpr std::uint32_t shift = weight_shift(rows_of_sum);
 
   // Folds reads [first, last) of the plan into heads [first_head, ...) of `to`. The reads begin
   // with a K page and end with V pages. scaled_q [group, k_dim]: the values of q times the scale.
@@ -52,7 +49,7 @@ class row_fold {
       fold_blocks(group, scaled_q.data(), pending);
       unmerged += window_.k().count;
       pending = window_.k().count > 0;
-      if (unmerged >= merge_rows) {
+      if (unmerged >= rows_of_sum) {
         for_head_blocks<T.heads>(group, [&]<std::uint32_t Heads>(std::uint32_t h) HWY_ATTR {
           fold_values<Heads>(h, window_.v().rows.data(), rows_ahead<packed>{});
         });
@@ -178,27 +175,6 @@ class row_fold {
     }
   }
 
-  // Adds the biases to the logits x[row, slot] of the current block. Lane i of the result is the
-  // largest x[j] with j % lanes == i.
-  HWY_NOINLINE float_vec add_bias(std::uint32_t h, float* x, std::uint32_t heads,
-                                  std::uint32_t slots_of_heads) {
-    const std::uint32_t count = window_.k().count;
-    for (std::uint32_t i = 0; i < heads; ++i) {
-      const row_bias bias = bias_->row(h + i);
-      for (std::uint32_t t = 0; t < count; ++t) {
-        float& logit = x[t * slots_of_heads + i];
-        logit = bias.added_to(logit, window_.k().tokens[t]);
-      }
-    }
-    const std::size_t all = std::size_t{block_rows} * slots_of_heads;
-    std::fill(x + count * slots_of_heads, x + all, lowest);
-    float_vec max = hn::Set(float_tag{}, lowest);
-    for (std::size_t i = 0; i < all; i += lanes) {
-      max = hn::Max(max, hn::Load(float_tag{}, x + i));
-    }
-    return max;
-  }
-
   // Turns the products of the current block into its weights 2^-shift exp(logit - max), and
   // rescales the state if a maximum changes, which is rare after some blocks. The scales of K pages
   // and V pages are applied here, so that they do not wait for the V rows.
@@ -214,7 +190,8 @@ class row_fold {
     float* sum_at = sum_.data() + std::size_t{h} * lanes;
     float_vec block_max = scale_logits_by_lane(x, all, 1.0f, soft_cap_);
     if (bias_ != nullptr) {
-      block_max = add_bias(h, x, Heads, slots<Heads>);
+      const auto tokens = std::span(window_.k().tokens).first(count);
+      block_max = add_bias_by_lane(*bias_, h, Heads, tokens, x, slots<Heads>, block_rows);
     }
     // In the last block, repeated rows have weight 0. They do not change the maximum, because their
     // first copy counts.
