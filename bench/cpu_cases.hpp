@@ -58,8 +58,9 @@ inline double best_of(benchmark::State& state, const worker_pool& pool, auto&& a
 template <class Path>
 inline constexpr double rounding = 0;
 template <cpu::tuning T>
-inline constexpr double rounding<cpu::tuned_path<T>> =
-    T.matrix_parts == 3 ? 0 : T.matrix_parts == 2 ? 0x1p-17 : 0x1p-9;
+inline constexpr double rounding<cpu::tuned_path<T>> = T.matrix_parts == 3   ? 0
+                                                       : T.matrix_parts == 2 ? 0x1p-17
+                                                                             : 0x1p-9;
 
 // Path: whose kernels are measured. Others than ours get time_over_ours, on the same pages.
 template <class D, class Format, class Path = cpu::path>

@@ -15,7 +15,7 @@ using dims_in_int4 = kv_format<int4_dims<fp16>, 128>;
 
 template <class Format>
 void check_dense() {
-  for (const int group : {1, 3, 8}) {
+  for (const int group : {1, 3, 8, 18}) {  // 18: by matrix tiles
     test::check_life<reference::engine<insta, Format>, Format>(31, group);
     test::check_life<cpu::engine<insta, Format>, Format>(32, group);
   }

@@ -49,13 +49,14 @@ struct tuning {
   // Most query heads of a register tile; its rows are what lanes are left. Tiles of 4 make groups
   // of 8 slower by 8 % (Intel Xeon).
   std::uint32_t heads = heads_at_once;
-  // The least group that folds rows of bf16 by matrix tiles. Smaller ones leave more of a tile
-  // empty than tiles gain: 8 heads of 128 dims take 1.2 times as long, 16 take 0.86, 16 heads over
-  // latent rows 0.6 and 128 of those 0.3 (Intel Xeon, AMX).
-  std::uint32_t matrix_heads = 16;
-  // Values of bf16 that a float of q, and a weight, becomes in matrix tiles. 3 have all its bits, as
-  // results elsewhere; 2 give errors of 5e-6, and 1 of 2e-3, as PyTorch does in bf16. 128 heads over
-  // latent rows: 22, 18, 14 ms (Intel Xeon, AMX).
+  // The least group that folds rows of bf16, or of codes that bf16 has room for, by matrix tiles.
+  // Smaller ones leave more of a tile empty than tiles gain: 8 heads of 128 dims in bf16 take 1.3
+  // times as long, 12 take 0.98 (int8 0.75), 16 heads over latent rows 0.5 and 128 of those 0.3
+  // (Intel Xeon, AMX).
+  std::uint32_t matrix_heads = 12;
+  // Values of bf16 that a float of q, and a weight, becomes in matrix tiles. 3 have all its bits,
+  // and the error is that of other kernels; 2 give 5e-6, and 1 gives 2e-3, as PyTorch in bf16. 128
+  // heads over latent rows take 22, 18 and 14 ms (Intel Xeon, AMX).
   std::uint32_t matrix_parts = 3;
   // One query head: a row of K, then one of V, where the sums of both fit in registers. Gains 5 %
   // on the Intel Xeon, 9 % on Zen 5.

@@ -5,7 +5,8 @@
 #include <bit>
 #include <cstdint>
 
-#include "instinfer/cpu/fold/matrix_tiles-inl.hpp"
+#include "instinfer/codec/element.hpp"
+#include "instinfer/cpu/simd-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace instinfer::cpu {

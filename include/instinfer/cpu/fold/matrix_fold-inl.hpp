@@ -1,7 +1,8 @@
 #pragma once
-// The fold of many query heads over rows of bf16 by matrix tiles (AMX). A value of q, and a weight,
-// goes in as a sum of values in bf16. Three of them have its 24 bits and no product is rounded, so
-// results are as exact as those of fp32; tuning::matrix_parts chooses fewer.
+// The fold of many query heads over rows of bf16, or of codes that bf16 has room for, by matrix
+// tiles (AMX). A value of q, and a weight, goes in as a sum of values in bf16. Three of them have
+// its 24 bits and no product is rounded, so results are as exact as those of fp32;
+// tuning::matrix_parts chooses fewer.
 
 #include <algorithm>
 #include <array>
@@ -13,6 +14,8 @@
 #include "instinfer/cpu/fold/group_state.hpp"
 #include "instinfer/cpu/fold/matrix_products-inl.hpp"
 #include "instinfer/cpu/fold/plan_parts-inl.hpp"
+#include "instinfer/cpu/fold/row_kernels-inl.hpp"
+#include "instinfer/cpu/fold/row_tiles-inl.hpp"
 #include "instinfer/cpu/fold/row_window-inl.hpp"
 #include "instinfer/cpu/softmax-inl.hpp"
 
@@ -27,6 +30,8 @@ class matrix_fold {
   static constexpr std::uint32_t block_rows = matrix_rows;
 
  public:
+  using packed = typename Format::packed;
+  static constexpr bool scaled = Format::codec::scale_bytes > 0;
   static constexpr std::uint32_t k_dim = Format::k_dim;
   static constexpr std::uint32_t v_dim = Format::v_dim;
   // Rows of a step: sums of outputs are loaded and stored once a step.
@@ -79,7 +84,7 @@ class matrix_fold {
   static constexpr std::uint32_t blocks = step_rows / block_rows;
   static constexpr std::uint32_t k_tiles = k_dim / 32;
   static constexpr std::uint32_t v_tiles = v_dim / matrix_rows;
-  // What stays in L1 (48 KB): 64 rows of this many tiles of K, and the weights of this many tiles of
+  // What stays in L1 (48 KB): 64 rows of this many tiles of K; the weights of this many tiles of
   // heads, 4 KB for each part.
   static constexpr std::uint32_t k_tiles_at_once = std::min(k_tiles, 9u);
   static constexpr std::uint32_t head_tiles_at_once = std::array{6u, 4u, 2u}[parts - 1];
@@ -109,16 +114,20 @@ class matrix_fold {
     }
   }
 
+  template <std::uint32_t Dims>
+  static std::span<const std::byte> bytes_of(const packed* row) {
+    return {reinterpret_cast<const std::byte*>(row), row_bytes<Dims, packed>};
+  }
   // The rows come while the step before them is folded.
   void prefetch_rows(const step& next) {
     ahead_.clear();
     const bool apart = v_cursor_.shares() != sharing::entries;
     for (std::uint32_t i = 0; i < blocks; ++i) {
       for (std::uint32_t t = 0; t < next.k[i].count; ++t) {
-        ahead_.add(std::as_bytes(std::span(next.k[i].rows[t], k_dim)));
+        ahead_.add(bytes_of<k_dim>(next.k[i].rows[t]));
       }
       for (std::uint32_t t = 0; apart && t < next.v[i].count; ++t) {
-        ahead_.add(std::as_bytes(std::span(next.v[i].rows[t], v_dim)));
+        ahead_.add(bytes_of<v_dim>(next.v[i].rows[t]));
       }
     }
     ahead_.spread_over(std::size_t{head_tiles_} * (2 * k_tiles + v_tiles + step_rows / 2));
@@ -153,35 +162,19 @@ class matrix_fold {
   // Missing blocks repeat block 0; their weights are 0.
   HWY_NOINLINE void copy_keys(const step& rows, std::uint32_t first_block, std::uint32_t first,
                               std::uint32_t tiles) {
-    const hn::ScalableTag<std::uint16_t> halves;
     for (std::uint32_t i = 0; i < key_tiles; ++i) {
       const auto& block = rows.k[rows.k[first_block + i].count > 0 ? first_block + i : 0];
-      for (std::uint32_t t = 0; t < block_rows; ++t) {
-        const bf16* row = block.rows[t] + first * 32;
-        for (std::uint32_t d = 0; d < tiles; ++d) {
-          hn::Store(hn::LoadU(halves, &row[d * 32].bits), halves,
-                    &keys_[d * key_tiles + i].values[t][0].bits);
-        }
-      }
+      rows_by_dims<packed>(block.rows, first, tiles, keys_.data() + i, key_tiles);
     }
   }
 
-  // V as right operands: pairs of rows by dims.
   HWY_NOINLINE void pair_values(const step& rows) {
-    const hn::Rebind<std::uint16_t, float_tag> halves;
-    const hn::RebindToUnsigned<float_tag> words;
     for (std::uint32_t i = 0; i < blocks; ++i) {
       const auto& block = rows.v[i].count > 0 ? rows.v[i] : rows.v[0];
       for (std::uint32_t t = 0; t < block_rows; t += 2) {
-        const std::uint32_t pair = i * block_rows / 2 + t / 2;
-        bf16_tile* to = v_pairs_.data() + pair / matrix_rows * v_tiles;
-        for (std::uint32_t n = 0; n < v_tiles; ++n) {
-          const auto even = hn::LoadU(halves, &block.rows[t][n * matrix_rows].bits);
-          const auto odd = hn::LoadU(halves, &block.rows[t + 1][n * matrix_rows].bits);
-          hn::Store(
-              hn::Or(hn::PromoteTo(words, even), hn::ShiftLeft<16>(hn::PromoteTo(words, odd))),
-              words, reinterpret_cast<std::uint32_t*>(to[n].values[pair % matrix_rows]));
-        }
+        const std::uint32_t pair = (i * block_rows + t) / 2;
+        pair_of_rows(block.rows[t], block.rows[t + 1], v_tiles, pair % matrix_rows,
+                     v_pairs_.data() + pair / matrix_rows * v_tiles);
       }
     }
   }
@@ -194,6 +187,11 @@ class matrix_fold {
     float* max_at = max_.data() + std::size_t{tile} * lanes;
     float* sum_at = sum_.data() + std::size_t{tile} * lanes;
     const std::size_t all = std::size_t{rows.count} * lanes;
+    if constexpr (scaled) {
+      for (std::uint32_t t = 0; t < rows.count; ++t) {
+        multiply(x + std::size_t{t} * lanes, lanes, scale_of(rows.k, t));
+      }
+    }
     float_vec highest = scale_logits_by_lane(x, all, 1.0f, soft_cap_);
     if (bias_ != nullptr) {
       highest = add_bias(rows, tile * matrix_rows, x);
@@ -220,10 +218,15 @@ class matrix_fold {
       alignas(64) std::uint32_t pairs[parts][matrix_rows][matrix_rows];  // [part, rows, head]
       for (std::uint32_t i = 0; i < matrix_rows; ++i) {
         ahead_.some();
-        const float* row = x + (v * 32 + 2 * i) * lanes;
-        const float_vec even = exp_of_negative(hn::Sub(hn::Load(f, row), max), shift);
-        const float_vec odd = exp_of_negative(hn::Sub(hn::Load(f, row + lanes), max), shift);
+        const std::uint32_t t = v * 32 + 2 * i;
+        const float* row = x + std::size_t{t} * lanes;
+        float_vec even = exp_of_negative(hn::Sub(hn::Load(f, row), max), shift);
+        float_vec odd = exp_of_negative(hn::Sub(hn::Load(f, row + lanes), max), shift);
         sum = hn::Add(sum, hn::Add(even, odd));
+        if constexpr (scaled) {
+          even = hn::Mul(even, hn::Set(f, scale_of(rows.v, t)));
+          odd = hn::Mul(odd, hn::Set(f, scale_of(rows.v, t + 1)));
+        }
         bf16_parts<parts>::pair(even, odd, pairs[0][i], matrix_rows * matrix_rows);
       }
       for (std::uint32_t part = 0; part < parts; ++part) {
@@ -231,6 +234,11 @@ class matrix_fold {
       }
     }
     hn::StoreU(sum, f, sum_at);
+  }
+
+  using blocks_of_rows = std::array<typename cursor::block, blocks>;
+  static float scale_of(const blocks_of_rows& rows, std::uint32_t t) {
+    return rows[t / block_rows].scales[t % block_rows];
   }
 
   HWY_NOINLINE float_vec add_bias(const step& rows, std::uint32_t first_head, float* x) {

@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "instinfer/codec/fp8_latent_rows.hpp"
 #include "instinfer/cpu/simd-inl.hpp"
 #include "instinfer/cpu/tuning-inl.hpp"
 
@@ -27,11 +28,16 @@ inline namespace HWY_NAMESPACE {
 inline constexpr std::uint32_t matrix_rows = 16;
 inline constexpr bool has_matrix_tiles = INSTINFER_MATRIX_TILES != 0 && lanes == matrix_rows;
 
-// Formats whose rows can be folded by tiles (cpu/fold/matrix_fold-inl.hpp).
+// Formats whose rows can be folded by tiles (cpu/fold/matrix_fold-inl.hpp): bf16 has room for their
+// values, but for the scale of a page.
+template <class Packed>
+inline constexpr bool fits_bf16 =
+    std::is_same_v<Packed, bf16> || std::is_same_v<Packed, std::int8_t> ||
+    std::is_same_v<Packed, fp8> || std::is_same_v<Packed, fp8_latent_row>;
 template <class Format>
 inline constexpr bool folds_by_matrix =
-    has_matrix_tiles && Format::plain && std::is_same_v<typename Format::packed, bf16> &&
-    Format::k_dim % 32 == 0 && Format::v_dim % 32 == 0;
+    has_matrix_tiles && fits_bf16<typename Format::packed> &&
+    dim_bytes<typename Format::codec> == 0 && Format::k_dim % 32 == 0 && Format::v_dim % 32 == 0;
 template <class Format, tuning T>
 class matrix_fold;
 
