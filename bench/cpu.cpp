@@ -13,7 +13,7 @@
 //                       count where it lets programs count, and then with instructions,
 //                       cache_misses and tlb_misses of a token; otherwise by the measured clock
 //   time_over_f16       quantised pages: the time over that of fp16 pages of the same shape
-//   of_copy             append/: a copy of the same k and v over the append (cpu_calls.hpp)
+//   of_copy             append/, file/: a copy of the same bytes over the call (cpu_calls.hpp)
 //   time_over_dense     method/: the time over that of dense attention on the same pages
 //   vs_single           several new tokens at once: the time of as many single queries over theirs
 //
@@ -113,6 +113,7 @@ int main(int argc, char** argv) {
     add_append<dual, f16>("f16_dual", 32768, 8);
     add_append<insta, kv_format<int8_pages<fp16>, 128>>("i8", 32768, 8);
     add_append<insta, kv_format<int4_groups<fp16>, 128>>("i4", 32768, 8);
+    add_file<insta, f16>("f16", 32768, 8);
     // An eighth of the tokens, or of the bytes.
     add_method<f16>("quest", 32768, attention::quest{.keep_pages = 1.0 / 8});
     add_method<f16>("dsa", 32768, attention::dsa{.keep_tokens = 1.0 / 8});

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <iostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -131,6 +132,84 @@ void add_append(const char* name, int tokens, int heads) {
   benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
     run_append<D, Format>(state, tokens, heads);
   })->Unit(benchmark::kMillisecond);
+}
+
+// A file in memory, which was written before: no system call is measured.
+class memory_file : public std::streambuf {
+ public:
+  explicit memory_file(std::size_t bytes) : bytes_{bytes}, memory_{bytes} {
+    std::memset(begin(), 0, bytes);
+  }
+
+  void rewind() {
+    setp(begin(), begin() + bytes_);
+    setg(begin(), begin(), begin() + bytes_);
+  }
+  std::size_t written() const { return static_cast<std::size_t>(pptr() - pbase()); }
+  void copy_of(const memory_file& other) const {
+    std::memcpy(begin(), other.begin(), other.written());
+    benchmark::DoNotOptimize(begin());
+  }
+
+ private:
+  char* begin() const { return reinterpret_cast<char*>(memory_.data()); }
+  std::size_t bytes_;
+  store::reserved_memory memory_;
+};
+
+// file/: a prompt of all heads of a layer is saved to memory, or loaded. Counters:
+//   bytes_per_second   bytes of the file
+//   of_copy            a copy of as many bytes over the call
+template <class D, class Format>
+void run_file(benchmark::State& state, bool loads, int tokens, int heads) {
+  const worker_pool pool(1);
+  const prompt<Format> x(tokens, heads);
+  const std::size_t bytes = x.k().size_bytes() + x.v().size_bytes();
+  cpu::engine<D, Format> engine(
+      {.layers = 1, .q_heads = heads, .kv_heads = heads},
+      {.bytes = 3 * bytes + (64u << 20), .context_tokens = static_cast<std::uint32_t>(tokens)});
+  const sequence seq = engine.open();
+  engine.append(seq, 0, x.k(), x.v());
+  memory_file file(bytes + (16u << 20));
+  const memory_file copy(bytes + (16u << 20));
+  double best = 1e9;
+  double copied = 1e9;
+  const auto call = [&] {
+    file.rewind();
+    std::iostream stream(&file);
+    const double saved = seconds(pool, [&] { engine.save(seq, stream); });
+    if (loads) {
+      const sequence other = engine.open();
+      best = std::min(best, seconds(pool, [&] { engine.load(other, stream); }));
+      if (engine.tokens(other, 0) != engine.tokens(seq, 0)) {
+        state.SkipWithError("the file has other tokens");
+      }
+      engine.reclaim(other);
+    } else {
+      best = std::min(best, saved);
+    }
+    copied = std::min(copied, seconds(pool, [&] { copy.copy_of(file); }));
+  };
+  for (auto _ : state) {
+    call();
+  }
+  for (int i = 0; i < 5; ++i) {
+    call();
+  }
+  state.counters["bytes_per_second"] = static_cast<double>(file.written()) / best;
+  state.counters["of_copy"] = copied / best;
+}
+
+template <class D, class Format>
+void add_file(const char* name, int tokens, int heads) {
+  for (const bool loads : {false, true}) {
+    const std::string full = std::string("file/") + (loads ? "load/" : "save/") + name + "/kv" +
+                             std::to_string(heads) + "/d" + std::to_string(Format::k_dim) + "/t" +
+                             std::to_string(tokens);
+    benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) {
+      run_file<D, Format>(state, loads, tokens, heads);
+    })->Unit(benchmark::kMillisecond);
+  }
 }
 
 // build/: the clusters of one head's prompt. Counter:
