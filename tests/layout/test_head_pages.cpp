@@ -33,6 +33,7 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
   for (std::uint32_t i = 0; i < 3 * 4 * 2; ++i) {
     table.push_back(page_id{100 + i});
   }
+  CHECK(stream_pages{.table = table, .dim_tiles = 1}.page(5, 0) == page_id{105});  // of one head
   for (std::uint32_t head = 0; head < 4; ++head) {
     const stream_pages pages{.table = table, .dim_tiles = 2, .kv_heads = 4, .head = head};
     stream_pages later = pages;
