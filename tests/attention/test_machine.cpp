@@ -58,8 +58,24 @@ struct every_other {
     int settled = 0;
   };
 };
+// The keys of an indexer: its first heads have the highest scores, by 2 rows.
+struct keys {
+  static constexpr int index_dims = 16;
+  template <class Format>
+  struct state {
+    static constexpr std::size_t key_bytes = 20;
+    void append(std::span<const float>, std::span<const float>) noexcept {}
+    void forget(std::span<const float>, std::span<const float>) noexcept {}
+    std::uint32_t top_heads(const index_query&, head_router, std::uint32_t k,
+                            index_set& chosen) const {
+      chosen.add(0, k);
+      return 2;
+    }
+  };
+};
 using mean = mean_value::state<format>;
-using summaries = std::tuple<mean, fours::state<format>, every_other::state<format>>;
+using summaries =
+    std::tuple<mean, fours::state<format>, every_other::state<format>, keys::state<format>>;
 
 // An arithmetic that notes what it is asked for.
 struct spy {
@@ -91,6 +107,10 @@ struct spy {
     return {tokens, {}};
   }
   scores score_rows(const query_group&, index_view chunks, const auto&) { return {chunks, {}}; }
+  scores score_index(const index_query&, index_view heads, index_view tokens, const auto&) {
+    given = heads;
+    return {tokens, {}};
+  }
   scores softmax(const scores& s, auto&& weight_of) {
     weights.clear();
     s.candidates.for_each([&](std::uint32_t u) { weights.push_back(weight_of(u)); });
@@ -307,6 +327,20 @@ TEST_CASE("rows of a summary count by their bytes, and as many products as there
   CHECK(on.moved.summary_bytes == 4 * 16 * sizeof(float));  // mean values of 16 dims
   CHECK(on.seen.all.back() == note{operation::score_chunks, {}, 0, 4, 0});
   CHECK(list_of(on.path.given) == list{1, 2, 3, 4});
+}
+
+TEST_CASE("heads of an indexer are chosen by a budget; its keys count by their bytes") {
+  on_head on;
+  const auto heads = on.m.top_heads<keys>(query(), 0.5, head_router::block_means);
+  CHECK(list_of(heads) == list{0, 1});  // of 3; 1.5, rounded up
+  CHECK(on.moved.summary_bytes == 2 * 16 * sizeof(float));
+  CHECK(on.seen.all == std::vector<note>{{operation::score_chunks, {}, 0, 2, 3},
+                                         {operation::top_chunks, {0, 1}}});
+  on.moved = {};
+  on.m.score_index<keys>(query(), heads, index_set::range(4, 9));
+  CHECK(list_of(on.path.given) == list{0, 1});
+  CHECK(on.moved.summary_bytes == 5 * 20);
+  CHECK(on.seen.all.back() == note{operation::score_chunks, {}, 0, 5, 2});
 }
 
 TEST_CASE("the mean stands for the rest, unless the mask hides live tokens") {

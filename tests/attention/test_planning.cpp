@@ -229,6 +229,26 @@ TEST_CASE("a fold's V pages follow the K tile of their tokens, and have its resi
                      {k, 0}, {v, 0}, {v, 1}, {k, 1}, {v, 2}, {k, 2}, {v, 5}, {k, 4}, {v, 8}});
 }
 
+TEST_CASE("a fold reads K and V of each tile, also where V shares the pages of K") {
+  for (const sharing shares : {sharing::page, sharing::entries}) {
+    small_head of({layout::by_token(4, k_dims), {}, layout::by_token(4, v_dims), shares}, 0, 10);
+    const index_list chosen{1, 2, 9};
+    pages expected;
+    of.want(expected, stream::k_by_token, chosen, all_below(k_dims),
+            [](std::uint32_t) { return residence::flash; });
+    of.want(expected, stream::v_by_token, chosen, all_below(v_dims),
+            [](std::uint32_t) { return residence::flash; });
+    access_plan plan;
+    plan_fold(of.head, set_of(chosen), plan);
+    CHECK(pages_of(plan) == expected);
+    REQUIRE(plan.reads().size() == 4);
+    for (std::size_t i = 0; i < 4; ++i) {
+      CHECK(plan.reads()[i].kind == (i % 2 == 0 ? stream::k_by_token : stream::v_by_token));
+      CHECK(plan.reads()[i].shares == (i % 2 == 0 ? sharing::nothing : shares));
+    }
+  }
+}
+
 TEST_CASE("whole tiles of a dense plan share one slice of tokens") {
   const small_head of(tilings[0], 2, 38);  // the first tile has 2 live tokens, the last one 2
   access_plan plan;

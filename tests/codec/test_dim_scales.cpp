@@ -142,4 +142,17 @@ TEST_CASE("pages of V, and of K by dim, are those of the plain codec") {
   CHECK(coded_page<int4_dims<>>(values).bytes == coded_page<int4_groups<>>(values).bytes);
 }
 
+TEST_CASE("a scale that bf16 can hold is not rounded up, and the ends of a dim are exact") {
+  std::vector<float> rows(std::size_t{2} * 64);
+  for (std::size_t i = 0; i < 64; ++i) {
+    rows[i] = 8 + 2 * 127;
+    rows[64 + i] = 8 - 2 * 127;
+  }
+  const rows_page<int8_dims<fp32>> page(rows, 64);
+  CHECK(page.scale(5) == 2);
+  CHECK(page.centre(5) == 8);
+  CHECK(page.code(0, 5) == 127);
+  CHECK(page.code(1, 5) == -127);
+}
+
 }  // namespace instinfer::test_dim_scales

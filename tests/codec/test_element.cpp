@@ -1,5 +1,6 @@
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include <doctest/doctest.h>
@@ -9,6 +10,7 @@
 namespace instinfer::test_element {
 
 static_assert(Element<fp16> && Element<bf16> && Element<fp32>);
+static_assert(rounding_error<fp32> == double{std::numeric_limits<float>::epsilon()} / 2);
 static_assert(!Element<double> && !Element<int>);
 
 TEST_CASE("every fp16 survives the way to fp32 and back") {

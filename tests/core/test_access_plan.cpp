@@ -61,4 +61,21 @@ TEST_CASE("a plan counts what it reads from flash, from the buffer, and from fas
   }
 }
 
+TEST_CASE("V in the page of its keys costs no page; V in the entries of its keys costs nothing") {
+  access_plan plan;
+  const page_read::run_slice tokens = slice_of(plan, 0, 4);
+  const page_read::run_slice dims = slice_of(plan, 0, 3);
+  plan.add({.page = page_id{1}, .tokens = tokens, .dims = dims});
+  plan.add({.page = page_id{1}, .shares = sharing::page, .tokens = tokens, .dims = dims});
+  plan.add({.page = page_id{1}, .shares = sharing::entries, .tokens = tokens, .dims = dims});
+  REQUIRE(plan.reads().size() == 3);
+  const std::uint64_t expected[] = {12, 12, 0};
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(plan.reads()[i].wanted_elements() == 12);
+    CHECK(plan.reads()[i].new_elements() == expected[i]);
+    CHECK(plan.reads()[i].costs_flash() == (i == 0));
+  }
+  CHECK(plan.elements() == 24);
+}
+
 }  // namespace instinfer::test_access_plan

@@ -3,11 +3,14 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cmath>
+#include <numbers>
 #include <string>
 #include <vector>
 
 #include "instinfer/codec/int4_groups.hpp"
 #include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/core/drawn_numbers.hpp"
 #include "instinfer/core/page_key.hpp"
 #include "instinfer/core/scratch.hpp"
 #include "instinfer/core/shape.hpp"
@@ -20,9 +23,22 @@ static_assert(kv_format<fp32, 64, 32>::token_bytes == 384);
 static_assert(kv_format<int8_pages<fp16>, 128>::token_bytes == 256);
 static_assert(kv_format<int8_pages<fp16>, 128>::element_bytes == 2);
 static_assert(kv_format<int4_groups<fp16>, 128>::token_bytes == 4 * 36);
+static_assert(latent_format<bf16, 576, 512>::token_bytes == 2 * 576);
 static_assert(kv_format<bf16, 64>::plain && !kv_format<fp8_pages<fp32>, 64>::plain);
 static_assert(std::is_same_v<kv_format<fp8_pages<fp16>, 64>::decoded, kv_format<fp32, 64>>);
 static_assert(std::is_same_v<kv_format<fp16, 64>::decoded, kv_format<fp16, 64>>);
+
+TEST_CASE("drawn numbers are those of splitmix64; normal ones follow Box and Muller") {
+  drawn_numbers drawn;  // what the authors' program prints for the seed 0
+  CHECK(drawn.next() == 0xE220'A839'7B1D'CDAFu);
+  CHECK(drawn.next() == 0x6E78'9E6A'A1B9'65F4u);
+  CHECK(drawn.next() == 0x06C4'5D18'8009'454Fu);
+  CHECK(drawn.next() == 0xF88B'B8A8'724C'81ECu);
+  const double u = (0xE220'A839u + 0.5) / 4294967296.0;
+  const double turn = 0x7B1D'CDAFu / 4294967296.0;
+  CHECK(drawn_numbers{}.normal() ==
+        doctest::Approx(std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * turn)));
+}
 
 TEST_CASE("a model's shape") {
   const model_shape shape{.layers = 3, .q_heads = 12, .kv_heads = 4};

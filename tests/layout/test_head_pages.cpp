@@ -33,6 +33,7 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
   for (std::uint32_t i = 0; i < 3 * 4 * 2; ++i) {
     table.push_back(page_id{100 + i});
   }
+  CHECK(stream_pages{.table = table, .dim_tiles = 1}.page(5, 0) == page_id{105});  // of one head
   for (std::uint32_t head = 0; head < 4; ++head) {
     const stream_pages pages{.table = table, .dim_tiles = 2, .kv_heads = 4, .head = head};
     stream_pages later = pages;
@@ -44,6 +45,20 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
       }
     }
   }
+}
+
+TEST_CASE("V that shares the pages of K has no pages of its own, and is a guest of K by token") {
+  tiling tiles{by_token(4, 16), by_dim(8, 2), by_token(4, 8)};
+  for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
+    CHECK(tiles.has_pages(s));
+    CHECK(!tiles.guest_of(s).stored());
+  }
+  tiles.v_shares = sharing::page;
+  CHECK(tiles.has_pages(stream::k_by_dim));
+  CHECK(!tiles.has_pages(stream::v_by_token));
+  CHECK(tiles.guest_of(stream::k_by_token).dims == 8);
+  CHECK(!tiles.guest_of(stream::k_by_dim).stored());
+  CHECK(!tiles.guest_of(stream::v_by_token).stored());
 }
 
 TEST_CASE("tiles: where the oldest live token's begins, and how many tokens each holds") {
@@ -106,9 +121,9 @@ TEST_CASE(
 
 TEST_CASE("a page of codes is decoded if it is sealed, and is as appended while it is open") {
   using format = kv_format<int8_pages<fp32>, 16>;
-  const std::vector<float> values{127, -64, 1, 0};
+  const std::vector<float> values{254, -128, 2, 0};
   std::vector<std::byte> page(64);
-  int8_pages<fp32>::encode(values, page);  // the scale is 1
+  int8_pages<fp32>::encode(values, page);  // the scale is 2
   const tile shape = by_token(1, 4);
   const auto sealed = make_view<format>(page.data(), shape, 1, 64, false, stream::k_by_token);
   const auto open = make_view<format>(reinterpret_cast<const std::byte*>(values.data()), shape, 1,

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "instinfer/codec/dim_scales.hpp"
 #include "instinfer/layout/dim_indexed.hpp"
 #include "instinfer/layout/token_indexed.hpp"
 #include "instinfer/layout/validate.hpp"
@@ -72,6 +73,26 @@ TEST_CASE("a layout that breaks its contract is told which rule") {
         std::string::npos);
   CHECK(complaint<ragged>().find("K by dim must span whole V tiles of 16 tokens, has 100") !=
         std::string::npos);
+}
+
+TEST_CASE("a page has room for codes, its scale, and the scales of K's dims") {
+  constexpr page_room plain = room_in_page<kv_format<fp16, 128>>(4096);
+  CHECK(plain.elements == 2048);
+  CHECK(plain.dim_scales == 0);
+  constexpr page_room coded = room_in_page<kv_format<int8_dims<fp16>, 128>>(4096);
+  CHECK(coded.elements == 4096 - 4);
+  CHECK(coded.dim_scales == 128 * 4);
+  const tiling tiles{by_token(8, 128), {}, by_token(8, 128)};
+  CHECK(coded.elements_of(tiles, stream::k_by_token) == 4096 - 4 - 512);
+  CHECK(coded.elements_of(tiles, stream::v_by_token) == 4096 - 4);
+  CHECK(page_room{}.elements == 0);
+}
+
+TEST_CASE("dims of a page: the fewest of 2, 4 and 8 with which a context fills four tiles") {
+  for (const std::uint32_t context : {0u, 2047u, 2048u, 4095u, 4096u, 1'000'000u}) {
+    const std::uint32_t dims = dims_per_page(2048, context);
+    CHECK(dims == (context >= 4 * 1024 ? 2 : context >= 4 * 512 ? 4 : 8));
+  }
 }
 
 TEST_CASE("strides: rows may be padded, columns too, and neither may reach into the next") {

@@ -170,6 +170,24 @@ TEST_CASE("admitting a block that is there is refused, and changes nothing") {
   CHECK(cache.admit(2).evicted == 0u);  // 0 is still the oldest
 }
 
+TEST_CASE("blocks that move down keep their copies; those before are forgotten") {
+  block_cache cache(3, 8);
+  for (const std::uint32_t block : {1u, 4u, 6u}) {
+    (void)cache.admit(block);
+  }
+  cache.move_down(3);
+  CHECK(cache.blocks() == 5);
+  CHECK(cache.used() == 2);
+  for (std::uint32_t block = 0; block < 6; ++block) {
+    CHECK(cache.contains(block) == (block == 1 || block == 3));
+  }
+  (void)cache.admit(0);
+  CHECK(cache.admit(2).evicted == 1u);  // once 4, the oldest
+  cache.move_down(9);
+  CHECK(cache.blocks() == 0);
+  CHECK(cache.used() == 0);
+}
+
 TEST_CASE("nothing is allocated for reserved blocks") {
   block_cache cache(100, 50);
   cache.reserve(1000);

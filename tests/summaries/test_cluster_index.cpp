@@ -90,4 +90,59 @@ TEST_CASE_TEMPLATE("reordering changes the wanted tokens of one head and nothing
   }
 }
 
+namespace {
+
+// Tokens [5, 10): clusters 0 and 2 have 2 and 3 of them, cluster 1 has none.
+using small = kv_format<fp32, 16>;
+attention::cluster_index::state<small> small_index() {
+  attention::clustering c{{0, 2, 0, 2, 2}, std::vector<std::uint32_t>(3)};
+  c.count_sizes();
+  std::vector<float> rows(5 * 16, 6.0f);
+  for (const std::size_t of_cluster_0 : {0u, 2u}) {
+    std::fill_n(rows.begin() + static_cast<std::ptrdiff_t>(of_cluster_0 * 16), 16, 1.0f);
+  }
+  attention::cluster_index::state<small> index;
+  CHECK(index.fits(0, 0, 0));
+  index.add({5, 10}, attention::cluster_major(c), rows, rows);
+  return index;
+}
+
+}  // namespace
+
+TEST_CASE("an index fits the tokens that it was built over, while all of its parts agree") {
+  const auto index = small_index();
+  CHECK(index.chunks() == 2);
+  CHECK(index.fits(5, 10, 0));
+  CHECK(index.fits(0, 20, 0));
+  CHECK(!index.fits(6, 10, 0));
+  CHECK(!index.fits(5, 9, 0));
+  using numbers = std::vector<std::uint32_t>;
+  const auto fits_with = [&](auto&& change) {
+    auto changed = index;
+    changed.each_part([&](index_run& run, auto&, numbers& starts, numbers& positions, auto&) {
+      change(run, starts, positions);
+    });
+    return changed.fits(5, 10, 0);
+  };
+  CHECK(fits_with([](index_run&, numbers&, numbers&) {}));
+  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts[0] = 6; }));
+  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts[1] = 5; }));
+  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts[1] = 10; }));
+  CHECK(!fits_with([](index_run&, numbers&, numbers& positions) { positions[1] = 4; }));
+  CHECK(!fits_with([](index_run&, numbers&, numbers& positions) { positions[1] = 10; }));
+  CHECK(!fits_with([](index_run&, numbers&, numbers& positions) { positions.pop_back(); }));
+  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts.pop_back(); }));
+  CHECK(!fits_with([](index_run& run, numbers&, numbers&) { run.last = 9; }));
+}
+
+TEST_CASE("a coarse chunk has the tokens of its members, and their mean") {
+  const auto index = small_index();
+  attention::cluster_tree::state<small> tree;
+  tree.add(index, 0, std::vector<std::uint32_t>{2});
+  REQUIRE(tree.chunks() == 1);
+  CHECK(tree.members(0) == index_run{0, 2});
+  CHECK(tree.weight(0) == 5);
+  CHECK(tree.row(0, {})[15] == 4);  // (2 * 1 + 3 * 6) / 5
+}
+
 }  // namespace instinfer::test_cluster_index

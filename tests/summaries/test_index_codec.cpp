@@ -9,6 +9,8 @@
 
 #include <doctest/doctest.h>
 
+#include "instinfer/summaries/index_scoring.hpp"
+
 namespace instinfer::test_index_codec {
 
 using namespace attention;
@@ -204,6 +206,25 @@ TEST_CASE("rotated keys and queries score as plain ones do, within the codes' er
     // |a| |b|.
     CHECK(std::abs(static_cast<double>(dot(code_a, encode_rotated_index_key<dims>(b))) -
                    exact_dot(a, b)) <= norms / 8);
+  }
+}
+
+TEST_CASE("queries of chosen heads, decoded, with their weights: the same each time") {
+  std::vector<float> rows(3 * 16);
+  for (std::size_t h = 0; h < 3; ++h) {
+    rows[h * 16] = static_cast<float>(h + 1);  // the rotation gives each dim a quarter
+  }
+  const std::vector<float> weights{1, 2, -3};
+  index_set heads;
+  heads.add(0);
+  heads.add(2);
+  std::vector<float> expected(16, 0.25f);
+  expected.resize(32, 0.75f);
+  std::vector<float> queries, of_heads;
+  for (int round = 0; round < 2; ++round) {
+    decode_index_queries<16>({rows, weights}, heads, queries, of_heads);
+    CHECK(queries == expected);
+    CHECK(of_heads == std::vector<float>{1, -3});
   }
 }
 

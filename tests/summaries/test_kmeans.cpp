@@ -250,6 +250,11 @@ TEST_CASE("the paper's setting: 16 rows a cluster, whole segments") {
   check(0, 0, 1);
 }
 
+TEST_CASE("the error of an inner product is bounded by dim + 4 rounding errors") {
+  CHECK(attention::detail::fp32_error(60, 2, 3, 1) == 64 * (2 * 3 + 1) * 0x1p-24);
+  CHECK(attention::detail::fp32_error(60, 0, 0) == 64 * 0x1p-125);  // of denormals
+}
+
 TEST_CASE("no rows make no clusters") {
   CHECK(cosine_kmeans{.clusters = 0}({}, 4).sizes.empty());
   const clustering c = segmented_kmeans{.clusters = 0}({}, 4);

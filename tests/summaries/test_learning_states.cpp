@@ -46,7 +46,20 @@ struct weights {
   }
 };
 
+static_assert(learns_results<heavy_hitters::state<format>>);
+static_assert(learns_results<moving_weights::state<format>>);
+static_assert(learns<wave_buffer::state<format>> && !learns_results<wave_buffer::state<format>>);
+static_assert(!learns<mean_value::state<format>>);
+
 }  // namespace
+
+TEST_CASE("tokens leave in multiples that all states of a head can leave out") {
+  CHECK(common_multiple(4, 6) == 12);
+  CHECK(common_multiple(1, 16) == 16);
+  CHECK(common_multiple(0, 16) == 0);  // one of them cannot
+  CHECK(common_multiple(1u << 31, 1) == 1u << 31);
+  CHECK(common_multiple(1u << 31, 3) == 0);  // beyond all token numbers
+}
 
 TEST_CASE("mean of V: of the live tokens, as they are stored; 0 for none") {
   mean_value::state<format> mean;
@@ -122,6 +135,26 @@ TEST_CASE("heavy hitters: sums over heads; the newest stay, and of the others th
   CHECK(state.fits(5, 7, 0));
   state.evict(0, 1);
   CHECK(list_of(state.kept()) == list{6});
+}
+
+TEST_CASE("heavy hitters: only tokens that no query has seen can be taken back") {
+  heavy_hitters::state<format> state;
+  state.reserve(5);
+  for (int i = 0; i < 3; ++i) {
+    state.append(no_row, no_row);
+  }
+  CHECK(state.may_truncate(0));
+  state.add(weights{1, {1, 2, 3}});
+  CHECK(state.may_truncate(3));
+  CHECK(!state.may_truncate(2));
+  state.append(no_row, no_row);
+  state.append(no_row, no_row);
+  CHECK(state.may_truncate(3));
+  CHECK(!state.may_truncate(2));
+  state.truncate(4, 0);
+  CHECK(list_of(state.kept()) == list{0, 1, 2, 3});
+  CHECK(state.may_truncate(3));
+  CHECK(!state.may_truncate(2));
 }
 
 TEST_CASE("moving weights: averages of what a token drew, while it is in the window") {

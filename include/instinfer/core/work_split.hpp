@@ -56,7 +56,7 @@ inline std::size_t deal(std::span<head_job> jobs, std::uint32_t workers,
   }
   const std::uint64_t bearable = std::max(total / workers / 16, least_split_bytes);
   std::size_t cut = 0;
-  for (std::uint64_t whole = total; workers > 1 && cut < jobs.size(); ++cut) {
+  for (std::uint64_t whole = total; cut < jobs.size(); ++cut) {
     if (busiest_worker_bytes(jobs.subspan(cut), workers, heap) <= whole / workers + bearable) {
       break;
     }

@@ -74,7 +74,7 @@ void transpose(const E* from, std::size_t from_stride, E* to, std::size_t to_str
   constexpr std::uint32_t n = line_elements<E>;
   // Words are put together in the order of little-endian processors.
   const bool little = std::endian::native == std::endian::little;
-  const std::uint32_t whole_tokens = little && dims >= n ? tokens / n * n : 0;
+  const std::uint32_t whole_tokens = little ? tokens / n * n : 0;
   const std::uint32_t whole_dims = whole_tokens > 0 ? dims / n * n : 0;
   for (std::uint32_t t = 0; t < whole_tokens; t += n) {
     for (std::uint32_t i = 0; i < whole_dims; i += n) {
