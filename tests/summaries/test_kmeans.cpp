@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/summaries/kmeans.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_kmeans {
 
@@ -19,7 +20,7 @@ using row = std::vector<double>;
 
 std::vector<float> random_rows(unsigned seed, int rows, int dim, float offset = 0) {
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<float> x(static_cast<std::size_t>(rows * dim));
   for (float& value : x) {
     value = normal(random) + offset;
