@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "instinfer/mpi.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test {
 
@@ -236,7 +237,7 @@ class beside_one_engine {
   model_shape shape_;
   double tolerance_;
   std::mt19937 random_;
-  std::normal_distribution<float> normal_;
+  normal_distribution normal_;
   typename Engine::scratch scratch_;
 };
 

@@ -14,6 +14,7 @@
 #include "instinfer/summaries/cluster_index.hpp"
 #include "instinfer/summaries/index_keys.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
+#include "tests/support/normals.hpp"
 
 using namespace instinfer;
 
@@ -28,7 +29,7 @@ struct pool : cpu::score_pool {
 
 std::vector<float> random_values(unsigned seed, std::size_t n) {
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<float> x(n);
   std::ranges::generate(x, [&] { return normal(random); });
   return x;

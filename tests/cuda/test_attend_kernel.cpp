@@ -1,5 +1,6 @@
 // The attention kernel's own source on an emulated GPU against fp64.
 #include "tests/support/on_emulated_gpu.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_attend_kernel {
 
@@ -92,7 +93,7 @@ TEST_CASE("with fixed splits the bits of a sequence do not depend on its batch o
   constexpr std::uint32_t dim = 64;
   constexpr std::uint32_t tokens[2] = {500, 300};
   std::mt19937 random(81);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   const auto drawn = [&](std::size_t n) {
     std::vector<fp16> x(n);
     for (fp16& e : x) {

@@ -1,6 +1,7 @@
 // Pages of int8 and fp8 codes in the attention kernel, on an emulated GPU against fp64 on the
 // decoded values.
 #include "tests/support/on_emulated_gpu.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_coded_pages {
 
@@ -100,7 +101,7 @@ TEST_CASE("flash pages as they lie: one head a page, the scale in its last four 
     constexpr std::uint32_t tokens = 100;
     constexpr std::uint32_t tiles = (tokens + page_tokens - 1) / page_tokens;
     std::mt19937 random(51);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     std::vector<cuda::float_quad> memory(tiles * kv_heads * page_bytes / 16);
     auto* pool = reinterpret_cast<std::byte*>(memory.data());
     std::vector<std::uint32_t> table(tiles * kv_heads);  // [token_tile, kv_heads]
@@ -165,7 +166,7 @@ TEST_CASE("pages of tiny values lose nothing, pages of zeros do no harm") {
     constexpr std::uint32_t dim = 64;
     constexpr std::uint32_t tokens = 48;  // three pages: tiny, tiny, zeros
     std::mt19937 random(61);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     std::vector<Code> k(tokens * dim);
     std::vector<Code> v(tokens * dim);
     std::vector<float> k_scales(3);

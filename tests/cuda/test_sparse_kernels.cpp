@@ -13,6 +13,7 @@
 #include "instinfer/layout/dual.hpp"
 #include "tests/support/definitions.hpp"
 #include "tests/support/emulated_gpu.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_sparse_kernels {
 
@@ -46,7 +47,7 @@ template <class E, std::uint32_t Dim, class Code = E>
 void check(unsigned seed, const sparse_case& c) {
   CAPTURE(seed);
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   using storage = typename stored_as<E, Code>::type;
   using format = kv_format<storage, static_cast<int>(Dim)>;
   const auto tiles = layout::dual<4096, 4>::tiles<format>(4096);

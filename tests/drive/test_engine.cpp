@@ -14,6 +14,7 @@
 #include "own_folder.hpp"
 #include "tests/support/refusal.hpp"
 #include "tests/support/shared_attends.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_drive_engine {
 
@@ -41,7 +42,7 @@ drive_files pages_on(const drive_files::options& options) {
 }
 
 std::vector<fp16> drawn(std::mt19937& random, std::size_t tokens) {
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<fp16> x(tokens * 2 * 64);
   for (fp16& e : x) {
     e = from_float<fp16>(normal(random));
@@ -49,7 +50,7 @@ std::vector<fp16> drawn(std::mt19937& random, std::size_t tokens) {
   return x;
 }
 std::vector<float> drawn_q(std::mt19937& random, std::size_t queries = 1) {
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<float> q(queries * 6 * 64);
   for (float& x : q) {
     x = normal(random);

@@ -10,6 +10,7 @@
 
 #include "instinfer/reference.hpp"
 #include "tests/support/definitions.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_attend_requests {
 
@@ -45,7 +46,7 @@ struct filled {
       }
     }
   }
-  float drawn() { return std::normal_distribution<float>()(random); }
+  float drawn() { return normal_distribution()(random); }
   std::vector<float> queries(int n) {
     std::vector<float> q(static_cast<std::size_t>(n) * q_heads * dim);
     std::ranges::generate(q, [&] { return drawn(); });

@@ -8,6 +8,7 @@
 
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_defaults {
 
@@ -25,7 +26,7 @@ std::uint64_t pages_read(int layers, bool build = false) {
                                           {.bytes = 16 << 20, .context_tokens = tokens}};
   const sequence seq = engine.open();
   std::mt19937 random(1);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<fp16> k(tokens * 64);
   for (fp16& x : k) {
     x = from_float<fp16>(normal(random));

@@ -11,6 +11,7 @@
 #include "instinfer/flash.hpp"
 #include "instinfer/reference.hpp"
 #include "tests/support/definitions.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_layered_engine {
 
@@ -38,7 +39,7 @@ struct layer_values {  // of one layer of one sequence, in vectors
   std::vector<fp16> k, v;  // [tokens, kv_heads, dim]
 
   void check(engine_type& engine, sequence seq, int layer, std::mt19937& random) const {
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     std::vector<float> q(static_cast<std::size_t>(q_heads * dim));
     for (float& x : q) {
       x = normal(random);
@@ -78,7 +79,7 @@ layer_values values_of(int layer) {
 
 void append(engine_type& engine, sequence seq, int layer, layer_values& to, int count,
             std::mt19937& random) {
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<fp16> k(static_cast<std::size_t>(count * to.kv_heads * to.dim));
   std::vector<fp16> v(k.size());
   for (auto* x : {&k, &v}) {

@@ -9,6 +9,7 @@
 
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_learning_batch {
 
@@ -28,7 +29,7 @@ struct batch_of_two {
 
   batch_of_two() {
     std::mt19937 random(1);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     std::vector<fp16> k(80 * 64);
     std::vector<fp16> v(k.size());
     for (fp16& x : k) {

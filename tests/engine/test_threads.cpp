@@ -9,6 +9,7 @@
 
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_threads {
 
@@ -27,7 +28,7 @@ struct shared_engine {
 
   shared_engine() {
     std::mt19937 random(1);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     std::vector<fp16> k(150 * 64);
     for (int s = 0; s < threads; ++s) {
       for (fp16& x : k) {

@@ -3,6 +3,7 @@
 #include "instinfer/methods/quest.hpp"
 #include "tests/support/indexed.hpp"
 #include "tests/support/transcribed_index.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_dsa {
 
@@ -18,7 +19,7 @@ TEST_CASE_TEMPLATE("DSA takes the tokens of the largest index scores", Path, ref
   // Scores that fp8 cannot confuse: a third of the keys lies along the queries, the others against
   // them.
   std::mt19937 random(111);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   workload::index_sample s{.dim = 128, .heads = 4};
   std::vector<float> direction(128);
   std::ranges::generate(direction, [&] { return normal(random); });

@@ -10,6 +10,7 @@
 #include "tests/support/transcribed_hgca.hpp"
 #include "tests/support/transcribed_index.hpp"
 #include "tests/support/transcribed_quest.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_transcriptions {
 
@@ -22,7 +23,7 @@ constexpr int dim = 16;
 struct random_head {
   random_head(unsigned seed, int tokens, int group = 2) {
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     const auto fill = [&](Eigen::Index rows, double scale) {
       matrix m(rows, dim);
       for (Eigen::Index i = 0; i < m.size(); ++i) {  // floats, so that they can be clustered

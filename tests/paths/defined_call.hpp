@@ -8,6 +8,7 @@
 
 #include "instinfer/layout/dim_indexed.hpp"
 #include "suite.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test {
 
@@ -22,7 +23,7 @@ inline constexpr double lowest = -std::numeric_limits<double>::infinity();
 
 inline std::vector<float> random_values(unsigned seed, std::size_t n, float scale) {
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<float> values(n);
   for (float& x : values) {
     x = scale * normal(random);

@@ -7,6 +7,7 @@
 #include "checks.hpp"
 #include "instinfer/core/shape.hpp"
 #include "instinfer/store/layer/extents.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test {
 
@@ -26,7 +27,7 @@ struct random_cache {
   random_cache(unsigned seed, int tokens_, int q_heads_, int kv_heads_)
       : tokens{tokens_}, q_heads{q_heads_}, kv_heads{kv_heads_} {
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     k.resize(static_cast<std::size_t>(tokens * kv_heads * Format::k_dim));
     v.resize(static_cast<std::size_t>(tokens * kv_heads * Format::v_dim));
     for (std::size_t i = 0; i < k.size(); ++i) {

@@ -9,6 +9,7 @@
 #include "cpu/kernel_checks.hpp"
 #include "instinfer/cpu.hpp"
 #include "instinfer/cpu/fold/matrix_fold-inl.hpp"
+#include "tests/support/normals.hpp"
 
 using namespace instinfer;
 using namespace instinfer::test;
@@ -27,7 +28,7 @@ struct many_heads {
   many_heads(unsigned seed, std::size_t tokens_, std::size_t heads_, float logits = 1.0f)
       : tokens{tokens_}, heads{heads_} {
     std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     const auto rows = [&](std::size_t n) {
       std::vector<bf16> x(n);
       std::ranges::generate(x, [&] { return from_float<bf16>(normal(random)); });

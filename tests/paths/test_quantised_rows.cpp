@@ -1,6 +1,7 @@
 // Dense attention over int8, fp8 and 4-bit pages of whole rows.
 
 #include "quantised.hpp"
+#include "tests/support/normals.hpp"
 
 using namespace instinfer;
 
@@ -26,7 +27,7 @@ void check_dense() {
 template <class Format>
 test::random_cache<Format> topics(unsigned seed, int tokens, int queries, float offset) {
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   const int d = Format::k_dim;
   test::random_cache<Format> data(seed, tokens, queries, 1);
   const auto draw = [&](int n) {

@@ -13,6 +13,7 @@
 #include "instinfer/flash/engine.hpp"
 #include "tests/support/refusal.hpp"
 #include "tests/support/saved_engine.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_cache_file {
 
@@ -330,7 +331,7 @@ TEST_CASE("pages of a codec go as they are") {
   const sequence a = first.open();
   const sequence b = second.open();
   std::mt19937 random(5);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   const auto draw = [&]<class E>(std::vector<E> x) {
     for (E& value : x) {
       value = from_float<E>(normal(random));

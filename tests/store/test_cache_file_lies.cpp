@@ -11,6 +11,7 @@
 
 #include "instinfer/methods.hpp"
 #include "instinfer/reference.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_cache_file_lies {
 
@@ -47,7 +48,7 @@ std::string lying_file(const lie& told) {
   const auto fill = [&](std::uint32_t count) {
     const sequence seq = engine.open();
     std::mt19937 random(1);
-    std::normal_distribution<float> normal;
+    normal_distribution normal;
     std::vector<fp16> kv(std::size_t{count} * 2 * 64);
     for (fp16& x : kv) {
       x = from_float<fp16>(normal(random));

@@ -12,6 +12,7 @@
 #include "instinfer/engine/layered_engine.hpp"
 #include "tests/support/counted_allocations.hpp"
 #include "tests/support/shared_attends.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_failures {
 
@@ -62,7 +63,7 @@ int fail_everywhere(Engine& e, sequence seq, const std::vector<float>& q, Call&&
 TEST_CASE_TEMPLATE("append and reclaim under failing allocations", Format, kv_format<fp16, 64>,
                    kv_format<int8_pages<fp16>, 64>) {
   std::mt19937 random(1);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   const auto draw = [&](std::size_t tokens) {
     std::vector<fp16> x(tokens * 2 * 64);
     for (fp16& e : x) {

@@ -1,4 +1,5 @@
 #include "instinfer/summaries/index_codec.hpp"
+#include "tests/support/normals.hpp"
 
 #include <bit>
 #include <cmath>
@@ -22,7 +23,7 @@ using row = std::array<float, dims>;
 
 // A few dims are outliers, as LayerNorm's gains make them in models.
 row random_row(std::mt19937& random, float outlier = 1.0f) {
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   row x;
   for (int i = 0; i < dims; ++i) {
     x[static_cast<std::size_t>(i)] = normal(random) * (i % 41 == 3 ? outlier : 1.0f);

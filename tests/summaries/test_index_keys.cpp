@@ -12,6 +12,7 @@
 #include "instinfer/methods/dsa.hpp"
 #include "instinfer/summaries/index_keys.hpp"
 #include "tests/support/rows.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test_index_keys {
 
@@ -77,7 +78,7 @@ TEST_CASE(
     "keys taken back: those that stay are as they were, the last block's mean is of its codes") {
   using small = attention::index_keys<16, 8>;
   std::mt19937 random(3);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<std::vector<float>> given(45, std::vector<float>(16));
   for (auto& key : given) {
     std::ranges::generate(key, [&] { return normal(random); });

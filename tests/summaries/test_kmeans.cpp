@@ -7,6 +7,8 @@
 
 #include <doctest/doctest.h>
 
+#include "instinfer/summaries/kmeans.hpp"
+#include "tests/support/normals.hpp"
 #include "tests/support/transcribed_kmeans.hpp"
 
 namespace instinfer::test_kmeans {
@@ -18,7 +20,7 @@ namespace {
 
 std::vector<float> random_rows(unsigned seed, int rows, int dim, float offset = 0) {
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<float> x(static_cast<std::size_t>(rows * dim));
   for (float& value : x) {
     value = normal(random) + offset;

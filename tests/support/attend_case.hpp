@@ -15,6 +15,7 @@
 #include "instinfer/cuda/launch/attend_checks.hpp"
 #include "instinfer/reference/exact.hpp"
 #include "tests/support/definitions.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test {
 
@@ -111,7 +112,7 @@ template <class Runner, class E, std::uint32_t Dim, class Code = E>
 void check_attend(unsigned seed, const attend_case& c) {
   CAPTURE(seed);
   std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   const auto sequences = static_cast<std::uint32_t>(c.tokens.size());
   const std::uint32_t longest = *std::max_element(c.tokens.begin(), c.tokens.end());
   const std::uint32_t page_tokens = c.with_table ? c.page_tokens : std::max(longest, 1u);

@@ -11,6 +11,7 @@
 
 #include "instinfer/codec/fp8.hpp"
 #include "instinfer/codec/page_codec.hpp"
+#include "tests/support/normals.hpp"
 
 namespace instinfer::test {
 
@@ -43,7 +44,7 @@ struct coded_page {
 // with one outlier.
 inline std::vector<std::vector<float>> value_sets(std::size_t n, float largest) {
   std::mt19937 random(3);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<std::vector<float>> sets(9, std::vector<float>(n));
   for (std::size_t i = 0; i < n; ++i) {
     const float x = normal(random);
