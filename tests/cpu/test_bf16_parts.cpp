@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "instinfer/cpu/fold/bf16_parts-inl.hpp"
+#include "tests/support/normals.hpp"
 
 using namespace instinfer;
 
@@ -25,7 +26,7 @@ double sum_of(float x) {
 
 std::vector<float> some_floats() {
   std::mt19937 random(11);
-  std::normal_distribution<float> normal;
+  normal_distribution normal;
   std::vector<float> x{0.0f, 1.0f, -1.0f, 0x1.fffffep0f, 0x1.01p0f, 0x1.ff8p-40f, 3e38f, -3e38f};
   while (x.size() < 512) {
     x.push_back(normal(random) * std::ldexp(1.0f, static_cast<int>(x.size() % 60) - 30));
