@@ -28,6 +28,10 @@ static_assert(kv_format<bf16, 64>::plain && !kv_format<fp8_pages<fp32>, 64>::pla
 static_assert(std::is_same_v<kv_format<fp8_pages<fp16>, 64>::decoded, kv_format<fp32, 64>>);
 static_assert(std::is_same_v<kv_format<fp16, 64>::decoded, kv_format<fp16, 64>>);
 
+// A format is padded if K's rows or V's rows are.
+static_assert(!kv_format<fp16, 128, 64>::is_padded);
+static_assert(kv_format<fp16, 128, 60>::is_padded && kv_format<fp16, 120, 64>::is_padded);
+
 TEST_CASE("drawn numbers are those of splitmix64; normal ones follow Box and Muller") {
   drawn_numbers drawn;  // what the authors' program prints for the seed 0
   CHECK(drawn.next() == 0xE220'A839'7B1D'CDAFu);
@@ -73,6 +77,8 @@ TEST_CASE("page p lies on channel p % channels, in slot p / channels") {
   CHECK(std::string(stream_name(stream::v_by_token)) == "V by token");
   CHECK(!(sequence{1, 2, nullptr} == sequence{1, 3, nullptr}));
   CHECK(!(page_key{.dim_tile = 1} == page_key{}));
+  CHECK(page_key{} == page_key{0, 0, 0, stream::k_by_token, 0, 0});
+  CHECK(sequence{} == sequence{0, 0, nullptr});
 }
 
 TEST_CASE("traffic adds up field by field") {
