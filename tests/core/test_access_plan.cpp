@@ -61,21 +61,50 @@ TEST_CASE("a plan counts what it reads from flash, from the buffer, and from fas
   }
 }
 
-TEST_CASE("V in the page of its keys costs no page; V in the entries of its keys costs nothing") {
-  access_plan plan;
-  const page_read::run_slice tokens = slice_of(plan, 0, 4);
-  const page_read::run_slice dims = slice_of(plan, 0, 3);
-  plan.add({.page = page_id{1}, .tokens = tokens, .dims = dims});
-  plan.add({.page = page_id{1}, .shares = sharing::page, .tokens = tokens, .dims = dims});
-  plan.add({.page = page_id{1}, .shares = sharing::entries, .tokens = tokens, .dims = dims});
-  REQUIRE(plan.reads().size() == 3);
-  const std::uint64_t expected[] = {12, 12, 0};
-  for (std::size_t i = 0; i < 3; ++i) {
-    CHECK(plan.reads()[i].wanted_elements() == 12);
-    CHECK(plan.reads()[i].new_elements() == expected[i]);
-    CHECK(plan.reads()[i].costs_flash() == (i == 0));
+TEST_CASE("V in a page of K costs no other page; V that is a part of K's rows costs nothing") {
+  constexpr entry_size entry{
+      .packed_bytes = 2, .packed_elements = 1, .scale_bytes = 4, .open_bytes = 8};
+  struct expectation {
+    sharing shares;
+    std::uint64_t pages, elements;  // of V
+  };
+  for (const expectation& v :
+       {expectation{sharing::nothing, 1, 12}, {sharing::page, 0, 12}, {sharing::entries, 0, 0}}) {
+    access_plan plan;
+    const page_read::run_slice tokens = slice_of(plan, 2, 5), k_dims = slice_of(plan, 0, 8),
+                               v_dims = slice_of(plan, 0, 4);
+    plan.add({.page = page_id{4}, .tokens = tokens, .dims = k_dims});
+    plan.add({.kind = stream::v_by_token,
+              .page = page_id{4},
+              .shares = v.shares,
+              .tokens = tokens,
+              .dims = v_dims});
+    CHECK(plan.reads()[0].costs_flash());
+    CHECK(plan.reads()[1].costs_flash() == (v.pages == 1));
+    CHECK(plan.reads()[1].wanted_elements() == 12);
+    CHECK(plan.reads()[1].new_elements() == v.elements);
+    CHECK(plan.elements() == 24 + v.elements);
+    CHECK(plan.bytes(4096, entry) ==
+          traffic{.pages_read = 1 + v.pages,
+                  .array_bytes = 4096 * (1 + v.pages),
+                  .channel_bytes = 4096 * (1 + v.pages),
+                  .filtered_bytes = (24 + v.elements) * 2 + (1 + v.pages) * 4});
   }
-  CHECK(plan.elements() == 24);
+}
+
+TEST_CASE("scales of dims come with each page of K by token from flash, for its wanted dims") {
+  constexpr entry_size entry{
+      .packed_bytes = 1, .packed_elements = 1, .scale_bytes = 0, .open_bytes = 2, .dim_bytes = 4};
+  access_plan plan;
+  const page_read::run_slice tokens = slice_of(plan, 0, 2), dims = slice_of(plan, 1, 4);
+  plan.add({.page = page_id{1}, .tokens = tokens, .dims = dims});
+  plan.add({.page = page_id{2}, .tokens = tokens, .dims = slice_of(plan, 0, 5)});
+  plan.add({.buffered = true, .tokens = tokens, .dims = dims});
+  plan.add({.from = residence::fast, .tokens = tokens, .dims = dims});
+  plan.add({.kind = stream::v_by_token, .page = page_id{3}, .tokens = tokens, .dims = dims});
+  plan.add({.kind = stream::k_by_dim, .page = page_id{4}, .tokens = tokens, .dims = dims});
+  // Values of four pages; scales of 3 and 5 dims.
+  CHECK(plan.bytes(4096, entry).filtered_bytes == 2 * (3 + 5 + 3 + 3) + (3 + 5) * 4);
 }
 
 }  // namespace instinfer::test_access_plan

@@ -1,10 +1,9 @@
-// Plain values of the core: formats, shapes, page numbers, traffic, and buffers that grow.
+// Plain values of the core: formats, shapes, page numbers, traffic, drawn numbers, and buffers that
+// grow.
 
 #include <doctest/doctest.h>
 
 #include <array>
-#include <cmath>
-#include <numbers>
 #include <string>
 #include <vector>
 
@@ -23,26 +22,17 @@ static_assert(kv_format<fp32, 64, 32>::token_bytes == 384);
 static_assert(kv_format<int8_pages<fp16>, 128>::token_bytes == 256);
 static_assert(kv_format<int8_pages<fp16>, 128>::element_bytes == 2);
 static_assert(kv_format<int4_groups<fp16>, 128>::token_bytes == 4 * 36);
-static_assert(latent_format<bf16, 576, 512>::token_bytes == 2 * 576);
 static_assert(kv_format<bf16, 64>::plain && !kv_format<fp8_pages<fp32>, 64>::plain);
 static_assert(std::is_same_v<kv_format<fp8_pages<fp16>, 64>::decoded, kv_format<fp32, 64>>);
 static_assert(std::is_same_v<kv_format<fp16, 64>::decoded, kv_format<fp16, 64>>);
+// DeepSeek's latent rows: 512 values of the latent and 64 with a position.
+static_assert(largest_head_dim == 512 + 64);
+static_assert(latent_format<bf16, 576, 512>::token_bytes == 1152);
+static_assert(kv_format<fp16, 576>::token_bytes == 2304);
 
 // A format is padded if K's rows or V's rows are.
 static_assert(!kv_format<fp16, 128, 64>::is_padded);
 static_assert(kv_format<fp16, 128, 60>::is_padded && kv_format<fp16, 120, 64>::is_padded);
-
-TEST_CASE("drawn numbers are those of splitmix64; normal ones follow Box and Muller") {
-  drawn_numbers drawn;  // what the authors' program prints for the seed 0
-  CHECK(drawn.next() == 0xE220'A839'7B1D'CDAFu);
-  CHECK(drawn.next() == 0x6E78'9E6A'A1B9'65F4u);
-  CHECK(drawn.next() == 0x06C4'5D18'8009'454Fu);
-  CHECK(drawn.next() == 0xF88B'B8A8'724C'81ECu);
-  const double u = (0xE220'A839u + 0.5) / 4294967296.0;
-  const double turn = 0x7B1D'CDAFu / 4294967296.0;
-  CHECK(drawn_numbers{}.normal() ==
-        doctest::Approx(std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * turn)));
-}
 
 TEST_CASE("a model's shape") {
   const model_shape shape{.layers = 3, .q_heads = 12, .kv_heads = 4};
@@ -86,6 +76,22 @@ TEST_CASE("traffic adds up field by field") {
   const traffic a{1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   const traffic b{10, 20, 30, 40, 50, 60, 70, 80, 90, 100};
   CHECK(a + b == traffic{11, 22, 33, 44, 55, 66, 77, 88, 99, 110});
+}
+
+TEST_CASE("drawn numbers are those of splitmix64, and normal by Box and Muller") {
+  // The published outputs of splitmix64 for the seed 1234567. A normal number takes its upper half
+  // as u, its lower half as the angle: sqrt(-2 ln u) cos(2 pi turn), computed in Python.
+  drawn_numbers bits(1234567), normals(1234567);
+  const std::pair<std::uint64_t, double> expected[] = {{6457827717110365317u, 1.4381142754486944},
+                                                       {3203168211198807973u, -1.0521039449665022},
+                                                       {9817491932198370423u, -0.7136369948959399},
+                                                       {4593380528125082431u, 1.4107948161826769},
+                                                       {16408922859458223821u, 0.4726369294805053}};
+  for (const auto& [number, normal] : expected) {
+    CHECK(bits.next() == number);
+    CHECK(normals.normal() == doctest::Approx(normal).epsilon(1e-12));
+  }
+  CHECK(drawn_numbers().next() == drawn_numbers(0).next());
 }
 
 TEST_CASE("a buffer that grows doubles, and keeps what it has") {

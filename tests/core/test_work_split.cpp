@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -40,6 +41,9 @@ TEST_CASE("by hand: what is cut, and what is not") {
   CHECK(cut_of({90 * mega, 5 * mega, 5 * mega}, 2) == 1);               // the long one
   CHECK(cut_of({40 * mega, 20 * mega, 20 * mega}, 2) == 0);             // 40 and 40
   CHECK(cut_of({80 * mega, 80 * mega, 80 * mega, 80 * mega}, 3) == 1);  // then three
+  // The busiest may have 256 KiB more than its share, 1.75 MiB here, and no byte more.
+  CHECK(cut_of({2 * mega, mega + mega / 2}, 2) == 0);
+  CHECK(cut_of({2 * mega + 2, mega + mega / 2}, 2) == 2);  // and so the other one
 }
 
 TEST_CASE("jobs are sorted, longest first, ties by request and head, wherever they stood") {

@@ -56,10 +56,9 @@ inline std::size_t deal(std::span<head_job> jobs, std::uint32_t workers,
   }
   const std::uint64_t bearable = std::max(total / workers / 16, least_split_bytes);
   std::size_t cut = 0;
-  for (std::uint64_t whole = total; cut < jobs.size(); ++cut) {
-    if (busiest_worker_bytes(jobs.subspan(cut), workers, heap) <= whole / workers + bearable) {
-      break;
-    }
+  // It ends: without jobs, the busiest worker has no bytes.
+  for (std::uint64_t whole = total;
+       busiest_worker_bytes(jobs.subspan(cut), workers, heap) > whole / workers + bearable; ++cut) {
     whole -= jobs[cut].bytes;
   }
   return cut;
