@@ -1,7 +1,7 @@
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 
 #include <doctest/doctest.h>
 
@@ -10,7 +10,6 @@
 namespace instinfer::test_element {
 
 static_assert(Element<fp16> && Element<bf16> && Element<fp32>);
-static_assert(rounding_error<fp32> == double{std::numeric_limits<float>::epsilon()} / 2);
 static_assert(!Element<double> && !Element<int>);
 
 TEST_CASE("every fp16 survives the way to fp32 and back") {
@@ -69,6 +68,31 @@ TEST_CASE("bf16 rounds within half a unit in the last place") {
       CHECK(std::abs(to_float(from_float<fp16>(x)) - x) <= std::abs(x) * rounding_error<fp16>);
     }
   }
+}
+
+namespace {
+
+// The element with these bits and its neighbour above: one unit in the last place apart.
+template <Element E>
+double step_above(std::uint16_t bits) {
+  const E low{bits}, high{static_cast<std::uint16_t>(bits + 1)};
+  return static_cast<double>(to_float(high)) - static_cast<double>(to_float(low));
+}
+
+}  // namespace
+
+TEST_CASE("the largest number of each type, its rounding error, and its name") {
+  CHECK(rounding_error<fp32> == std::numeric_limits<float>::epsilon() / 2.0);
+  CHECK(rounding_error<fp16> == step_above<fp16>(from_float<fp16>(1.0f).bits) / 2);
+  CHECK(rounding_error<bf16> == step_above<bf16>(from_float<bf16>(1.0f).bits) / 2);
+  CHECK(largest_finite<fp32> == std::numeric_limits<float>::max());
+  CHECK(largest_finite<fp16> == to_float(fp16{0x7BFF}));  // the next is infinity
+  CHECK(largest_finite<bf16> == to_float(bf16{0x7F7F}));
+  CHECK(std::isinf(to_float(fp16{0x7C00})));
+  CHECK(std::isinf(to_float(bf16{0x7F80})));
+  CHECK(std::string(element_name<fp32>) == "fp32");
+  CHECK(std::string(element_name<fp16>) == "fp16");
+  CHECK(std::string(element_name<bf16>) == "bf16");
 }
 
 }  // namespace instinfer::test_element
