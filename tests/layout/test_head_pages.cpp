@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "instinfer/codec/scaled_pages.hpp"
+#include "instinfer/codec/dim_scales.hpp"
 #include "instinfer/layout/page_reader.hpp"
 
 namespace instinfer::test_head_pages {
@@ -34,6 +34,8 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
     table.push_back(page_id{100 + i});
   }
   CHECK(stream_pages{.table = table, .dim_tiles = 1}.page(5, 0) == page_id{105});  // of one head
+  CHECK(stream_pages{}.dim_tiles == 0);
+  CHECK(stream_pages{}.open_bytes == 0);
   for (std::uint32_t head = 0; head < 4; ++head) {
     const stream_pages pages{.table = table, .dim_tiles = 2, .kv_heads = 4, .head = head};
     stream_pages later = pages;
@@ -45,20 +47,6 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
       }
     }
   }
-}
-
-TEST_CASE("V that shares the pages of K has no pages of its own, and is a guest of K by token") {
-  tiling tiles{by_token(4, 16), by_dim(8, 2), by_token(4, 8)};
-  for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-    CHECK(tiles.has_pages(s));
-    CHECK(!tiles.guest_of(s).stored());
-  }
-  tiles.v_shares = sharing::page;
-  CHECK(tiles.has_pages(stream::k_by_dim));
-  CHECK(!tiles.has_pages(stream::v_by_token));
-  CHECK(tiles.guest_of(stream::k_by_token).dims == 8);
-  CHECK(!tiles.guest_of(stream::k_by_dim).stored());
-  CHECK(!tiles.guest_of(stream::v_by_token).stored());
 }
 
 TEST_CASE("tiles: where the oldest live token's begins, and how many tokens each holds") {
@@ -121,9 +109,9 @@ TEST_CASE(
 
 TEST_CASE("a page of codes is decoded if it is sealed, and is as appended while it is open") {
   using format = kv_format<int8_pages<fp32>, 16>;
-  const std::vector<float> values{254, -128, 2, 0};
+  const std::vector<float> values{508, -256, 4, 0};
   std::vector<std::byte> page(64);
-  int8_pages<fp32>::encode(values, page);  // the scale is 2
+  int8_pages<fp32>::encode(values, page);  // the scale is 508 / 127 = 4
   const tile shape = by_token(1, 4);
   const auto sealed = make_view<format>(page.data(), shape, 1, 64, false, stream::k_by_token);
   const auto open = make_view<format>(reinterpret_cast<const std::byte*>(values.data()), shape, 1,
@@ -136,6 +124,25 @@ TEST_CASE("a page of codes is decoded if it is sealed, and is as appended while 
   CHECK(view_of<format>{}.fill == 0);
   CHECK(!sealed.open);
   CHECK(open.open);
+}
+
+TEST_CASE("a page of K by token with scales of dims is decoded dim by dim") {
+  using format = kv_format<int8_dims<fp32>, 16>;
+  // Two tokens of 4 dims. Middle and half range / 127 of each dim: 8, 2; 0, 4; 130, 1; -64, 0.5.
+  const std::vector<float> values{262, 508, 3, -127.5f, -246, -508, 257, -0.5f};
+  std::vector<std::byte> page(64);
+  int8_dims<fp32>::encode(values, {2, 4, 4, 0}, page);
+  const auto keys =
+      make_view<format>(page.data(), by_token(2, 4), 2, 64, false, stream::k_by_token);
+  for (std::uint32_t t = 0; t < 2; ++t) {
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      CHECK(keys(t, i) == values[t * 4 + i]);
+    }
+  }
+  int8_dims<fp32>::encode(values, page);  // V: one scale, 508 / 127 = 4
+  const auto v = make_view<format>(page.data(), by_token(2, 4), 2, 64, false, stream::v_by_token);
+  CHECK(v(0, 1) == 508);
+  CHECK(v(1, 2) == 256);  // 257 to the nearest multiple of 4
 }
 
 }  // namespace instinfer::test_head_pages

@@ -114,6 +114,10 @@ TEST_CASE("fused pages: row t is K of token t, then V of token t") {
   CHECK(rows.v_shares == sharing::page);
   CHECK(rows.has_pages(stream::k_by_token));
   CHECK(!rows.has_pages(stream::v_by_token));
+  CHECK(rows.guest_of(stream::k_by_token) == rows.v_by_token);
+  CHECK(!rows.guest_of(stream::k_by_dim).stored());
+  CHECK(!rows.guest_of(stream::v_by_token).stored());
+  CHECK(!checked_tiles<paper, dual<>>(4096).guest_of(stream::k_by_token).stored());
   std::set<std::uint32_t> offsets;
   for (std::uint32_t t = 0; t < 10; ++t) {
     for (std::uint32_t i = 0; i < 128; ++i) {
@@ -139,6 +143,7 @@ TEST_CASE("latent pages: V is the first dims of K's rows, whatever the layout by
     CHECK(rows.k_by_token == tile{3, 576, 576, 1, 0});
     CHECK(rows.v_by_token == tile{3, 512, 576, 1, 0});
     CHECK(rows.v_shares == sharing::entries);
+    CHECK(!rows.guest_of(stream::k_by_token).stored());  // V has no rows of its own
   }
   CHECK(checked_tiles<mla, dual<>>(131072).k_by_dim.tokens == 1023);
   // A row of 30 values is stored as 32; V takes 16 of them.
