@@ -188,6 +188,7 @@ struct on_head {
 
 static_assert(AttentionMachine<machine<spy, summaries>>);
 static_assert(AttentionMachine<machine_archetype>);
+static_assert(!AttentionPolicy<int>);
 
 const std::vector<float> values(3 * 16, 1.0f);
 query_group query(const logit_rule& rule = {}) {

@@ -76,6 +76,7 @@ TEST_CASE("a query group: its heads, and its index queries, own or of the group"
 
 TEST_CASE("rotation: pair i turns by position times base to the power of -2i over dims") {
   CHECK(!rope{}.present());
+  CHECK(!rope{}.interleaved);
   CHECK(rope{10000}.present());
   for (const bool interleaved : {false, true}) {
     for (const std::uint32_t dims : {0u, 4u}) {

@@ -27,6 +27,10 @@ TEST_CASE("the example of Fig. 10 fits 32 bits") {
         ((((std::uint64_t{3} << 6 | 63) << 5 | 31) << 6 | 39) << 7 | 127));
 }
 
+TEST_CASE("fields that are not given are 0") {
+  CHECK(address_fields{} == address_fields{0, 0, 0, 0, 0, 0});
+}
+
 TEST_CASE("addresses round-trip and are distinct") {
   std::mt19937_64 random(3);
   for (int round = 0; round < 500; ++round) {

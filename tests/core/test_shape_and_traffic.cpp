@@ -4,8 +4,6 @@
 #include <doctest/doctest.h>
 
 #include <array>
-#include <cmath>
-#include <numbers>
 #include <string>
 #include <vector>
 
@@ -24,7 +22,6 @@ static_assert(kv_format<fp32, 64, 32>::token_bytes == 384);
 static_assert(kv_format<int8_pages<fp16>, 128>::token_bytes == 256);
 static_assert(kv_format<int8_pages<fp16>, 128>::element_bytes == 2);
 static_assert(kv_format<int4_groups<fp16>, 128>::token_bytes == 4 * 36);
-static_assert(latent_format<bf16, 576, 512>::token_bytes == 2 * 576);
 static_assert(kv_format<bf16, 64>::plain && !kv_format<fp8_pages<fp32>, 64>::plain);
 static_assert(std::is_same_v<kv_format<fp8_pages<fp16>, 64>::decoded, kv_format<fp32, 64>>);
 static_assert(std::is_same_v<kv_format<fp16, 64>::decoded, kv_format<fp16, 64>>);
@@ -33,17 +30,9 @@ static_assert(largest_head_dim == 512 + 64);
 static_assert(latent_format<bf16, 576, 512>::token_bytes == 1152);
 static_assert(kv_format<fp16, 576>::token_bytes == 2304);
 
-TEST_CASE("drawn numbers are those of splitmix64; normal ones follow Box and Muller") {
-  drawn_numbers drawn;  // what the authors' program prints for the seed 0
-  CHECK(drawn.next() == 0xE220'A839'7B1D'CDAFu);
-  CHECK(drawn.next() == 0x6E78'9E6A'A1B9'65F4u);
-  CHECK(drawn.next() == 0x06C4'5D18'8009'454Fu);
-  CHECK(drawn.next() == 0xF88B'B8A8'724C'81ECu);
-  const double u = (0xE220'A839u + 0.5) / 4294967296.0;
-  const double turn = 0x7B1D'CDAFu / 4294967296.0;
-  CHECK(drawn_numbers{}.normal() ==
-        doctest::Approx(std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * turn)));
-}
+// A format is padded if K's rows or V's rows are.
+static_assert(!kv_format<fp16, 128, 64>::is_padded);
+static_assert(kv_format<fp16, 128, 60>::is_padded && kv_format<fp16, 120, 64>::is_padded);
 
 TEST_CASE("a model's shape") {
   const model_shape shape{.layers = 3, .q_heads = 12, .kv_heads = 4};
@@ -78,6 +67,8 @@ TEST_CASE("page p lies on channel p % channels, in slot p / channels") {
   CHECK(std::string(stream_name(stream::v_by_token)) == "V by token");
   CHECK(!(sequence{1, 2, nullptr} == sequence{1, 3, nullptr}));
   CHECK(!(page_key{.dim_tile = 1} == page_key{}));
+  CHECK(page_key{} == page_key{0, 0, 0, stream::k_by_token, 0, 0});
+  CHECK(sequence{} == sequence{0, 0, nullptr});
 }
 
 TEST_CASE("traffic adds up field by field") {

@@ -34,6 +34,8 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
     table.push_back(page_id{100 + i});
   }
   CHECK(stream_pages{.table = table, .dim_tiles = 1}.page(5, 0) == page_id{105});  // of one head
+  CHECK(stream_pages{}.dim_tiles == 0);
+  CHECK(stream_pages{}.open_bytes == 0);
   for (std::uint32_t head = 0; head < 4; ++head) {
     const stream_pages pages{.table = table, .dim_tiles = 2, .kv_heads = 4, .head = head};
     stream_pages later = pages;
@@ -45,20 +47,6 @@ TEST_CASE("page numbers lie in the layer's table by tile, head and dim tile") {
       }
     }
   }
-}
-
-TEST_CASE("V that shares the pages of K has no pages of its own, and is a guest of K by token") {
-  tiling tiles{by_token(4, 16), by_dim(8, 2), by_token(4, 8)};
-  for (const stream s : {stream::k_by_token, stream::k_by_dim, stream::v_by_token}) {
-    CHECK(tiles.has_pages(s));
-    CHECK(!tiles.guest_of(s).stored());
-  }
-  tiles.v_shares = sharing::page;
-  CHECK(tiles.has_pages(stream::k_by_dim));
-  CHECK(!tiles.has_pages(stream::v_by_token));
-  CHECK(tiles.guest_of(stream::k_by_token).dims == 8);
-  CHECK(!tiles.guest_of(stream::k_by_dim).stored());
-  CHECK(!tiles.guest_of(stream::v_by_token).stored());
 }
 
 TEST_CASE("tiles: where the oldest live token's begins, and how many tokens each holds") {

@@ -1,6 +1,7 @@
 #include "instinfer/summaries/index_codec.hpp"
 #include "tests/support/normals.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -210,15 +211,41 @@ TEST_CASE("rotated keys and queries score as plain ones do, within the codes' er
   }
 }
 
-TEST_CASE("queries of chosen heads, decoded, with their weights: the same each time") {
-  std::vector<float> rows(3 * 16);
-  for (std::size_t h = 0; h < 3; ++h) {
-    rows[h * 16] = static_cast<float>(h + 1);  // the rotation gives each dim a quarter
+namespace {
+
+// Queries of three heads: 1, 2 and 3 times the first unit vector. The rotation gives each dim a
+// quarter of that.
+struct unit_queries {
+  std::vector<float> rows = std::vector<float>(3 * 16);
+  std::vector<float> weights{1, 2, -3};
+  index_set heads = index_set::range(0, 1);  // the first and the third
+
+  unit_queries() {
+    heads.add(2);
+    for (std::size_t h = 0; h < 3; ++h) {
+      rows[h * 16] = static_cast<float>(h + 1);
+    }
   }
-  const std::vector<float> weights{1, 2, -3};
-  index_set heads;
-  heads.add(0);
-  heads.add(2);
+};
+
+// Three keys: -1, 0 and 1 in each dim. Means of two blocks: 2 and -1 times the first unit vector.
+struct small_index {
+  std::uint32_t tokens() const { return 3; }
+  std::uint32_t blocks() const { return 2; }
+  std::vector<float> key(std::uint32_t t) const {
+    return std::vector<float>(16, static_cast<float>(t) - 1);
+  }
+  void mean(std::uint32_t block, std::span<double> to) const {
+    std::ranges::fill(to, 0.0);
+    to[0] = block == 0 ? 2 : -1;
+  }
+  void newest(std::span<double> to) const { mean(1, to); }
+};
+
+}  // namespace
+
+TEST_CASE("queries of chosen heads, decoded, with their weights: the same each time") {
+  const auto [rows, weights, heads] = unit_queries{};
   std::vector<float> expected(16, 0.25f);
   expected.resize(32, 0.75f);
   std::vector<float> queries, of_heads;
@@ -227,6 +254,29 @@ TEST_CASE("queries of chosen heads, decoded, with their weights: the same each t
     CHECK(queries == expected);
     CHECK(of_heads == std::vector<float>{1, -3});
   }
+}
+
+TEST_CASE("a token's score: the products with a key that are positive, by the heads' weights") {
+  const auto [rows, weights, heads] = unit_queries{};
+  std::vector<double> scores(3);
+  score_index<16>({rows, weights}, heads, index_set::range(0, 3), small_index{}, std::span(scores));
+  CHECK(scores == std::vector<double>{0, 0, 16 * (0.25 - 3 * 0.75)});
+}
+
+TEST_CASE("heads with the highest scores, by the means of blocks, the newest key or the norm") {
+  const auto [rows, weights, heads] = unit_queries{};
+  const index_query q{rows, weights};
+  const auto chosen = [&](head_router router, std::uint32_t k, std::uint32_t against) {
+    index_set set;
+    CHECK(top_heads<16>(q, small_index{}, router, k, set) == against);
+    std::vector<std::uint32_t> members;
+    set.view().for_each([&](std::uint32_t h) { members.push_back(h); });
+    return members;
+  };
+  using list = std::vector<std::uint32_t>;
+  CHECK(chosen(head_router::block_means, 2, 2) == list{1, 2});  // 1, 4 and 9
+  CHECK(chosen(head_router::query_norm, 1, 0) == list{2});      // the same
+  CHECK(chosen(head_router::newest_key, 1, 1) == list{0});      // 0 each: the first
 }
 
 TEST_CASE("bad vectors are refused") {

@@ -50,6 +50,9 @@ static_assert(learns_results<heavy_hitters::state<format>>);
 static_assert(learns_results<moving_weights::state<format>>);
 static_assert(learns<wave_buffer::state<format>> && !learns_results<wave_buffer::state<format>>);
 static_assert(!learns<mean_value::state<format>>);
+using two_states = std::tuple<mean_value::state<format>, wave_buffer::state<format>>;
+static_assert(keeps<wave_buffer::state<format>, two_states>);
+static_assert(!keeps<heavy_hitters::state<format>, two_states>);
 
 }  // namespace
 
@@ -93,7 +96,7 @@ TEST_CASE("mean of V: of the live tokens, as they are stored; 0 for none") {
   for (float& x : rows.front()) {
     x += 0.5f;
   }
-  mean.restate_v(before, rows.front());
+  restate_v<float>(mean, before, rows.front());
   check();
   while (!rows.empty()) {
     mean.forget(no_row, rows.back());
@@ -226,6 +229,37 @@ TEST_CASE("moving weights: tokens that leave before a query saw them must be jud
     CHECK_THROWS_AS(bad.validate(), bad_argument);
   }
   CHECK_NOTHROW((salience_rule{.alpha = 1, .beta = 0}.validate()));
+}
+
+TEST_CASE("moving weights: only tokens that no query has seen can be taken back") {
+  moving_weights::state<format> state;
+  for (int i = 0; i < 3; ++i) {
+    state.append(no_row, no_row);
+  }
+  CHECK(state.may_truncate(0));
+  state.observe(weights{1, {0.5f, 0.25f, 0.25f}}, 3, {});
+  CHECK(state.may_truncate(3));
+  CHECK(!state.may_truncate(2));
+  state.append(no_row, no_row);
+  CHECK(state.may_truncate(3));
+  CHECK(!state.may_truncate(2));
+}
+
+TEST_CASE("moving weights: tokens that get lower numbers stay where they were") {
+  moving_weights::state<format> state;
+  const salience_rule rule{.beta = 0.5, .least_kept = 1};
+  for (int i = 0; i < 4; ++i) {
+    state.append(no_row, no_row);
+  }
+  state.observe(weights{1, {0.1f, 0.1f, 0.7f, 0.1f}}, 4, rule);
+  state.evict(2, 1, rule);  // 2 too many: 3 leave, and 0.7 is salient
+  CHECK(list_of(state.context()) == list{2});
+  state.forget(no_row, no_row);
+  state.forget(no_row, no_row);
+  state.rebase(2);
+  CHECK(list_of(state.context()) == list{0});
+  CHECK(run_of(state.older()) == list{0});
+  CHECK(run_of(state.window()) == list{1});
 }
 
 TEST_CASE("wave buffer: a block that was missed is there the next time, as far as there is room") {

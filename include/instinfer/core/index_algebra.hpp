@@ -37,19 +37,12 @@ inline void add_difference(index_view a, index_view b, index_set& rest) {
 inline void add_union(index_view a, index_view b, index_set& all) {
   auto i = a.runs().begin();
   auto j = b.runs().begin();
+  std::uint32_t end = 0;  // of the runs so far
   while (i != a.runs().end() || j != b.runs().end()) {
     const bool from_a = j == b.runs().end() || (i != a.runs().end() && i->first <= j->first);
-    index_run joined = from_a ? *i++ : *j++;
-    for (bool grown = true; grown;) {  // append overlapping or adjacent runs of a and b in turn
-      grown = false;
-      for (; i != a.runs().end() && i->first <= joined.last; ++i, grown = true) {
-        joined.last = std::max(joined.last, i->last);
-      }
-      for (; j != b.runs().end() && j->first <= joined.last; ++j, grown = true) {
-        joined.last = std::max(joined.last, j->last);
-      }
-    }
-    all.add(joined.first, joined.last);
+    const index_run run = from_a ? *i++ : *j++;
+    all.add(std::max(run.first, end), run.last);
+    end = std::max(end, run.last);
   }
 }
 
