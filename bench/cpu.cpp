@@ -19,9 +19,11 @@
 //
 // Names: method/element/q<query heads>_kv<KV heads>/d<head size>/t<tokens of each
 // sequence>/.../threads:<n>; fused/: K and V of a token in one page; latent/: V is the first 512 of
-// K's 576 dims; latent_rounded/: the same with q and weights rounded to bf16; n4: 4 new tokens at
-// once; c8: 1/8 of the dense bytes. eigen/ and scalar/ are baselines over contiguous arrays.
+// K's 576 dims, also in DeepSeek's fp8; latent_rounded/: with q and weights rounded to bf16;
+// latent_by_rows/: without matrix tiles; n4: 4 new tokens at once; c8: 1/8 of the dense bytes.
+// eigen/ and scalar/ are baselines over contiguous arrays.
 
+#include <instinfer/codec/fp8_latent_rows.hpp>
 #include <instinfer/codec/int4_groups.hpp>
 #include <instinfer/codec/scaled_pages.hpp>
 #include <instinfer/layout/fused.hpp>
@@ -95,6 +97,11 @@ int main(int argc, char** argv) {
       using rounded = cpu::tuned_path<cpu::tuning{.matrix_parts = 1}>;
       add<insta, latent>("latent", {queries, 1, {32768}}, {1, 2});
       add<insta, latent, rounded>("latent_rounded", {queries, 1, {32768}}, {1, 2});
+      using deepseek = latent_format<fp8_latent_rows, 576, 512>;
+      using by_rows = cpu::tuned_path<cpu::tuning{.matrix_heads = 1000}>;
+      add<insta, deepseek>("latent", {queries, 1, {32768}}, {1});
+      add<insta, deepseek, by_rows>("latent_by_rows", {queries, 1, {32768}}, {1});
+      add<insta, latent, by_rows>("latent_by_rows", {queries, 1, {32768}}, {1});
     }
     // Skewed batches: whole heads cannot be dealt evenly.
     add<insta, f16>("dense", {8, 1, {32768, 1024, 1024, 1024}}, {1, 2});

@@ -38,7 +38,7 @@ T& kept(const Key& key, Make&& make) {
   return *value;
 }
 
-// The storage's short name: f16, bf16, f32, i8, f8, i4.
+// The storage's short name: f16, bf16, f32, i8, f8, i4, f8_latent_rows.
 template <class Format>
 std::string short_name() {
   const std::string name = Format::codec::name;
@@ -98,7 +98,7 @@ void run(benchmark::State& state, const shape& s, double compression, std::size_
     state.counters["of_roof"] = std::max(cache.bytes() / bandwidth,
                                          flops / (flops_of_core * static_cast<double>(workers))) /
                                 best;
-    if constexpr (!Format::plain) {
+    if constexpr (!Format::plain && !Format::latent) {
       filled_cache<D, kv_format<fp16, Format::k_dim, Format::v_dim>, Path> wide(s, {});
       best = std::min(best, best_seconds(pool, [&] { cache.attend(out, pool); }));
       state.counters["time_over_f16"] = best / best_seconds(pool, [&] { wide.attend(out, pool); });
