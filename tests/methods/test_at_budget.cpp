@@ -116,6 +116,10 @@ TEST_CASE("at_budget: shares that a method cannot have") {
   }
   CHECK_THROWS_AS(methods::at_budget<attention::quest>(0.5, 0), bad_argument);
   CHECK_THROWS_AS(methods::at_budget<attention::quest>(0.5, 1024, 0), bad_argument);
+  CHECK_THROWS_WITH_AS(methods::at_budget<attention::sparf>(0.5, 1024, 2, 0),
+                       "at_budget: the share must lie in (0, 1], tokens, group and layers be "
+                       "positive, got 0.500000, 1024, 2 and 0",
+                       bad_argument);
 }
 
 }  // namespace instinfer::test_at_budget

@@ -49,6 +49,16 @@ TEST_CASE("infinitely fast drives leave the GPU's own time") {
   CHECK(s.step(700).time.total_s() == doctest::Approx(gpu_s).epsilon(0.01));
 }
 
+TEST_CASE("new K and V are written at the rate of all drives together") {
+  for (const int drives : {1, 4}) {
+    const insta_sparf_system<> s(tiny(), paper_server(drives), job);
+    const kv_access<insta_sparf> kv(tiny(), job, drives);
+    // K twice and V: 6 sequences, 4 layers, 8 heads of 128 dims, fp16.
+    CHECK(s.step(700).time.kv_write_s ==
+          doctest::Approx(6 * 4 * 3 * 8 * 128 * 2 / (drives * kv.write_bytes_per_s())));
+  }
+}
+
 TEST_CASE("drives that share tokens get the same q, and give back parts with their log-sum-exp") {
   const server on = paper_server(3);
   const drive_split split = split_of(cluster::by_tokens{}, 3, tiny().shape, job.batch);

@@ -110,6 +110,18 @@ TEST_CASE("SparF wants an eighth, and keeps K twice") {
   CHECK(kv.l2p_bytes() == 4.0 * 10 * (2 * (2048 / 16) + (2048 / 1024) * (128 / 2)));
 }
 
+TEST_CASE("prompts are written at the rate at which a drive takes one") {
+  const workload job{.batch = 1, .input_tokens = 1024, .output_tokens = 1024};
+  const kv_access<insta> kv(small_model(), job, 1);
+  flash::engine<insta> drive({.layers = 1, .q_heads = 10, .kv_heads = 10},
+                             {.bytes = 64 << 20, .context_tokens = 2048}, {}, {}, insta::drive, {},
+                             flash::independent_planes);
+  const flash::receipt written = drive.append_count(drive.open(), 0, 2048);
+  const double bytes = 2048 * 10 * 512.0;  // K and V of 128 dims, fp16
+  CHECK(kv.write_bytes_per_s() == doctest::Approx(bytes * 1e9 / written.total_ns()));
+  CHECK(kv.write_bytes_per_s() < static_cast<double>(insta::drive.link_bytes_per_s));
+}
+
 TEST_CASE("a few sequences stand for the batch, and lines for the contexts between") {
   const workload job{.batch = 48, .input_tokens = 1024, .output_tokens = 1024};
   const system::model_spec model = small_model();

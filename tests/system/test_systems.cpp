@@ -127,6 +127,35 @@ TEST_CASE("parts add up") {
   });
 }
 
+TEST_CASE("times and bytes of steps add up and scale, each by itself") {
+  const auto check_times = [](const step_time& t, double f) {
+    CHECK(t.weights_s == 1 * f);
+    CHECK(t.compute_s == 2 * f);
+    CHECK(t.kv_drive_s == 3 * f);
+    CHECK(t.kv_link_s == 4 * f);
+    CHECK(t.kv_software_s == 5 * f);
+    CHECK(t.kv_write_s == 6 * f);
+    CHECK(t.qo_link_s == 7 * f);
+    CHECK(t.command_s == 8 * f);
+  };
+  step_time time{1, 2, 3, 4, 5, 6, 7, 8};
+  check_times(time.scaled(0.5), 0.5);
+  time += {10, 20, 30, 40, 50, 60, 70, 80};
+  check_times(time, 11);
+  const auto check_bytes = [](const step_bytes& b, double f) {
+    CHECK(b.weights == 1 * f);
+    CHECK(b.gpu_link_kv == 2 * f);
+    CHECK(b.drive_link == 3 * f);
+    CHECK(b.flash_read == 4 * f);
+    CHECK(b.kv_wanted == 5 * f);
+    CHECK(b.kv_written == 6 * f);
+  };
+  step_bytes bytes{1, 2, 3, 4, 5, 6};
+  check_bytes(bytes.scaled(0.5), 0.5);
+  bytes += {10, 20, 30, 40, 50, 60};
+  check_bytes(bytes, 11);
+}
+
 TEST_CASE("more bandwidth is never slower") {
   for_every_system([]<class S>() { check_bandwidths<S>(); });
   // Faster drives, too.

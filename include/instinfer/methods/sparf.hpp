@@ -35,13 +35,15 @@ struct sparf {
   }
   // The same with Alg. 1 as it stands, whatever the defaults are: no local tokens, sums, blend.
   static constexpr sparf as_published(double compression = 8.0) {
-    sparf s = at_compression(compression);
-    s.local = 0.0;
-    s.dims_over = s.tokens_over = group_reduction::sum;
-    s.rank_logits = false;
-    s.blend = true;
-    s.dense_layers = 0;
-    return s;
+    const sparf s = at_compression(compression);
+    return {.keep_dims = s.keep_dims,
+            .keep_tokens = s.keep_tokens,
+            .local = 0.0,
+            .dims_over = group_reduction::sum,
+            .tokens_over = group_reduction::sum,
+            .rank_logits = false,
+            .blend = true,
+            .dense_layers = 0};
   }
   // For query heads that share a KV head, at the same bytes: the newest tokens are a quarter of the
   // kept ones, as the dims that suit a whole group find them badly, and a quarter of the bytes for

@@ -32,6 +32,28 @@ TEST_CASE("more parts never give more tokens for a dollar at the same speed") {
   }
 }
 
+// Conclusions name the prices at which they hold; a price that changes is a decision.
+TEST_CASE("prices in dollars and powers in watts") {
+  const auto check = [](const priced& part, double usd, double watts) {
+    CAPTURE(std::string(part.part));
+    CHECK(part.usd == usd);
+    CHECK(part.watts == watts);
+  };
+  check(ssd_pcie4, 170, 6.2);
+  check(ssd_pcie5, 250, 11);
+  check(csd_pcie4, 400, 6.2 + 13);
+  check(csd_pcie5, 700, 11 + 35);
+  check(server_chassis, 8'000, 400);
+  check(dram_64gb, 300, 6);
+  check(cxl_256gb, 1'500, 30);
+  check(network_port, 2'500, 40);
+  check(price_of(rtx_a6000), 4'650, 300);
+  check(price_of(a100_80gb), 15'000, 400);
+  check(price_of(h100_sxm), 30'000, 700);
+  check(price_of(t4), 2'000, 70);
+  check(price_of(rtx_4090), 1'599, 450);
+}
+
 TEST_CASE("every part has a price, a power and a source; every GPU its data sheet's power") {
   for (const priced& part : other_parts) {
     CHECK(part.usd > 0);
