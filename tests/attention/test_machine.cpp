@@ -335,8 +335,8 @@ TEST_CASE("heads of an indexer are chosen by a budget; its keys count by their b
   const auto heads = on.m.top_heads<keys>(query(), 0.5, head_router::block_means);
   CHECK(list_of(heads) == list{0, 1});  // of 3; 1.5, rounded up
   CHECK(on.moved.summary_bytes == 2 * 16 * sizeof(float));
-  CHECK(on.seen.all == std::vector<note>{{operation::score_chunks, {}, 0, 2, 3},
-                                         {operation::top_chunks, {0, 1}}});
+  CHECK(on.seen.all ==
+        std::vector<note>{{operation::score_chunks, {}, 0, 2, 3}, {operation::top_chunks, {0, 1}}});
   on.moved = {};
   on.m.score_index<keys>(query(), heads, index_set::range(4, 9));
   CHECK(list_of(on.path.given) == list{0, 1});

@@ -153,6 +153,9 @@ TEST_CASE("a scale that bf16 can hold is not rounded up, and the ends of a dim a
   CHECK(page.centre(5) == 8);
   CHECK(page.code(0, 5) == 127);
   CHECK(page.code(1, 5) == -127);
+  CHECK(int8_dims<fp32>::holds(0x1p127f));
+  CHECK(int8_dims<fp32>::holds(-0x1p127f));
+  CHECK(!int8_dims<fp32>::holds(-0x1.01p127f));
 }
 
 }  // namespace instinfer::test_dim_scales

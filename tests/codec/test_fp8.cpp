@@ -15,6 +15,8 @@ using namespace test;
 
 static_assert(to_float(fp8{}) == 0.0f);
 
+TEST_CASE("a code is 0 unless it is given") { CHECK(fp8{}.bits == 0); }
+
 TEST_CASE("fp8: all 256 codes by their fields, and back") {
   for (int bits = 0; bits < 256; ++bits) {
     const fp8 code{static_cast<std::uint8_t>(bits)};

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -104,6 +105,16 @@ TEST_CASE("a last row that is not full ends in zeros; decoded values are coded t
   const coded_page<fp8_latent_rows> once(as_elements<fp8_latent_rows>(drawn));
   const coded_page<fp8_latent_rows> twice(as_elements<fp8_latent_rows>(once.decoded));
   CHECK(once.decoded == twice.decoded);
+}
+
+TEST_CASE("a scale is that of its own 128 values") {
+  std::array<bf16, 576> x;
+  x.fill(from_float<bf16>(1.0f));
+  x[128] = from_float<bf16>(448.0f * 64);
+  const fp8_latent_row row = fp8_latent_rows::encoded(x);
+  CHECK(row.scales[0] == 0x1p-8f);  // the smallest power of two from 1 / 448
+  CHECK(row.scales[1] == 64);
+  CHECK(row.scales[2] == 0x1p-8f);
 }
 
 }  // namespace instinfer::test_fp8_latent_rows

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "instinfer/codec/scaled_pages.hpp"
@@ -72,6 +73,16 @@ TEST_CASE("what is left of a page is zero") {
     CHECK(page.bytes[b] == std::byte{0});
   }
   CHECK(page.scale == 1.0f / 127.0f);
+}
+
+TEST_CASE("a page without a codec is its values, and zeros after them") {
+  const std::vector<fp32> values{1.5f, -2};
+  std::vector<std::byte> page(16, std::byte{0xA5});
+  plain_pages<fp32>::encode(values, page);
+  float stored[4];
+  std::memcpy(stored, page.data(), 16);
+  CHECK(std::vector<float>(stored, stored + 4) == std::vector<float>{1.5f, -2, 0, 0});
+  CHECK(entry_size{.packed_bytes = 2}.sealed(10, 0) == 20);  // one element in each by default
 }
 
 }  // namespace instinfer::test_scaled_pages

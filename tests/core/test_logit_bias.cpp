@@ -75,4 +75,8 @@ TEST_CASE("rows are queries times heads of a KV head; causal queries stand at th
   }
 }
 
+TEST_CASE("biases are those of the first head unless another is given") {
+  CHECK(logit_bias{}.first_head == 0);
+}
+
 }  // namespace instinfer::test_logit_bias

@@ -28,6 +28,8 @@ static_assert(std::is_same_v<kv_format<fp16, 64>::decoded, kv_format<fp16, 64>>)
 // DeepSeek's latent rows: 512 values of the latent and 64 with a position.
 static_assert(largest_head_dim == 512 + 64);
 static_assert(latent_format<bf16, 576, 512>::token_bytes == 1152);
+static_assert(latent_format<bf16, 576, 512>::appended_bytes == 1152);  // K alone
+static_assert(kv_format<fp16, 128, 64>::appended_bytes == 384);
 static_assert(kv_format<fp16, 576>::token_bytes == 2304);
 
 // A format is padded if K's rows or V's rows are.

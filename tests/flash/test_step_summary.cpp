@@ -77,6 +77,63 @@ TEST_CASE("step summary: by hand") {
                        bad_argument);
 }
 
+TEST_CASE("times of two calls: parts add up, the background is that after the second") {
+  flash::call_times sum{.link_ns = 1,
+                        .attention_ns = 2,
+                        .flash_write_ns = 3,
+                        .moving_ns = 4,
+                        .erase_ns = 5,
+                        .stalled_ns = 6,
+                        .delay_ns = 7,
+                        .background_ns = 8,
+                        .backlog = 9};
+  sum.phases.resize(2);
+  flash::call_times next{.link_ns = 10,
+                         .attention_ns = 20,
+                         .flash_write_ns = 30,
+                         .moving_ns = 40,
+                         .erase_ns = 50,
+                         .stalled_ns = 60,
+                         .delay_ns = 70,
+                         .background_ns = 80,
+                         .backlog = 90};
+  next.phases.resize(1);
+  sum += next;
+  CHECK(sum.phases.size() == 3);
+  CHECK(sum.link_ns == 11);
+  CHECK(sum.attention_ns == 22);
+  CHECK(sum.flash_write_ns == 33);
+  CHECK(sum.moving_ns == 44);
+  CHECK(sum.erase_ns == 55);
+  CHECK(sum.stalled_ns == 66);
+  CHECK(sum.delay_ns == 77);
+  CHECK(sum.background_ns == 80);
+  CHECK(sum.backlog == 90);
+}
+
+namespace {
+
+// Keeps the names of bars.
+struct names_of_bars {
+  std::vector<std::string> names;
+  void add(const std::string&, const std::string&, const std::string& name, double, double) {
+    names.push_back(name);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("bars of the multiplier are named by what it multiplies") {
+  names_of_bars drawn;
+  flash::attend_trace<names_of_bars> trace(drawn, 0, 1);
+  for (const auto step :
+       {flash::kernel_step::logit_0, flash::kernel_step::logit, flash::kernel_step::attend}) {
+    trace.gemv(step, 0, 0, 10);
+  }
+  CHECK(drawn.names == std::vector<std::string>{"Logit-0", "Logit", "Attend"});
+  CHECK(flash::attend_times{}.stalled_ticks == 0);
+}
+
 TEST_CASE("step summary: of an engine's attend") {
   using format = kv_format<fp16, 128>;
   flash::engine<insta_sparf, format> clock({.layers = 1, .q_heads = 4, .kv_heads = 4},

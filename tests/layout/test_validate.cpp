@@ -76,10 +76,10 @@ TEST_CASE("a layout that breaks its contract is told which rule") {
 }
 
 TEST_CASE("a page has room for codes, its scale, and the scales of K's dims") {
-  constexpr page_room plain = room_in_page<kv_format<fp16, 128>>(4096);
+  const page_room plain = room_in_page<kv_format<fp16, 128>>(4096);
   CHECK(plain.elements == 2048);
   CHECK(plain.dim_scales == 0);
-  constexpr page_room coded = room_in_page<kv_format<int8_dims<fp16>, 128>>(4096);
+  const page_room coded = room_in_page<kv_format<int8_dims<fp16>, 128>>(4096);
   CHECK(coded.elements == 4096 - 4);
   CHECK(coded.dim_scales == 128 * 4);
   const tiling tiles{by_token(8, 128), {}, by_token(8, 128)};
@@ -106,6 +106,7 @@ TEST_CASE("strides: rows may be padded, columns too, and neither may reach into 
     return false;
   };
   CHECK(!refused({4, 4, 4, 1}));
+  CHECK(!refused({4, 1, 1, 1}));  // a dim a page
   CHECK(!refused({4, 4, 5, 1}));
   CHECK(refused({4, 4, 3, 1}));
   CHECK(!refused({4, 4, 8, 2}));
@@ -157,6 +158,25 @@ TEST_CASE("shared pages: K and V of a page have whole rows, and no element in co
         "layout: the tile of V by token must be the first dims of K's rows");
   CHECK(complaint_of({4, 4, 4, 1}, {4, 2, 2, 1}, sharing::nothing).find("share its entries") !=
         std::string::npos);
+}
+
+TEST_CASE("scales of dims: rows of K by token are contiguous") {
+  page_room room{.k_dim = 4, .v_dim = 4, .page_bytes = 64, .elements = 32, .packed_bytes = 2};
+  room.dim_scales = 8;
+  CHECK_NOTHROW(check_tiles({by_token(4, 4), {}, by_token(4, 4)}, room));
+  CHECK_THROWS_WITH_AS(check_tiles({{3, 4, 8, 2}, {}, by_token(3, 4)}, room),
+                       doctest::Contains("must have contiguous rows"), bad_argument);
+}
+
+TEST_CASE("a tile with room for some tokens: columns move together, other tiles stay") {
+  const tile columns = by_dim(8, 4);
+  CHECK(in_columns_of_dims(columns));
+  CHECK(!in_columns_of_dims({8, 4, 1, 7}));  // the next dim begins on the last token
+  CHECK(!in_rows_of_tokens(columns));
+  CHECK(shortened(columns, 3) == tile{8, 4, 1, 3});
+  CHECK(shortened(columns, 8) == columns);
+  CHECK(shortened(by_token(8, 4), 3) == by_token(8, 4));
+  CHECK(shortened_elements(columns, 3) == 3 * 4);
 }
 
 }  // namespace instinfer::test_validate

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <random>
 #include <sstream>
@@ -258,6 +259,22 @@ TEST_CASE("files of others are refused by name") {
   store::kv_cache<int8, layout_type, std::tuple<>, store::memory> coded(one_head, room, 8);
   check_says(test::refusal_of<bad_file>([&] { load(coded); }),
              "\"stored as: fp16\", the engine \"stored as: int8\"");
+}
+
+// Each word of 8 bytes is mixed in by xor, times 2^64 / golden ratio, rotated by 29; the first
+// value is 1. The numbers come from Python.
+TEST_CASE("checksums are those of the definition, so that files of other builds can be read") {
+  const std::array<std::byte, 8> zeros{};
+  store::checksum of_zeros;
+  of_zeros.add(zeros);
+  CHECK(of_zeros.value() == 0x2FE9'4F82'B3C6'EF37u);
+  std::array<std::byte, 10> bytes;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] = static_cast<std::byte>(i + 1);
+  }
+  store::checksum of_bytes;
+  of_bytes.add(bytes);  // the last word is filled with zeros
+  CHECK(of_bytes.value() == 0x6214'B88B'7A12'B9DFu);
 }
 
 TEST_CASE("load refuses what it cannot do, and leaves everything as it was") {

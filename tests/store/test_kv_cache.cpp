@@ -262,6 +262,11 @@ TEST_CASE("a drive of 256 MiB for sequences of 4096 tokens, unless others are gi
   CHECK(by_default.buffer_bytes == std::uint64_t{4} * 1024 * 1024 * 1024);
 }
 
+TEST_CASE("a drive without a channel is refused") {
+  CHECK_THROWS_WITH_AS(store::ledger(0, 8, 4096),
+                       "store: a drive needs at least one channel, got 0", bad_argument);
+}
+
 // The definition: of the preferred channel, or of the first after it with a free slot, the first
 // free slot after the last one given, round the channel.
 TEST_CASE("the ledger gives free slots in ascending order, and never one that is taken") {
