@@ -182,10 +182,10 @@ struct cluster_index {
       const auto outside = [&](std::uint32_t x) {
         return x < indexed_.first || x >= indexed_.last;
       };
-      return (starts_.empty() ? indexed_.size() == 0
-                              : indexed_.first >= first && indexed_.first < indexed_.last &&
-                                    indexed_.last <= tokens && starts_[0] == indexed_.first &&
-                                    starts_.back() < indexed_.last) &&
+      return (starts_.empty()
+                  ? indexed_.size() == 0
+                  : indexed_.first >= first && indexed_.last <= tokens &&
+                        starts_[0] == indexed_.first && starts_.back() < indexed_.last) &&
              std::ranges::is_sorted(starts_, std::ranges::less_equal{}) &&
              positions_.size() == indexed_.size() && std::ranges::none_of(positions_, outside) &&
              centroids_.size() == starts_.size() * row_dim &&
