@@ -58,24 +58,24 @@ struct every_other {
     int settled = 0;
   };
 };
-// The keys of an indexer: its first heads have the highest scores, by 2 rows.
-struct keys {
+// An indexer of 16 dims, which chooses the first heads after reading 5 rows.
+struct indexer {
   static constexpr int index_dims = 16;
   template <class Format>
   struct state {
     static constexpr std::size_t key_bytes = 20;
     void append(std::span<const float>, std::span<const float>) noexcept {}
     void forget(std::span<const float>, std::span<const float>) noexcept {}
-    std::uint32_t top_heads(const index_query&, head_router, std::uint32_t k,
+    std::uint32_t top_heads(const index_query&, head_router router, std::uint32_t k,
                             index_set& chosen) const {
       chosen.add(0, k);
-      return 2;
+      return router == head_router::query_norm ? 0 : 5;
     }
   };
 };
 using mean = mean_value::state<format>;
 using summaries =
-    std::tuple<mean, fours::state<format>, every_other::state<format>, keys::state<format>>;
+    std::tuple<mean, fours::state<format>, every_other::state<format>, indexer::state<format>>;
 
 // An arithmetic that notes what it is asked for.
 struct spy {
@@ -106,11 +106,12 @@ struct spy {
                       const auto&) {
     return {tokens, {}};
   }
-  scores score_rows(const query_group&, index_view chunks, const auto&) { return {chunks, {}}; }
-  scores score_index(const index_query&, index_view heads, index_view tokens, const auto&) {
+  scores score_index(const index_query& q, index_view heads, index_view tokens, const auto&) {
     given = heads;
+    index_values = q.queries.size();
     return {tokens, {}};
   }
+  scores score_rows(const query_group&, index_view chunks, const auto&) { return {chunks, {}}; }
   scores softmax(const scores& s, auto&& weight_of) {
     weights.clear();
     s.candidates.for_each([&](std::uint32_t u) { weights.push_back(weight_of(u)); });
@@ -136,6 +137,7 @@ struct spy {
   group_reduction over = group_reduction::sum;
   index_view given;
   std::size_t folded = 0;
+  std::size_t index_values = 0;
   const mean* blended = nullptr;
   list weights;
 };
@@ -330,18 +332,32 @@ TEST_CASE("rows of a summary count by their bytes, and as many products as there
   CHECK(list_of(on.path.given) == list{1, 2, 3, 4});
 }
 
-TEST_CASE("heads of an indexer are chosen by a budget; its keys count by their bytes") {
+TEST_CASE(
+    "index heads: a budget of them, the rows that choosing reads, and the keys of the tokens") {
   on_head on;
-  const auto heads = on.m.top_heads<keys>(query(), 0.5, head_router::block_means);
-  CHECK(list_of(heads) == list{0, 1});  // of 3; 1.5, rounded up
-  CHECK(on.moved.summary_bytes == 2 * 16 * sizeof(float));
+  using notes_of = std::vector<note>;
+  CHECK(list_of(on.m.top_heads<indexer>(query(), 0.4, head_router::block_means)) == list{0, 1});
+  CHECK(on.seen.all == notes_of{{operation::score_chunks, {}, 0, 5, 3},
+                                {operation::top_chunks, {0, 1}}});  // 1.2 of 3, rounded up
+  CHECK(on.moved.summary_bytes == 5 * 16 * sizeof(float));
+  on.seen.all.clear();
+  const std::vector<float> w{1, 2, 3, 4}, q(4 * 16, 1.0f);
+  query_group own = query();
+  own.index = {q, w};  // four heads of its own
+  CHECK(list_of(on.m.index_heads(own)) == list{0, 1, 2, 3});
+  CHECK(list_of(on.m.top_heads<indexer>(own, 0.75, head_router::query_norm)) == list{0, 1, 2});
   CHECK(on.seen.all ==
-        std::vector<note>{{operation::score_chunks, {}, 0, 2, 3}, {operation::top_chunks, {0, 1}}});
+        notes_of{{operation::score_chunks, {}, 0, 0, 4}, {operation::top_chunks, {0, 1, 2}}});
+  CHECK(test::refusal_of([&] {
+          on.m.top_heads<indexer>(own, 2.0, head_router::query_norm);
+        }).find("active_heads: ") == 0);
   on.moved = {};
-  on.m.score_index<keys>(query(), heads, index_set::range(4, 9));
-  CHECK(list_of(on.path.given) == list{0, 1});
-  CHECK(on.moved.summary_bytes == 5 * 20);
-  CHECK(on.seen.all.back() == note{operation::score_chunks, {}, 0, 5, 2});
+  const index_set heads = index_set::range(1, 3), tokens = index_set::range(4, 11);
+  CHECK(list_of(on.m.score_index<indexer>(own, heads, tokens).candidates) == list_of(tokens));
+  CHECK(on.seen.all.back() == note{operation::score_chunks, {}, 0, 7, 2});
+  CHECK(on.moved.summary_bytes == 7 * 20);
+  CHECK(list_of(on.path.given) == list{1, 2});
+  CHECK(on.path.index_values == 4 * 16);
 }
 
 TEST_CASE("the mean stands for the rest, unless the mask hides live tokens") {

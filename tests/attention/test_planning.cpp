@@ -229,23 +229,51 @@ TEST_CASE("a fold's V pages follow the K tile of their tokens, and have its resi
                      {k, 0}, {v, 0}, {v, 1}, {k, 1}, {v, 2}, {k, 2}, {v, 5}, {k, 4}, {v, 8}});
 }
 
-TEST_CASE("a fold reads K and V of each tile, also where V shares the pages of K") {
-  for (const sharing shares : {sharing::page, sharing::entries}) {
-    small_head of({layout::by_token(4, k_dims), {}, layout::by_token(4, v_dims), shares}, 0, 10);
-    const index_list chosen{1, 2, 9};
-    pages expected;
-    of.want(expected, stream::k_by_token, chosen, all_below(k_dims),
-            [](std::uint32_t) { return residence::flash; });
-    of.want(expected, stream::v_by_token, chosen, all_below(v_dims),
-            [](std::uint32_t) { return residence::flash; });
+TEST_CASE(
+    "V that shares pages with K: each page costs one read, for K; V's entries, unless in K's") {
+  constexpr entry_size entry{
+      .packed_bytes = 2, .packed_elements = 1, .scale_bytes = 0, .open_bytes = 4};
+  // Fused rows of 8 and 6 dims, and latent rows whose first 6 dims are V.
+  const layout::tile in_row{4, v_dims, k_dims + v_dims, 1, k_dims};
+  const layout::tile in_keys{4, v_dims, k_dims, 1, 0};
+  const layout::tiling shared[] = {{{4, k_dims, k_dims + v_dims, 1, 0}, {}, in_row, sharing::page},
+                                   {by_token(4, k_dims), {}, in_keys, sharing::entries}};
+  // Tile 0 has 2 of them, tile 2 has 4, tile 5 has 1, and tile 9, which is open, has 2.
+  const index_list chosen{1, 3, 8, 9, 10, 11, 22, 36, 37};
+  const auto from = [](std::uint32_t first) {
+    return first == 20 ? residence::cached : residence::flash;
+  };
+  for (const layout::tiling& tiles : shared) {
+    small_head of(tiles, 1, 38);
+    // Both streams of the head have the same pages.
+    of.head.streams[static_cast<std::size_t>(stream::v_by_token)] = of.head.of(stream::k_by_token);
     access_plan plan;
-    plan_fold(of.head, set_of(chosen), plan);
-    CHECK(pages_of(plan) == expected);
-    REQUIRE(plan.reads().size() == 4);
-    for (std::size_t i = 0; i < 4; ++i) {
-      CHECK(plan.reads()[i].kind == (i % 2 == 0 ? stream::k_by_token : stream::v_by_token));
-      CHECK(plan.reads()[i].shares == (i % 2 == 0 ? sharing::nothing : shares));
+    plan_fold(of.head, set_of(chosen), plan, from);
+    const bool in_k = tiles.v_shares == sharing::entries;
+    const std::uint32_t tile_of[] = {0, 2, 5, 9};
+    const index_list tokens_of[] = {{1, 3}, {0, 1, 2, 3}, {2}, {0, 1}};
+    REQUIRE(plan.reads().size() == 8);
+    for (std::size_t i = 0; i < 8; ++i) {
+      const page_read& read = plan.reads()[i];
+      const bool v = i % 2 == 1;
+      CHECK(read.kind == (v ? stream::v_by_token : stream::k_by_token));
+      CHECK(read.token_tile == tile_of[i / 2]);
+      CHECK(read.shares == (v ? tiles.v_shares : sharing::nothing));
+      CHECK(read.buffered == (i / 2 == 3));
+      CHECK(read.from == (i / 2 == 2 ? residence::cached : residence::flash));
+      CHECK(read.page == (read.buffered ? no_page : page_id{tile_of[i / 2] * 2 + 1}));
+      index_list tokens;
+      plan.tokens(read).for_each([&](std::uint32_t t) { tokens.insert(t); });
+      CHECK(tokens == tokens_of[i / 2]);
+      CHECK(plan.dims(read).count() == (v ? v_dims : k_dims));
     }
+    const std::uint64_t values = k_dims + (in_k ? 0 : v_dims);  // of a token
+    CHECK(plan.bytes(64, entry) == traffic{.pages_read = 2,
+                                           .array_bytes = 2 * 64,
+                                           .channel_bytes = 2 * 64,
+                                           .filtered_bytes = 6 * values * 2,
+                                           .buffer_bytes = 2 * values * 4,
+                                           .fast_bytes = values * 2});
   }
 }
 

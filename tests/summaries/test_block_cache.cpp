@@ -1,6 +1,7 @@
 #include "instinfer/summaries/block_cache.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <list>
 #include <map>
 #include <random>
@@ -170,22 +171,35 @@ TEST_CASE("admitting a block that is there is refused, and changes nothing") {
   CHECK(cache.admit(2).evicted == 0u);  // 0 is still the oldest
 }
 
-TEST_CASE("blocks that move down keep their copies; those before are forgotten") {
-  block_cache cache(3, 8);
-  for (const std::uint32_t block : {1u, 4u, 6u}) {
-    (void)cache.admit(block);
+TEST_CASE("numbers moved down: blocks before are forgotten, the others keep their slots and ages") {
+  for (const std::uint32_t by : {0u, 1u, 2u, 4u, 7u, 8u, 11u}) {
+    CAPTURE(by);
+    block_cache cache(4, 8);
+    std::map<std::uint32_t, std::uint32_t> slot_of;
+    for (const std::uint32_t block : {6u, 1u, 4u, 3u}) {
+      slot_of[block] = *cache.admit(block).slot;
+    }
+    CHECK(cache.touch(1).has_value());
+    const std::vector<std::uint32_t> oldest_first{6, 4, 3, 1};
+    cache.move_down(by);
+    CHECK(cache.blocks() == (by < 8 ? 8 - by : 0));
+    std::vector<std::uint32_t> stay;  // old numbers
+    std::ranges::copy_if(oldest_first, std::back_inserter(stay),
+                         [&](std::uint32_t block) { return block >= by; });
+    CHECK(cache.used() == stay.size());
+    for (std::uint32_t block = by; block < 8; ++block) {
+      CHECK(cache.contains(block - by) == slot_of.contains(block));
+    }
+    for (std::uint32_t i = 0; i < 4; ++i) {  // free slots first, then the oldest
+      const auto admitted = cache.admit(20 + i);
+      const std::size_t free = 4 - stay.size();
+      REQUIRE(admitted.evicted.has_value() == (i >= free));
+      if (i >= free) {
+        CHECK(*admitted.evicted == stay[i - free] - by);
+        CHECK(*admitted.slot == slot_of.at(stay[i - free]));
+      }
+    }
   }
-  cache.move_down(3);
-  CHECK(cache.blocks() == 5);
-  CHECK(cache.used() == 2);
-  for (std::uint32_t block = 0; block < 6; ++block) {
-    CHECK(cache.contains(block) == (block == 1 || block == 3));
-  }
-  (void)cache.admit(0);
-  CHECK(cache.admit(2).evicted == 1u);  // once 4, the oldest
-  cache.move_down(9);
-  CHECK(cache.blocks() == 0);
-  CHECK(cache.used() == 0);
 }
 
 TEST_CASE("nothing is allocated for reserved blocks") {

@@ -1,4 +1,5 @@
-// Tokens in the order of their clusters: what reordering the pages of a head changes.
+// Tokens in the order of their clusters: what reordering the pages of a head changes, and what the
+// index and the tree over it then say.
 
 #include <doctest/doctest.h>
 
@@ -92,57 +93,162 @@ TEST_CASE_TEMPLATE("reordering changes the wanted tokens of one head and nothing
 
 namespace {
 
-// Tokens [5, 10): clusters 0 and 2 have 2 and 3 of them, cluster 1 has none.
-using small = kv_format<fp32, 16>;
-attention::cluster_index::state<small> small_index() {
-  attention::clustering c{{0, 2, 0, 2, 2}, std::vector<std::uint32_t>(3)};
-  c.count_sizes();
-  std::vector<float> rows(5 * 16, 6.0f);
-  for (const std::size_t of_cluster_0 : {0u, 2u}) {
-    std::fill_n(rows.begin() + static_cast<std::ptrdiff_t>(of_cluster_0 * 16), 16, 1.0f);
+using attention::cluster_index;
+using attention::cluster_tree;
+using flat = kv_format<fp32, 2, 1>;
+using index_state = cluster_index::state<flat>;
+using tree_state = cluster_tree::state<flat>;
+using both_states = std::tuple<index_state, tree_state>;
+
+// Tokens [10, 16) in the clusters {1, 4}, none, {0, 2, 5} and {3}, counted from 10, the first two
+// that are there in one coarse cluster; then [16, 19) in {2} and {0, 1}, in one.
+both_states built(bool with_values = true) {
+  both_states states;
+  std::vector<float> k, v;
+  for (const float i : {0.0f, 1.0f, 2.0f, 3.0f, 4.0f, 5.0f}) {
+    k.insert(k.end(), {3 * i, -6 * i});
+    v.push_back(6 * i * i);
   }
-  attention::cluster_index::state<small> index;
-  CHECK(index.fits(0, 0, 0));
-  index.add({5, 10}, attention::cluster_major(c), rows, rows);
-  return index;
+  if (!with_values) {
+    k.clear();
+    v.clear();
+  }
+  const std::span<const float> all_k(k), all_v(v);
+  cluster_index::add_to<flat>(states, {10, 16}, {{{1, 4, 0, 2, 5, 3}, {0, 2, 2, 5, 6}}, {2, 3}},
+                              all_k, all_v);
+  cluster_index::add_to<flat>(states, {16, 19}, {{{2, 0, 1}, {0, 1, 3}}, {2}},
+                              all_k.first(with_values ? 6 : 0), all_v.first(with_values ? 3 : 0));
+  return states;
+}
+
+// Whether the state is taken from a file after change(its parts...).
+template <class State>
+bool fits_with(const both_states& states, auto&& change) {
+  both_states changed = states;
+  std::get<State>(changed).each_part(change);
+  return std::get<State>(changed).fits(10, 25, states);
 }
 
 }  // namespace
 
-TEST_CASE("an index fits the tokens that it was built over, while all of its parts agree") {
-  const auto index = small_index();
-  CHECK(index.chunks() == 2);
-  CHECK(index.fits(5, 10, 0));
-  CHECK(index.fits(0, 20, 0));
-  CHECK(!index.fits(6, 10, 0));
-  CHECK(!index.fits(5, 9, 0));
-  using numbers = std::vector<std::uint32_t>;
-  const auto fits_with = [&](auto&& change) {
-    auto changed = index;
-    changed.each_part([&](index_run& run, auto&, numbers& starts, numbers& positions, auto&) {
-      change(run, starts, positions);
-    });
-    return changed.fits(5, 10, 0);
-  };
-  CHECK(fits_with([](index_run&, numbers&, numbers&) {}));
-  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts[0] = 6; }));
-  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts[1] = 5; }));
-  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts[1] = 10; }));
-  CHECK(!fits_with([](index_run&, numbers&, numbers& positions) { positions[1] = 4; }));
-  CHECK(!fits_with([](index_run&, numbers&, numbers& positions) { positions[1] = 10; }));
-  CHECK(!fits_with([](index_run&, numbers&, numbers& positions) { positions.pop_back(); }));
-  CHECK(!fits_with([](index_run&, numbers& starts, numbers&) { starts.pop_back(); }));
-  CHECK(!fits_with([](index_run& run, numbers&, numbers&) { run.last = 9; }));
+TEST_CASE(
+    "clusters and the tree over them: runs of tokens, their means, and where they came from") {
+  for (const bool with_values : {true, false}) {
+    const auto [index, tree] = built(with_values);
+    CHECK(index.indexed() == index_run{10, 19});
+    const std::vector<index_run> members{{10, 12}, {12, 15}, {15, 16}, {16, 17}, {17, 19}};
+    REQUIRE(index.chunks() == members.size());
+    for (std::uint32_t u = 0; u < members.size(); ++u) {
+      CHECK(index.members(u) == members[u]);
+      CHECK(index.weight(u) == members[u].size());
+    }
+    std::vector<std::uint32_t> from;
+    for (std::uint32_t token = 8; token < 21; ++token) {
+      from.push_back(index.position(token));
+    }
+    CHECK(from == std::vector<std::uint32_t>{8, 9, 11, 14, 10, 12, 15, 13, 18, 16, 17, 19, 20});
+    REQUIRE(tree.chunks() == 3);
+    CHECK(tree.members(0) == index_run{0, 2});
+    CHECK(tree.members(1) == index_run{2, 3});
+    CHECK(tree.members(2) == index_run{3, 5});
+    CHECK(tree.weight(0) == 5);
+    CHECK(tree.weight(1) == 1);
+    CHECK(tree.weight(2) == 3);
+    CHECK(index.has_values() == with_values);
+    CHECK(tree.has_values() == with_values);
+    CHECK(index.bytes() == 5 * (2 + 1) * 4 + (5 + 9) * 4);
+    CHECK(tree.bytes() == 3 * (2 * 4 + 3 * 4));
+  }
+  const auto [index, tree] = built();
+  // Key i is (3 i, -6 i), value i is 6 i^2.
+  const float means[] = {7.5f, 7, 9, 6, 1.5f}, value_means[] = {51, 58, 54, 24, 3};
+  for (std::uint32_t u = 0; u < 5; ++u) {
+    CHECK(std::ranges::equal(index.row(u, {}), std::vector<float>{means[u], -2 * means[u]}));
+    CHECK(std::ranges::equal(index.value_mean(u), std::vector<float>{value_means[u]}));
+  }
+  // Over tokens: (2 * 7.5 + 3 * 7) / 5, 9, (6 + 2 * 1.5) / 3.
+  const float tree_means[] = {7.2f, 9, 3};
+  for (std::uint32_t u = 0; u < 3; ++u) {
+    CHECK(
+        std::ranges::equal(tree.row(u, {}), std::vector<float>{tree_means[u], -2 * tree_means[u]}));
+  }
 }
 
-TEST_CASE("a coarse chunk has the tokens of its members, and their mean") {
-  const auto index = small_index();
-  attention::cluster_tree::state<small> tree;
-  tree.add(index, 0, std::vector<std::uint32_t>{2});
-  REQUIRE(tree.chunks() == 1);
-  CHECK(tree.members(0) == index_run{0, 2});
-  CHECK(tree.weight(0) == 5);
-  CHECK(tree.row(0, {})[15] == 4);  // (2 * 1 + 3 * 6) / 5
+TEST_CASE("indexed tokens go together or stay; new numbers move all of them") {
+  both_states states = built();
+  auto& [index, tree] = states;
+  CHECK(!index.may_forget(10));
+  for (std::uint32_t n = 0; n < 25; ++n) {
+    CHECK(index.may_truncate(n) == (n <= 10 || n >= 19));
+  }
+  tree.truncate(19, states);
+  index.truncate(19, states);
+  CHECK(index.chunks() == 5);
+  CHECK(tree.chunks() == 3);
+  index.rebase(10);
+  tree.rebase(10);
+  CHECK(index.indexed() == index_run{0, 9});
+  CHECK(index.members(1) == index_run{2, 5});
+  CHECK(index.members(4) == index_run{7, 9});
+  CHECK(index.position(2) == 0);
+  CHECK(index.position(9) == 9);
+  CHECK(index.fits(0, 9, states));
+  CHECK(tree.fits(0, 9, states));
+  tree.truncate(0, states);
+  index.truncate(0, states);
+  CHECK(index.indexed().size() == 0);
+  CHECK(index.chunks() == 0);
+  CHECK(index.bytes() == 0);
+  CHECK(index.may_forget(10));
+  CHECK(tree.chunks() == 0);
+  CHECK(!tree.has_values());
+  CHECK(index.fits(0, 5, states));
+  CHECK(tree.fits(0, 5, states));
+  index.rebase(3);
+  CHECK(index.indexed() == index_run{});
+}
+
+TEST_CASE("parts of a file that later calls could not rely on are refused") {
+  const both_states states = built();
+  const auto& [index, tree] = states;
+  CHECK(index.fits(10, 19, states));
+  CHECK(index.fits(0, 30, states));
+  CHECK(!index.fits(11, 19, states));
+  CHECK(!index.fits(10, 18, states));
+  CHECK(tree.fits(10, 19, states));
+
+  const auto refused = [&](auto&& change) { CHECK(!fits_with<index_state>(states, change)); };
+  CHECK(fits_with<index_state>(states, [](auto&...) {}));
+  refused([](index_run& indexed, auto&, auto& starts, auto& positions, auto&) {
+    indexed.first = starts[0] = 9;  // before the first live token
+    positions.push_back(9);
+  });
+  refused([](index_run&, auto&, auto& starts, auto&, auto&) { starts[0] = 11; });
+  refused([](index_run&, auto&, auto& starts, auto&, auto&) { starts.back() = 19; });
+  refused([](index_run&, auto&, auto& starts, auto&, auto&) { std::swap(starts[1], starts[2]); });
+  refused([](index_run&, auto&, auto& starts, auto&, auto&) { starts[2] = starts[1]; });
+  refused([](index_run&, auto&, auto&, auto& positions, auto&) { positions.pop_back(); });
+  refused([](index_run&, auto&, auto&, auto& positions, auto&) { positions[3] = 9; });
+  refused([](index_run&, auto&, auto&, auto& positions, auto&) { positions[3] = 19; });
+  refused([](index_run&, auto& centroids, auto&, auto&, auto&) { centroids.pop_back(); });
+  refused([](index_run&, auto&, auto&, auto&, auto& value_means) { value_means.pop_back(); });
+  refused([](index_run&, auto& centroids, auto& starts, auto&, auto& value_means) {
+    starts.clear();  // tokens of no cluster
+    centroids.clear();
+    value_means.clear();
+  });
+
+  const auto refused_tree = [&](auto&& change) { CHECK(!fits_with<tree_state>(states, change)); };
+  CHECK(fits_with<tree_state>(states, [](auto&...) {}));
+  refused_tree([](auto&, auto& chunks) { ++chunks[0].tokens; });
+  refused_tree([](auto&, auto& chunks) { ++chunks[1].members.first; });
+  refused_tree([](auto&, auto& chunks) { chunks[1].members.last = 2; });
+  refused_tree([](auto&, auto& chunks) { ++chunks[2].members.last; });
+  refused_tree([](auto& centroids, auto& chunks) {  // clusters of no coarse one
+    chunks.pop_back();
+    centroids.resize(4);
+  });
+  refused_tree([](auto& centroids, auto&) { centroids.pop_back(); });
 }
 
 }  // namespace instinfer::test_cluster_index

@@ -1,8 +1,10 @@
-// Index keys: codes at the end of the range, and blocks of reclaimed tokens.
+// Index keys: codes at the end of the range, blocks of reclaimed tokens, scores, and the choice of
+// index heads.
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -119,6 +121,130 @@ TEST_CASE(
         append(keys, stay, 45);
         append(fresh, stay, 45);
       }
+    }
+  }
+}
+
+namespace {
+
+// Vectors of 16 dims that are 4 times a whole number in two dims of four, and their keys. Rotation
+// and coding are exact: a rotated dim is the sum or difference of two numbers of at most 7.
+std::vector<float> whole_rows(std::mt19937& random, std::size_t rows) {
+  std::vector<float> x(rows * 16);
+  for (std::size_t row = 0; row < rows; ++row) {
+    for (const std::size_t dim : {random() % 2, 2 + random() % 2}) {
+      x[row * 16 + dim] = static_cast<float>(4 * (static_cast<int>(random() % 15) - 7));
+    }
+  }
+  return x;
+}
+double product(std::span<const float> a, std::span<const float> b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < 16; ++i) {
+    sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  }
+  return sum;
+}
+std::span<const float> row_of(const std::vector<float>& x, std::size_t row) {
+  return std::span(x).subspan(row * 16, 16);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("the score of a token: the sum of w relu(q . k) over the chosen heads", T, float,
+                   double) {
+  std::mt19937 random(5);
+  const std::vector<float> k = whole_rows(random, 20), q = whole_rows(random, 5);
+  const std::vector<float> w{1, -0.5f, 2, 0.25f, -3};
+  const std::vector<float> unread(64);
+  attention::index_keys<16, 8>::state<method_format> keys;
+  keys.reserve(20);
+  for (std::size_t t = 0; t < 20; ++t) {
+    keys.append(unread, unread, row_of(k, t));
+  }
+  index_set heads = index_set::range(0, 2), tokens = index_set::range(3, 9);
+  heads.add(3, 5);
+  tokens.add(12, 20);
+  for (const bool weighted : {true, false}) {
+    const attention::index_query query{q, weighted ? std::span(w) : std::span<const float>{}};
+    std::vector<T> scores(tokens.count());
+    keys.template score<T>(query, heads, tokens, scores);
+    auto score = scores.begin();
+    tokens.view().for_each([&](std::uint32_t t) {
+      double expected = 0;
+      heads.view().for_each([&](std::uint32_t h) {
+        expected += (weighted ? static_cast<double>(w[h]) : 1.0) *
+                    std::max(0.0, product(row_of(q, h), row_of(k, t)));
+      });
+      CHECK(static_cast<double>(*score++) == expected);
+    });
+  }
+}
+
+TEST_CASE("decoded index queries take the place of those that a vector had") {
+  std::mt19937 random(6);
+  const std::vector<float> q = whole_rows(random, 4);
+  const std::vector<float> w{2, 3, 5, 7};
+  std::vector<double> queries(3, 9.0), weights(1, 9.0);
+  attention::decode_index_queries<16>({q, w}, index_set::range(1, 3), queries, weights);
+  CHECK(weights == std::vector<double>{3, 5});
+  REQUIRE(queries.size() == 2 * 16);
+  for (std::size_t h = 0; h < 2; ++h) {
+    for (std::uint32_t i = 0; i < 16; ++i) {  // the Hadamard matrix, over 4
+      double expected = 0;
+      for (std::uint32_t j = 0; j < 16; ++j) {
+        const double x = static_cast<double>(q[(1 + h) * 16 + j]) / 4;
+        expected += std::popcount(i & j) % 2 == 0 ? x : -x;
+      }
+      CHECK(queries[h * 16 + i] == expected);
+    }
+  }
+}
+
+TEST_CASE("index heads by energy: against block means, by their norms, against the newest key") {
+  using attention::head_router;
+  std::mt19937 random(7);
+  for (int round = 0; round < 20; ++round) {
+    const std::vector<float> k = whole_rows(random, 11), q = whole_rows(random, 6);
+    const std::vector<float> w{1, -2, 0.5f, 3, -1, 4};
+    const std::vector<float> unread(64);
+    attention::index_keys<16, 4>::state<method_format> keys;
+    keys.reserve(11);
+    for (std::size_t t = 0; t < 11; ++t) {
+      keys.append(unread, unread, row_of(k, t));
+    }
+    for (const head_router router :
+         {head_router::block_means, head_router::query_norm, head_router::newest_key}) {
+      std::vector<double> energy;
+      for (std::size_t h = 0; h < 6; ++h) {
+        double of = 0;
+        for (std::size_t block = 0; block < 3; ++block) {
+          double sum = 0;
+          const std::size_t end = std::min<std::size_t>(11, 4 * block + 4);
+          for (std::size_t t = 4 * block; t < end; ++t) {
+            sum += product(row_of(q, h), row_of(k, t));
+          }
+          of += std::max(0.0, sum / static_cast<double>(end - 4 * block)) / 3;
+        }
+        of = router == head_router::block_means ? of
+             : router == head_router::query_norm
+                 ? std::sqrt(product(row_of(q, h), row_of(q, h)))
+                 : std::max(0.0, product(row_of(q, h), row_of(k, 10)));
+        energy.push_back(of * std::abs(static_cast<double>(w[h])));
+      }
+      index_set chosen;
+      CHECK(keys.top_heads({q, w}, router, 2, chosen) == (router == head_router::block_means  ? 3
+                                                          : router == head_router::query_norm ? 0
+                                                                                              : 1));
+      CHECK(chosen.count() == 2);
+      double least_chosen = std::numeric_limits<double>::infinity(), most_left = 0;
+      for (std::uint32_t h = 0; h < 6; ++h) {
+        bool is_chosen = false;
+        chosen.view().for_each([&](std::uint32_t c) { is_chosen |= c == h; });
+        least_chosen = is_chosen ? std::min(least_chosen, energy[h]) : least_chosen;
+        most_left = is_chosen ? most_left : std::max(most_left, energy[h]);
+      }
+      CHECK(least_chosen >= most_left * (1 - 1e-12));
     }
   }
 }

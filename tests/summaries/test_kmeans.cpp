@@ -123,6 +123,22 @@ TEST_CASE("products that fp32 cannot tell apart are told apart") {
   CHECK_FALSE(attention::detail::assign(rows, dim, centroids, std::vector(2, 0.0), assigned));
 }
 
+TEST_CASE("the error of fp32 products: the bound of rounding analysis, with room to spare") {
+  constexpr double u = 0x1p-24;  // half a unit in the last place
+  for (const std::size_t dim : {1u, 2u, 7u, 64u, 576u, 4096u}) {
+    CAPTURE(dim);
+    // A product is rounded once, and then by each of the sums, in any order: at most dim sums with
+    // the bias. Higham, Accuracy and Stability of Numerical Algorithms, 3.1.
+    const double roundings = static_cast<double>(dim) + 1;
+    const double gamma = roundings * u / (1 - roundings * u);
+    CHECK(attention::detail::fp32_error(dim, 3, 5, 7) >= gamma * (3 * 5 + 7));
+    CHECK(attention::detail::fp32_error(dim, 3, 5, 7) <= 3 * gamma * (3 * 5 + 7));
+    CHECK(attention::detail::fp32_error(dim, 3, 5) < attention::detail::fp32_error(dim, 3, 5, 7));
+    // Denormal products are flushed to zero: each loses at most the smallest normal number, 2^-126.
+    CHECK(attention::detail::fp32_error(dim, 0, 0) >= static_cast<double>(dim) * 0x1p-126);
+  }
+}
+
 TEST_CASE("segments are clustered as if each were alone") {
   const std::vector<float> x = random_rows(24, 150, 9);
   const clustering both = cosine_kmeans{.clusters = 21, .seed = 3, .segments = 2}(x, 9);

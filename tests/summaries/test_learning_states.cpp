@@ -3,14 +3,19 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <limits>
 #include <random>
+#include <tuple>
 #include <vector>
 
 #include "instinfer/codec/element.hpp"
 #include "instinfer/core/shape.hpp"
+#include "instinfer/summaries/cluster_index.hpp"
 #include "instinfer/summaries/heavy_hitters.hpp"
+#include "instinfer/summaries/index_keys.hpp"
 #include "instinfer/summaries/mean_value.hpp"
 #include "instinfer/summaries/moving_weights.hpp"
+#include "instinfer/summaries/page_bounds.hpp"
 #include "instinfer/summaries/wave_buffer.hpp"
 
 namespace instinfer::test_learning_states {
@@ -140,24 +145,83 @@ TEST_CASE("heavy hitters: sums over heads; the newest stay, and of the others th
   CHECK(list_of(state.kept()) == list{6});
 }
 
-TEST_CASE("heavy hitters: only tokens that no query has seen can be taken back") {
+TEST_CASE_TEMPLATE("tokens that no query has seen can be taken back, and no others", State,
+                   heavy_hitters::state<format>, moving_weights::state<format>) {
+  State state;
+  const auto append = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      state.append(no_row, no_row);
+    }
+  };
+  const auto query = [&](std::uint32_t tokens) {
+    const weights equal{1, std::vector<float>(tokens, 0.5f)};
+    if constexpr (requires { state.add(equal); }) {
+      state.add(equal);
+    } else {
+      state.observe(equal, tokens, {});
+    }
+  };
+  const auto check = [&](std::uint32_t least, std::uint32_t tokens) {
+    for (std::uint32_t n = 0; n <= tokens; ++n) {
+      CHECK(state.may_truncate(n) == (n >= least));
+    }
+  };
+  state.reserve(9);
+  append(3);
+  check(0, 3);
+  state.forget(no_row, no_row);
+  check(1, 3);
+  query(2);
+  check(3, 3);
+  append(4);
+  check(3, 7);
+  state.truncate(5, std::tuple<>{});
+  check(3, 5);
+  CHECK(state.fits(1, 5, 0));
+  state.forget(no_row, no_row);
+  state.rebase(2);  // token 2 is the first
+  check(1, 3);
+  CHECK(state.fits(0, 3, 0));
+  query(3);
+  check(3, 3);
+  append(1);
+  state.forget(no_row, no_row);
+  state.forget(no_row, no_row);
+  state.forget(no_row, no_row);
+  check(3, 4);
+  state.forget(no_row, no_row);
+  check(4, 4);
+  CHECK(state.bytes() == 0);
+}
+
+TEST_CASE(
+    "heavy hitters: weights stay with their tokens when others are taken back or renumbered") {
   heavy_hitters::state<format> state;
-  state.reserve(5);
-  for (int i = 0; i < 3; ++i) {
+  state.reserve(7);
+  for (int i = 0; i < 5; ++i) {
     state.append(no_row, no_row);
   }
-  CHECK(state.may_truncate(0));
-  state.add(weights{1, {1, 2, 3}});
-  CHECK(state.may_truncate(3));
-  CHECK(!state.may_truncate(2));
+  state.add(weights{1, {3, 1, 2, 7, 5}});
   state.append(no_row, no_row);
   state.append(no_row, no_row);
-  CHECK(state.may_truncate(3));
-  CHECK(!state.may_truncate(2));
-  state.truncate(4, 0);
+  state.truncate(6, std::tuple<>{});
+  CHECK(list_of(state.kept()) == list{0, 1, 2, 3, 4, 5});
+  CHECK(std::ranges::equal(state.weights(), std::vector<double>{3, 1, 2, 7, 5, 0}));
+  state.evict(2, 1);
+  CHECK(list_of(state.kept()) == list{3, 4, 5});
+  for (int i = 0; i < 3; ++i) {
+    state.forget(no_row, no_row);
+  }
+  state.rebase(3);
+  state.append(no_row, no_row);
   CHECK(list_of(state.kept()) == list{0, 1, 2, 3});
-  CHECK(state.may_truncate(3));
-  CHECK(!state.may_truncate(2));
+  CHECK(std::ranges::equal(state.weights(), std::vector<double>{7, 5, 0, 0}));
+  CHECK(state.fits(0, 4, 0));
+  std::uint32_t unseen = 0;
+  state.each_part([&](auto&, auto&, auto&, auto&, std::uint32_t& of) { unseen = ++of; });
+  CHECK(unseen == 3);  // tokens 2 and 3, and one more
+  state.each_part([](auto&, auto&, auto&, auto&, std::uint32_t& of) { of = 5; });
+  CHECK(!state.fits(0, 4, 0));  // more than there are
 }
 
 TEST_CASE("moving weights: averages of what a token drew, while it is in the window") {
@@ -286,6 +350,89 @@ TEST_CASE("wave buffer: a block that was missed is there the next time, as far a
   state.hold(4);
   CHECK(fold({7}, 5) == std::vector<bool>{false});
   CHECK(fold({7}, 5) == std::vector<bool>{false});  // there is no room
+}
+
+TEST_CASE(
+    "wave buffer: blocks of tokens that are taken back are missed; the others may be renumbered") {
+  wave_buffer::state<format> state;
+  state.truncate(3, std::tuple<>{});  // before its first use
+  state.rebase(4);
+  CHECK(state.bytes() == 0);
+  state.hold(16);  // 4 blocks of 4
+  const auto fold = [&](const list& blocks) {
+    state.begin(4);
+    std::vector<bool> cached;
+    for (const std::uint32_t block : blocks) {
+      cached.push_back(state.fetch(block) == residence::cached);
+    }
+    state.settle();
+    return cached;
+  };
+  fold({0, 1, 2, 3});
+  state.truncate(8, std::tuple<>{});  // blocks 0 and 1 are whole
+  CHECK(state.blocks().used() == 2);
+  CHECK(fold({0, 1, 2, 3}) == std::vector<bool>{true, true, false, false});
+  state.truncate(7, std::tuple<>{});
+  CHECK(fold({0, 1}) == std::vector<bool>{true, false});
+  fold({2, 3});
+  state.rebase(8);
+  CHECK(fold({0, 1, 2}) == std::vector<bool>{true, true, false});
+}
+
+namespace {
+
+template <class S>
+using state_of = typename S::template state<format>;
+using mean_state = state_of<mean_value>;
+using boxes = state_of<page_bounds<16>>;
+using keys_in_twelves = state_of<index_keys<16, 12>>;
+
+// Attention teaches three of the summaries; one of these is only a cache.
+static_assert(learns<state_of<heavy_hitters>> && learns<state_of<moving_weights>> &&
+              learns<state_of<wave_buffer>> && !learns<mean_state> && !learns<boxes> &&
+              !learns<state_of<cluster_index>> && !learns<keys_in_twelves>);
+static_assert(learns<std::tuple<mean_state, state_of<wave_buffer>>> &&
+              !learns<std::tuple<mean_state, boxes>> && !learns<std::tuple<>>);
+static_assert(learns_results<state_of<heavy_hitters>> && learns_results<state_of<moving_weights>> &&
+              !learns_results<state_of<wave_buffer>> && !learns_results<mean_state>);
+static_assert(learns_results<std::tuple<mean_state, state_of<heavy_hitters>>> &&
+              !learns_results<std::tuple<mean_state, state_of<wave_buffer>>>);
+static_assert(only_built<state_of<cluster_index>> && only_built<state_of<cluster_tree>> &&
+              !only_built<mean_state> && !only_built<boxes>);
+// All take tokens back; sums take them in any order.
+static_assert(forgets_in_any_order<mean_state> && !forgets_in_any_order<boxes> &&
+              forgets_in_any_order<std::tuple<mean_state>> &&
+              !forgets_in_any_order<std::tuple<mean_state, boxes>>);
+static_assert(takes_back<mean_state> && takes_back<boxes> && takes_back<state_of<wave_buffer>> &&
+              takes_back<state_of<heavy_hitters>> && takes_back<state_of<moving_weights>> &&
+              takes_back<state_of<cluster_index>> && takes_back<state_of<cluster_tree>> &&
+              takes_back<keys_in_twelves> && takes_back<std::tuple<mean_state, boxes>>);
+static_assert(ignores_keys<mean_state> && !ignores_keys<boxes>);
+static_assert(ignores_values<state_of<wave_buffer>> && ignores_values<state_of<heavy_hitters>> &&
+              ignores_values<state_of<moving_weights>> && !ignores_values<mean_state>);
+
+struct keeps_all {};  // a state that cannot be renumbered, nor take anything back
+static_assert(!takes_back<keeps_all> && !takes_back<std::tuple<mean_state, keeps_all>>);
+
+}  // namespace
+
+TEST_CASE("numbers begin anew at a common multiple of all groups of tokens, if there is one") {
+  CHECK(common_multiple(4, 6) == 12);
+  CHECK(common_multiple(6, 4) == 12);
+  CHECK(common_multiple(16, 1024) == 1024);
+  CHECK(common_multiple(1, 1) == 1);
+  CHECK(common_multiple(7, 0) == 0);
+  CHECK(common_multiple(0, 7) == 0);
+  CHECK(common_multiple(0, 0) == 0);
+  CHECK(common_multiple(65'535, 65'537) == 0xFFFF'FFFF);  // the largest 32-bit number
+  CHECK(common_multiple(65'536, 65'537) == 0);            // 2^16 more than 2^32
+  CHECK(rebase_tokens<mean_state> == 1);
+  CHECK(rebase_tokens<state_of<wave_buffer>> == 1);
+  CHECK(rebase_tokens<boxes> == 16);
+  CHECK(rebase_tokens<keeps_all> == 0);
+  CHECK(rebase_tokens<std::tuple<>> == 1);
+  CHECK(rebase_tokens<std::tuple<mean_state, boxes, keys_in_twelves>> == 48);
+  CHECK(rebase_tokens<std::tuple<boxes, keeps_all>> == 0);
 }
 
 }  // namespace instinfer::test_learning_states
