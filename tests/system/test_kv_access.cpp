@@ -110,6 +110,15 @@ TEST_CASE("SparF wants an eighth, and keeps K twice") {
   CHECK(kv.l2p_bytes() == 4.0 * 10 * (2 * (2048 / 16) + (2048 / 1024) * (128 / 2)));
 }
 
+TEST_CASE("tokens of an open page are wanted from the group buffer") {
+  // A page holds 16 tokens of a head's K or V: of 520 tokens, 8 wait for theirs.
+  const kv_access<insta> kv(small_model(), {.batch = 3, .input_tokens = 520, .output_tokens = 64},
+                            1);
+  const kv_load load = kv.at(520);
+  CHECK(load.wanted_bytes == 3 * 10 * 512 * 512);
+  CHECK(load.buffered_bytes == 3 * 10 * 8 * 512);
+}
+
 TEST_CASE("prompts are written at the rate at which a drive takes one") {
   const workload job{.batch = 1, .input_tokens = 1024, .output_tokens = 1024};
   const kv_access<insta> kv(small_model(), job, 1);
