@@ -22,7 +22,12 @@ TEST_CASE("at_budget: how each method spends it") {
   CHECK(judged.block == 128 / 8);
   CHECK(judged.window == 128 + 16 / 2);
   CHECK(judged.salience.most_kept.of(896, "") == 128);
+  CHECK(at_budget<sparf>(0.25, 1024).keep_dims == budget(0.25));
+  CHECK(at_budget<sparf>(0.25, 1024).keep_tokens == budget(0.125));
+  CHECK(at_budget<sparf>(0.25, 1024, 2).keep_dims == budget(0.75 * 0.25));  // for groups
   CHECK(at_budget<quest>(0.25, 1024).keep_pages == budget(0.25));
+  CHECK(at_budget<quest>(0.25, 1).keep_pages == budget(0.25));
+  CHECK(at_budget<per_query_head<quest>>(0.25, 1024, 2).keep_pages == budget(0.125));
   CHECK(at_budget<squeezed>(0.25, 1024).window == 64);  // a quarter of the share; at most 100
   CHECK(at_budget<squeezed>(0.5, 1024).window == 100);
   const auto clusters = at_budget<retro_infer>(0.25, 1024);  // an eighth and a quarter of the share

@@ -97,6 +97,20 @@ TEST_CASE("between two simulated contexts every cost is on the line between thei
   CHECK(a.gemv_s < b.gemv_s);
 }
 
+TEST_CASE("the bottleneck is that of the nearest simulated context") {
+  const kv_access<insta> kv(small_model(), {.batch = 2, .input_tokens = 64, .output_tokens = 2048},
+                            1);  // 64, 576, 1088, 1600 and 2112 tokens
+  double before_ns = 0;
+  for (const double context : {64.0, 576.0, 1088.0, 1600.0, 2112.0}) {
+    CAPTURE(context);
+    const double here_ns = kv.bottleneck(context).ns;
+    CHECK(here_ns > before_ns);
+    CHECK(kv.bottleneck(context - 255).ns == here_ns);
+    CHECK(kv.bottleneck(context + 255).ns == here_ns);
+    before_ns = here_ns;
+  }
+}
+
 TEST_CASE("SparF wants an eighth, and keeps K twice") {
   const workload job{.batch = 2, .input_tokens = 1024, .output_tokens = 1024};
   const kv_access<insta_sparf> kv(small_model(), job, 1);
@@ -108,6 +122,15 @@ TEST_CASE("SparF wants an eighth, and keeps K twice") {
   CHECK(kv.footprint() == 1.5);
   // A page holds 16 tokens of 128 dims, or 2 dims of 1024 tokens; an L2P entry takes 4 bytes.
   CHECK(kv.l2p_bytes() == 4.0 * 10 * (2 * (2048 / 16) + (2048 / 1024) * (128 / 2)));
+}
+
+TEST_CASE("tokens of an open page are wanted from the group buffer") {
+  // A page holds 16 tokens of a head's K or V: of 520 tokens, 8 wait for theirs.
+  const kv_access<insta> kv(small_model(), {.batch = 3, .input_tokens = 520, .output_tokens = 64},
+                            1);
+  const kv_load load = kv.at(520);
+  CHECK(load.wanted_bytes == 3 * 10 * 512 * 512);
+  CHECK(load.buffered_bytes == 3 * 10 * 8 * 512);
 }
 
 TEST_CASE("prompts are written at the rate at which a drive takes one") {
