@@ -1,6 +1,6 @@
 // The attention kernel's own source on an emulated GPU against fp64.
-#include "tests/support/on_emulated_gpu.hpp"
 #include "tests/support/normals.hpp"
+#include "tests/support/on_emulated_gpu.hpp"
 
 namespace instinfer::test_attend_kernel {
 

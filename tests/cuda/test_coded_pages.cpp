@@ -1,7 +1,7 @@
 // Pages of int8 and fp8 codes in the attention kernel, on an emulated GPU against fp64 on the
 // decoded values.
-#include "tests/support/on_emulated_gpu.hpp"
 #include "tests/support/normals.hpp"
+#include "tests/support/on_emulated_gpu.hpp"
 
 namespace instinfer::test_coded_pages {
 

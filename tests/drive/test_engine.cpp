@@ -12,9 +12,9 @@
 #include "instinfer/engine/layered_engine.hpp"
 #include "instinfer/layout/fused.hpp"
 #include "own_folder.hpp"
+#include "tests/support/normals.hpp"
 #include "tests/support/refusal.hpp"
 #include "tests/support/shared_attends.hpp"
-#include "tests/support/normals.hpp"
 
 namespace instinfer::test_drive_engine {
 

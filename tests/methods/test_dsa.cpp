@@ -2,8 +2,8 @@
 
 #include "instinfer/methods/quest.hpp"
 #include "tests/support/indexed.hpp"
-#include "tests/support/transcribed_index.hpp"
 #include "tests/support/normals.hpp"
+#include "tests/support/transcribed_index.hpp"
 
 namespace instinfer::test_dsa {
 

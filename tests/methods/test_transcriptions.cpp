@@ -6,11 +6,11 @@
 #include <doctest/doctest.h>
 
 #include "instinfer/summaries/kmeans.hpp"
+#include "tests/support/normals.hpp"
 #include "tests/support/transcribed_clusters.hpp"
 #include "tests/support/transcribed_hgca.hpp"
 #include "tests/support/transcribed_index.hpp"
 #include "tests/support/transcribed_quest.hpp"
-#include "tests/support/normals.hpp"
 
 namespace instinfer::test_transcriptions {
 

@@ -12,9 +12,9 @@
 
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/flash/engine.hpp"
+#include "tests/support/normals.hpp"
 #include "tests/support/refusal.hpp"
 #include "tests/support/saved_engine.hpp"
-#include "tests/support/normals.hpp"
 
 namespace instinfer::test_cache_file {
 

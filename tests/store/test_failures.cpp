@@ -11,8 +11,8 @@
 #include "instinfer/codec/scaled_pages.hpp"
 #include "instinfer/engine/layered_engine.hpp"
 #include "tests/support/counted_allocations.hpp"
-#include "tests/support/shared_attends.hpp"
 #include "tests/support/normals.hpp"
+#include "tests/support/shared_attends.hpp"
 
 namespace instinfer::test_failures {
 

@@ -13,8 +13,8 @@
 
 #include "instinfer/methods/dsa.hpp"
 #include "instinfer/summaries/index_keys.hpp"
-#include "tests/support/rows.hpp"
 #include "tests/support/normals.hpp"
+#include "tests/support/rows.hpp"
 
 namespace instinfer::test_index_keys {
 
