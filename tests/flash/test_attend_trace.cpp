@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -45,6 +46,10 @@ TEST_CASE_TEMPLATE("chrome trace: reads back, every bar in a named row, nothing 
   CHECK(names["pages to the GPU"] ==
         (D::transfer_policy::computes_in_drive ? 0 : static_cast<int>(done.phases.size())));
   CHECK(names["entry filter"] == (D::transfer_policy::computes_in_drive ? pages : 0));
+  // The units of the drive, by step: only a choice of dims has a first look.
+  CHECK((names["Logit-0"] > 0) == std::is_same_v<D, insta_sparf>);
+  CHECK((names["Logit"] > 0) == D::transfer_policy::computes_in_drive);
+  CHECK((names["Attend"] > 0) == D::transfer_policy::computes_in_drive);
   CHECK(end_us == doctest::Approx(done.total_ns() * 1e-3));
   for (auto& [row, spans] : rows) {
     const std::string where = row.first + ", " + row.second;

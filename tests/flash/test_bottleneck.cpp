@@ -157,6 +157,51 @@ TEST_CASE("a call without work takes no time") {
   CHECK(none.delay_ns == 0);
 }
 
+TEST_CASE("without pages of flash, no channel stalls") {
+  flash::attend_work work;
+  work.pages = {{.page = no_page, .elements = 1000}};
+  work.sets = {{.pages = 1}};
+  work.loads = {{.last_page = 1, .sets = 1}};
+  flash::drive_spec drive = one_die();
+  drive.dram_bytes_per_s = 1'000'000'000;
+  flash::attend_timeline<> attends{drive, 1, 2};
+  const flash::attend_times times = attends.run(work, std::vector<flash::location>(1));
+  CHECK(times.makespan_ticks > 0);
+  CHECK(times.stalled_ticks == 0);
+  CHECK(times.busy_ticks[static_cast<std::size_t>(flash::unit::flash)] == 0);
+}
+
+TEST_CASE("times of calls add up, and the background is that after the last") {
+  flash::call_times one;
+  one.phases.resize(2);
+  one.link_ns = 1;
+  one.attention_ns = 2;
+  one.flash_write_ns = 3;
+  one.moving_ns = 4;
+  one.erase_ns = 5;
+  one.units[flash::unit::top_k] = 6;
+  one.bounds[resource::array] = 7;
+  one.stalled_ns = 8;
+  one.delay_ns = 9;
+  one.background_ns = 10;
+  one.backlog = 11;
+  flash::call_times sum = one;
+  sum += one;
+  CHECK(sum.phases.size() == 4);
+  CHECK(sum.link_ns == 2);
+  CHECK(sum.attention_ns == 4);
+  CHECK(sum.flash_write_ns == 6);
+  CHECK(sum.moving_ns == 8);
+  CHECK(sum.erase_ns == 10);
+  CHECK(sum.units[flash::unit::top_k] == 12);
+  CHECK(sum.bounds[resource::array] == 14);
+  CHECK(sum.stalled_ns == 16);
+  CHECK(sum.delay_ns == 18);
+  CHECK(sum.background_ns == 10);
+  CHECK(sum.backlog == 11);
+  CHECK(sum.total_ns() == 2 + 4 + 6 + 8 + 10);
+}
+
 // The rows of the convoy: the same work takes about the sum of array and bus time with data first,
 // and about the larger of them with commands first.
 TEST_CASE("a convoy is the sum of array and bus where the larger would do") {

@@ -109,12 +109,24 @@ TEST_CASE("gantt: a window cuts bars off, and leaves out those beside it") {
   for (int i = 0; i < 10; ++i) {
     trace.add("channel 0", "bus", "data out", i * 10e6, 9e6);
   }
-  const auto boxes = bars(
-      gantt(trace, {.title = {}, .groups = {}, .begin_ps = 35e6, .end_ps = 75e6}), "url(#slanted)");
+  const std::string svg =
+      gantt(trace, {.title = {}, .groups = {}, .begin_ps = 35e6, .end_ps = 75e6});
+  const auto boxes = bars(svg, "url(#slanted)");
   REQUIRE(boxes.size() == 5);  // 30, 40, 50, 60, 70
   CHECK(boxes[0].number("width") ==
         doctest::Approx(boxes[1].number("width") * 4 / 9).epsilon(1e-2));
   CHECK(boxes[4].number("x") + boxes[4].number("width") == doctest::Approx(940));
+  // A mark each 5 us, from one end of the window to the other.
+  std::vector<double> marks;
+  for (const test::svg_element& e : test::read_svg(svg, "text")) {
+    if (!e.text.empty() && e.text.find_first_not_of("0123456789") == std::string::npos) {
+      marks.push_back(e.number("x"));
+      CHECK(e.text == std::to_string(30 + 5 * marks.size()));
+    }
+  }
+  REQUIRE(marks.size() == 9);
+  CHECK(marks.front() == doctest::Approx(boxes[0].number("x")).epsilon(1e-4));
+  CHECK(marks.back() == doctest::Approx(940).epsilon(1e-4));
 }
 
 TEST_CASE("gantt: of bars thinner than a pixel, neighbours are one box") {
