@@ -106,6 +106,7 @@ TEST_CASE("what queries taught one summary is copied and put back") {
   CHECK(summaries.any_head(taught));
   summaries.put_back(copies);
   CHECK(!summaries.any_head(taught));
+  CHECK(store::layer_summaries<std::tuple<>>(2).copy_learned().empty());  // nothing learns
 }
 
 TEST_CASE("a table may name the pages of a drive, and not the one after the last") {
