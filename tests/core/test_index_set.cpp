@@ -111,4 +111,31 @@ TEST_CASE("a set loses its first index, is emptied, and judges one that came fro
   CHECK(!judged({{{4, 11}}, 7}));
 }
 
+TEST_CASE("a set without its indices from one on, and a set moved down") {
+  const std::vector<std::uint32_t> all{3, 4, 7, 8, 9, 12};
+  for (std::uint32_t last = 0; last < 15; ++last) {
+    CAPTURE(last);
+    index_set set;
+    for (const std::uint32_t x : all) {
+      set.add(x);
+    }
+    set.drop_from(last);
+    std::vector<std::uint32_t> stay, moved;
+    for (const std::uint32_t x : all) {
+      if (x < last) {
+        stay.push_back(x);
+        moved.push_back(x - 3);
+      }
+    }
+    CHECK(members(set) == stay);
+    CHECK(set.count() == stay.size());
+    CHECK(set.within(0, 13));  // no empty run
+    set.move_down(3);
+    CHECK(members(set) == moved);
+    CHECK(set.count() == moved.size());
+    set.add(20);
+    CHECK(set.count() == stay.size() + 1);
+  }
+}
+
 }  // namespace instinfer::test_index_set

@@ -136,6 +136,10 @@ TEST_CASE("the error of fp32 products: the bound of rounding analysis, with room
     CHECK(attention::detail::fp32_error(dim, 3, 5) < attention::detail::fp32_error(dim, 3, 5, 7));
     // Denormal products are flushed to zero: each loses at most the smallest normal number, 2^-126.
     CHECK(attention::detail::fp32_error(dim, 0, 0) >= static_cast<double>(dim) * 0x1p-126);
+    const std::vector<float> halves(dim, 0.5f);
+    const double norm = 0.5 * std::sqrt(static_cast<double>(dim));
+    CHECK(attention::detail::norm_bound(halves.data(), dim) >= norm);
+    CHECK(attention::detail::norm_bound(halves.data(), dim) <= norm * (1 + 2e-6));
   }
 }
 

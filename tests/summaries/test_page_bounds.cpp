@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "instinfer/summaries/chunks.hpp"
 #include "instinfer/summaries/page_bounds.hpp"
 #include "support/workload.hpp"
 #include "tests/support/rows.hpp"
@@ -82,6 +83,29 @@ TEST_CASE(
     CHECK(skipped < eps);
   }
   CHECK(left_out > 0);
+}
+
+static_assert(attention::ChunkState<attention::page_bounds<16>::state<method_format>> &&
+              !attention::WeightedChunkState<attention::page_bounds<16>::state<method_format>>);
+
+TEST_CASE("boxes from a file that later calls could not rely on are refused") {
+  const std::vector<float> k(37 * 64, 1.0f);
+  const auto boxes = boxes_of<16>(k);  // 3 of them
+  CHECK(boxes.fits(0, 37, 0));
+  CHECK(!boxes.fits(0, 38, 0));
+  CHECK(!boxes.fits(1, 37, 0));
+  const auto fits_with = [&](auto&& change) {
+    auto changed = boxes;
+    changed.each_part(change);
+    return changed.fits(0, 37, 0);
+  };
+  CHECK(fits_with([](auto&...) {}));
+  CHECK(!fits_with([](auto& rows, auto&...) { rows.pop_back(); }));
+  CHECK(!fits_with([](auto& rows, auto&...) { rows.resize(rows.size() + 1); }));
+  CHECK(!fits_with([](auto& rows, auto&, auto&, auto& freed) {
+    rows.resize(2 * 128);
+    freed = 1;  // the first box has live tokens
+  }));
 }
 
 }  // namespace instinfer::test_page_bounds
