@@ -93,7 +93,16 @@ TEST_CASE("presets: what data sheets give") {
   CHECK(v6.program_ps == 450 * flash::ps_per_us);
   CHECK(v6.erase_ps == 3'500 * flash::ps_per_us);
   CHECK(v6.bus_bytes_per_s == 1'400'000'000);
-  CHECK(flash::slc_low_latency.geometry.bytes() == std::int64_t{1} << 40);
+  constexpr std::int64_t tib = std::int64_t{1} << 40;
+  CHECK(flash::slc_low_latency.geometry.bytes() == tib);
+  for (const drive_spec* drive : {&flash::instcsd, &flash::pcie4_ssd, &flash::pcie5_16ch}) {
+    CHECK(drive->geometry.bytes() == 2 * tib);
+  }
+  // Whole word lines of three pages, and less than a block of each plane over 2 TiB.
+  const flash::geometry& tlc = flash::tlc_ssd.geometry;
+  CHECK(tlc.pages % 3 == 0);
+  CHECK(tlc.bytes() >= 2 * tib);
+  CHECK(tlc.bytes() / tlc.blocks * (tlc.blocks - 1) < 2 * tib);
   CHECK(flash::slc_low_latency.timing.read_ps == 3 * flash::ps_per_us);
 }
 
