@@ -13,7 +13,10 @@
 //                      Writes: its writes of 512 KiB. The depth is the better of two.
 //   from_device        bytes that came from the device, as the system counts them, over those that
 //                      were read
+//   of_device          the time of the same requests, without an engine and as many at a time as is
+//                      best, in the same round, over the attend's; median of the rounds
 //   model_error        the calibrated model's time over the measured one, minus 1
+//   requests_error     the calibrated model's time over that of the same requests, minus 1
 //   bytes_error        the bytes that the model reads over those that were read, minus 1
 //   vs_dense           the time of the fastest dense case with as many threads, over its own
 //   bytes_vs_dense     the bytes that it reads over those of that case
@@ -78,17 +81,23 @@ double median_of(std::vector<double> x) {
 }
 
 struct passes {
-  double seconds = 0;  // of a pass, median of the rounds
-  double bytes = 0;    // of a pass
+  double seconds = 0;   // of a pass, median of the rounds
+  double bytes = 0;     // of a pass
+  double requests = 0;  // seconds of its requests alone, median of the rounds
 };
+
+// Of what is not compared with its requests.
+double no_requests() { return 0; }
 
 // Runs `work` and fio in turn, and sets the counters. bytes(): a count that passes increase.
 passes against_fio(benchmark::State& state, bool direct, fio_load load, std::size_t bytes,
-                   auto&& count_bytes, auto&& work) {
+                   auto&& count_bytes, auto&& work, auto&& requests_alone) {
   const bool deep = load == fio_load::random_reads;
   const int depth = bench::best_fio_depth(load, bytes, direct, deep ? 32 : 8, deep ? 256 : 32);
   std::vector<double> ratios;
   std::vector<double> times;
+  std::vector<double> alone;
+  std::vector<double> shares;  // of the requests alone
   double all_bytes = 0;
   double all_seconds = 0;
   double count = 0;
@@ -110,13 +119,24 @@ passes against_fio(benchmark::State& state, bool direct, fio_load load, std::siz
     all_seconds += seconds;
     count += n;
     state.SetIterationTime(seconds / n);
+    double requests = 0;
+    int passes = 0;
+    do {
+      requests += requests_alone();
+      ++passes;
+    } while (requests > 0 && requests < round_s / 2);
+    alone.push_back(requests / passes);
+    shares.push_back(alone.back() / times.back());
   }
   state.counters["bytes_per_second"] = all_bytes / all_seconds;
   state.counters["of_fio"] = median_of(ratios);
   if (load != fio_load::writes) {
     state.counters["from_device"] = from_device / all_bytes;
   }
-  return {median_of(times), all_bytes / count};
+  if (alone.front() > 0) {
+    state.counters["of_device"] = median_of(shares);
+  }
+  return {median_of(times), all_bytes / count, median_of(alone)};
 }
 
 void add_case(const std::string& name, auto&& run) {
@@ -130,7 +150,7 @@ void add_reads(std::uint32_t page_bytes, bool random) {
   add_case((random ? "scattered/p" : "in_order/p") + std::to_string(page_bytes),
            [=](benchmark::State& state) {
              constexpr std::uint64_t file_bytes = std::uint64_t{256} << 20;
-             constexpr std::uint32_t channels = bench::attend_channels;
+             const auto channels = static_cast<std::uint32_t>(folders.size());
              store::drive_files store({.folders = folders, .readers = 1}, channels,
                                       file_bytes / channels / page_bytes, page_bytes);
              std::vector<page_id> pages = bench::written_pages(store);
@@ -152,7 +172,8 @@ void add_reads(std::uint32_t page_bytes, bool random) {
                      benchmark::DoNotOptimize(*ahead->at(read));
                    }
                    ahead->close();
-                 });
+                 },
+                 no_requests);
            });
 }
 
@@ -163,7 +184,7 @@ void add_append() {
     against_fio(
         state, appends.pages().mode().direct, fio_load::writes, request_bytes,
         [&] { return appends.pages().pages_written() * Layout::page_bytes; },
-        [&] { appends.append(); });
+        [&] { appends.append(); }, no_requests);
   });
 }
 
@@ -179,13 +200,24 @@ void add_attend(const char* method, std::size_t workers, const Policy& policy = 
              constexpr bool dense = std::is_same_v<Policy, attention::dense>;
              bench::attend_case<Policy, Layout> attends(folders, policy, workers);
              attends.attend();
+             const auto requests = attends.requests();
+             bench::device_load alone(bench::open_page_files(), 0, attends.pages().mode());
+             const auto alone_s = [&](std::size_t depth) {
+               double sum = 0;
+               for (const auto& operation : requests) {
+                 sum += alone.seconds_of(operation, depth);
+               }
+               return sum;
+             };
+             const std::size_t depth = alone_s(32) < alone_s(256) ? 32 : 256;
              const passes pass = against_fio(
                  state, attends.pages().mode().direct,
                  dense ? fio_load::reads : fio_load::random_reads,
                  dense ? request_bytes : page_bytes, [&] { return attends.pages().bytes_read(); },
-                 [&] { attends.attend(); });
-             const bench::modelled_reads model = attends.modelled(device());
+                 [&] { attends.attend(); }, [&] { return alone_s(depth); });
+             const bench::modelled_reads model = bench::model_reads(requests, device());
              state.counters["model_error"] = model.seconds / pass.seconds - 1;
+             state.counters["requests_error"] = model.seconds / pass.requests - 1;
              state.counters["bytes_error"] = model.bytes / pass.bytes - 1;
              const auto known = dense_passes.find(workers);
              if (dense) {

@@ -31,7 +31,6 @@ constexpr int heads = 8;
 constexpr std::uint64_t mib = std::uint64_t{1} << 20;
 constexpr std::uint64_t token_bytes = heads * 2 * dim * sizeof(fp16);  // 4 KiB
 constexpr std::uint64_t chunk_tokens = 2048;
-constexpr std::uint32_t channels = 8;
 
 // Pages of 64 KiB have 128 tokens, K and V of a token in one page.
 constexpr std::uint32_t page_bytes = 64 << 10;
@@ -107,8 +106,8 @@ template <class Policy>
 void report(const char* name, const Policy& policy, const std::string& path, std::uint64_t chunks,
             const std::vector<float>& q, const std::vector<double>& exact) {
   const std::uint64_t cache_bytes = chunks * chunk_tokens * token_bytes;
-  store::drive_files pages({.folders = {path}}, channels, cache_bytes / channels / page_bytes + 1,
-                           page_bytes);
+  // One drive, so one channel.
+  store::drive_files pages({.folders = {path}}, 1, cache_bytes / page_bytes + 1, page_bytes);
   const auto tokens = static_cast<std::uint32_t>(chunks * chunk_tokens);
   engine_of<Policy> e({.layers = 1, .q_heads = heads, .kv_heads = heads},
                       {.bytes = cache_bytes, .context_tokens = tokens}, std::move(pages), policy);
@@ -171,7 +170,7 @@ int run(int argc, char** argv) {
   }
   const std::vector<double> exact = exact_head(chunks, q);
   fmt::print("drive {}\n",
-             to_string(store::drive_files({.folders = {path}}, channels, 1, page_bytes).mode()));
+             to_string(store::drive_files({.folders = {path}}, 1, 1, page_bytes).mode()));
   report("dense", attention::dense{}, path, chunks, q, exact);
   report("quest", attention::basic_quest<128>{}, path, chunks, q, exact);
   const double pages = cache_mib * static_cast<double>(mib) / page_bytes;

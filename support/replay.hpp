@@ -307,12 +307,10 @@ void replay_from_drive(const typename D::attention_policy& policy, const kv_trac
   using engine = typename replayed::engine;
   using clock = std::chrono::steady_clock;
   const replayed decode{trace, queries, batch};
-  const auto channels = static_cast<std::uint32_t>(D::drive.geometry.channels);
   constexpr std::uint32_t page_bytes = D::layout_policy::page_bytes;
   engine drive(decode.shape(), decode.capacity(),
-               typename replayed::store_type(
-                   store::drive_files({.folders = {folder}}, channels,
-                                      decode.capacity().bytes / channels / page_bytes, page_bytes)),
+               typename replayed::store_type(store::drive_files(
+                   {.folders = {folder}}, 1, decode.capacity().bytes / page_bytes, page_bytes)),
                policy);
 #if defined(_OPENMP)
   const parallel::openmp workers{.threads = 2 * omp_get_num_procs()};

@@ -58,13 +58,13 @@ inline std::vector<fp16> rows_of_all_heads(const std::vector<float>& x) {
   return rows;
 }
 
-inline constexpr std::uint32_t attend_channels = 8;
-
-// Every page was written once.
+// A channel for each folder: pages that are read together are neighbours in a file. Every page was
+// written once.
 inline store::drive_files pages_for(const std::vector<std::string>& folders, std::uint64_t bytes,
                                     std::uint32_t page_bytes, std::size_t readers) {
+  const auto channels = static_cast<std::uint32_t>(folders.size());
   store::drive_files pages({.folders = folders, .readers = static_cast<unsigned>(readers)},
-                           attend_channels, bytes / attend_channels / page_bytes + 1, page_bytes);
+                           channels, bytes / channels / page_bytes + 1, page_bytes);
   write_all(pages);
   return pages;
 }
@@ -120,11 +120,11 @@ class attend_case {
     engine_->append(seq_, 0, k, v);
   }
   void attend() { engine_->attend(seq_, 0, q_, out_, work_, pool_); }
-  // The same attend on the model.
-  modelled_reads modelled(const calibration& device) {
+  // The requests of an attend.
+  std::vector<std::vector<store_request>> requests() {
     read_recorder reads(attend_shape.kv_heads);
     engine_->attend(seq_, 0, q_, out_, work_, parallel::serial{}, reads);
-    return model_reads(reads, device, attend_channels, page_bytes);
+    return requests_of(reads, pages().channels(), page_bytes);
   }
 
   const store::drive_files& pages() const { return engine_->pages(); }

@@ -55,8 +55,8 @@ struct calibration {
 inline calibration calibrate(const std::vector<std::string>& folders) {
   constexpr int rounds = 5;
   constexpr double seconds = 0.06;
-  constexpr std::uint32_t files = 8;
-  constexpr std::uint64_t file_bytes = std::uint64_t{64} << 20;
+  const auto files = static_cast<std::uint32_t>(folders.size());
+  const std::uint64_t file_bytes = ((std::uint64_t{512} << 20) / files) & ~std::uint64_t{0xFFFFF};
   store::drive_files store({.folders = folders, .readers = 1}, files, file_bytes / 4096, 4096);
   write_all(store);
   device_load device(open_page_files(), file_bytes, store.mode());

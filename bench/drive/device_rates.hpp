@@ -13,6 +13,7 @@
 #include <fstream>
 #include <memory>
 #include <random>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -42,6 +43,13 @@ inline std::string kind_of_device(const std::string& folder) {
                                                              : "disk ";
   return kind + name;
 }
+
+// A read of the store: neighbours in the file of a channel, up to 512 KiB.
+struct store_request {
+  std::uint32_t channel = 0;
+  std::uint64_t offset = 0;
+  std::uint32_t bytes = 0;
+};
 
 // Open page files of a store, read and written below it.
 class device_load {
@@ -108,10 +116,7 @@ class device_load {
       queue_->wait();
       for (drive::io_request& r : requests) {
         if (r.finished) {
-          if (r.error != 0) {
-            throw io_error("device_load: a request failed: " + drive::reason(std::max(r.error, 0)),
-                           std::max(r.error, 0));
-          }
+          require_read(r);
           done += r.bytes;
           start(r);
         }
@@ -123,10 +128,42 @@ class device_load {
     return rate;
   }
 
+  // Seconds of these reads, with so many under way at any time. Throws io_error.
+  double seconds_of(std::span<const store_request> reads, std::size_t depth) {
+    std::vector<drive::io_request> requests(std::min(depth, reads.size()));
+    std::size_t next = 0;
+    const auto begin = std::chrono::steady_clock::now();
+    while (next < reads.size() || queue_->under_way() > 0) {
+      for (drive::io_request& r : requests) {
+        if ((r.finished || next < requests.size()) && next < reads.size()) {
+          require_read(r);
+          const store_request& read = reads[next++];
+          r = {};
+          r.file = files_.at(read.channel);
+          r.offset = read.offset;
+          r.data = buffer_.data() + static_cast<std::size_t>(&r - requests.data()) * most_bytes;
+          r.bytes = read.bytes;
+          queue_->start(r);
+        }
+      }
+      queue_->submit();
+      queue_->wait();
+    }
+    std::ranges::for_each(requests, require_read);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
   static constexpr std::size_t most_depth = 256;
   static constexpr std::size_t most_bytes = 512 << 10;
 
  private:
+  static void require_read(const drive::io_request& r) {
+    if (r.error != 0) {
+      throw io_error("device_load: a request failed: " + drive::reason(std::max(r.error, 0)),
+                     std::max(r.error, 0));
+    }
+  }
+
   std::uint64_t file_bytes_;
   drive::system_calls calls_;
   store::reserved_memory buffer_;

@@ -1,6 +1,7 @@
 #pragma once
 // The rate of fio, the usual measure of a drive, on a store's own files.
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -17,14 +19,17 @@
 namespace instinfer::bench {
 
 // The open page files of this process, as fio takes a list. They have no names, but the system
-// shows them to other programs as long as they are open.
+// shows them to other programs as long as they are open. A file that is open twice is listed once.
 inline std::string open_page_files() {
   const std::string folder = "/proc/" + std::to_string(::getpid()) + "/fd";
   std::string list;
+  std::set<ino_t> listed;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     std::error_code gone;
     const std::string target = std::filesystem::read_symlink(entry.path(), gone).string();
-    if (target.find("/instinfer-") != target.npos && target.find(".pages") != target.npos) {
+    struct stat at = {};
+    if (target.find("/instinfer-") != target.npos && target.find(".pages") != target.npos &&
+        ::stat(entry.path().c_str(), &at) == 0 && listed.insert(at.st_ino).second) {
       list += (list.empty() ? "" : ":") + entry.path().string();
     }
   }

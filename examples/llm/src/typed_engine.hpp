@@ -114,7 +114,8 @@ class typed_engine final : public any_engine {
 
  private:
   static either_store store_for(const store::capacity& capacity, const std::string& drive) {
-    const auto channels = static_cast<std::uint32_t>(flash::instcsd.geometry.channels);
+    const std::uint32_t channels =
+        drive.empty() ? static_cast<std::uint32_t>(flash::instcsd.geometry.channels) : 1;
     return {drive, channels, store::pages_per_channel(capacity, layout_type::page_bytes, channels),
             layout_type::page_bytes};
   }

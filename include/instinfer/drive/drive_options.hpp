@@ -10,7 +10,8 @@
 namespace instinfer::drive {
 
 struct options {
-  // Channel c is a file in folder c % folders: give one folder for each drive.
+  // Channel c is a file in folder c % folders. Give one folder for each drive, and the store as
+  // many channels: a head's pages go round the channels, and neighbours in a file are one request.
   std::vector<std::string> folders;
   // Of a drive that lasts: its files are FOLDER/NAME.*, and a store of the same name and folders
   // opens them again. Take the model's name, as for a cache file. Empty: a scratch drive.
