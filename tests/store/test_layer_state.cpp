@@ -1,5 +1,5 @@
 // What a layer writes of itself and reads again: the pages and open tokens of a stream, what
-// queries taught its summaries, the owners of the pages that tables name, and a file that just fits.
+// queries taught its summaries, the owners of pages that tables name, and a file that just fits.
 
 #include <doctest/doctest.h>
 
