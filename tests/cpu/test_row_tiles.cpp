@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "instinfer/core/shape.hpp"
 #include "instinfer/cpu/fold/row_tiles-inl.hpp"
 
 #if INSTINFER_MATRIX_TILES
@@ -91,6 +92,13 @@ TEST_CASE("DeepSeek's rows with scales that are no powers of two are rounded to 
     const float exact = data.value(3, d);
     CHECK(to_float(left[d / 32].values[3][d % 32]) == to_float(from_float<bf16>(exact)));
   }
+}
+
+#else
+
+TEST_CASE("without matrix tiles no format is folded by them") {
+  CHECK(!instinfer::cpu::folds_by_matrix<instinfer::kv_format<instinfer::bf16, 128>>);
+  CHECK(!instinfer::cpu::matrix_tiles_allowed());
 }
 
 #endif
